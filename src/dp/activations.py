@@ -1,0 +1,220 @@
+"""Named activation functions: what a table of operations cannot know about them.
+
+The kernel and the derivative of each stand in `primitives.py`; here are its range, its largest
+slope, and where it saturates, that is where |φ'| is below 5 % of that largest slope.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp import primitives as p
+
+Array = NDArray[Any]
+
+SATURATED_BELOW = 0.05
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation function φ, applied to Nodes or to arrays, elementwise.
+
+    Attributes
+    ----------
+    name, formula : str
+        Its name in the table, and φ(h) in plain text.
+    range : (float, float)
+        Infimum and supremum of φ over the real numbers.
+    max_slope : float
+        Supremum of |φ'|.
+    saturates : str
+        Where |φ'| is below 5 % of `max_slope`, in words.
+    """
+
+    name: str
+    formula: str
+    range: tuple[float, float]
+    max_slope: float
+    saturates: str
+    primitive: p.Primitive | None = field(repr=False, default=None)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, h: Any) -> Any:
+        """φ(h): a Node of a Node, an array of an array."""
+        return h if self.primitive is None else self.primitive(h, **self.settings)
+
+    def derivative(self, h: Array) -> Array:
+        """φ'(h), elementwise, by the very rule that the reverse sweep uses."""
+        h = np.asarray(h)
+        if self.primitive is None:
+            return np.ones_like(h)
+        rule = self.primitive.rules[0]
+        assert rule is not None
+        y = self.primitive.kernel(h, **self.settings)
+        slope: Array = rule(np.ones_like(h), y, h, **self.settings)
+        return slope
+
+    def saturated(self, h: Array) -> NDArray[np.bool_]:
+        """Where |φ'(h)| is below 5 % of its maximum; False where h is NaN."""
+        below: NDArray[np.bool_] = np.abs(self.derivative(h)) < SATURATED_BELOW * self.max_slope
+        return below
+
+
+_INF = math.inf
+_ACOSH = math.acosh(math.sqrt(1.0 / SATURATED_BELOW))  # tanh' = 1 / cosh² = 5 %
+# sigmoid' = s (1 - s) = 5 % of 1/4
+_LOGIT = math.log(
+    (1.0 + math.sqrt(1.0 - SATURATED_BELOW)) / (1.0 - math.sqrt(1.0 - SATURATED_BELOW))
+)
+
+
+def clipped_relu(ceiling: float = 6.0) -> Activation:
+    """ReLU that stops at `ceiling`: min(max(0, h), ceiling).
+
+    Raises
+    ------
+    ValueError
+        If the ceiling is not a positive number.
+    """
+    if not ceiling > 0:
+        raise ValueError(f"the ceiling of a clipped relu must be above 0, got {ceiling!r}")
+    return Activation(
+        "clipped_relu",
+        f"min(max(0, h), {ceiling:g})",
+        (0.0, float(ceiling)),
+        1.0,
+        f"h <= 0 and h >= {ceiling:g}",
+        p.clipped_relu,
+        {"ceiling": float(ceiling)},
+    )
+
+
+_ALL = [
+    Activation("identity", "h", (-_INF, _INF), 1.0, "nowhere"),
+    Activation("sigmoid", "1 / (1 + exp(-h))", (0.0, 1.0), 0.25, f"|h| > {_LOGIT:.2f}", p.sigmoid),
+    Activation("tanh", "tanh(h)", (-1.0, 1.0), 1.0, f"|h| > {_ACOSH:.2f}", p.tanh),
+    Activation(
+        "lecun_tanh",
+        "1.7159 tanh(2 h / 3)",
+        (-p.LECUN_SCALE, p.LECUN_SCALE),
+        p.LECUN_SCALE * p.LECUN_STRETCH,
+        f"|h| > {_ACOSH / p.LECUN_STRETCH:.2f}",
+        p.lecun_tanh,
+    ),
+    Activation("relu", "max(0, h)", (0.0, _INF), 1.0, "h <= 0", p.relu),
+    clipped_relu(),
+    Activation(
+        "leaky_relu",
+        "h if h > 0 else 0.01 h",
+        (-_INF, _INF),
+        1.0,
+        "h <= 0",
+        p.leaky_relu,
+        {"slope": 0.01},
+    ),
+    Activation(
+        "elu",
+        "h if h > 0 else exp(h) - 1",
+        (-1.0, _INF),
+        1.0,
+        f"h < {math.log(SATURATED_BELOW):.2f}",
+        p.elu,
+        {"alpha": 1.0, "scale": 1.0},
+    ),
+    Activation(
+        "selu",
+        "1.0507 (h if h > 0 else 1.6733 (exp(h) - 1))",
+        (-p.SELU_SCALE * p.SELU_ALPHA, _INF),
+        p.SELU_SCALE * p.SELU_ALPHA,
+        f"h < {math.log(SATURATED_BELOW):.2f}",
+        p.elu,
+        {"alpha": p.SELU_ALPHA, "scale": p.SELU_SCALE},
+    ),
+    # the extrema of gelu and silu: roots of φ' and φ'' to double precision
+    Activation(
+        "gelu",
+        "h Φ(h)",
+        (-0.16997120747990369, _INF),
+        0.5 * math.erfc(-1.0) + math.exp(-1.0) / math.sqrt(math.pi),  # φ'' = 0 at h = √2
+        "h < -2.24, and near its minimum at -0.75",
+        p.gelu,
+    ),
+    Activation(
+        "silu",
+        "h sigmoid(h)",
+        (-0.27846454276107379, _INF),
+        1.0998393194969217,
+        "h < -4.40, and near its minimum at -1.28",
+        p.silu,
+    ),
+    Activation(
+        "softplus",
+        "log(1 + exp(h))",
+        (0.0, _INF),
+        1.0,
+        f"h < {math.log(SATURATED_BELOW / (1.0 - SATURATED_BELOW)):.2f}",
+        p.softplus,
+    ),
+]
+
+ACTIVATIONS: dict[str, Activation] = {activation.name: activation for activation in _ALL}
+
+
+def get(name: str | Activation, ceiling: float | None = None) -> Activation:
+    """Look an activation function up by name.
+
+    Parameters
+    ----------
+    name : str or Activation
+        A name in `ACTIVATIONS`; an Activation is given back as it is.
+    ceiling : float, optional
+        Clips a relu at this value.
+
+    Raises
+    ------
+    ValueError
+        If there is no such function, naming those there are; or if a function other than relu is
+        to be clipped.
+    """
+    if isinstance(name, Activation):
+        activation = name
+    elif isinstance(name, str) and name in ACTIVATIONS:
+        activation = ACTIVATIONS[name]
+    else:
+        raise ValueError(unknown("activation", name, ACTIVATIONS))
+    if ceiling is None:
+        return activation
+    if activation.name not in ("relu", "clipped_relu"):
+        raise ValueError(f"only relu can be clipped at a ceiling, not {activation.name!r}")
+    return clipped_relu(ceiling)
+
+
+def unknown(kind: str, name: object, known: Any) -> str:
+    """Words for a name that is not in a table, with the closest one that is."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}"
+
+
+def matching(primitive: p.Primitive | None, settings: dict[str, Any]) -> Activation | None:
+    """Find the activation function that a recorded operation is, or None if it is none of them."""
+    if primitive is None:
+        return None
+    for activation in ACTIVATIONS.values():
+        if activation.primitive is primitive:
+            if activation.settings == settings:
+                return activation
+            if primitive is p.clipped_relu:
+                return clipped_relu(**settings)
+            if primitive is p.leaky_relu:
+                slope = settings["slope"]
+                return replace(
+                    activation, formula=f"h if h > 0 else {slope:g} h", settings=settings
+                )
+    return None

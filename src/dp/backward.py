@@ -1,0 +1,182 @@
+"""The reverse sweep: from one output to every gradient, each node visited once.
+
+Order, accumulation, un-broadcasting and dtype are handled here and nowhere else. Gradients live in
+the sweep, not on Nodes, so sweeping twice gives the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp.node import AnomalyError, Node, ShapeError, describe, mode
+from dp.primitives import astype, sum_to
+
+Array = NDArray[Any]
+
+
+def topological_order(output: Node) -> list[Node]:
+    """Every Node that `output` was computed from, itself first, consumers before their operands."""
+    waiting = {output: 0}  # how many consumers each node still waits for
+    stack = [output]
+    while stack:
+        for parent in stack.pop().parents:
+            if parent in waiting:
+                waiting[parent] += 1
+            else:
+                waiting[parent] = 1
+                stack.append(parent)
+    order = []
+    ready = [output]
+    while ready:
+        node = ready.pop()
+        order.append(node)
+        for parent in node.parents:
+            waiting[parent] -= 1
+            if not waiting[parent]:
+                ready.append(parent)
+    return order
+
+
+def gradients(
+    output: Node, wrt: Sequence[Node], cotangent: Any = None, create_graph: bool = False
+) -> list[Any]:
+    """Gradients of `output` with respect to the Nodes `wrt`, in one reverse sweep.
+
+    Parameters
+    ----------
+    output : Node
+        What is differentiated. If it is not 1×1, its entries are weighted by `cotangent` and
+        summed. In an ensemble, where members do not mix, each member gets its own gradient.
+    wrt : sequence of Nodes
+        Leaves or intermediate results.
+    cotangent : number, array, Node or None
+        dL/d(output), broadcastable to its shape; ones by default.
+    create_graph : bool
+        Return Nodes, which can be differentiated again, instead of arrays.
+
+    Returns
+    -------
+    list of arrays (or Nodes)
+        Each with the shape and dtype of its Node; zeros where `output` does not depend on it.
+    """
+    found = _sweep(output, topological_order(output), set(wrt), cotangent, create_graph)
+    missing = [np.zeros(node.shape, node.dtype) if node not in found else None for node in wrt]
+    if create_graph:
+        return [
+            found[n] if zero is None else Node(zero) for n, zero in zip(wrt, missing, strict=True)
+        ]
+    return _unshared(
+        [found[n] if zero is None else zero for n, zero in zip(wrt, missing, strict=True)]
+    )
+
+
+def named_gradients(output: Node, cotangent: Any = None) -> dict[str, Array]:
+    """Gradients with respect to every named leaf, as a dict name -> array."""
+    return sweep_named(output, (), cotangent)[0]
+
+
+def sweep_named(
+    output: Node, also: Iterable[Node], cotangent: Any = None
+) -> tuple[dict[str, Array], list[Array | None]]:
+    """Gradients of the named leaves and, in the same sweep, of the Nodes in `also`.
+
+    A Node in `also` that `output` does not depend on gets None.
+    """
+    order = topological_order(output)
+    named: dict[str, Node] = {}
+    for node in reversed(order):
+        if node.name is not None and named.setdefault(node.name, node) is not node:
+            raise ValueError(
+                f"two different Nodes are both named {node.name!r}; gradients are reported by "
+                "name, so each parameter needs its own"
+            )
+    extra = list(also)
+    found = _sweep(output, order, {*named.values(), *extra}, cotangent, create_graph=False)
+    reached = [name for name in named if named[name] in found]
+    present = [node for node in extra if node in found]
+    own = _unshared([found[named[name]] for name in reached] + [found[node] for node in present])
+    others = dict(zip(present, own[len(reached) :], strict=True))
+    return dict(zip(reached, own, strict=False)), [others.get(node) for node in extra]
+
+
+def _sweep(
+    output: Node, order: list[Node], targets: set[Node], cotangent: Any, create_graph: bool
+) -> dict[Node, Any]:
+    """Carry cotangents from `output` to `targets`, through nothing that does not lead there."""
+    leads = set(targets)
+    for node in reversed(order):
+        if node not in leads:
+            for parent in node.parents:
+                if parent in leads:
+                    leads.add(node)
+                    break
+    detecting = mode().detecting
+    found: dict[Node, Any] = {}
+    cotangents: dict[Node, Any] = {output: _seed(output, cotangent, create_graph)}
+    for node in order:
+        if node not in leads or node not in cotangents:
+            continue
+        g = cotangents.pop(node)
+        if node in targets:
+            found[node] = g
+        if node.primitive is None:
+            continue
+        parents = node.parents
+        # the one place where the two readings of a rule part: Nodes record, arrays compute
+        y: Any = node if create_graph else node.value
+        operands: Any = parents if create_graph else [q.value for q in parents]
+        for parent, rule in zip(parents, node.primitive.rules, strict=True):
+            if rule is None or parent not in leads:
+                continue
+            share = rule(g, y, *operands, **node.settings)
+            value = parent.value
+            if share.shape != value.shape:
+                share = sum_to(share, shape=value.shape)
+            if share.dtype != value.dtype:
+                share = astype(share, dtype=value.dtype)
+            if detecting:
+                _check_finite(share, node, parent)
+            cotangents[parent] = cotangents[parent] + share if parent in cotangents else share
+    return found
+
+
+def _seed(output: Node, cotangent: Any, create_graph: bool) -> Any:
+    if isinstance(cotangent, Node):
+        if create_graph and cotangent.shape == output.shape:
+            return cotangent
+        cotangent = cotangent.value
+    try:
+        seed = np.broadcast_to(1.0 if cotangent is None else cotangent, output.shape)
+    except ValueError:
+        shape = np.shape(cotangent)
+        raise ShapeError(
+            f"the cotangent has shape {shape}, the output {output.shape}; it must be a number or "
+            "an array that broadcasts to the output's shape"
+        ) from None
+    seed = seed.astype(output.dtype)
+    return Node(seed) if create_graph else seed
+
+
+def _check_finite(share: Any, node: Node, parent: Node) -> None:
+    value = share.value if isinstance(share, Node) else share
+    if not np.isfinite(value).all():
+        assert node.primitive is not None
+        kind = "NaN" if np.isnan(value).any() else "Inf"
+        into = f"{parent.shape}" + (f" {parent.name!r}" if parent.name else "")
+        what = describe(node.primitive, node.parents, node.settings)
+        raise AnomalyError(f"backward of {what} gave {kind} in the gradient of its operand {into}")
+
+
+def _unshared(arrays: list[Any]) -> list[Any]:
+    """Give each gradient memory of its own: rules may pass one array on to several operands."""
+    seen: set[int] = set()
+    own = []
+    for array in arrays:
+        shared = array.base is not None or id(array) in seen
+        own.append(array.copy() if shared else array)
+        seen.add(id(array))
+    return own

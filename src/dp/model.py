@@ -1,0 +1,439 @@
+"""Models: named parameters, layers, and a net of any depth and width."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp import activations, initializers, losses
+from dp.backward import sweep_named
+from dp.node import Node, ShapeError
+
+Array = NDArray[Any]
+Normalisation = Literal["none", "layer", "batch"]
+
+
+@dataclass
+class LayerCall:
+    """One passage through a layer, noted by `watch_layers`.
+
+    Attributes
+    ----------
+    name : str
+        The layer's name.
+    layer : Layer
+    input : Node (…, batch, fan_in)
+    pre_activation : Node (…, batch, fan_out)
+        What the layer's activation function is given.
+    delta : array (…, batch, fan_out) or None
+        dL/d(pre-activation), filled by `Model.get_grad`; None if the loss does not depend on it.
+    """
+
+    name: str
+    layer: Layer
+    input: Node
+    pre_activation: Node
+    delta: Array | None = None
+
+
+@dataclass
+class LayerWatch:
+    """The layers' calls of the latest `Model.get_grad` (or since it was cleared), in order."""
+
+    calls: list[LayerCall] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Forget the calls noted so far."""
+        self.calls.clear()
+
+
+_WATCH: ContextVar[LayerWatch | None] = ContextVar("dp_watch", default=None)
+
+
+@contextlib.contextmanager
+def watch_layers() -> Iterator[LayerWatch]:
+    """Note every layer call inside the block, of any model; `get_grad` adds the deltas.
+
+    The innermost block sees the calls.
+    """
+    watch = LayerWatch()
+    token = _WATCH.set(watch)
+    try:
+        yield watch
+    finally:
+        _WATCH.reset(token)
+
+
+class Layer:
+    """An affine map x W + b, and optionally an activation function; made by `Model`."""
+
+    def __init__(
+        self, name: str, weight: Node, bias: Node, activation: activations.Activation | None = None
+    ) -> None:
+        self.name, self.weight, self.bias, self.activation = name, weight, bias, activation
+
+    @property
+    def fan_in(self) -> int:
+        """Number of inputs."""
+        return self.weight.shape[-2]
+
+    @property
+    def fan_out(self) -> int:
+        """Number of units."""
+        return self.weight.shape[-1]
+
+    def __call__(self, x: Any) -> Node:
+        """(…, batch, fan_in) -> (…, batch, fan_out).
+
+        Raises
+        ------
+        ShapeError
+            If the rows of x do not have fan_in entries.
+        """
+        x = x if isinstance(x, Node) else Node(np.asarray(x, dtype=self.weight.dtype))
+        if x.shape[-1] != self.fan_in:
+            raise ShapeError(
+                f"dot in layer {self.name!r}: its input has shape {x.shape}, its weight "
+                f"{self.weight.shape}; each row of the input must have {self.fan_in} entries, "
+                f"not {x.shape[-1]}"
+            )
+        pre_activation = x.dot(self.weight) + self.bias
+        watch = _WATCH.get()
+        if watch is not None:
+            watch.calls.append(LayerCall(self.name, self, x, pre_activation))
+        return pre_activation if self.activation is None else self.activation(pre_activation)
+
+    def __repr__(self) -> str:
+        return f"<layer {self.name!r} {self.fan_in} -> {self.fan_out}>"
+
+
+class Model:
+    """Parameters by name, and their gradients; `forward` and `loss` are the subclass's.
+
+    Parameters
+    ----------
+    seed : int, sequence of ints, or None
+        Of the first weights. None draws from NumPy's global stream (`np.random.seed`). A sequence
+        makes an ensemble: every parameter becomes a stack with one member per seed, each drawn as
+        a model of that seed alone would draw it.
+    dtype : dtype
+        Of every parameter. float32 parameters are the rounded float64 ones.
+
+    Examples
+    --------
+    >>> from dp import Model
+    >>> class Line(Model):
+    ...     def __init__(self):
+    ...         super().__init__(seed=0)
+    ...         self.out = self.Linear_Layer(1, 1, "out")
+    ...     def forward(self, x):
+    ...         return self.out(x)
+    ...     def loss(self, x, y):
+    ...         return (self.forward(x) - y).square().mean()
+    >>> gradients, loss = Line().get_grad([[1.0], [2.0]], [[2.0], [4.0]])
+    >>> sorted(gradients)
+    ['out_bias', 'out_weight']
+    """
+
+    def __init__(self, seed: int | Sequence[int] | None = None, dtype: Any = np.float64) -> None:
+        self.dtype = np.dtype(dtype)
+        if self.dtype.kind != "f":
+            raise TypeError(f"dtype must be a floating type such as float32, got {dtype!r}")
+        self.seed = seed
+        self.members: int | None = None
+        self.layers: dict[str, Layer] = {}
+        self._parameters: dict[str, Node] = {}
+        self._streams: list[Any]
+        if seed is None:
+            self._streams = [np.random]
+        elif isinstance(seed, (int, np.integer)):
+            self._streams = [np.random.default_rng(seed)]
+        else:
+            self._streams = [np.random.default_rng(s) for s in seed]
+            self.members = len(self._streams)
+            if not self.members:
+                raise ValueError("an ensemble needs at least one seed, got none")
+
+    # --- layers -----------------------------------------------------------------------------------
+
+    def Linear_Layer(
+        self, fan_in: int, fan_out: int, name: str, init: str | initializers.Initializer = "dp"
+    ) -> Layer:
+        """Make an affine layer and register "<name>_weight" and "<name>_bias".
+
+        Parameters
+        ----------
+        fan_in, fan_out : int
+            Numbers of inputs and units.
+        name : str
+            Not yet taken in this model.
+        init : str or Initializer
+            How first weights are drawn; by default as the course does: uniform with bound
+            √2·√(3/fan_in), biases uniform with bound 1/√fan_in.
+
+        Returns
+        -------
+        Layer
+            Call it with a Node (…, batch, fan_in).
+        """
+        return self._layer(fan_in, fan_out, name, init, None)
+
+    def ReLu_Layer(
+        self, fan_in: int, fan_out: int, name: str, init: str | initializers.Initializer = "dp"
+    ) -> Layer:
+        """Make an affine layer followed by a ReLU; parameters as in `Linear_Layer`."""
+        return self._layer(fan_in, fan_out, name, init, activations.get("relu"))
+
+    def _layer(
+        self,
+        fan_in: int,
+        fan_out: int,
+        name: str,
+        init: str | initializers.Initializer,
+        activation: activations.Activation | None,
+    ) -> Layer:
+        positive_integer("fan_in", fan_in)
+        positive_integer("fan_out", fan_out)
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"a layer needs a name, a string such as 'h1'; got {name!r}")
+        if name in self.layers:
+            raise ValueError(
+                f"layer name {name!r} is taken; this model has {', '.join(self.layers)}"
+            )
+        how = initializers.get(init)
+        # weight before bias, member by member: the order in which the course draws
+        drawn = [
+            (how.weight(s, fan_in, fan_out), how.bias(s, fan_in, fan_out)) for s in self._streams
+        ]
+        weight, bias = (self._stacked(part) for part in zip(*drawn, strict=True))
+        layer = Layer(
+            name,
+            self._parameter(f"{name}_weight", weight),
+            self._parameter(f"{name}_bias", bias),
+            activation,
+        )
+        self.layers[name] = layer
+        return layer
+
+    def _stacked(self, drawn: Sequence[Array]) -> Array:
+        return np.stack(drawn) if self.members else drawn[0]
+
+    def _parameter(self, name: str, value: Array) -> Node:
+        node = Node(np.array(value, dtype=self.dtype), name)
+        self._parameters[name] = node
+        return node
+
+    # --- parameters -------------------------------------------------------------------------------
+
+    def get_param(self) -> dict[str, Array]:
+        """Name -> the live array: changing it in place changes the model."""
+        return {name: node.value for name, node in self._parameters.items()}
+
+    def set_param(self, param: Mapping[str, Any]) -> None:
+        """Copy values into the parameters named; those not named keep theirs.
+
+        Raises
+        ------
+        KeyError
+            If the model has no parameter of a name.
+        ShapeError
+            If a value has another shape than its parameter.
+        """
+        for name, value in param.items():
+            if name not in self._parameters:
+                raise KeyError(activations.unknown("parameter", name, self._parameters))
+            if np.shape(value) != self._parameters[name].shape:
+                raise ShapeError(
+                    f"parameter {name!r} has shape {self._parameters[name].shape}, the given "
+                    f"value {np.shape(value)}"
+                )
+        for name, value in param.items():
+            live = self._parameters[name].value
+            if value is not live:
+                live[...] = value
+
+    def get_grad(self, x: Any, y: Any) -> tuple[dict[str, Array], Node]:
+        """Loss on a batch, and its gradient by parameter name.
+
+        Parameters
+        ----------
+        x, y : Node or array
+            As the subclass's `loss` takes them.
+
+        Returns
+        -------
+        (dict, Node)
+            Gradients with the shape and dtype of their parameters (only of those that the loss
+            depends on), and the loss.
+        """
+        watch = _WATCH.get()
+        if watch is not None:
+            watch.clear()
+        loss = self.loss(x, y)
+        calls = [] if watch is None else list(watch.calls)
+        found, deltas = sweep_named(loss, [call.pre_activation for call in calls])
+        for call, delta in zip(calls, deltas, strict=True):
+            call.delta = delta
+        ordered = [name for name in self._parameters if name in found]
+        others = [name for name in found if name not in self._parameters]
+        return {name: found[name] for name in ordered + others}, loss
+
+    def forward(self, x: Any) -> Node:
+        """Output of the model for a batch; the subclass's."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward(x)")
+
+    def loss(self, x: Any, y: Any) -> Node:
+        """Loss of the model on a batch; the subclass's."""
+        raise NotImplementedError(f"{type(self).__name__} does not define loss(x, y)")
+
+
+class Net(Model):
+    """A fully connected net of any depth and width, for classification.
+
+    Hidden layers are named h1 … hL, the output layer `out`. With one output the net ends in a
+    sigmoid and its labels are a column of 0 and 1; with more it ends in a softmax and its labels
+    are one-hot rows.
+
+    Parameters
+    ----------
+    n_features, n_hidden_neurons, n_layers : int
+        Inputs, units per hidden layer, and number of hidden layers.
+    act_func : str, Activation or callable
+        φ of the hidden layers: a name in `dp.activations.ACTIVATIONS`, or a function Node -> Node.
+    n_outputs : int
+        1, or the number of classes.
+    init : str or Initializer
+        A name in `dp.initializers.INITIALIZERS`.
+    init_scale : float
+        Factor on the first weights (not the biases).
+    normalisation : "none", "layer" or "batch"
+        Of the pre-activations of hidden layers, to mean 0 and variance 1 over a sample's units or
+        over the batch, with a learned gain and shift. "batch" uses the statistics of the batch at
+        hand, in training and afterwards.
+    residual : bool
+        Add a hidden layer's input to its output, wherever both have the same width.
+    loss : "cross_entropy" or "squared_error"
+        Cross-entropy is computed from the logits; the squared error is ½ Σ (p - y)².
+    reduction : "sum" or "mean"
+        Of the loss over the batch.
+    seed, dtype
+        See `Model`.
+
+    Examples
+    --------
+    >>> from dp import Net
+    >>> net = Net(4, 10, 3, "tanh", seed=0)
+    >>> net.forward([[5.1, 3.5, 1.4, 0.2]]).shape
+    (1, 1)
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_hidden_neurons: int,
+        n_layers: int,
+        act_func: str | activations.Activation | Callable[[Node], Node] = "tanh",
+        *,
+        n_outputs: int = 1,
+        init: str | initializers.Initializer = "dp",
+        init_scale: float = 1.0,
+        normalisation: Normalisation = "none",
+        residual: bool = False,
+        loss: Literal["cross_entropy", "squared_error"] = "cross_entropy",
+        reduction: losses.Reduction = "sum",
+        seed: int | Sequence[int] | None = None,
+        dtype: Any = np.float64,
+    ) -> None:
+        super().__init__(seed, dtype)
+        for what, number in (
+            ("n_features", n_features),
+            ("n_hidden_neurons", n_hidden_neurons),
+            ("n_layers", n_layers),
+            ("n_outputs", n_outputs),
+        ):
+            positive_integer(what, number)
+        one_of("normalisation", normalisation, ("none", "layer", "batch"))
+        one_of("loss", loss, ("cross_entropy", "squared_error"))
+        one_of("reduction", reduction, ("sum", "mean"))
+        self.activation: Any = (
+            act_func
+            if callable(act_func) and not isinstance(act_func, str)
+            else activations.get(act_func)
+        )
+        self.n_outputs = n_outputs
+        self.normalisation, self.residual = normalisation, residual
+        self.loss_name, self.reduction = loss, reduction
+        self._hidden: list[Layer] = []
+        width = n_features
+        for number in range(1, n_layers + 1):
+            self._hidden.append(self.Linear_Layer(width, n_hidden_neurons, f"h{number}", init))
+            if normalisation != "none":
+                stack = () if self.members is None else (self.members,)
+                self._parameter(f"h{number}_gain", np.ones((*stack, 1, n_hidden_neurons)))
+                self._parameter(f"h{number}_shift", np.zeros((*stack, 1, n_hidden_neurons)))
+            width = n_hidden_neurons
+        self._out = self.Linear_Layer(width, n_outputs, "out", init)
+        if init_scale != 1.0:
+            for layer in self.layers.values():
+                layer.weight.value *= init_scale
+
+    def logits(self, x: Any) -> Node:
+        """Pre-activations of the output layer, (…, batch, n_outputs)."""
+        x = self._as_input(x)
+        for layer in self._hidden:
+            h = layer(x)
+            if self.normalisation != "none":
+                h = self._normalised(layer, h)
+            out = self.activation(h)
+            x = x + out if self.residual and layer.fan_in == layer.fan_out else out
+        return self._out(x)
+
+    def forward(self, x: Any) -> Node:
+        """Probabilities, (…, batch, n_outputs): of class 1, or of every class."""
+        logits = self.logits(x)
+        return logits.sigmoid() if self.n_outputs == 1 else logits.softmax()
+
+    def loss(self, x: Any, y: Any) -> Node:
+        """Loss over the batch, (…, 1, 1)."""
+        if self.loss_name == "squared_error":
+            return losses.squared_error(self.forward(x), y, self.reduction)
+        if self.n_outputs == 1:
+            return losses.binary_cross_entropy(self.logits(x), y, self.reduction)
+        return losses.categorical_cross_entropy(self.logits(x), y, self.reduction)
+
+    def _as_input(self, x: Any) -> Node:
+        if isinstance(x, Node):
+            computed = x.primitive is not None or x.name is not None
+            return x if computed or x.dtype == self.dtype else Node(x.value.astype(self.dtype))
+        return Node(np.asarray(x, dtype=self.dtype))
+
+    def _normalised(self, layer: Layer, h: Node) -> Node:
+        axis = 1 if self.normalisation == "layer" else 0
+        centred = h - h.mean(axis)
+        scaled = centred / (centred.square().mean(axis) + 1e-5).sqrt()
+        h = (
+            scaled * self._parameters[f"{layer.name}_gain"]
+            + self._parameters[f"{layer.name}_shift"]
+        )
+        watch = _WATCH.get()
+        if watch is not None:
+            watch.calls[-1].pre_activation = h  # what φ is given, after normalisation
+        return h
+
+
+def positive_integer(what: str, number: Any) -> None:
+    """Raise ValueError unless `number` is an integer of at least 1."""
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
+        raise ValueError(f"{what} must be an integer of at least 1, got {number!r}")
+
+
+def one_of(what: str, value: Any, accepted: Sequence[str]) -> None:
+    """Raise ValueError unless `value` is among those accepted."""
+    if value not in accepted:
+        raise ValueError(activations.unknown(what, value, accepted))

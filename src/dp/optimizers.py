@@ -1,0 +1,288 @@
+"""Optimisers: a training loop, and the rules by which a gradient changes a parameter."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp.activations import unknown
+from dp.model import positive_integer
+from dp.node import Node
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step knows, handed to callbacks.
+
+    Attributes
+    ----------
+    number : int
+        From 1.
+    x, y : Node
+        The batch.
+    loss : Node
+        On that batch, before the update; (1, 1), or (members, 1, 1).
+    grad : dict
+        Parameter name -> gradient.
+    param : dict
+        Parameter name -> live array: before the update in `before_update`, after it afterwards.
+    """
+
+    number: int
+    x: Node
+    y: Node
+    loss: Node
+    grad: dict[str, Array]
+    param: dict[str, Array]
+
+
+class Callback:
+    """Something to do in every training step; override either method, or both."""
+
+    def before_update(self, step: Step) -> None:
+        """Called when the gradients are known and the parameters not yet changed."""
+
+    def after_update(self, step: Step) -> None:
+        """Called when the parameters have been changed."""
+
+
+class Optimizer:
+    """The training loop; subclasses say in `_update` how a gradient changes a parameter.
+
+    Parameters
+    ----------
+    model : Model
+    x_train : array (samples, features)
+    y_train : array (samples, outputs), or a 1-D array of labels
+    hyperparam : dict, optional
+        Values for the names in the class's `defaults`.
+    batch_size : int
+        Rows per step, drawn with replacement.
+    seed : int, sequence of ints, or None
+        Of the batches. None draws from NumPy's global stream. For an ensemble, a sequence gives
+        each member the batches it would draw alone with that seed.
+    callbacks : iterable
+        Functions `f(step)`, called after every update, or `Callback`s.
+
+    Raises
+    ------
+    ValueError
+        For batch sizes, steps or rates that are not positive, data that is not finite, or numbers
+        of rows that differ.
+    """
+
+    defaults: ClassVar[Mapping[str, float]] = {}
+    num_grad_stores: ClassVar[int] = 0
+
+    def __init__(
+        self,
+        model: Any,
+        x_train: Any = None,
+        y_train: Any = None,
+        hyperparam: Mapping[str, Any] | None = None,
+        batch_size: int = 128,
+        *,
+        seed: int | Sequence[int] | None = None,
+        callbacks: Iterable[Callable[[Step], Any] | Callback] = (),
+    ) -> None:
+        positive_integer("batch_size", batch_size)
+        _check_data(x_train, y_train)
+        self.model = model
+        self.x_train = x_train
+        self.y_train = y_train
+        self.batch_size = batch_size
+        self.hyperparam = {} if hyperparam is None else hyperparam
+        self.callbacks: list[Callable[[Step], Any] | Callback] = list(callbacks)
+        self.grad_stores: list[dict[str, Array]] = []
+        # The second word keeps a batch stream apart from the stream of weights with the same seed.
+        self._streams: list[np.random.Generator] | None = None
+        if seed is not None:
+            seeds = [seed] if isinstance(seed, (int, np.integer)) else list(seed)
+            self._streams = [np.random.default_rng((int(s), 1)) for s in seeds]
+            members = getattr(model, "members", None)
+            if len(seeds) != (members or 1):
+                raise ValueError(
+                    f"the model has {members or 1} member(s), but {len(seeds)} seed(s) were given "
+                    "for their batches"
+                )
+        self._set_param()
+
+    def _set_param(self) -> None:
+        """Take the hyperparameters over as attributes."""
+        for name in self.hyperparam:
+            if name not in self.defaults:
+                warnings.warn(
+                    f"{type(self).__name__}: "
+                    + unknown("hyperparameter", name, self.defaults)
+                    + " (ignored)",
+                    stacklevel=3,
+                )
+        for name, default in self.defaults.items():
+            value = self.hyperparam.get(name, default)
+            if name.startswith("beta"):
+                if not 0 <= value < 1:
+                    raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
+            elif not 0 < value < np.inf:
+                raise ValueError(f"{name} must be a number above 0, got {value!r}")
+            setattr(self, name, value)
+
+    def random_batch(self) -> tuple[Node, Node]:
+        """Draw `batch_size` rows with replacement; for an ensemble, each member draws its own.
+
+        Returns
+        -------
+        (Node, Node)
+            x (…, batch, features) and y (…, batch, outputs).
+        """
+        n = self.x_train.shape[0]
+        members = getattr(self.model, "members", None)
+        if self._streams is None:
+            size = self.batch_size if members is None else (members, self.batch_size)
+            rows: Any = np.random.randint(0, n, size=size)
+        else:
+            drawn = [stream.integers(0, n, size=self.batch_size) for stream in self._streams]
+            rows = drawn[0] if members is None else np.stack(drawn)
+        return self._batch(self.x_train, rows), self._batch(self.y_train, rows)
+
+    def _batch(self, data: Array, rows: Array) -> Node:
+        picked = data[rows]
+        if data.ndim == 1:
+            picked = picked[..., None]  # labels as a column, also in a stack
+        return Node(picked.astype(getattr(self.model, "dtype", picked.dtype), copy=False))
+
+    def _update(self, param: dict[str, Array], grad: dict[str, Array], g: str, i: int) -> None:
+        """Change parameter `g` by its gradient in step `i` (from 1); the subclass's."""
+        raise NotImplementedError(f"{type(self).__name__} does not define _update")
+
+    def train(self, steps: int = 1000, print_each: int | None = 100) -> Array:
+        """Train, printing `iteration<TAB>loss` in the first and every `print_each`-th step.
+
+        Parameters
+        ----------
+        steps : int
+            Number of updates.
+        print_each : int or None
+            None or 0 prints nothing.
+
+        Returns
+        -------
+        array (1, 1) or (members, 1, 1)
+            The last step's loss.
+        """
+        return self._train(steps, self.num_grad_stores, print_each)
+
+    def _train(
+        self, steps: int = 1000, num_grad_stores: int = 0, print_each: int | None = 100
+    ) -> Array:
+        positive_integer("steps", steps)
+        if self.x_train is None or self.y_train is None:
+            raise ValueError("x_train and y_train are needed for training, got None")
+        param = self.model.get_param()
+        self.grad_stores = [
+            {name: np.zeros_like(value) for name, value in param.items()}
+            for _ in range(num_grad_stores)
+        ]
+        if print_each:
+            print("iteration\tloss")
+        for i in range(1, steps + 1):
+            x, y = self.random_batch()
+            grad, loss = self.model.get_grad(x, y)
+            if print_each and (i == 1 or i % print_each == 0):
+                print(i, "\t", loss.value[0, 0] if loss.ndim == 2 else loss.value.mean())
+            step = Step(i, x, y, loss, grad, param)
+            for callback in self.callbacks:
+                if isinstance(callback, Callback):
+                    callback.before_update(step)
+            for g in grad:
+                self._update(param, grad, g, i)
+            self.model.set_param(param)  # for an `_update` that replaces arrays
+            for callback in self.callbacks:
+                if isinstance(callback, Callback):
+                    callback.after_update(step)
+                else:
+                    callback(step)
+        return loss.value
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: w -= alpha · dL/dw."""
+
+    defaults = {"alpha": 0.001}  # noqa: RUF012
+    alpha: float
+
+    def _update(self, param: dict[str, Array], grad: dict[str, Array], g: str, i: int) -> None:
+        param[g] -= self.alpha * grad[g]
+
+
+class SGD_Momentum(Optimizer):
+    """Gradient descent along a running average v of the gradients: v = beta v + (1 - beta) dL/dw."""
+
+    defaults = {"alpha": 0.001, "beta": 0.9}  # noqa: RUF012
+    num_grad_stores = 1
+    alpha: float
+    beta: float
+
+    def _update(self, param: dict[str, Array], grad: dict[str, Array], g: str, i: int) -> None:
+        average = self.grad_stores[0][g]
+        average *= self.beta
+        average += (1 - self.beta) * grad[g]
+        param[g] -= self.alpha * average
+
+
+class RMS_Prop(Optimizer):
+    """The gradient divided by the root of its running mean square (bias-corrected)."""
+
+    defaults = {"alpha": 0.001, "beta2": 0.99, "epsilon": 1e-8}  # noqa: RUF012
+    num_grad_stores = 1
+    alpha: float
+    beta2: float
+    epsilon: float
+
+    def _update(self, param: dict[str, Array], grad: dict[str, Array], g: str, i: int) -> None:
+        square = self.grad_stores[0][g]
+        square *= self.beta2
+        square += (1 - self.beta2) * grad[g] ** 2
+        root = np.sqrt(square / (1 - self.beta2**i))
+        param[g] -= self.alpha * grad[g] / (root + self.epsilon)
+
+
+class Adam(Optimizer):
+    """Adam (Kingma & Ba 2015, algorithm 1)."""
+
+    defaults = {"alpha": 0.001, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}  # noqa: RUF012
+    num_grad_stores = 2
+    alpha: float
+    beta1: float
+    beta2: float
+    epsilon: float
+
+    def _update(self, param: dict[str, Array], grad: dict[str, Array], g: str, i: int) -> None:
+        average, square = self.grad_stores[0][g], self.grad_stores[1][g]
+        average *= self.beta1
+        average += (1 - self.beta1) * grad[g]
+        square *= self.beta2
+        square += (1 - self.beta2) * grad[g] ** 2
+        root = np.sqrt(square / (1 - self.beta2**i))
+        param[g] -= self.alpha * (average / (1 - self.beta1**i)) / (root + self.epsilon)
+
+
+def _check_data(x_train: Any, y_train: Any) -> None:
+    for what, data in (("x_train", x_train), ("y_train", y_train)):
+        if data is None:
+            continue
+        if not isinstance(data, np.ndarray):
+            raise TypeError(f"{what} must be a NumPy array, got {type(data).__name__}")
+        if data.dtype.kind == "f" and not np.isfinite(data).all():
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(data))[0])
+            raise ValueError(f"{what} has {data[where]} at {where}; all entries must be finite")
+    if x_train is not None and y_train is not None and len(x_train) != len(y_train):
+        raise ValueError(
+            f"x_train has {len(x_train)} rows, y_train {len(y_train)}; they must be as many"
+        )

@@ -1,0 +1,328 @@
+"""The table of primitives: each operation once, its NumPy kernel beside its derivative.
+
+A derivative is a *rule* `rule(g, y, *operands, **settings)` for one operand: `g` is dL/dy, `y` the
+value the kernel gave, and what it returns is dL/d(operand), before un-broadcasting, which the
+reverse sweep does. Rules are written in the operations of this very table, so one rule has two
+readings: given arrays it computes a gradient at NumPy's speed; given Nodes it records a graph that
+can be differentiated again. A rule of `None` says that no gradient flows to that operand.
+
+Everything acts on the last two axes, the matrix; axes before them are a stack.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp.special import normal_cdf as _normal_cdf
+
+Array = NDArray[Any]
+Rule = Callable[..., Any]
+
+
+class Recorded:
+    """A value that notes the primitives applied to it (Node is the one there is)."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def record(
+        primitive: Primitive, operands: tuple[Any, ...], settings: dict[str, Any]
+    ) -> Recorded:
+        """Apply `primitive` and remember it."""
+        raise NotImplementedError
+
+
+class Primitive:
+    """One operation: `name`, NumPy `kernel`, and a derivative rule per operand."""
+
+    __slots__ = ("elementwise", "kernel", "name", "rules")
+
+    def __init__(
+        self, name: str, kernel: Callable[..., Array], rules: tuple[Rule | None, ...], ew: bool
+    ) -> None:
+        self.name, self.kernel, self.rules, self.elementwise = name, kernel, rules, ew
+
+    def __call__(self, *operands: Any, **settings: Any) -> Any:
+        """Record on Nodes, compute on arrays."""
+        for operand in operands:
+            if isinstance(operand, Recorded):
+                return operand.record(self, operands, settings)
+        return self.kernel(*operands, **settings)
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _lookup, (self.name,)
+
+
+TABLE: dict[str, Primitive] = {}
+
+
+def _lookup(name: str) -> Primitive:
+    return TABLE[name]
+
+
+def declare(
+    name: str, kernel: Callable[..., Array], *rules: Rule | None, elementwise: bool = True
+) -> Primitive:
+    """Enter a primitive into the table, with one rule per operand."""
+    if name in TABLE:
+        raise ValueError(f"primitive {name!r} is already in the table")
+    TABLE[name] = Primitive(name, kernel, rules, elementwise)
+    return TABLE[name]
+
+
+def matrix_axes(axis: int | None) -> tuple[int, ...]:
+    """The array axes that `axis` of the matrix means: None both, 0 along rows, 1 along columns."""
+    if axis is None:
+        return (-2, -1)
+    if axis in (0, 1):
+        return (axis - 2,)
+    raise ValueError(f"axis must be None, 0 or 1 (the axes of the matrix), got {axis!r}")
+
+
+# --- shape ----------------------------------------------------------------------------------------
+
+
+def _sum_to(x: Array, shape: tuple[int, ...]) -> Array:
+    lead = x.ndim - len(shape)
+    grown = [lead + i for i, n in enumerate(shape) if n == 1 and x.shape[lead + i] != 1]
+    summed: Array = x.sum(axis=(*range(lead), *grown), keepdims=True)
+    return summed.reshape(shape)
+
+
+def _concatenate(a: Array, b: Array, axis: int) -> Array:
+    stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    both = [np.broadcast_to(x, stack + x.shape[-2:]) for x in (a, b)]
+    return np.concatenate(both, axis=axis - 2)
+
+
+def _part(axis: int, start: int, stop: int) -> tuple[slice, slice]:
+    return (slice(start, stop), slice(None)) if axis == 0 else (slice(None), slice(start, stop))
+
+
+def _pointwise(index: tuple[Any, Any]) -> bool:
+    return not any(isinstance(part, slice) for part in index)
+
+
+def _take(x: Array, index: tuple[Any, Any]) -> Array:
+    taken: Array = x[(..., *index)]
+    return taken[..., None] if _pointwise(index) else taken
+
+
+def _scatter(g: Array, index: tuple[Any, Any], shape: tuple[int, ...]) -> Array:
+    into = np.zeros(shape, dtype=g.dtype)
+    # add.at, not assignment: an index may name the same entry twice
+    np.add.at(into, (..., *index), g[..., 0] if _pointwise(index) else g)
+    return into
+
+
+broadcast_to = declare(
+    "broadcast_to",
+    lambda x, shape: np.broadcast_to(x, shape),
+    lambda g, y, x, shape: g,
+    elementwise=False,
+)
+sum_to = declare(
+    "sum_to", _sum_to, lambda g, y, x, shape: broadcast_to(g, shape=x.shape), elementwise=False
+)
+astype = declare(
+    "astype", lambda x, dtype: x.astype(dtype), lambda g, y, x, dtype: g, elementwise=False
+)
+transpose = declare(
+    "transpose",
+    lambda x: x.swapaxes(-1, -2),
+    lambda g, y, x: transpose(g),
+    elementwise=False,
+)
+reshape = declare(
+    "reshape",
+    lambda x, shape: x.reshape(x.shape[:-2] + tuple(shape)),
+    lambda g, y, x, shape: reshape(g, shape=x.shape[-2:]),
+    elementwise=False,
+)
+concatenate = declare(
+    "concatenate",
+    _concatenate,
+    lambda g, y, a, b, axis: take(g, index=_part(axis, 0, a.shape[axis - 2])),
+    lambda g, y, a, b, axis: take(g, index=_part(axis, a.shape[axis - 2], g.shape[axis - 2])),
+    elementwise=False,
+)
+take = declare(
+    "take",
+    _take,
+    lambda g, y, x, index: scatter(g, index=index, shape=x.shape),
+    elementwise=False,
+)
+scatter = declare(
+    "scatter", _scatter, lambda g, y, x, index, shape: take(g, index=index), elementwise=False
+)
+
+# --- comparison and choice ------------------------------------------------------------------------
+
+greater = declare("greater", np.greater, None, None)
+greater_equal = declare("greater_equal", np.greater_equal, None, None)
+less = declare("less", np.less, None, None)
+less_equal = declare("less_equal", np.less_equal, None, None)
+equal = declare("equal", np.equal, None, None)
+where = declare(
+    "where",
+    np.where,
+    None,
+    lambda g, y, mask, a, b: where(mask, g, 0.0),
+    lambda g, y, mask, a, b: where(mask, 0.0, g),
+)
+
+# --- arithmetic -----------------------------------------------------------------------------------
+
+add = declare("add", np.add, lambda g, y, a, b: g, lambda g, y, a, b: g)
+subtract = declare("subtract", np.subtract, lambda g, y, a, b: g, lambda g, y, a, b: -g)
+multiply = declare("multiply", np.multiply, lambda g, y, a, b: g * b, lambda g, y, a, b: g * a)
+divide = declare("divide", np.divide, lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b)
+negative = declare("negative", np.negative, lambda g, y, x: -g)
+power = declare(
+    "pow",
+    np.power,
+    # b == 0 and a == 0 are set aside where the textbook's formula would give 0 · inf
+    lambda g, y, a, b: g * b * power(a, where(equal(b, 0.0), 1.0, b - 1.0)),
+    lambda g, y, a, b: g * y * log(where(equal(a, 0.0), 1.0, a)),
+)
+dot = declare(
+    "dot",
+    np.matmul,
+    lambda g, y, a, b: dot(g, transpose(b)),
+    lambda g, y, a, b: dot(transpose(a), g),
+    elementwise=False,
+)
+
+# --- elementwise ----------------------------------------------------------------------------------
+
+exp = declare("exp", np.exp, lambda g, y, x: g * y)
+log = declare("log", np.log, lambda g, y, x: g / x)
+square = declare("square", np.square, lambda g, y, x: g * (2.0 * x))
+sqrt = declare("sqrt", np.sqrt, lambda g, y, x: g / (2.0 * y))
+sign = declare("sign", np.sign, None)
+absolute = declare("abs", np.abs, lambda g, y, x: g * sign(x))
+clip = declare(
+    "clip",
+    lambda x, low, high: np.clip(x, low, high),
+    lambda g, y, x, low, high: where(
+        greater_equal(x, -math.inf if low is None else low),
+        where(less_equal(x, math.inf if high is None else high), g, 0.0),
+        0.0,
+    ),
+)
+normal_cdf = declare(
+    "normal_cdf",
+    _normal_cdf,
+    lambda g, y, x: g * exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi)),
+)
+
+# --- reductions over the matrix -------------------------------------------------------------------
+
+reduce_sum = declare(
+    "sum",
+    lambda x, axis: x.sum(axis=matrix_axes(axis), keepdims=True),
+    lambda g, y, x, axis: broadcast_to(g, shape=x.shape),
+    elementwise=False,
+)
+
+
+def _share_of_maximum(x: Any, y: Any, axis: int | None) -> Any:
+    """1 at the maximum; where several entries tie for it, they share it equally."""
+    ties = astype(equal(x, y), dtype=x.dtype)
+    return ties / reduce_sum(ties, axis=axis)
+
+
+reduce_max = declare(
+    "max",
+    lambda x, axis: x.max(axis=matrix_axes(axis), keepdims=True),
+    lambda g, y, x, axis: g * _share_of_maximum(x, y, axis),
+    elementwise=False,
+)
+
+
+def _log_softmax(x: Array, axis: int) -> Array:
+    shifted = x - x.max(axis=axis - 2, keepdims=True)
+    normalised: Array = shifted - np.log(np.exp(shifted).sum(axis=axis - 2, keepdims=True))
+    return normalised
+
+
+def _softmax(x: Array, axis: int) -> Array:
+    e = np.exp(x - x.max(axis=axis - 2, keepdims=True))
+    normalised: Array = e / e.sum(axis=axis - 2, keepdims=True)
+    return normalised
+
+
+softmax = declare(
+    "softmax",
+    _softmax,
+    lambda g, y, x, axis: y * (g - reduce_sum(g * y, axis=axis)),
+    elementwise=False,
+)
+log_softmax = declare(
+    "log_softmax",
+    _log_softmax,
+    lambda g, y, x, axis: g - exp(y) * reduce_sum(g, axis=axis),
+    elementwise=False,
+)
+
+# --- activation functions (their ranges, slopes and saturation: activations.py) -------------------
+
+# Klambauer et al. 2017, eq. 14: the fixed point of mean 0 and variance 1
+SELU_ALPHA = 1.6732632423543772
+SELU_SCALE = 1.0507009873554805
+# LeCun et al. 1998, "Efficient BackProp", 4.4: f(±1) = ±1
+LECUN_SCALE = 1.7159
+LECUN_STRETCH = 2.0 / 3.0
+
+
+def _sigmoid(x: Array) -> Array:
+    e = np.exp(-np.abs(x))  # never overflows, and keeps its digits in both tails
+    return np.where(x >= 0, 1.0, e) / (1.0 + e)
+
+
+def _elu(x: Array, alpha: float, scale: float) -> Array:
+    return scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
+
+
+sigmoid = declare("sigmoid", _sigmoid, lambda g, y, x: g * (y * (1.0 - y)))
+tanh = declare("tanh", np.tanh, lambda g, y, x: g * (1.0 - y * y))
+lecun_tanh = declare(
+    "lecun_tanh",
+    lambda x: LECUN_SCALE * np.tanh(LECUN_STRETCH * x),
+    lambda g, y, x: g * (LECUN_STRETCH * (LECUN_SCALE - y * y / LECUN_SCALE)),
+)
+relu = declare("relu", lambda x: np.maximum(x, 0.0), lambda g, y, x: where(greater(x, 0.0), g, 0.0))
+clipped_relu = declare(
+    "clipped_relu",
+    lambda x, ceiling: np.clip(x, 0.0, ceiling),
+    lambda g, y, x, ceiling: where(greater(x, 0.0), where(less(x, ceiling), g, 0.0), 0.0),
+)
+leaky_relu = declare(
+    "leaky_relu",
+    lambda x, slope: np.where(x > 0, x, slope * x),
+    lambda g, y, x, slope: where(greater(x, 0.0), g, slope * g),
+)
+elu = declare(
+    "elu",
+    _elu,
+    lambda g, y, x, alpha, scale: where(greater(x, 0.0), scale * g, g * (y + alpha * scale)),
+)
+gelu = declare(
+    "gelu",
+    lambda x: x * _normal_cdf(x),
+    lambda g, y, x: g * (normal_cdf(x) + x * exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))),
+)
+silu = declare(
+    "silu",
+    lambda x: x * _sigmoid(x),
+    lambda g, y, x: g * (sigmoid(x) * (1.0 + x - y)),
+)
+softplus = declare("softplus", lambda x: np.logaddexp(x, 0.0), lambda g, y, x: g * sigmoid(x))
