@@ -107,7 +107,10 @@ class Layer:
         watch = _WATCH.get()
         if watch is not None:
             watch.calls.append(LayerCall(self.name, self, x, pre_activation))
-        return pre_activation if self.activation is None else self.activation(pre_activation)
+        if self.activation is None:
+            return pre_activation
+        activated: Node = self.activation(pre_activation)
+        return activated
 
     def __repr__(self) -> str:
         return f"<layer {self.name!r} {self.fan_in} -> {self.fan_out}>"

@@ -245,7 +245,7 @@ class Node(p.Recorded):
 
     def pow(self, exponent: Any) -> Node:
         """Raise to a power, elementwise."""
-        return self**exponent
+        return Node.record(p.power, (self, exponent), NO_SETTINGS)
 
     # --- shape ------------------------------------------------------------------------------------
 
@@ -363,7 +363,7 @@ class Node(p.Recorded):
         return self.sum(axis) / float(count)
 
     def max(self, axis: int | None = None) -> Node:
-        """Maximum of the matrix, of each column (axis=0) or row (axis=1); ties share the gradient."""
+        """Maximum of the matrix, each column (axis=0) or row (axis=1); ties share the gradient."""
         p.matrix_axes(axis)
         return Node.record(p.reduce_max, (self,), {"axis": axis})
 

@@ -208,7 +208,8 @@ class Optimizer:
                     callback.after_update(step)
                 else:
                     callback(step)
-        return loss.value
+        last: Array = loss.value
+        return last
 
 
 class SGD(Optimizer):
@@ -222,7 +223,7 @@ class SGD(Optimizer):
 
 
 class SGD_Momentum(Optimizer):
-    """Gradient descent along a running average v of the gradients: v = beta v + (1 - beta) dL/dw."""
+    """Descent along a running average of the gradients: v = beta v + (1 - beta) dL/dw."""
 
     defaults = {"alpha": 0.001, "beta": 0.9}  # noqa: RUF012
     num_grad_stores = 1

@@ -119,59 +119,60 @@ def _take(x: Array, index: tuple[Any, Any]) -> Array:
 def _scatter(g: Array, index: tuple[Any, Any], shape: tuple[int, ...]) -> Array:
     into = np.zeros(shape, dtype=g.dtype)
     # add.at, not assignment: an index may name the same entry twice
-    np.add.at(into, (..., *index), g[..., 0] if _pointwise(index) else g)
+    where_to: Any = (..., *index)
+    np.add.at(into, where_to, g[..., 0] if _pointwise(index) else g)
     return into
 
 
-broadcast_to = declare(
+broadcast_to: Primitive = declare(
     "broadcast_to",
     lambda x, shape: np.broadcast_to(x, shape),
     lambda g, y, x, shape: g,
     elementwise=False,
 )
-sum_to = declare(
+sum_to: Primitive = declare(
     "sum_to", _sum_to, lambda g, y, x, shape: broadcast_to(g, shape=x.shape), elementwise=False
 )
-astype = declare(
+astype: Primitive = declare(
     "astype", lambda x, dtype: x.astype(dtype), lambda g, y, x, dtype: g, elementwise=False
 )
-transpose = declare(
+transpose: Primitive = declare(
     "transpose",
     lambda x: x.swapaxes(-1, -2),
     lambda g, y, x: transpose(g),
     elementwise=False,
 )
-reshape = declare(
+reshape: Primitive = declare(
     "reshape",
     lambda x, shape: x.reshape(x.shape[:-2] + tuple(shape)),
     lambda g, y, x, shape: reshape(g, shape=x.shape[-2:]),
     elementwise=False,
 )
-concatenate = declare(
+concatenate: Primitive = declare(
     "concatenate",
     _concatenate,
     lambda g, y, a, b, axis: take(g, index=_part(axis, 0, a.shape[axis - 2])),
     lambda g, y, a, b, axis: take(g, index=_part(axis, a.shape[axis - 2], g.shape[axis - 2])),
     elementwise=False,
 )
-take = declare(
+take: Primitive = declare(
     "take",
     _take,
     lambda g, y, x, index: scatter(g, index=index, shape=x.shape),
     elementwise=False,
 )
-scatter = declare(
+scatter: Primitive = declare(
     "scatter", _scatter, lambda g, y, x, index, shape: take(g, index=index), elementwise=False
 )
 
 # --- comparison and choice ------------------------------------------------------------------------
 
-greater = declare("greater", np.greater, None, None)
-greater_equal = declare("greater_equal", np.greater_equal, None, None)
-less = declare("less", np.less, None, None)
-less_equal = declare("less_equal", np.less_equal, None, None)
-equal = declare("equal", np.equal, None, None)
-where = declare(
+greater: Primitive = declare("greater", np.greater, None, None)
+greater_equal: Primitive = declare("greater_equal", np.greater_equal, None, None)
+less: Primitive = declare("less", np.less, None, None)
+less_equal: Primitive = declare("less_equal", np.less_equal, None, None)
+equal: Primitive = declare("equal", np.equal, None, None)
+where: Primitive = declare(
     "where",
     np.where,
     None,
@@ -181,19 +182,23 @@ where = declare(
 
 # --- arithmetic -----------------------------------------------------------------------------------
 
-add = declare("add", np.add, lambda g, y, a, b: g, lambda g, y, a, b: g)
-subtract = declare("subtract", np.subtract, lambda g, y, a, b: g, lambda g, y, a, b: -g)
-multiply = declare("multiply", np.multiply, lambda g, y, a, b: g * b, lambda g, y, a, b: g * a)
-divide = declare("divide", np.divide, lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b)
-negative = declare("negative", np.negative, lambda g, y, x: -g)
-power = declare(
+add: Primitive = declare("add", np.add, lambda g, y, a, b: g, lambda g, y, a, b: g)
+subtract: Primitive = declare("subtract", np.subtract, lambda g, y, a, b: g, lambda g, y, a, b: -g)
+multiply: Primitive = declare(
+    "multiply", np.multiply, lambda g, y, a, b: g * b, lambda g, y, a, b: g * a
+)
+divide: Primitive = declare(
+    "divide", np.divide, lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b
+)
+negative: Primitive = declare("negative", np.negative, lambda g, y, x: -g)
+power: Primitive = declare(
     "pow",
     np.power,
     # b == 0 and a == 0 are set aside where the textbook's formula would give 0 · inf
     lambda g, y, a, b: g * b * power(a, where(equal(b, 0.0), 1.0, b - 1.0)),
     lambda g, y, a, b: g * y * log(where(equal(a, 0.0), 1.0, a)),
 )
-dot = declare(
+dot: Primitive = declare(
     "dot",
     np.matmul,
     lambda g, y, a, b: dot(g, transpose(b)),
@@ -203,13 +208,13 @@ dot = declare(
 
 # --- elementwise ----------------------------------------------------------------------------------
 
-exp = declare("exp", np.exp, lambda g, y, x: g * y)
-log = declare("log", np.log, lambda g, y, x: g / x)
-square = declare("square", np.square, lambda g, y, x: g * (2.0 * x))
-sqrt = declare("sqrt", np.sqrt, lambda g, y, x: g / (2.0 * y))
-sign = declare("sign", np.sign, None)
-absolute = declare("abs", np.abs, lambda g, y, x: g * sign(x))
-clip = declare(
+exp: Primitive = declare("exp", np.exp, lambda g, y, x: g * y)
+log: Primitive = declare("log", np.log, lambda g, y, x: g / x)
+square: Primitive = declare("square", np.square, lambda g, y, x: g * (2.0 * x))
+sqrt: Primitive = declare("sqrt", np.sqrt, lambda g, y, x: g / (2.0 * y))
+sign: Primitive = declare("sign", np.sign, None)
+absolute: Primitive = declare("abs", np.abs, lambda g, y, x: g * sign(x))
+clip: Primitive = declare(
     "clip",
     lambda x, low, high: np.clip(x, low, high),
     lambda g, y, x, low, high: where(
@@ -218,7 +223,7 @@ clip = declare(
         0.0,
     ),
 )
-normal_cdf = declare(
+normal_cdf: Primitive = declare(
     "normal_cdf",
     _normal_cdf,
     lambda g, y, x: g * exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi)),
@@ -226,7 +231,7 @@ normal_cdf = declare(
 
 # --- reductions over the matrix -------------------------------------------------------------------
 
-reduce_sum = declare(
+reduce_sum: Primitive = declare(
     "sum",
     lambda x, axis: x.sum(axis=matrix_axes(axis), keepdims=True),
     lambda g, y, x, axis: broadcast_to(g, shape=x.shape),
@@ -240,7 +245,7 @@ def _share_of_maximum(x: Any, y: Any, axis: int | None) -> Any:
     return ties / reduce_sum(ties, axis=axis)
 
 
-reduce_max = declare(
+reduce_max: Primitive = declare(
     "max",
     lambda x, axis: x.max(axis=matrix_axes(axis), keepdims=True),
     lambda g, y, x, axis: g * _share_of_maximum(x, y, axis),
@@ -260,13 +265,13 @@ def _softmax(x: Array, axis: int) -> Array:
     return normalised
 
 
-softmax = declare(
+softmax: Primitive = declare(
     "softmax",
     _softmax,
     lambda g, y, x, axis: y * (g - reduce_sum(g * y, axis=axis)),
     elementwise=False,
 )
-log_softmax = declare(
+log_softmax: Primitive = declare(
     "log_softmax",
     _log_softmax,
     lambda g, y, x, axis: g - exp(y) * reduce_sum(g, axis=axis),
@@ -292,37 +297,41 @@ def _elu(x: Array, alpha: float, scale: float) -> Array:
     return scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
 
 
-sigmoid = declare("sigmoid", _sigmoid, lambda g, y, x: g * (y * (1.0 - y)))
-tanh = declare("tanh", np.tanh, lambda g, y, x: g * (1.0 - y * y))
-lecun_tanh = declare(
+sigmoid: Primitive = declare("sigmoid", _sigmoid, lambda g, y, x: g * (y * (1.0 - y)))
+tanh: Primitive = declare("tanh", np.tanh, lambda g, y, x: g * (1.0 - y * y))
+lecun_tanh: Primitive = declare(
     "lecun_tanh",
     lambda x: LECUN_SCALE * np.tanh(LECUN_STRETCH * x),
     lambda g, y, x: g * (LECUN_STRETCH * (LECUN_SCALE - y * y / LECUN_SCALE)),
 )
-relu = declare("relu", lambda x: np.maximum(x, 0.0), lambda g, y, x: where(greater(x, 0.0), g, 0.0))
-clipped_relu = declare(
+relu: Primitive = declare(
+    "relu", lambda x: np.maximum(x, 0.0), lambda g, y, x: where(greater(x, 0.0), g, 0.0)
+)
+clipped_relu: Primitive = declare(
     "clipped_relu",
     lambda x, ceiling: np.clip(x, 0.0, ceiling),
     lambda g, y, x, ceiling: where(greater(x, 0.0), where(less(x, ceiling), g, 0.0), 0.0),
 )
-leaky_relu = declare(
+leaky_relu: Primitive = declare(
     "leaky_relu",
     lambda x, slope: np.where(x > 0, x, slope * x),
     lambda g, y, x, slope: where(greater(x, 0.0), g, slope * g),
 )
-elu = declare(
+elu: Primitive = declare(
     "elu",
     _elu,
     lambda g, y, x, alpha, scale: where(greater(x, 0.0), scale * g, g * (y + alpha * scale)),
 )
-gelu = declare(
+gelu: Primitive = declare(
     "gelu",
     lambda x: x * _normal_cdf(x),
     lambda g, y, x: g * (normal_cdf(x) + x * exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))),
 )
-silu = declare(
+silu: Primitive = declare(
     "silu",
     lambda x: x * _sigmoid(x),
     lambda g, y, x: g * (sigmoid(x) * (1.0 + x - y)),
 )
-softplus = declare("softplus", lambda x: np.logaddexp(x, 0.0), lambda g, y, x: g * sigmoid(x))
+softplus: Primitive = declare(
+    "softplus", lambda x: np.logaddexp(x, 0.0), lambda g, y, x: g * sigmoid(x)
+)
