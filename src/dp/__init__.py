@@ -1,6 +1,6 @@
 """Differentiable programming on NumPy: values that remember how they were computed."""
 
-from dp import activations, initializers, losses
+from dp import activations, initializers, losses, primitives
 from dp import optimizers as optimizer
 from dp.backward import gradients
 from dp.check import GradientError, check_gradient, numerical_gradients
@@ -37,6 +37,7 @@ __all__ = [
     "no_grad",
     "numerical_gradients",
     "optimizer",
+    "primitives",
     "squared_error",
     "watch_layers",
 ]

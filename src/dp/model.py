@@ -96,17 +96,17 @@ class Layer:
         ShapeError
             If the rows of x do not have fan_in entries.
         """
-        x = x if isinstance(x, Node) else Node(np.asarray(x, dtype=self.weight.dtype))
-        if x.shape[-1] != self.fan_in:
+        given: Node = x if isinstance(x, Node) else Node(np.asarray(x, dtype=self.weight.dtype))
+        if given.shape[-1] != self.fan_in:
             raise ShapeError(
-                f"dot in layer {self.name!r}: its input has shape {x.shape}, its weight "
+                f"dot in layer {self.name!r}: its input has shape {given.shape}, its weight "
                 f"{self.weight.shape}; each row of the input must have {self.fan_in} entries, "
-                f"not {x.shape[-1]}"
+                f"not {given.shape[-1]}"
             )
-        pre_activation = x.dot(self.weight) + self.bias
+        pre_activation = given.dot(self.weight) + self.bias
         watch = _WATCH.get()
         if watch is not None:
-            watch.calls.append(LayerCall(self.name, self, x, pre_activation))
+            watch.calls.append(LayerCall(self.name, self, given, pre_activation))
         if self.activation is None:
             return pre_activation
         activated: Node = self.activation(pre_activation)

@@ -1,0 +1,34 @@
+"""See, predict, explain and repair the flow of gradients through a deep network."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradlab.experiment import Experiment
+    from gradlab.recording import record
+    from gradlab.trace import Trace
+    from gradlab.verbs import activations, plot, run
+
+# Loaded when first used, so that `gradlab --help` answers at once.
+_HOMES = {
+    "Experiment": "gradlab.experiment",
+    "Trace": "gradlab.trace",
+    "activations": "gradlab.verbs",
+    "plot": "gradlab.verbs",
+    "record": "gradlab.recording",
+    "run": "gradlab.verbs",
+}
+
+__all__ = ["Experiment", "Trace", "activations", "plot", "record", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gradlab' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,337 @@
+"""Experiment: one run, described; running it gives a Trace."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import time
+import tomllib
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+import dp
+from dp.activations import ACTIVATIONS, unknown
+from dp.initializers import INITIALIZERS
+from gradlab.data import DATASETS, Data, load
+from gradlab.files import write_atomically
+from gradlab.recording import record
+
+if TYPE_CHECKING:
+    from gradlab.trace import Trace
+
+OPTIMIZERS = {
+    "sgd": dp.SGD,
+    "momentum": dp.SGD_Momentum,
+    "rmsprop": dp.RMS_Prop,
+    "adam": dp.Adam,
+}
+GRID = 80  # points per side of the decision plane
+
+Progress = Callable[[int, int, float, float], None]
+
+
+class ExperimentError(ValueError):
+    """A description that cannot be run, with what would be accepted."""
+
+
+class Experiment(BaseModel):
+    """A complete description of one run, checked and frozen.
+
+    Two experiments with the same fields have the same `hash` and the same results. Every field is
+    a flag of `gradlab run` and a key of its TOML file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    data: str = Field("iris2", description="data set")
+    scaling: Literal["standardise", "raw"] | float = Field(
+        "standardise", description="of the features: standardise, raw, or a factor on the raw ones"
+    )
+    layers: int = Field(10, ge=1, description="number of hidden layers")
+    width: int = Field(10, ge=1, description="units per hidden layer")
+    activation: str = Field("sigmoid", description="activation function of the hidden layers")
+    clip: float | None = Field(None, gt=0, description="ceiling of a clipped relu")
+    init: str = Field("dp", description="initialiser of the weights")
+    init_scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="factor on the weights")
+    normalisation: Literal["none", "layer", "batch"] = Field(
+        "none", description="of the pre-activations"
+    )
+    residual: bool = Field(False, description="add each hidden layer's input to its output")
+    loss: Literal["cross_entropy", "squared_error"] = Field("cross_entropy", description="loss")
+    reduction: Literal["sum", "mean"] = Field("sum", description="of the loss over the batch")
+    optimizer: str = Field("sgd", description="optimiser")
+    learning_rate: float = Field(0.001, gt=0, allow_inf_nan=False, description="learning rate")
+    hyperparameters: dict[str, float] = Field(
+        default_factory=dict, description="further ones of the optimiser: beta, beta1, …"
+    )
+    steps: int = Field(100, ge=1, description="number of updates")
+    batch_size: int = Field(128, ge=1, description="rows per step, drawn with replacement")
+    seed: int = Field(0, ge=0, description="of the weights and batches")
+    members: int = Field(1, ge=1, description="nets trained side by side: seeds seed, seed+1, …")
+    dtype: Literal["float32", "float64"] = Field("float64", description="floating type")
+    every: int = Field(1, ge=1, description="record every k-th step")
+    histograms: bool = Field(False, description="record log10 histograms of the gradients")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_fields(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            for name in given:
+                if name not in cls.model_fields:
+                    raise ValueError(unknown("setting", name, cls.model_fields))
+        return given
+
+    @field_validator("data", "activation", "init", "optimizer")
+    @classmethod
+    def _known_name(cls, name: str, info: Any) -> str:
+        known: Any = {
+            "data": DATASETS,
+            "activation": ACTIVATIONS,
+            "init": INITIALIZERS,
+            "optimizer": OPTIMIZERS,
+        }[info.field_name]
+        if name not in known:
+            raise ValueError(unknown(_KINDS[info.field_name], name, known))
+        return name
+
+    @field_validator("scaling")
+    @classmethod
+    def _positive_factor(cls, scaling: str | float) -> str | float:
+        if isinstance(scaling, float) and not 0 < scaling < float("inf"):
+            raise ValueError(f"a scaling factor must be a number above 0, got {scaling!r}")
+        return scaling
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Experiment:
+        dp.activations.get(self.activation, self.clip)
+        defaults = OPTIMIZERS[self.optimizer].defaults
+        for name in self.hyperparameters:
+            if name == "alpha":
+                raise ValueError("alpha is the learning rate; set learning_rate")
+            if name not in defaults:
+                raise ValueError(unknown(f"hyperparameter of {self.optimizer}", name, defaults))
+        return self
+
+    @classmethod
+    def of(cls, **settings: Any) -> Experiment:
+        """Make an Experiment, with errors in plain words.
+
+        Raises
+        ------
+        ExperimentError
+            Naming each wrong setting, its value and what would be accepted.
+        """
+        try:
+            return cls(**settings)
+        except ValidationError as error:
+            raise ExperimentError(_in_words(error)) from None
+
+    @property
+    def hash(self) -> str:
+        """16 hexadecimal digits of the SHA-256 of all fields."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def title(self) -> str:
+        """A short name, fit for a folder: sigmoid-10x10-seed0-1a2b3c4d."""
+        seeds = f"seed{self.seed}" + (
+            f"-{self.seed + self.members - 1}" if self.members > 1 else ""
+        )
+        return f"{self.activation}-{self.layers}x{self.width}-{seeds}-{self.hash[:8]}"
+
+    # --- files ------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the description as TOML, atomically."""
+        import tomli_w
+
+        fields = {k: v for k, v in self.model_dump(mode="json").items() if v is not None}
+        write_atomically(Path(path), tomli_w.dumps(fields).encode())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], **changes: Any) -> Experiment:
+        """Read a TOML file; `changes` take precedence over it.
+
+        Raises
+        ------
+        ExperimentError
+            If the file is missing, is not TOML, or describes no valid experiment.
+        """
+        file = Path(path)
+        try:
+            fields = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ExperimentError(f"{file}: cannot be read ({error.strerror})") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ExperimentError(
+                f"{file}: not a TOML file ({error}); expected lines such as layers = 10"
+            ) from None
+        try:
+            return cls.of(**{**fields, **changes})
+        except ExperimentError as error:
+            raise ExperimentError(f"{file}: {error}") from None
+
+    # --- running ----------------------------------------------------------------------------------
+
+    @property
+    def seeds(self) -> list[int]:
+        """One seed per member."""
+        return list(range(self.seed, self.seed + self.members))
+
+    def load_data(self) -> Data:
+        """The data set, scaled as described."""
+        return load(self.data, self.scaling, seed=0)
+
+    def net(self, data: Data) -> dp.Net:
+        """The net at its first weights; an ensemble if there are several members."""
+        return dp.Net(
+            data.n_features,
+            self.width,
+            self.layers,
+            dp.activations.get(self.activation, self.clip),
+            n_outputs=data.n_outputs,
+            init=self.init,
+            init_scale=self.init_scale,
+            normalisation=self.normalisation,
+            residual=self.residual,
+            loss=self.loss,
+            reduction=self.reduction,
+            seed=self.seeds if self.members > 1 else self.seed,
+            dtype=self.dtype,
+        )
+
+    def run(self, progress: Progress | None = None) -> Trace:
+        """Train the net and record the flow of its gradient.
+
+        Divergence is no error: non-finite values are recorded. An interrupt (Ctrl-C) ends the
+        training; what was recorded until then is in the trace, whose `interrupted` is then 1.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            `progress(step, steps, loss, accuracy)`, called after each step (means over members).
+
+        Returns
+        -------
+        Trace
+        """
+        data = self.load_data()
+        net = self.net(data)
+        optimizer = OPTIMIZERS[self.optimizer](
+            net,
+            data.x,
+            data.y,
+            {"alpha": self.learning_rate, **self.hyperparameters},
+            self.batch_size,
+            seed=self.seeds if self.members > 1 else self.seed,
+        )
+        interrupted = False
+        started = time.perf_counter()
+        with np.errstate(all="ignore"):
+            with record(
+                net,
+                optimizer,
+                reference=(data.x, data.y),
+                every=self.every,
+                histograms=self.histograms,
+            ) as recorder:
+                if progress is not None:
+
+                    def report(step: dp.Step) -> None:
+                        loss, accuracy = recorder.latest
+                        progress(step.number, self.steps, loss, accuracy)
+
+                    optimizer.callbacks.append(report)
+                try:
+                    optimizer.train(self.steps, print_each=None)
+                except KeyboardInterrupt:
+                    if not recorder.n_steps:
+                        raise
+                    interrupted = True
+            wall_time = time.perf_counter() - started
+            trace = recorder.trace(
+                {
+                    "experiment": self.model_dump_json(),
+                    "experiment_hash": self.hash,
+                    "seed": self.seed,
+                    "dtype": self.dtype,
+                    "versions": json.dumps(_versions()),
+                    "wall_time_s": wall_time,
+                    "interrupted": int(interrupted),
+                },
+                members=self.seeds if self.members > 1 else None,
+            )
+            # a plane takes two features
+            if data.n_features >= 2:
+                _add_decision(trace, net, data)
+        return trace
+
+
+_KINDS = {
+    "data": "data set",
+    "activation": "activation",
+    "init": "initialiser",
+    "optimizer": "optimiser",
+}
+
+
+def _in_words(error: ValidationError) -> str:
+    lines = []
+    for detail in error.errors():
+        what = ".".join(str(part) for part in detail["loc"][:1])
+        message = detail["msg"].removeprefix("Value error, ")
+        message = message[0].lower() + message[1:]
+        value = "" if detail["type"] == "value_error" else f", got {detail['input']!r}"
+        lines.append(f"{what}: {message}{value}" if what else f"{message}{value}")
+    return "; ".join(dict.fromkeys(lines))
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "numpy": np.__version__}
+    with contextlib.suppress(Exception):  # running from a source tree that is not installed
+        found["gradlab"] = version("gradlab")
+    return found
+
+
+def _add_decision(trace: Trace, net: dp.Net, data: Data) -> None:
+    """Add the samples and the net's decision in the plane of the first two principal components."""
+    center = data.x.mean(axis=0)
+    _, singular, components = np.linalg.svd(data.x - center, full_matrices=False)
+    variance = singular**2 / max(float((singular**2).sum()), np.finfo(float).tiny)
+    plane = components[:2]
+    points = (data.x - center) @ plane.T
+    sides = []
+    for values in points.T:
+        margin = 0.15 * (np.ptp(values) or 1.0)
+        sides.append(np.linspace(values.min() - margin, values.max() + margin, GRID))
+    mesh = np.stack(np.meshgrid(*sides), axis=-1).reshape(-1, 2)
+    with dp.no_grad():
+        p = net.forward(mesh @ plane + center).value.astype(np.float64)
+    if data.n_outputs == 1:
+        p = np.concatenate([1 - p, p], axis=-1)
+    decision = p.argmax(axis=-1)
+    confidence = p.max(axis=-1)
+    shape = (*decision.shape[:-1], GRID, GRID)
+    member = ("member",) if decision.ndim > 1 else ()
+    dims = ("grid_y", "grid_x", *member)
+
+    def grid(values: Any) -> Any:
+        return np.moveaxis(values.reshape(shape), 0, -1) if member else values.reshape(shape)
+
+    trace.dataset = trace.dataset.assign(
+        points=(("sample", "component"), points),
+        label=(("sample",), data.labels),
+        explained_variance=(("component",), variance[:2]),
+        decision_class=(dims, grid(decision)),
+        decision_confidence=(dims, grid(confidence)),
+    ).assign_coords(component=["pc1", "pc2"], grid_x=sides[0], grid_y=sides[1])
+    trace.dataset.attrs["class_names"] = json.dumps(list(data.class_names))

@@ -1,0 +1,6 @@
+"""What is measured per layer, once; and one thin adapter per framework."""
+
+from gradlab.recording.dp import RecordingError, record
+from gradlab.recording.recorder import Recorder
+
+__all__ = ["Recorder", "RecordingError", "record"]

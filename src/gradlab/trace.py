@@ -1,0 +1,156 @@
+"""Trace: what one run recorded, labelled: step × layer (× member)."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.files import replacing
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+FORMAT = 1
+REQUIRED = ("grad_mean_abs", "delta_rms", "loss")
+
+
+class TraceError(ValueError):
+    """A file that holds no trace."""
+
+
+class Trace:
+    """What one run recorded.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Dims `step`, `layer` and, for an ensemble, `member`; a variable per quantity.
+
+    Attributes
+    ----------
+    dataset : xarray.Dataset
+        The data themselves; its `attrs` tell the experiment, versions, seed and times.
+    plot
+        Every figure, as a method: `trace.plot.heatmap()` gives a matplotlib Figure.
+    """
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self.dataset = dataset
+        self.dataset.attrs.setdefault("format", FORMAT)
+
+    def __getitem__(self, name: str) -> xr.DataArray:
+        """A quantity by name, such as trace["grad_mean_abs"]; (step, layer[, member])."""
+        if name not in self.dataset:
+            known = ", ".join(str(variable) for variable in self.dataset.data_vars)
+            raise KeyError(f"no quantity {name!r} in this trace; it has {known}")
+        return self.dataset[name]
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Facts about the run."""
+        return self.dataset.attrs
+
+    @property
+    def experiment(self) -> dict[str, Any]:
+        """The fields of the experiment; empty if the trace was recorded without one."""
+        fields: dict[str, Any] = json.loads(self.attrs.get("experiment", "{}"))
+        return fields
+
+    @property
+    def ensemble(self) -> bool:
+        """Whether there are several members."""
+        return "member" in self.dataset.dims
+
+    @property
+    def grad_w(self) -> NDArray[Any]:
+        """The course's array: mean |dL/dW|, (layers, steps), or (layers, steps, members)."""
+        return np.moveaxis(self["grad_mean_abs"].values, 1, 0)
+
+    @property
+    def plot(self) -> Plots:
+        """Every figure of this trace, as a method."""
+        return Plots(self)
+
+    def __repr__(self) -> str:
+        sizes = self.dataset.sizes
+        members = f", {sizes['member']} members" if self.ensemble else ""
+        e = self.experiment
+        what = f" of {e['activation']} net" if "activation" in e else ""
+        return f"<Trace{what}: {sizes['step']} steps, {sizes['layer']} layers{members}>"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one netCDF file, atomically.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be written or the disk is full; an older file is then untouched.
+        """
+        with replacing(Path(path)) as temporary:
+            self.dataset.to_netcdf(temporary, engine="h5netcdf")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Trace:
+        """Read a file written by `save`.
+
+        Raises
+        ------
+        TraceError
+            If the file is missing, truncated, or holds something else.
+        """
+        import xarray as xr
+
+        file = Path(path)
+        if not file.is_file():
+            raise TraceError(f"{file}: no such file; expected a trace written by gradlab (.nc)")
+        try:
+            with xr.open_dataset(file, engine="h5netcdf") as opened:
+                dataset = opened.load()
+        except Exception as error:  # h5py raises many kinds for a damaged file
+            raise TraceError(
+                f"{file}: not a readable netCDF file, perhaps truncated ({error}); expected a "
+                "trace written by gradlab"
+            ) from None
+        missing = [name for name in REQUIRED if name not in dataset]
+        if missing or "format" not in dataset.attrs:
+            raise TraceError(
+                f"{file}: a netCDF file, but not a trace written by gradlab (it lacks "
+                f"{', '.join(missing) or 'the format mark'})"
+            )
+        if int(dataset.attrs["format"]) > FORMAT:
+            raise TraceError(
+                f"{file}: format {dataset.attrs['format']}; this version reads up to {FORMAT}"
+            )
+        return cls(dataset)
+
+
+class Plots:
+    """The figures of a trace; see `gradlab.plots`."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    def __getattr__(self, name: str) -> Any:
+        from gradlab.plots import FIGURES
+
+        if name not in FIGURES:
+            raise AttributeError(f"no figure {name!r}; there are {', '.join(FIGURES)}")
+        figure = FIGURES[name]
+
+        def draw(**options: Any) -> Figure:
+            drawn: Figure = figure(self._trace, **options)
+            return drawn
+
+        draw.__doc__ = figure.__doc__
+        return draw
+
+    def __dir__(self) -> list[str]:
+        from gradlab.plots import FIGURES
+
+        return [*FIGURES]
