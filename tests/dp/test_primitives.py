@@ -1,0 +1,534 @@
+"""Every primitive and every function composed of them: one table, checked in every way we know."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dp
+from dp import Node
+from dp import primitives as p
+
+ONE = [((1, 1),), ((3, 1),), ((1, 4),), ((3, 4),), ((2, 3, 4),), ((2, 1, 1),)]
+TWO = [
+    ((3, 4), (3, 4)),
+    ((3, 4), (1, 4)),
+    ((3, 1), (3, 4)),
+    ((3, 4), (1, 1)),
+    ((1, 1), (3, 4)),
+    ((2, 3, 4), (2, 3, 4)),
+    ((2, 3, 4), (3, 4)),
+    ((1, 4), (2, 3, 4)),
+    ((2, 3, 4), (3, 1)),
+    ((2, 1, 1), (2, 3, 4)),
+    ((2, 1, 4), (3, 4)),
+]
+BLOCK = [((3, 4),), ((2, 3, 4),)]  # where an index or a new shape needs a fixed size
+COLUMN = [((1, 1),), ((3, 1),), ((2, 3, 1),)]
+
+
+def anything(rng, shape):
+    return rng.normal(size=shape)
+
+
+def positive(rng, shape):
+    return rng.uniform(0.5, 2.0, size=shape)
+
+
+def off_kinks(rng, shape):
+    """Of both signs, away from 0, and from 1 and 6 in size."""
+    size = rng.choice([0.3, 0.7, 1.5, 3.0, 7.0], size=shape) + rng.uniform(-0.1, 0.1, size=shape)
+    return size * rng.choice([-1.0, 1.0], size=shape)
+
+
+def distinct(rng, shape):
+    return rng.permutation(math.prod(shape)).reshape(shape) / 3.0 - 1.0
+
+
+@dataclass
+class Case:
+    """A function of Nodes; `primitive` is the entry of the table that it is there to cover."""
+
+    name: str
+    function: Callable
+    primitive: str | None
+    shapes: list = field(default_factory=lambda: ONE)
+    draw: Callable | tuple = anything
+    smooth: bool = True
+    reference: Callable | None = None
+
+    def arrays(self, shapes, seed=0, dtype=np.float64):
+        rng = np.random.default_rng(seed)
+        draws = self.draw if isinstance(self.draw, tuple) else (self.draw,) * len(shapes)
+        # rounded to float32, so that both precisions differentiate at the same point
+        drawn = [draw(rng, shape) for draw, shape in zip(draws, shapes, strict=True)]
+        return [array.astype(np.float32).astype(dtype) for array in drawn]
+
+
+def phi(x):
+    return np.vectorize(lambda v: 0.5 * math.erfc(-v / math.sqrt(2.0)))(x)
+
+
+def row_softmax(x):
+    return np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True)
+
+
+def one_hot(logits):
+    labels = np.zeros(logits.shape[-2:])
+    labels[:, 1] = 1.0
+    return labels
+
+
+def zero_or_one(logits):
+    return np.arange(logits.shape[-2]).reshape(-1, 1) % 2
+
+
+LETTERS = ("b", "a", "c")
+CASES = [
+    # shape
+    Case("broadcast_to", lambda x: p.broadcast_to(x, shape=(2, 3, 4)), "broadcast_to", [
+        ((1, 4),), ((3, 1),), ((1, 1),), ((3, 4),), ((2, 1, 1),), ((2, 3, 4),),
+    ]),
+    Case("sum_to row", lambda x: p.sum_to(x, shape=(1, 4)), "sum_to", BLOCK),
+    Case("sum_to column", lambda x: p.sum_to(x, shape=(3, 1)), "sum_to", BLOCK),
+    Case("astype", lambda x: p.astype(x, dtype=x.dtype), "astype"),
+    Case("transpose", lambda x: x.transpose(), "transpose", reference=lambda x: x.swapaxes(-1, -2)),
+    Case("T", lambda x: x.T.tanh().T(), "transpose", reference=np.tanh),
+    Case("reshape", lambda x: x.reshape(2, 6), "reshape", BLOCK),
+    Case("reshape -1", lambda x: x.reshape(-1, 1), "reshape"),
+    Case("concatenate rows", lambda a, b: a.concatenate(b), "concatenate", [
+        ((3, 4), (1, 4)), ((2, 3, 4), (2, 2, 4)), ((2, 3, 4), (1, 4)), ((1, 4), (2, 3, 4)),
+    ]),
+    Case("concatenate columns", lambda a, b: a.concatenate(b, axis=1), "concatenate", [
+        ((3, 4), (3, 1)), ((2, 3, 4), (2, 3, 2)), ((2, 3, 4), (3, 1)), ((3, 1), (2, 3, 4)),
+    ]),
+    Case("row", lambda x: x[1], "take", BLOCK, reference=lambda x: x[..., 1:2, :]),
+    Case("column", lambda x: x[:, -1], "take", BLOCK, reference=lambda x: x[..., :, -1:]),
+    Case("slices", lambda x: x[0:3:2, ::-1], "take", BLOCK),
+    Case("rows twice", lambda x: x[[0, 2, 0, 0]], "take", BLOCK),
+    Case("entries twice", lambda x: x[[0, 2, 0], [1, 3, 1]], "take", BLOCK),
+    Case("scatter", lambda x: p.scatter(x, index=([1, 1, 4], slice(None)), shape=(5, 4)),
+         "scatter", [((3, 4),)]),
+    Case("scatter stacked",
+         lambda x: p.scatter(x, index=(slice(1, 4), slice(None)), shape=(2, 5, 4)),
+         "scatter", [((2, 3, 4),)]),
+    Case("scatter entries",
+         lambda x: p.scatter(x, index=([0, 1, 0], [2, 2, 2]), shape=(2, 3)),
+         "scatter", [((3, 1),)]),
+    # comparison and choice
+    Case("greater", lambda a, b: p.where(a > b, a * b, b), "greater", TWO, off_kinks, False),
+    Case("greater_equal", lambda a, b: p.where(a >= b, a, a * a), "greater_equal", TWO, off_kinks,
+         False),
+    Case("less", lambda a, b: p.where(a < b, a, b), "less", TWO, off_kinks, False,
+         reference=np.minimum),
+    Case("less_equal", lambda a, b: p.where(a <= b, b, a), "less_equal", TWO, off_kinks, False,
+         reference=np.maximum),
+    Case("equal", lambda a, b: p.where(p.equal(a, b), 3.0 * a, a * b), "equal", TWO, off_kinks,
+         False),
+    Case("where", lambda a, b: p.where(np.array([[True, False, True, True]]), a, b * b), "where",
+         [((3, 4), (3, 4)), ((2, 3, 4), (3, 4)), ((1, 4), (2, 3, 4)), ((1, 1), (1, 4))]),
+    # arithmetic
+    Case("add", lambda a, b: a + b, "add", TWO, reference=np.add),
+    Case("subtract", lambda a, b: a - b, "subtract", TWO, reference=np.subtract),
+    Case("multiply", lambda a, b: a * b, "multiply", TWO, reference=np.multiply),
+    Case("divide", lambda a, b: a / b, "divide", TWO, off_kinks, reference=np.divide),
+    Case("number + x", lambda x: 2 + x, "add"),
+    Case("number - x", lambda x: 2 - x, "subtract"),
+    Case("x * number", lambda x: x * 2, "multiply"),
+    Case("number / x", lambda x: 2 / x, "divide", draw=off_kinks, reference=lambda x: 2 / x),
+    Case("array - x", lambda x: np.arange(4.0).reshape(1, 4) - x, "subtract", BLOCK),
+    Case("x + x * x", lambda x: x + x * x, "multiply"),
+    Case("negative", lambda x: -x, "negative", reference=np.negative),
+    Case("pow", lambda a, b: a**b, "pow", TWO, (positive, anything), reference=np.power),
+    Case("x**3, negative x too", lambda x: x**3, "pow", reference=lambda x: x**3),
+    Case("pow method", lambda x: x.pow(-2), "pow", draw=off_kinks, reference=lambda x: x**-2.0),
+    Case("number ** x", lambda x: 2**x, "pow", reference=lambda x: 2**x),
+    Case("dot", lambda a, b: a.dot(b), "dot", [
+        ((3, 4), (4, 2)), ((1, 4), (4, 1)), ((3, 1), (1, 2)), ((1, 1), (1, 1)),
+        ((2, 3, 4), (2, 4, 2)), ((2, 3, 4), (4, 2)), ((3, 4), (2, 4, 2)), ((2, 1, 4), (4, 2)),
+    ], reference=np.matmul),
+    Case("x @ xᵀ", lambda x: x @ x.T, "dot"),
+    # elementwise
+    Case("exp", lambda x: x.exp(), "exp", reference=np.exp),
+    Case("log", lambda x: x.log(), "log", draw=positive, reference=np.log),
+    Case("square", lambda x: x.square(), "square", reference=np.square),
+    Case("sqrt", lambda x: x.sqrt(), "sqrt", draw=positive, reference=np.sqrt),
+    Case("sign", lambda x: p.sign(x) * x, "sign", draw=off_kinks, smooth=False, reference=np.abs),
+    Case("abs", lambda x: x.abs(), "abs", draw=off_kinks, smooth=False, reference=np.abs),
+    Case("abs()", abs, "abs", draw=off_kinks, smooth=False, reference=np.abs),
+    Case("clip", lambda x: x.clip(-1, 6), "clip", draw=off_kinks, smooth=False,
+         reference=lambda x: np.minimum(np.maximum(x, -1), 6)),
+    Case("clip below", lambda x: x.clip(low=-1), "clip", draw=off_kinks, smooth=False),
+    Case("clip above", lambda x: x.clip(high=1.0), "clip", draw=off_kinks, smooth=False),
+    Case("normal_cdf", lambda x: p.normal_cdf(x), "normal_cdf", reference=phi),
+    # over the matrix
+    Case("sum", lambda x: x.sum(), "sum",
+         reference=lambda x: x.sum(axis=(-2, -1), keepdims=True)),
+    Case("sum 0", lambda x: x.sum(axis=0), "sum",
+         reference=lambda x: x.sum(axis=-2, keepdims=True)),
+    Case("sum 1", lambda x: x.sum(axis=1), "sum",
+         reference=lambda x: x.sum(axis=-1, keepdims=True)),
+    Case("mean", lambda x: (x * x).mean(), "sum",
+         reference=lambda x: (x * x).mean(axis=(-2, -1), keepdims=True)),
+    Case("mean 0", lambda x: x.mean(axis=0), "sum",
+         reference=lambda x: x.mean(axis=-2, keepdims=True)),
+    Case("mean 1", lambda x: x.mean(axis=1), "sum",
+         reference=lambda x: x.mean(axis=-1, keepdims=True)),
+    Case("max", lambda x: x.max(), "max", draw=distinct, smooth=False,
+         reference=lambda x: x.max(axis=(-2, -1), keepdims=True)),
+    Case("max 0", lambda x: x.max(axis=0), "max", draw=distinct, smooth=False,
+         reference=lambda x: x.max(axis=-2, keepdims=True)),
+    Case("max 1", lambda x: x.max(axis=1), "max", draw=distinct, smooth=False,
+         reference=lambda x: x.max(axis=-1, keepdims=True)),
+    Case("softmax", lambda x: x.softmax(), "softmax", reference=row_softmax),
+    Case("softmax 0", lambda x: x.softmax(axis=0), "softmax"),
+    Case("log_softmax", lambda x: x.log_softmax(), "log_softmax",
+         reference=lambda x: np.log(row_softmax(x))),
+    Case("log_softmax 0", lambda x: x.log_softmax(axis=0), "log_softmax"),
+    # activation functions
+    Case("sigmoid", lambda x: x.sigmoid(), "sigmoid", reference=lambda x: 1 / (1 + np.exp(-x))),
+    Case("tanh", lambda x: x.tanh(), "tanh", reference=np.tanh),
+    Case("lecun_tanh", lambda x: p.lecun_tanh(x), "lecun_tanh",
+         reference=lambda x: 1.7159 * np.tanh(2 * x / 3)),
+    Case("relu", lambda x: x.relu(), "relu", draw=off_kinks, smooth=False,
+         reference=lambda x: np.maximum(x, 0)),
+    Case("clipped_relu", lambda x: p.clipped_relu(x, ceiling=6.0), "clipped_relu",
+         draw=off_kinks, smooth=False, reference=lambda x: np.minimum(np.maximum(x, 0), 6)),
+    Case("leaky_relu", lambda x: x.leaky_relu(0.2), "leaky_relu", draw=off_kinks, smooth=False,
+         reference=lambda x: np.maximum(x, 0.2 * x)),
+    Case("elu", lambda x: x.elu(1.3), "elu", draw=off_kinks,
+         reference=lambda x: np.where(x > 0, x, 1.3 * (np.exp(x) - 1))),
+    Case("selu", lambda x: x.selu(), "elu", draw=off_kinks,
+         reference=lambda x: 1.0507009873554805
+         * np.where(x > 0, x, 1.6732632423543772 * (np.exp(x) - 1))),
+    Case("gelu", lambda x: x.gelu(), "gelu", reference=lambda x: x * phi(x)),
+    Case("silu", lambda x: x.silu(), "silu", reference=lambda x: x / (1 + np.exp(-x))),
+    Case("softplus", lambda x: x.softplus(), "softplus", reference=lambda x: np.log1p(np.exp(x))),
+    # losses
+    Case("binary_cross_entropy", lambda x: dp.binary_cross_entropy(x, zero_or_one(x)), None,
+         COLUMN),
+    Case("binary mean", lambda x: dp.binary_cross_entropy(x, zero_or_one(x), "mean"), None, COLUMN),
+    Case("categorical_cross_entropy", lambda x: dp.categorical_cross_entropy(x, one_hot(x)), None,
+         BLOCK),
+    Case("categorical mean", lambda x: dp.categorical_cross_entropy(x, one_hot(x), "mean"), None,
+         BLOCK),
+    Case("squared_error", lambda x: dp.squared_error(x, one_hot(x)), None, BLOCK),
+    Case("squared mean", lambda x: dp.squared_error(x.tanh(), one_hot(x), "mean"), None, BLOCK),
+]  # fmt: skip
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def primitives_in(output):
+    seen, stack = set(), [output]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack.extend(node.parents)
+    return {node.primitive.name for node in seen if node.primitive is not None}
+
+
+def test_the_table_is_covered():
+    assert {case.primitive for case in CASES} - {None} == set(p.TABLE)
+
+
+@every_case
+def test_it_is_recorded_and_its_value_is_right(case):
+    for shapes in case.shapes:
+        arrays = case.arrays(shapes)
+        output = case.function(*map(Node, arrays))
+        if case.primitive is not None:
+            assert case.primitive in primitives_in(output)
+        if case.reference is not None:
+            np.testing.assert_allclose(
+                output.value, case.reference(*arrays), rtol=1e-14, atol=1e-15
+            )
+
+
+@every_case
+def test_gradient_against_central_differences(case):
+    for number, shapes in enumerate(case.shapes):
+        dp.check_gradient(case.function, *case.arrays(shapes, seed=number), seed=100 + number)
+
+
+@every_case
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dtype_and_shape_of_gradients(case, dtype):
+    for shapes in case.shapes:
+        nodes = [Node(array) for array in case.arrays(shapes, dtype=dtype)]
+        output = case.function(*nodes)
+        assert output.dtype == dtype
+        cotangent = np.random.default_rng(1).normal(size=output.shape).astype(np.float32)
+        exact = [Node(array) for array in case.arrays(shapes)]
+        expected = dp.gradients(case.function(*exact), exact, cotangent)
+        found = dp.gradients(output, nodes, cotangent)
+        recorded = dp.gradients(output, nodes, cotangent, create_graph=True)
+        for node, g, again, right in zip(nodes, found, recorded, expected, strict=True):
+            assert g.dtype == again.dtype == dtype
+            assert g.shape == again.shape == node.shape
+            scale = max(1.0, float(np.abs(right).max()))
+            np.testing.assert_allclose(g, right, rtol=2e-5, atol=2e-6 * scale)
+            np.testing.assert_array_equal(g, again.value)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.smooth], ids=lambda case: case.name)
+def test_second_derivative_against_central_differences(case):
+    rng = np.random.default_rng(2)
+    for number, shapes in enumerate(case.shapes):
+        arrays = case.arrays(shapes, seed=number)
+        shape = case.function(*map(Node, arrays)).shape
+        weights = [rng.normal(size=s) for s in shapes]
+
+        def weighted_gradient(cotangent, *nodes, weights=weights):
+            output = case.function(*nodes)
+            found = dp.gradients(output, nodes, cotangent, create_graph=True)
+            total = Node(0.0)
+            for g, weight in zip(found, weights, strict=True):
+                total = total + (g * weight).sum()
+            return total
+
+        dp.check_gradient(weighted_gradient, rng.normal(size=shape), *arrays, tolerance=2e-6)
+
+
+@pytest.mark.parametrize(
+    "compare", [p.greater, p.greater_equal, p.less, p.less_equal, p.equal], ids=repr
+)
+def test_no_gradient_flows_through_a_comparison(compare):
+    a, b = Node(np.array([[1.0, 2.0]], np.float32)), Node(np.ones((2, 3, 2)))
+    answer = compare(a, b)
+    assert answer.dtype == bool
+    assert answer.shape == (2, 3, 2)
+    for node, g in zip((a, b), dp.gradients(answer, [a, b]), strict=True):
+        np.testing.assert_array_equal(g, np.zeros_like(node.value))
+        assert g.dtype == node.dtype
+
+
+# --- special values -------------------------------------------------------------------------------
+
+BOUNDED = [0.0, -0.0, 1000.0, -1000.0]
+STABLE = {
+    **{case.name: (case.function, BOUNDED) for case in CASES if case.primitive in {
+        "sigmoid", "tanh", "lecun_tanh", "relu", "clipped_relu", "leaky_relu", "elu", "gelu",
+        "silu", "softplus", "normal_cdf", "square", "abs", "sign", "clip", "negative", "sum",
+        "max", "softmax", "log_softmax",
+    }},
+    "add": (lambda x: x + x, BOUNDED),
+    "subtract": (lambda x: 1.0 - x, BOUNDED),
+    "multiply": (lambda x: x * x, BOUNDED),
+    "divide by x": (lambda x: 1.0 / x, [1000.0, -1000.0]),
+    "divide": (lambda x: x / 3.0, BOUNDED),
+    "dot": (lambda x: x @ x.T, BOUNDED),
+    "exp": (lambda x: x.exp(), [0.0, -0.0, -1000.0]),
+    "log": (lambda x: x.log(), [1.0, 1000.0]),
+    "sqrt": (lambda x: x.sqrt(), [1.0, 1000.0]),
+    "pow 2": (lambda x: x**2, BOUNDED),
+    "pow 1": (lambda x: x**1, BOUNDED),
+    "pow 0": (lambda x: x**0, BOUNDED),
+    "0 ** x": (lambda x: 0.0 ** (x * x), BOUNDED),
+    "binary 0": (lambda x: dp.binary_cross_entropy(x.T, np.zeros((x.shape[1], 1))), BOUNDED),
+    "binary 1": (lambda x: dp.binary_cross_entropy(x.T, np.ones((x.shape[1], 1))), BOUNDED),
+    "categorical": (lambda x: dp.categorical_cross_entropy(x, np.eye(x.shape[1])[:1]), BOUNDED),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", STABLE)
+def test_special_values_are_finite_twice_over(name, dtype):
+    function, values = STABLE[name]
+    tiny = float(np.finfo(dtype).tiny)
+    if values is BOUNDED:
+        values = [*values, tiny, -tiny, tiny / 8]
+    x = Node(np.array([values], dtype=dtype))
+    output = function(x)
+    assert np.isfinite(output.value).all()
+    (first,) = dp.gradients(output, [x], 0.7, create_graph=True)
+    assert np.isfinite(first.value).all()
+    assert first.dtype == dtype
+    (second,) = dp.gradients(first, [x], 0.3)
+    assert np.isfinite(second).all()
+    assert second.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "slope"),
+    [
+        ("sigmoid", [0.0, 0.5, 1.0], [0.0, 0.25, 0.0]),
+        ("tanh", [-1.0, 0.0, 1.0], [0.0, 1.0, 0.0]),
+        ("lecun_tanh", [-1.7159, 0.0, 1.7159], [0.0, 1.7159 * 2 / 3, 0.0]),
+        ("relu", [0.0, 0.0, 1000.0], [0.0, 0.0, 1.0]),
+        ("clipped_relu", [0.0, 0.0, 6.0], [0.0, 0.0, 0.0]),
+        ("leaky_relu", [-10.0, 0.0, 1000.0], [0.01, 0.01, 1.0]),
+        ("elu", [-1.0, 0.0, 1000.0], [0.0, 1.0, 1.0]),
+        ("gelu", [0.0, 0.0, 1000.0], [0.0, 0.5, 1.0]),
+        ("silu", [0.0, 0.0, 1000.0], [0.0, 0.5, 1.0]),
+        ("softplus", [0.0, math.log(2.0), 1000.0], [0.0, 0.5, 1.0]),
+        ("identity", [-1000.0, 0.0, 1000.0], [1.0, 1.0, 1.0]),
+    ],
+)
+def test_values_and_slopes_at_the_ends(name, value, slope):
+    x = Node(np.array([[-1000.0, 0.0, 1000.0]]))
+    activation = dp.activations.get(name)
+    np.testing.assert_allclose(activation(x).value, [value], rtol=1e-15, atol=1e-300)
+    np.testing.assert_allclose(activation.derivative(x.value), [slope], rtol=1e-13, atol=1e-300)
+    (g,) = dp.gradients(activation(x), [x])
+    np.testing.assert_array_equal(g, activation.derivative(x.value))
+
+
+def test_kinks_and_ties():
+    x = Node(np.array([[0.0, 2.0, 2.0, -1.0]]))
+    np.testing.assert_array_equal(dp.gradients(x.max(), [x], 3.0)[0], [[0, 1.5, 1.5, 0]])
+    np.testing.assert_array_equal(dp.gradients(x.abs(), [x])[0], [[0, 1, 1, -1]])
+    np.testing.assert_array_equal(dp.gradients(x.clip(0, 2), [x])[0], [[1, 1, 1, 0]])
+    np.testing.assert_array_equal(dp.gradients(x**0, [x])[0], [[0, 0, 0, 0]])
+
+
+def test_far_tails_keep_their_digits():
+    x = Node(np.array([[-700.0, -40.0, 30.0]]))
+    np.testing.assert_allclose(
+        x.sigmoid().value, [[math.exp(-700), math.exp(-40), 1.0]], rtol=1e-12
+    )
+    np.testing.assert_allclose(x.softplus().value[0, :2], np.exp([-700.0, -40.0]), rtol=1e-13)
+    labels = np.array([[0.0]])
+    for logit in (-700.0, -40.0, 40.0, 700.0):
+        z = Node(np.array([[logit]]))
+        loss = dp.binary_cross_entropy(z, labels)
+        np.testing.assert_allclose(loss.value, np.logaddexp(0.0, logit), rtol=1e-14)
+        np.testing.assert_allclose(dp.gradients(loss, [z])[0], z.sigmoid().value, rtol=1e-14)
+    points = np.linspace(-12.0, 12.0, 4001)
+    np.testing.assert_allclose(p.normal_cdf(points), phi(points), rtol=2e-14)
+
+
+# --- activation functions: what their table says --------------------------------------------------
+
+
+@pytest.mark.parametrize("name", dp.activations.ACTIVATIONS)
+def test_range_and_slope_are_those_stated(name):
+    activation = dp.activations.ACTIVATIONS[name]
+    h = np.linspace(-40.0, 40.0, 200_001)
+    y, slope = activation(h), activation.derivative(h)
+    low, high = activation.range
+    assert y.min() >= low - 1e-15
+    assert y.max() <= high + 1e-15
+    for end, reached in ((low, y.min()), (high, y.max())):
+        if math.isfinite(end):
+            assert reached == pytest.approx(end, abs=1e-6)
+    assert np.abs(slope).max() <= activation.max_slope * (1 + 1e-12)
+    assert np.abs(slope).max() == pytest.approx(activation.max_slope, rel=1e-6)
+    saturated = np.abs(slope) < 0.05 * activation.max_slope
+    np.testing.assert_array_equal(activation.saturated(h), saturated)
+    assert saturated.any() == (activation.saturates != "nowhere")
+    assert not activation.saturated(np.array([np.nan])).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "below"),
+    [("sigmoid", None), ("tanh", None), ("lecun_tanh", None), ("elu", -3.0), ("softplus", -2.94)],
+)
+def test_saturation_in_words_is_where_it_saturates(name, below):
+    activation = dp.activations.get(name)
+    edge = float(activation.saturates.split()[-1])
+    assert below is None or edge == pytest.approx(below, abs=0.005)
+    signs = (1, -1) if activation.saturates.startswith("|h|") else (1,)
+    beyond = edge + math.copysign(0.01, edge)
+    before = edge - math.copysign(0.01, edge)
+    assert activation.saturated(np.array([s * beyond for s in signs])).all()
+    assert not activation.saturated(np.array([s * before for s in signs])).any()
+
+
+def test_every_activation_is_found_again_in_a_graph():
+    x = Node(np.array([[0.5]]))
+    known = [dp.activations.clipped_relu(2.5), *dp.activations.ACTIVATIONS.values()]
+    for activation in known:
+        if activation.primitive is not None:
+            made = activation(x)
+            assert dp.activations.matching(made.primitive, made.settings) == activation
+    steep = dp.activations.matching(p.leaky_relu, {"slope": 0.3})
+    assert steep.derivative(np.array([-1.0])) == 0.3
+    assert "0.3" in steep.formula
+    assert dp.activations.matching(p.exp, {}) is None
+    assert dp.activations.matching(None, {}) is None
+
+
+# --- broadcasting, by hypothesis ------------------------------------------------------------------
+
+SIDE = st.integers(1, 4)
+PARTIALS = {
+    "add": (np.add, lambda a, b: (np.ones_like(a), np.ones_like(b))),
+    "subtract": (np.subtract, lambda a, b: (np.ones_like(a), -np.ones_like(b))),
+    "multiply": (np.multiply, lambda a, b: (b, a)),
+    "divide": (np.divide, lambda a, b: (1 / b, -a / b**2)),
+}
+
+
+def summed_to(g, shape):
+    while g.ndim > len(shape):
+        g = g.sum(axis=0)
+    for axis, n in enumerate(shape):
+        if n == 1:
+            g = g.sum(axis=axis, keepdims=True)
+    return g
+
+
+@st.composite
+def two_shapes(draw):
+    full = [draw(SIDE) for _ in range(draw(st.integers(2, 4)))]
+    shapes = []
+    for _ in range(2):
+        shape = [n if draw(st.booleans()) else 1 for n in full]
+        shapes.append(tuple(shape[draw(st.integers(0, len(full) - 2)) :]))
+    return shapes
+
+
+def crossed(a, b):
+    """Whether one is a column and the other a row, along sides where they differ."""
+    rows, columns = (a[-2], b[-2]), (a[-1], b[-1])
+    if rows[0] == rows[1] or columns[0] == columns[1]:
+        return False
+    return (rows[0] == 1) != (columns[0] == 1)
+
+
+@given(two_shapes(), st.sampled_from(sorted(PARTIALS)), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=300, database=None)
+def test_broadcasting_like_numpy_save_columns_with_rows(shapes, name, seed):
+    rng = np.random.default_rng(seed)
+    a, b = (off_kinks(rng, shape) for shape in shapes)
+    x, y = Node(a), Node(b)
+    operation, partials = PARTIALS[name]
+    if crossed(*shapes):
+        with pytest.raises(dp.ShapeError, match="a column meets a row"):
+            operation(x, y)
+        return
+    output = operation(x, y)
+    np.testing.assert_array_equal(output.value, operation(a, b))
+    cotangent = rng.normal(size=output.shape)
+    for g, partial, shape in zip(
+        dp.gradients(output, [x, y], cotangent), partials(a, b), shapes, strict=True
+    ):
+        assert g.shape == shape
+        expected = summed_to(np.broadcast_to(cotangent * partial, output.shape), shape)
+        np.testing.assert_allclose(g, expected, rtol=1e-12, atol=1e-12)
+
+
+# --- the checker itself ---------------------------------------------------------------------------
+
+
+def test_check_gradient_finds_a_wrong_derivative():
+    wrong = p.Primitive("wrong", np.sin, (lambda g, y, x: g * y,), True)
+    with pytest.raises(dp.GradientError, match=r"argument 0, entry \(0, 0\): the sweep gives"):
+        dp.check_gradient(lambda x: wrong(x), [[0.3]])
+
+
+def test_check_gradient_does_not_mistake_nan_for_agreement():
+    nan = p.Primitive("nan", np.sin, (lambda g, y, x: g * np.nan,), True)
+    with pytest.raises((dp.GradientError, ValueError)):
+        dp.check_gradient(lambda x: nan(x), [[0.3]])
+
+
+def test_a_primitive_is_declared_once():
+    with pytest.raises(ValueError, match="'tanh' is already in the table"):
+        p.declare("tanh", np.tanh)
