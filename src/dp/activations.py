@@ -62,7 +62,9 @@ class Activation:
 
     def saturated(self, h: Array) -> NDArray[np.bool_]:
         """Where |φ'(h)| is below 5 % of its maximum; False where h is NaN."""
-        below: NDArray[np.bool_] = np.abs(self.derivative(h)) < SATURATED_BELOW * self.max_slope
+        with np.errstate(all="ignore"):
+            flat = np.abs(self.derivative(h)) < SATURATED_BELOW * self.max_slope
+        below: NDArray[np.bool_] = flat & ~np.isnan(h)
         return below
 
 

@@ -27,7 +27,7 @@ def mean_abs(matrix: Array) -> Array:
 
 
 def rms(matrix: Array) -> Array:
-    """Root of the mean square; entries are first divided by their maximum, so no square overflows."""
+    """Root of the mean square; dividing by the maximum first keeps squares from overflowing."""
     size = np.abs(matrix)
     largest = size.max(axis=MATRIX, keepdims=True).astype(np.float64)
     with np.errstate(all="ignore"):
