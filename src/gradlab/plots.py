@@ -252,7 +252,11 @@ def decision(trace: Trace, member: int | None = None) -> Figure:
     )
     for k, name in enumerate(classes):
         points = data["points"].values[labels == k]
-        style = {"marker": CLASS_MARKERS[k % len(CLASS_MARKERS)], "s": 22, "lw": 0.6}
+        style: dict[str, Any] = {
+            "marker": CLASS_MARKERS[k % len(CLASS_MARKERS)],
+            "s": 22,
+            "lw": 0.6,
+        }
         axes.scatter(*points.T, color=colours[k], edgecolor="white", label=str(name), **style)
     share = data["explained_variance"].values
     axes.set(
@@ -302,10 +306,10 @@ def activations(names: Sequence[str] | None = None) -> Figure:
         axes.axvline(0, color="black", lw=0.6)
     for unused in cells[len(chosen) :]:
         unused.set_visible(False)
-    handles = {}
+    handles: dict[str, Any] = {}
     for axes in cells[: len(chosen)]:
         handles |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=9)
+    figure.legend(handles=[*handles.values()], loc="outside lower center", ncols=3, fontsize=9)
     figure.suptitle("Activation functions φ(h) and their derivatives", fontsize=11)
     return figure
 
@@ -377,7 +381,7 @@ def _line(axes: Axes, x: Array, values: Array, colour: str) -> None:
 
 def _mark(axes: Axes, x: Array, where: Array, marker: str, colour: str, gid: str) -> None:
     if where.ndim > 1:
-        where = where.any(axis=-1)
+        where = np.asarray(where.any(axis=-1))
     if where.any():
         at = x[where]
         axes.plot(

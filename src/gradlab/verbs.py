@@ -237,11 +237,9 @@ def decades_lost(trace: Trace, quantity: str = "grad_mean_abs", step: int = 0) -
     values = trace[quantity].values[step]
     first, output = (float(np.median(values[i])) for i in (0, -1))
     with np.errstate(all="ignore"):
-        return (
-            float(np.log10(np.divide(output, first)))
-            if np.isfinite([first, output]).all()
-            else np.nan
-        )
+        if not np.isfinite([first, output]).all():
+            return float("nan")
+        return float(np.log10(np.divide(output, first)))
 
 
 def sentence(trace: Trace) -> str:
