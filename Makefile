@@ -8,7 +8,7 @@ BIN := .venv/bin
 .PHONY: run test lint clean
 
 run: .venv/run.stamp
-	$(BIN)/python -c "import gradlab; print(gradlab.run(out='runs/first', overwrite=True))"
+	$(BIN)/gradlab run --out runs/first
 
 test: .venv/test.stamp lint
 	$(BIN)/pytest

@@ -113,7 +113,7 @@ def test_sweeping_twice_gives_the_same():
         lambda a, b: a + b + a,
         lambda a, b: a.concatenate(b),
         lambda a, b: (a + b).sum(),
-        lambda a, b: (a.reshape(6, 1) + b.reshape(6, 1)),
+        lambda a, b: a.reshape(6, 1) + b.reshape(6, 1),
     ],
 )
 def test_gradients_share_no_memory(function):
@@ -426,7 +426,9 @@ def test_indexing(index, expected):
     np.testing.assert_array_equal(stacked.grad(cotangent)["x"][1], y.grad(cotangent)["x"])
 
 
-@pytest.mark.parametrize("index", [3, -4, (0, 4), (0, 0, 0), "a", 1.5, [[0, 1]], np.ones((2, 2)) > 0])
+@pytest.mark.parametrize(
+    "index", [3, -4, (0, 4), (0, 0, 0), "a", 1.5, [[0, 1]], np.ones((2, 2)) > 0]
+)
 def test_indices_that_do_not_fit(index):
     with pytest.raises(IndexError):
         Node(X)[index]
