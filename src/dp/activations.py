@@ -200,7 +200,7 @@ def get(name: str | Activation, ceiling: float | None = None) -> Activation:
 def unknown(kind: str, name: object, known: Any) -> str:
     """Words for a name that is not in a table, with the closest one that is."""
     close = difflib.get_close_matches(str(name), list(known), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else "."
     return f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}"
 
 

@@ -181,7 +181,7 @@ def _progress_bar(steps: int) -> Iterator[Progress]:
     with bar:
         task = bar.add_task("training", total=steps, loss=float("nan"), accuracy=float("nan"))
 
-        def progress(step: int, total: int, loss: float, accuracy: float) -> None:
+        def progress(step: int, _total: int, loss: float, accuracy: float) -> None:
             bar.update(task, completed=step, loss=loss, accuracy=accuracy)
 
         yield progress

@@ -276,8 +276,19 @@ class TestDetectAnomaly:
 
 @pytest.mark.parametrize(
     "function",
-    [np.exp, np.log, np.sqrt, np.square, np.tanh, np.abs, np.negative, np.sum, np.mean, np.max]
-    + [np.transpose],
+    [
+        np.exp,
+        np.log,
+        np.sqrt,
+        np.square,
+        np.tanh,
+        np.abs,
+        np.negative,
+        np.sum,
+        np.mean,
+        np.max,
+        np.transpose,
+    ],
 )
 def test_numpy_functions_that_work(function):
     x = Node(np.array([[0.5, 2.0], [1.0, 3.0]]), "x")
