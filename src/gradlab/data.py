@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ class DataError(ValueError):
     """Data, or a request for data, that cannot be used; says what would be accepted."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single answer to ==
 class Data:
     """Samples and their classes.
 
@@ -43,59 +44,43 @@ class Data:
     def from_arrays(
         cls,
         x: Any,
-        labels: Any,
+        y: Any,
         name: str = "user",
         feature_names: Sequence[str] | None = None,
         class_names: Sequence[str] | None = None,
     ) -> Data:
-        """Check and wrap arrays of one's own.
+        """Check and wrap arrays of one's own; they are copied.
 
         Parameters
         ----------
         x : array_like (samples, features)
-        labels : array_like (samples,)
-            Integer classes 0, 1, …; every class must occur.
+        y : array_like (samples,), (samples, 1) or (samples, classes)
+            Integer classes 0, 1, …, or one-hot rows; every class must occur.
+        name : str
+            Stands in front of every error.
+        feature_names, class_names : sequence of str, optional
+            One per feature, one per class; numbered by default.
 
         Raises
         ------
         DataError
-            Naming the first value that is not finite, or the label that is no class.
+            Naming the first value that is not finite, with its row and column, or the first label
+            that is no class, with its row, or the shape that does not fit.
+
+        Examples
+        --------
+        >>> data = Data.from_arrays([[0.0], [1.0], [2.0]], [0, 1, 1])
+        >>> data.y.tolist()
+        [[0.0], [1.0], [1.0]]
         """
-        x = np.array(x, dtype=np.float64)
-        y = np.asarray(labels)
-        if x.ndim != 2 or not x.size:
-            raise DataError(f"{name}: x must be samples × features, got shape {x.shape}")
-        bad = np.argwhere(~np.isfinite(x))
-        if len(bad):
-            row, column = (int(i) for i in bad[0])
-            raise DataError(
-                f"{name}: x holds {x[row, column]} at row {row}, column {column} "
-                f"({len(bad)} value(s) in all); all values must be finite"
-            )
-        y = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
-        if y.shape != (len(x),):
-            raise DataError(
-                f"{name}: labels have shape {y.shape}; one class per row of x is needed, "
-                f"({len(x)},)"
-            )
-        if y.dtype.kind not in "biuf" or not np.isfinite(y.astype(float)).all():
-            raise DataError(f"{name}: labels must be integers 0, 1, …, got dtype {y.dtype}")
-        wrong = (y != np.floor(y)) | (y < 0)
-        if wrong.any():
-            raise DataError(f"{name}: label {y[wrong][0]} is no class; labels are 0, 1, 2, …")
-        y = y.astype(np.int64)
-        present = np.unique(y)
-        if len(present) < 2 or present[-1] != len(present) - 1:
-            raise DataError(
-                f"{name}: the labels are {present.tolist()[:10]}; they must be 0, 1, … without "
-                "gaps, at least two classes"
-            )
+        checked = _features(x, name)
+        labels = _labels(y, len(checked), name)
         return cls(
-            x,
-            y,
+            checked,
+            labels,
             name,
-            tuple(feature_names or (f"feature {i + 1}" for i in range(x.shape[1]))),
-            tuple(class_names or (f"class {k}" for k in range(len(present)))),
+            _names("feature", feature_names, checked.shape[1], 1, name),
+            _names("class", class_names, int(labels.max()) + 1, 0, name),
         )
 
     @property
@@ -123,18 +108,25 @@ class Data:
         scaling : "standardise", "raw", or a number above 0
             To mean 0 and variance 1 per feature (a constant feature to 0), as they are, or times
             a factor.
+
+        Raises
+        ------
+        DataError
+            If `scaling` is none of these, or a factor so large that a value overflows.
         """
         if scaling == "raw":
             return self
         if scaling == "standardise":
-            centred = self.x - self.x.mean(axis=0)
-            std = self.x.std(axis=0)
-            # the std of a constant column is not always exactly 0
-            varies = std > 1e-12 * np.maximum(1.0, np.abs(self.x).max(axis=0))
-            return replace(self, x=np.where(varies, centred / np.where(varies, std, 1.0), 0.0))
-        number = isinstance(scaling, (int, float)) and not isinstance(scaling, bool)
-        if number and 0 < scaling < float("inf"):  # type: ignore[operator]
-            return replace(self, x=self.x * scaling)
+            return replace(self, x=_standardised(self.x))
+        if _is_number(scaling) and 0 < float(scaling) < np.inf:
+            with np.errstate(over="ignore"):
+                x = self.x * float(scaling)
+            if not np.isfinite(x).all():
+                raise DataError(
+                    f"{self.name}: scaling by {scaling!r} overflows: the largest value is "
+                    f"{np.abs(self.x).max():g}; choose a smaller factor, or 'standardise'"
+                )
+            return replace(self, x=x)
         raise DataError(
             f"scaling must be 'standardise', 'raw' or a number above 0, got {scaling!r}"
         )
@@ -150,16 +142,130 @@ def load(name: str, scaling: str | float = "standardise", seed: int = 0) -> Data
     scaling : "standardise", "raw" or float
         See `Data.scaled`.
     seed : int
-        Of the data sets that are drawn (moons, circles).
+        Of the data sets that are drawn (moons, circles); from 0 up to 2**32 - 1.
 
     Raises
     ------
     DataError
-        If there is no such data set or scaling, naming what there is.
+        If there is no such data set, scaling or seed, naming what there is.
+
+    Examples
+    --------
+    >>> iris = load("iris2")
+    >>> iris.x.shape, iris.n_outputs, iris.class_names
+    ((100, 4), 1, ('setosa', 'versicolor'))
     """
-    if name not in DATASETS:
+    if not isinstance(name, str) or name not in DATASETS:
         raise DataError(unknown("data set", name, DATASETS))
+    if not _is_whole(seed) or not 0 <= seed < 2**32:
+        raise DataError(f"seed must be an integer from 0 up to 2**32 - 1, got {seed!r}")
     return DATASETS[name](seed).scaled(scaling)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _features(x: Any, name: str) -> Array:
+    """Features as finite float64, copied; (samples, features)."""
+    try:
+        given = np.asarray(x)
+        if given.dtype.kind == "c":
+            raise TypeError("complex numbers have no order and cannot be features")
+        checked = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:  # words, or rows of different lengths
+        raise DataError(f"{name}: x must be a table of numbers: {error}") from None
+    if checked.ndim != 2 or not checked.size:
+        raise DataError(
+            f"{name}: x must be samples × features, at least one of each, got shape {checked.shape}"
+        )
+    bad = np.argwhere(~np.isfinite(checked))
+    if len(bad):
+        row, column = (int(i) for i in bad[0])
+        raise DataError(
+            f"{name}: x holds {checked[row, column]} at row {row}, column {column} "
+            f"({len(bad)} value(s) in all; both counted from 0); all values must be finite"
+        )
+    return checked
+
+
+def _labels(y: Any, samples: int, name: str) -> Array:
+    """Class of each sample, from integer classes or one-hot rows; (samples,) int64."""
+    try:
+        given = np.asarray(y)
+    except ValueError as error:  # rows of different lengths
+        raise DataError(f"{name}: labels must be an array: {error}") from None
+    if given.ndim not in (1, 2) or len(given) != samples or not given.size:
+        raise DataError(
+            f"{name}: labels have shape {given.shape}; one class per row of x is needed, "
+            f"({samples},), or one-hot rows, ({samples}, classes)"
+        )
+    if given.dtype.kind not in "biuf":
+        for (row, *_), value in np.ndenumerate(given.astype(object)):
+            if not isinstance(value, Real):
+                raise DataError(
+                    f"{name}: label {value!r} at row {row} is no number; number the classes "
+                    "0, 1, 2, … and give their names as class_names"
+                )
+    numbers = given.astype(np.float64)
+    if given.ndim == 2 and given.shape[1] > 1:
+        proper = np.isin(numbers, (0, 1)).all(axis=1) & (numbers.sum(axis=1) == 1)
+        if not proper.all():
+            row = int(np.argmin(proper))
+            raise DataError(
+                f"{name}: label {given[row].tolist()} at row {row} is not one-hot; "
+                "exactly one 1 and otherwise 0 is needed"
+            )
+        missing = np.flatnonzero(~numbers.any(axis=0))
+        if len(missing):
+            raise DataError(
+                f"{name}: no label is of class {missing[0]}, counted from 0; every one-hot column "
+                "needs a sample"
+            )
+        return np.nonzero(numbers)[1].astype(np.int64)
+    numbers = numbers.reshape(samples)
+    # written so that NaN, which compares false with everything, is wrong too
+    right = (numbers >= 0) & (numbers == np.floor(numbers)) & np.isfinite(numbers)
+    if not right.all():
+        row = int(np.argmin(right))
+        raise DataError(
+            f"{name}: label {numbers[row]:g} at row {row} is no class; labels are 0, 1, 2, …"
+        )
+    present = np.unique(numbers)
+    if len(present) < 2 or present[-1] != len(present) - 1:
+        shown = ", ".join(f"{value:g}" for value in present[:10])
+        raise DataError(
+            f"{name}: the labels are {shown}{', …' if len(present) > 10 else ''}; they must be "
+            "0, 1, … without gaps, at least two classes"
+        )
+    return numbers.astype(np.int64)
+
+
+def _names(
+    kind: str, given: Sequence[str] | None, count: int, first: int, name: str
+) -> tuple[str, ...]:
+    if given is None:
+        return tuple(f"{kind} {i}" for i in range(first, first + count))
+    if isinstance(given, str) or len(given) != count:
+        raise DataError(
+            f"{name}: {kind}_names must be a sequence of {count}, one per {kind}, got {given!r}"
+        )
+    return tuple(str(word) for word in given)
+
+
+def _standardised(x: Array) -> Array:
+    """Mean 0 and variance 1 (ddof 0) per column; a constant column becomes 0."""
+    # a power of two per column, so exact: squares of huge or tiny values neither overflow nor fade
+    _, exponent = np.frexp(np.abs(x).max(axis=0))
+    x = np.ldexp(x, -exponent)
+    # the std of a constant column is not always exactly 0
+    varies = np.ptp(x, axis=0) > 8 * np.finfo(x.dtype).eps
+    std = np.where(varies, x.std(axis=0), 1.0)
+    return np.where(varies, (x - x.mean(axis=0)) / std, 0.0)
 
 
 def _iris(classes: int) -> Data:

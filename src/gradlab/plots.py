@@ -28,6 +28,9 @@ BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 CLASS_COLOURS = (BLUE, ORANGE, GREEN, "#E69F00", PINK, "#56B4E9", "#F0E442", "#000000", "#999999")
 CLASS_MARKERS = "osD^vP*Xhd"
 DEPTH_MAP = "viridis"
+# matplotlib places ticks some steps beyond an axis, which must not overflow; what lies beyond is
+# about to be non-finite anyway
+SMALLEST, LARGEST = 1e-200, 1e200
 GRADIENT = "mean |dL/dW|"
 DELTA = "rms of the delta"
 
@@ -402,6 +405,9 @@ def _log_axis(axes: Axes, values: Array) -> None:
     axes.set_yscale("log")
     if not np.isfinite(_positive(values)).any():
         axes.set_ylim(1e-12, 1.0)  # nothing to scale by: every gradient is zero or not finite
+    low, high = axes.get_ylim()
+    if low < SMALLEST or high > LARGEST:
+        axes.set_ylim(max(low, SMALLEST), min(high, LARGEST))
 
 
 def _depth_colours(count: int) -> Any:

@@ -1,0 +1,167 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import gradlab
+from gradlab import verbs
+from gradlab.cli import app, log_bars
+from gradlab.experiment import Experiment, ExperimentError
+from gradlab.trace import Trace
+
+SMALL = ["--layers", "2", "--width", "3", "--steps", "4"]
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_run_leaves_trace_description_and_figures(tmp_path):
+    done = call("run", *SMALL, "--members", 2, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(
+        ["trace.nc", "experiment.toml", *(f"{name}.png" for name in verbs.RUN_FIGURES)]
+    )
+    assert "mean |dL/dW|" in done.output
+    assert "reaches the first layer" in done.output
+    assert Trace.load(tmp_path / "out" / "trace.nc").dataset.sizes["member"] == 2
+    again = Experiment.load(tmp_path / "out" / "experiment.toml")
+    assert again == Experiment.of(layers=2, width=3, steps=4, members=2)
+
+
+def test_python_and_the_command_line_give_the_same_numbers(tmp_path):
+    call("run", *SMALL, "--activation", "tanh", "--out", tmp_path)
+    shown = Trace.load(tmp_path / "trace.nc")
+    computed = gradlab.run(layers=2, width=3, steps=4, activation="tanh")
+    np.testing.assert_array_equal(shown["delta_rms"].values, computed["delta_rms"].values)
+
+
+def test_flags_take_precedence_over_the_file(tmp_path):
+    (tmp_path / "e.toml").write_text('layers = 3\nactivation = "relu"\nsteps = 2\n')
+    done = call("run", tmp_path / "e.toml", "--layers", 1, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    described = Experiment.load(tmp_path / "out" / "experiment.toml")
+    assert (described.layers, described.activation) == (1, "relu")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--layers", 0], "layers: input should be greater than or equal to 1, got 0"),
+        (["--width", -3], "width: input should be greater than or equal to 1, got -3"),
+        (["--steps", 0], "steps: input should be greater than or equal to 1, got 0"),
+        (["--batch-size", 0], "batch_size: input should be greater than or equal to 1, got 0"),
+        (["--learning-rate", 0], "learning_rate: input should be greater than 0, got 0.0"),
+        (["--activation", "sigmod"], "unknown activation 'sigmod'; did you mean 'sigmoid'?"),
+        (["--init", "hee_normal"], "unknown initialiser 'hee_normal'; did you mean 'he_normal'?"),
+        (["--data", "irys"], "unknown data set 'irys'; did you mean 'iris'?"),
+        (["--scaling", "-1"], "scaling factor must be a number above 0, got -1.0"),
+        (["--activation", "tanh", "--clip", "2"], "only relu can be clipped"),
+    ],
+)
+def test_bad_flags_are_named(flags, words, tmp_path):
+    done = call("run", *flags, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert words in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_misspelt_key_is_suggested(tmp_path):
+    (tmp_path / "e.toml").write_text("layer = 3\n")
+    done = call("run", tmp_path / "e.toml")
+    assert done.exit_code == 2
+    assert "e.toml" in done.output
+    assert "unknown setting 'layer'; did you mean 'layers'?" in done.output
+    (tmp_path / "f.toml").write_text("layers: 3")
+    with pytest.raises(ExperimentError, match="not a TOML file"):
+        Experiment.load(tmp_path / "f.toml")
+
+
+def test_an_unwritable_folder_is_said_before_training(tmp_path, monkeypatch):
+    def trained(*args):
+        raise AssertionError("training had begun")
+
+    monkeypatch.setattr(Experiment, "run", trained)
+    (tmp_path / "file").write_text("not a folder")
+    done = call("run", *SMALL, "--out", tmp_path / "file" / "out")
+    assert done.exit_code == 2
+    assert "cannot be written to" in done.output
+
+
+def test_another_experiment_is_not_overwritten(tmp_path):
+    assert call("run", *SMALL, "--out", tmp_path).exit_code == 0
+    kept = (tmp_path / "trace.nc").read_bytes()
+    refused = call("run", *SMALL, "--seed", 1, "--out", tmp_path)
+    assert refused.exit_code == 2
+    assert "--overwrite" in refused.output
+    assert (tmp_path / "trace.nc").read_bytes() == kept
+    assert call("run", *SMALL, "--seed", 1, "--out", tmp_path, "--overwrite").exit_code == 0
+
+
+def test_ctrl_c_saves_what_was_recorded(tmp_path, monkeypatch):
+    from dp import SGD
+
+    update = SGD._update
+
+    def interrupted(self, param, grad, g, i):
+        if i == 3:
+            raise KeyboardInterrupt
+        update(self, param, grad, g, i)
+
+    monkeypatch.setattr(SGD, "_update", interrupted)
+    done = call("run", *SMALL, "--out", tmp_path)
+    assert "Interrupted after 2 of 4" in done.output
+    trace = Trace.load(tmp_path / "trace.nc")
+    assert trace.dataset.sizes["step"] == 2
+    assert trace.attrs["interrupted"] == 1
+
+
+def test_divergence_is_reported_not_raised(tmp_path):
+    done = call("run", *SMALL, "--activation", "relu", "--learning-rate", 1e300, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "The run diverged: layer 'h1'" in " ".join(done.output.split())
+
+
+def test_plot_and_activations(tmp_path):
+    call("run", *SMALL, "--out", tmp_path)
+    done = call("plot", tmp_path / "trace.nc", "--figure", "profile", "--out", tmp_path / "p.png")
+    assert done.exit_code == 0
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert call("activations", "tanh", "relu", "--out", tmp_path / "a.png").exit_code == 0
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    wrong = call("plot", tmp_path / "trace.nc", "--figure", "heat")
+    assert wrong.exit_code == 2
+    assert "unknown figure 'heat'; did you mean 'heatmap'?" in wrong.output
+
+
+def test_help_is_light():
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from gradlab.cli import app\n"
+        "done = CliRunner().invoke(app, ['--help'])\n"
+        "assert done.exit_code == 0\n"
+        "heavy = {'matplotlib', 'sklearn', 'xarray', 'scipy', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_dp_imports_numpy_alone():
+    code = (
+        "import sys, numpy\n"
+        "before = set(sys.modules)\n"
+        "import dp\n"
+        "new = {m.partition('.')[0] for m in set(sys.modules) - before}\n"
+        "outside = new - set(sys.stdlib_module_names) - {'dp', 'numpy'}\n"
+        "assert not outside, outside\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_bars_are_logarithmic_and_mark_what_has_no_logarithm():
+    assert log_bars([1e-4, 1e-2, 1.0], width=5) == ["█", "███", "█████"]
+    assert log_bars([0.0, 1.0, float("inf")], width=5) == ["0", "█", "not finite"]
