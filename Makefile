@@ -1,17 +1,30 @@
-# make run   installs into .venv and runs the main job: a net of ten sigmoid layers that does not learn
-# make test  installs into .venv and runs the checks and the tests
-# Each works alone on a fresh clone with Python 3.11 or newer.
+# make run              installs into .venv and runs the main job: ten sigmoid layers that do not learn
+# make test             installs into .venv, runs the checks, and the tests last
+# make test-frameworks  installs PyTorch into .venv as well and compares with it
+# make docs             builds the documentation into docs/_build/html
+# make clean            removes .venv and what tools left behind, but no results
+# Each works alone on a fresh clone with Python 3.11 or newer: make test PYTHON=python3.12
 
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+FIRST := runs/first
+TORCH := torch==2.13.0
 
-.PHONY: run test lint clean
+.PHONY: run test test-frameworks lint docs clean
+.NOTPARALLEL: # two installs into one .venv would trip over each other
 
 run: .venv/run.stamp
-	$(BIN)/gradlab run --out runs/first
+	$(BIN)/gradlab run --layers 10 --activation sigmoid --out $(FIRST)
+	@test -s $(FIRST)/gradients.png
+	@echo "The picture: $(FIRST)/gradients.png"
 
-test: .venv/test.stamp lint
+# pytest comes last, so that its closing line is the last one
+test: lint
 	$(BIN)/pytest
+
+test-frameworks: .venv/frameworks.stamp
+	GRADLAB_REQUIRE_FRAMEWORKS=1 $(BIN)/pytest tests/frameworks
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check
@@ -19,15 +32,31 @@ lint: .venv/test.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-.venv/run.stamp: pyproject.toml constraints.txt
+docs: .venv/docs.stamp
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+# A stamp is written only after its install succeeded, and is out of date when the versions change.
+.venv/venv.stamp:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gradlab needs Python 3.11 or newer; say which: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
-.venv/test.stamp: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+.venv/run.stamp: .venv/venv.stamp pyproject.toml constraints.txt
+	$(INSTALL) --editable .
+	touch $@
+
+.venv/test.stamp: .venv/venv.stamp pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[test]'
+	touch $@
+
+.venv/frameworks.stamp: .venv/test.stamp Makefile
+	$(INSTALL) $(TORCH)
+	touch $@
+
+.venv/docs.stamp: .venv/venv.stamp pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[docs]'
 	touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -213,7 +213,7 @@ def _labels(y: Any, samples: int, name: str) -> Array:
                 )
     numbers = given.astype(np.float64)
     if given.ndim == 2 and given.shape[1] > 1:
-        proper = np.isin(numbers, (0, 1)).all(axis=1) & (numbers.sum(axis=1) == 1)
+        proper = np.isin(numbers, (0, 1)).all(axis=1) & ((numbers == 1).sum(axis=1) == 1)
         if not proper.all():
             row = int(np.argmin(proper))
             raise DataError(
