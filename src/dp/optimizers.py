@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -126,10 +127,11 @@ class Optimizer:
                 )
         for name, default in self.defaults.items():
             value = self.hyperparam.get(name, default)
+            number = isinstance(value, Real)
             if name.startswith("beta"):
-                if not 0 <= value < 1:
+                if not (number and 0 <= value < 1):
                     raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
-            elif not 0 < value < np.inf:
+            elif not (number and 0 < value < np.inf):
                 raise ValueError(f"{name} must be a number above 0, got {value!r}")
             setattr(self, name, value)
 
@@ -280,6 +282,8 @@ def _check_data(x_train: Any, y_train: Any) -> None:
             continue
         if not isinstance(data, np.ndarray):
             raise TypeError(f"{what} must be a NumPy array, got {type(data).__name__}")
+        if len(data) == 0:
+            raise ValueError(f"{what} needs at least one row, got shape {data.shape}")
         if data.dtype.kind == "f" and not np.isfinite(data).all():
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(data))[0])
             raise ValueError(f"{what} has {data[where]} at {where}; all entries must be finite")

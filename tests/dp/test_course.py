@@ -252,7 +252,6 @@ class Course_Batches(dp.SGD):
         return self.x_train[rows], self.y_train[rows]
 
 
-@pytest.mark.xfail(strict=True, reason="gradlab.record reads step.x.value")
 def test_batches_that_are_plain_arrays_are_recorded(iris):
     net = dp.Net(4, 3, 2, "tanh", seed=0)
     sgd = Course_Batches(net, iris.x, iris.y, batch_size=16)

@@ -102,10 +102,11 @@ class _Recording(dp.Callback):
         started = time.perf_counter()
         calls = list(self.watch.calls)
         _check_once(calls)
-        x, y = self.reference if self.reference is not None else (step.x.value, step.y.value)
+        x, y = self.reference if self.reference is not None else (step.x, step.y)
+        x, y = _array(x), _array(y)  # a batch drawn by the user's code may be Nodes or arrays
         with dp.watch_layers() as inner:
             # The activations are found in the graph of this pass, so it is remembered.
-            output = self.model.forward(dp.Node(np.asarray(x, dtype=self.model.dtype)))
+            output = self.model.forward(dp.Node(x.astype(self.model.dtype, copy=False)))
             reference = {call.name: call for call in inner.calls}
         if not self.recorder.layers:
             self._functions = self._find_functions(calls, reference, output)
@@ -124,7 +125,7 @@ class _Recording(dp.Callback):
             self._arrays(step, call, function, reference.get(call.name))
             for call, function in zip(calls, self._functions, strict=True)
         ]
-        self._accuracy = accuracy(output.value, np.asarray(y))
+        self._accuracy = accuracy(output.value, y)
         self._loss = step.loss.value[..., 0, 0]
         self.recorder.spent(time.perf_counter() - started)
 
@@ -172,6 +173,10 @@ class _Recording(dp.Callback):
             h = None if there is None else there.pre_activation
             found.append(None if h is None else _function_of(h, consumers, output))
         return found
+
+
+def _array(matrix: Any) -> Array:
+    return matrix.value if isinstance(matrix, dp.Node) else dp.Node(matrix).value
 
 
 # The softmax of the output layer acts on rows, so it is not in the table of activation functions.
