@@ -218,9 +218,9 @@ clip: Primitive = declare(
     "clip",
     lambda x, low, high: np.clip(x, low, high),
     lambda g, y, x, low, high: where(
-        greater_equal(x, -math.inf if low is None else low),
-        where(less_equal(x, math.inf if high is None else high), g, 0.0),
+        less(x, -math.inf if low is None else low),
         0.0,
+        where(greater(x, math.inf if high is None else high), 0.0, g),
     ),
 )
 normal_cdf: Primitive = declare(
@@ -304,13 +304,16 @@ lecun_tanh: Primitive = declare(
     lambda x: LECUN_SCALE * np.tanh(LECUN_STRETCH * x),
     lambda g, y, x: g * (LECUN_STRETCH * (LECUN_SCALE - y * y / LECUN_SCALE)),
 )
+# The kinked ones ask where the slope is 0, not where it is 1: NaN answers no, and stays visible.
 relu: Primitive = declare(
-    "relu", lambda x: np.maximum(x, 0.0), lambda g, y, x: where(greater(x, 0.0), g, 0.0)
+    "relu", lambda x: np.maximum(x, 0.0), lambda g, y, x: where(less_equal(x, 0.0), 0.0, g)
 )
 clipped_relu: Primitive = declare(
     "clipped_relu",
     lambda x, ceiling: np.clip(x, 0.0, ceiling),
-    lambda g, y, x, ceiling: where(greater(x, 0.0), where(less(x, ceiling), g, 0.0), 0.0),
+    lambda g, y, x, ceiling: where(
+        less_equal(x, 0.0), 0.0, where(greater_equal(x, ceiling), 0.0, g)
+    ),
 )
 leaky_relu: Primitive = declare(
     "leaky_relu",

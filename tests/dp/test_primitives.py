@@ -538,6 +538,14 @@ def test_check_gradient_does_not_mistake_nan_for_agreement(array):
         dp.check_gradient(lambda x: nan(x), array)
 
 
+@pytest.mark.parametrize("name", dp.activations.ACTIVATIONS)
+def test_the_derivative_does_not_hide_nan(name):
+    x = dp.Node([[np.nan, 0.5]])
+    with np.errstate(invalid="ignore"):
+        (gradient,) = dp.gradients(dp.activations.get(name)(x).sum() * np.nan, [x])
+    assert np.isnan(gradient).all()
+
+
 def test_a_primitive_is_declared_once():
     with pytest.raises(ValueError, match="'tanh' is already in the table"):
         p.declare("tanh", np.tanh)
