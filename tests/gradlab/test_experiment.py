@@ -1,0 +1,226 @@
+"""A description: what it accepts, how it is named and kept, and that each field does something."""
+
+import itertools
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dp
+from gradlab.data import DATASETS
+from gradlab.experiment import OPTIMIZERS, Experiment, ExperimentError
+
+SMALL = {"layers": 2, "width": 4, "steps": 3, "batch_size": 16, "activation": "tanh"}
+
+
+def test_the_same_description_gives_the_same_numbers():
+    first, second = Experiment.of(**SMALL), Experiment.of(**SMALL)
+    assert first == second
+    assert first.hash == second.hash
+    one, two = first.run(), second.run()
+    for name in one.dataset.data_vars:
+        np.testing.assert_array_equal(one[name], two[name])
+
+
+OTHERS = {
+    "data": "iris",
+    "scaling": "raw",
+    "layers": 3,
+    "width": 5,
+    "activation": "relu",
+    "init": "glorot_uniform",
+    "init_scale": 2.0,
+    "normalisation": "layer",
+    "residual": True,
+    "loss": "squared_error",
+    "reduction": "mean",
+    "optimizer": "adam",
+    "learning_rate": 0.01,
+    "steps": 4,
+    "batch_size": 32,
+    "seed": 1,
+    "members": 2,
+    "dtype": "float32",
+    "every": 2,
+    "histograms": True,
+}
+
+
+def test_every_field_is_tried():
+    assert set(OTHERS) | {"clip", "hyperparameters"} == set(Experiment.model_fields)
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_every_field_changes_name_and_result(field):
+    base, changed = Experiment.of(**SMALL), Experiment.of(**{**SMALL, field: OTHERS[field]})
+    assert base.hash != changed.hash
+    assert base.title != changed.title
+    one, two = base.run().dataset, changed.run().dataset
+    last = -1, 0
+    assert (
+        dict(one.sizes) != dict(two.sizes)
+        or set(one.data_vars) != set(two.data_vars)
+        or not np.array_equal(one["grad_rms"][last], two["grad_rms"][last])
+    )
+
+
+def test_clip_is_the_ceiling_of_the_relu():
+    trace = Experiment.of(**{**SMALL, "activation": "relu", "clip": 0.5}).run()
+    free = Experiment.of(**{**SMALL, "activation": "relu"}).run()
+    assert (trace["activation_mean"].sel(layer="h1") <= 0.5).all()
+    assert (trace["activation_mean"] < free["activation_mean"]).sel(layer="h1").all()
+    assert (trace["saturated_fraction"] > free["saturated_fraction"]).sel(layer="h1").any()
+
+
+def test_hyperparameters_reach_the_optimiser():
+    settings = {**SMALL, "optimizer": "momentum"}
+    slow = Experiment.of(**settings, hyperparameters={"beta": 0.999}).run()
+    fast = Experiment.of(**settings, hyperparameters={"beta": 0.1}).run()
+    assert (slow["update_ratio"] < fast["update_ratio"]).all()
+
+
+@pytest.mark.parametrize("data", DATASETS)
+def test_every_data_set_can_be_learned_from(data):
+    trace = Experiment.of(
+        data=data, layers=1, activation="tanh", steps=300, learning_rate=0.01
+    ).run()
+    classes = {"iris": 3, "digits": 10}.get(data, 2)
+    assert trace["accuracy"].values[-1] > 0.8 > 1 / classes
+    assert trace["loss"].values[-20:].mean() < 0.7 * trace["loss"].values[:20].mean()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("normalisation", ["none", "layer", "batch"])
+def test_every_optimiser_learns_under_every_normalisation(optimizer, normalisation):
+    trace = Experiment.of(
+        layers=3,
+        activation="tanh",
+        residual=True,
+        optimizer=optimizer,
+        normalisation=normalisation,
+        learning_rate=0.01,
+        steps=200,
+    ).run()
+    assert trace["accuracy"].values[-1] == 1.0
+
+
+def test_batch_normalisation_brings_the_sigmoids_gradient_back():
+    # over the batch a deep sigmoid layer hardly varies; dividing by that spread undoes the fading
+    plain = Experiment.of(steps=1, members=5).run()
+    normalised = Experiment.of(steps=1, members=5, normalisation="batch").run()
+
+    def fall(trace):
+        delta = np.median(trace["delta_rms"].values[0], axis=-1)
+        return np.log10(delta[-1] / delta[0])
+
+    assert fall(plain) > 4 > 1 > fall(normalised)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "layers": st.integers(1, 10**6),
+            "init_scale": st.floats(1e-300, 1e300),
+            "learning_rate": st.floats(1e-300, 1e300),
+            "scaling": st.one_of(st.sampled_from(["raw", "standardise"]), st.floats(1e-9, 1e9)),
+            "activation": st.sampled_from(sorted(dp.activations.ACTIVATIONS)),
+            "init": st.sampled_from(sorted(dp.initializers.INITIALIZERS)),
+            "residual": st.booleans(),
+            "dtype": st.sampled_from(["float32", "float64"]),
+        },
+    )
+)
+def test_toml_keeps_a_description(tmp_path_factory, settings):
+    path = tmp_path_factory.mktemp("toml") / "e.toml"
+    described = Experiment.of(**settings)
+    described.save(path)
+    assert Experiment.load(path) == described
+    assert Experiment.load(path).hash == described.hash
+
+
+def test_toml_keeps_tables_and_optional_fields(tmp_path):
+    path = tmp_path / "e.toml"
+    described = Experiment.of(
+        activation="relu", clip=6.0, optimizer="adam", hyperparameters={"beta1": 0.5}
+    )
+    described.save(path)
+    assert Experiment.load(path) == described
+    assert Experiment.load(path, layers=3).layers == 3
+    assert os.listdir(tmp_path) == ["e.toml"]
+
+
+def test_a_description_is_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Experiment.of(**SMALL).layers = 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"layer": 3}, "unknown setting 'layer'; did you mean 'layers'?"),
+        ({"layers": 2.5}, "layers: .*integer.* 2.5"),
+        ({"seed": -1}, "seed: .*greater than or equal to 0, got -1"),
+        ({"members": 0}, "members: .*greater than or equal to 1, got 0"),
+        ({"every": 0}, "every: .*greater than or equal to 1, got 0"),
+        ({"learning_rate": float("nan")}, "learning_rate: .*got nan"),
+        ({"learning_rate": float("inf")}, "learning_rate: .*got inf"),
+        ({"learning_rate": "fast"}, "learning_rate: .*number.*got 'fast'"),
+        ({"init_scale": 0}, "init_scale: .*greater than 0, got 0"),
+        ({"dtype": "float16"}, "dtype: .*'float32' or 'float64', got 'float16'"),
+        ({"normalisation": "group"}, "normalisation: .*'none', 'layer' or 'batch', got 'group'"),
+        ({"optimizer": "adm"}, "unknown optimiser 'adm'; did you mean 'adam'?"),
+        ({"hyperparameters": {"alpha": 0.1}}, "alpha is the learning rate; set learning_rate"),
+        ({"hyperparameters": {"beta": 0.1}}, "unknown hyperparameter of sgd 'beta'"),
+        ({"activation": "relu", "clip": -1}, "clip: .*greater than 0, got -1"),
+        ({"activation": "tanh", "clip": 1}, "only relu can be clipped"),
+    ],
+)
+def test_bad_settings_are_named(settings, words):
+    with pytest.raises(ExperimentError, match=words):
+        Experiment.of(**settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "cannot be read"),
+        ("layers: 3", "not a TOML file .*layers = 10"),
+        ("layers = 3\nlayers = 4", "not a TOML file"),
+        ("wdith = 3", "did you mean 'width'?"),
+    ],
+)
+def test_bad_files_are_named(text, words, tmp_path):
+    path = tmp_path / "e.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ExperimentError, match=f"e.toml.*{words}"):
+        Experiment.load(path)
+
+
+def test_progress_is_told_of_every_step():
+    told = []
+    Experiment.of(**SMALL).run(lambda *now: told.append(now))
+    assert [(step, steps) for step, steps, _, _ in told] == [(1, 3), (2, 3), (3, 3)]
+    assert all(np.isfinite(loss) and 0 <= accuracy <= 1 for _, _, loss, accuracy in told)
+
+
+def test_a_trace_says_where_it_comes_from():
+    described = Experiment.of(**SMALL, seed=7)
+    attributes = described.run().dataset.attrs
+    assert Experiment.model_validate_json(attributes["experiment"]) == described
+    assert attributes["experiment_hash"] == described.hash
+    assert (attributes["seed"], attributes["dtype"], attributes["interrupted"]) == (7, "float64", 0)
+    assert attributes["wall_time_s"] > 0
+    assert 0 < attributes["recording_overhead"] < 1
+
+
+def test_titles_tell_ensembles_apart():
+    titles = [
+        Experiment.of(seed=seed, members=members).title
+        for seed, members in itertools.product([0, 1], [1, 2])
+    ]
+    assert len(set(titles)) == 4
+    assert titles[1].startswith("sigmoid-10x10-seed0-1-")
