@@ -1,6 +1,7 @@
 # make run              installs into .venv and runs the main job: ten sigmoid layers that do not learn
 # make test             installs into .venv, runs the checks, and the tests last
 # make test-frameworks  installs PyTorch into .venv as well and compares with it
+# make notebooks        writes the .ipynb of each lesson anew from its .py, which is the one to edit
 # make docs             builds the documentation into docs/_build/html
 # make clean            removes .venv and what tools left behind, but no results
 # Each works alone on a fresh clone with Python 3.11 or newer: make test PYTHON=python3.12
@@ -11,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 FIRST := runs/first
 TORCH := torch==2.13.0
 
-.PHONY: run test test-frameworks lint docs clean
+.PHONY: run test test-frameworks lint notebooks docs clean
 .NOTPARALLEL: # two installs into one .venv would trip over each other
 
 run: .venv/run.stamp
@@ -31,6 +32,9 @@ lint: .venv/test.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+notebooks: .venv/test.stamp
+	$(BIN)/jupytext --to ipynb --opt notebook_metadata_filter=-all notebooks/*.py
 
 docs: .venv/docs.stamp
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

@@ -5,19 +5,25 @@ Figures are matplotlib Figures made without pyplot, so nothing is shown, kept op
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 import dp
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from gradlab.trace import Trace
 
@@ -98,9 +104,6 @@ def heatmap(trace: Trace) -> Figure:
 
     Exact zeros are white, values that are not finite red; both are named in the legend.
     """
-    from matplotlib.colors import ListedColormap
-    from matplotlib.patches import Patch
-
     figure = _figure(11, 4.6)
     both = figure.subplots(1, 2, sharey=True)
     names = [f"{i + 1}: {name}" for i, name in enumerate(trace.dataset["layer"].values)]
@@ -165,9 +168,7 @@ def profile(trace: Trace, steps: Sequence[int] | None = None) -> Figure:
     for axes, quantity, label in zip(
         both, ("grad_mean_abs", "delta_rms"), (GRADIENT, DELTA), strict=True
     ):
-        for step, colour, marker in zip(
-            steps, _cycle(CLASS_COLOURS), _cycle("osD^v"), strict=False
-        ):
+        for step, colour, marker in zip(steps, cycle(CLASS_COLOURS), cycle("osD^v"), strict=False):
             values = trace[quantity].values[recorded.index(step)]
             middle = _over_members(trace, values)
             axes.plot(
@@ -225,8 +226,6 @@ def decision(trace: Trace, member: int | None = None) -> Figure:
     ValueError
         If the trace holds no decision, or no such member.
     """
-    from matplotlib.colors import to_rgb
-
     data = trace.dataset
     if "decision_class" not in data:
         raise ValueError("this trace holds no decision: it was not recorded by an experiment")
@@ -330,11 +329,17 @@ FIGURES: dict[str, Callable[..., Figure]] = {
 # --- shared by the figures ------------------------------------------------------------------------
 
 
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+class _Figure(Figure):
+    """Shows itself in a notebook, also where pyplot was never imported."""
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        self.savefig(png, format="png", dpi=self.dpi)
+        return png.getvalue()
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = _Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -411,13 +416,5 @@ def _log_axis(axes: Axes, values: Array) -> None:
 
 
 def _depth_colours(count: int) -> Any:
-    import matplotlib
-
     # the palest end of the map would vanish on paper
     return matplotlib.colormaps[DEPTH_MAP](np.linspace(0.0, 0.9, count))
-
-
-def _cycle(values: Sequence[str]) -> Any:
-    from itertools import cycle
-
-    return cycle(values)

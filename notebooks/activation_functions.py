@@ -1,0 +1,489 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent,ipynb
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Activation functions and the vanishing gradient
+#
+# A deep net learns by being told, layer by layer, in which direction each weight should move. The
+# message starts at the loss and travels backwards. In this lesson you will watch it travel: write
+# the chain rule out for a net so small that it fits on one line, read from it what three activation
+# functions do to the message, and then train nets in which you can measure that it arrives, or does
+# not.
+#
+# You need the chain rule, matrix products and a little NumPy. The nets are built with `dp`, a
+# library that computes derivatives and is small enough to be read in an evening.
+#
+# 1. [The chain rule through three neurons](#1-The-chain-rule-through-three-neurons)
+# 2. [Three activation functions](#2-Three-activation-functions)
+# 3. [The data](#3-The-data)
+# 4. [A first net](#4-A-first-net)
+# 5. [Exercise: record the gradient](#5-Exercise:-record-the-gradient)
+# 6. [Exercise: a net that obeys its parameters](#6-Exercise:-a-net-that-obeys-its-parameters)
+# 7. [Ten sigmoid layers](#7-Ten-sigmoid-layers)
+# 8. [What else happens in deep nets](#8-What-else-happens-in-deep-nets)
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+import dp
+import gradlab
+from dp import Model, Node
+from gradlab.data import load
+from gradlab.verbs import sentence
+
+np.random.seed(0)
+
+# %% [markdown]
+# ## 1. The chain rule through three neurons
+#
+# Take three layers of one neuron each. Layer $i$ receives $x_{i-1}$, computes its
+# *pre-activation* $h_i = w_i x_{i-1} + b_i$, and hands on $x_i = \varphi(h_i)$. At the end stands a
+# loss $L(x_3)$.
+#
+# How does $L$ change with the *first* weight? The path from $w_1$ to $L$ runs through every later
+# layer, and each station multiplies one factor:
+#
+# $$
+# \frac{\partial L}{\partial w_1}
+#   = \underbrace{\frac{\partial L}{\partial x_3}}_{\text{loss}}
+#     \cdot \underbrace{\varphi'(h_3)\, w_3}_{\text{layer 3}}
+#     \cdot \underbrace{\varphi'(h_2)\, w_2}_{\text{layer 2}}
+#     \cdot \underbrace{\varphi'(h_1)}_{\text{layer 1}}
+#     \cdot \underbrace{x_0}_{\text{input}}
+# $$
+#
+# Often this is shortened to "a product of derivatives of the activation function". Three things
+# get lost in that shorthand, and each will matter below:
+#
+# * the **weights** $w_2$ and $w_3$: a layer's factor is $\varphi'(h)\,w$, so a large weight can
+#   make up for a small slope, and a small one can spoil a good one;
+# * the **input** $x_0$, and generally $x_{i-1}$ for $w_i$: the gradient of a weight is the message
+#   that arrives at its layer, times the layer's input. The message has a name of its own, the
+#   *delta* $\delta_i = \partial L / \partial h_i$, and
+#   $\partial L/\partial w_i = \delta_i\,x_{i-1}$;
+# * the **place** at which each slope is taken, $h_i$: the slope is no constant of the function. It
+#   depends on the weights and on the sample.
+#
+# Let us check the formula, with numbers, against what `dp` computes. A `Node` is a matrix that
+# remembers how it was computed; `dp.gradients` walks that memory backwards.
+
+# %%
+w1, w2, w3 = Node(0.8, "w1"), Node(-1.2, "w2"), Node(0.5, "w3")
+x0, y = Node(2.0), Node(1.0)
+
+h1 = w1 * x0
+h2 = w2 * h1.sigmoid()
+h3 = w3 * h2.sigmoid()
+x3 = h3.sigmoid()
+L = (x3 - y).square()
+
+(from_dp,) = dp.gradients(L, [w1])
+
+
+def slope(h):
+    s = 1 / (1 + np.exp(-h.value))
+    return s * (1 - s)
+
+
+by_hand = 2 * (x3 - y).value * slope(h3) * w3.value * slope(h2) * w2.value * slope(h1) * x0.value
+
+print("dp     ", from_dp)
+print("by hand", by_hand)
+assert np.allclose(from_dp, by_hand)
+
+# %% [markdown]
+# The same with layers of many neurons: $w$ becomes a matrix $W_i$, the slopes stand on a diagonal,
+# and the message is a vector,
+#
+# $$ \delta_{i} = \left(\delta_{i+1} W_{i+1}^{\top}\right) \odot \varphi'(h_i), \qquad
+#    \frac{\partial L}{\partial W_i} = x_{i-1}^{\top}\, \delta_i . $$
+#
+# Depth enters through one thing only: the step from $\delta_{i+1}$ to $\delta_i$ is repeated once
+# per layer. If a step shrinks the message to a fifth, ten of them leave one ten-millionth. That is
+# the **vanishing gradient**. If a step doubles it, ten of them leave a thousandfold: an
+# **exploding** one.
+
+# %% [markdown]
+# ## 2. Three activation functions
+#
+# The solid line is the function, the dashed one its derivative.
+
+# %%
+gradlab.activations(["sigmoid", "tanh", "relu"])
+
+# %% [markdown]
+# **Sigmoid**, $\sigma(h) = \dfrac{1}{1+e^{-h}}$, with $\sigma' = \sigma\,(1-\sigma)$. Its steepest
+# point is $h = 0$, and even there the slope is only $1/4$. Every sigmoid layer therefore
+# multiplies the message by at most $|w|/4$: with weights near 1, ten layers let through at most
+# $4^{-10}$, a millionth. Far from 0 it is *saturated*: the slope is nearly nothing. Its output is
+# never negative, so all weights of one neuron in the next layer are pushed in the same direction.
+#
+# **Tanh**, $\tanh(h) = 2\sigma(2h) - 1$, with $\tanh' = 1 - \tanh^2$. The slope reaches $1$ at
+# $h = 0$ and the output is centred on 0. It saturates like the sigmoid, but a layer that works
+# near 0 passes the message on almost unharmed.
+#
+# **ReLU**, $\max(0, h)$, with slope 1 for positive $h$ and 0 for negative. Where a unit is on, the
+# slope costs nothing, however many layers follow one another. The price: where it is off, nothing
+# passes at all, and a unit that is off for *every* sample gets no gradient that could wake it. It
+# is *dead*. And since nothing bounds the output, the message and the activations may also grow.
+#
+# The greatest slope gives a bound, not a forecast. What a layer really does to the message depends
+# on its weights and on where its $h$ lie; that has to be measured. How large the greatest slopes
+# are, `dp` knows:
+
+# %%
+for name in ["sigmoid", "tanh", "relu"]:
+    function = dp.activations.get(name)
+    print(f"{name:8} slope at most {function.max_slope}, values in {function.range}")
+
+# %% [markdown]
+# ## 3. The data
+#
+# The first 100 samples of Iris: 50 flowers of the species *setosa* and 50 *versicolor*, four
+# measurements of each, in centimetres. Before training, each feature is *standardised*: its mean is
+# subtracted, and it is divided by its standard deviation. Inputs of a like size keep the first
+# pre-activations in the region where the functions above have a slope.
+
+# %%
+iris = load("iris2")
+X, Y = iris.x, iris.y
+print("X", X.shape, " Y", Y.shape)
+print("means ", X.mean(axis=0).round(12))
+print("spread", X.std(axis=0))
+
+# %% [markdown]
+# Four features cannot be drawn, but most of their variation lies in one plane, spanned by the two
+# *principal components*: the directions along which the data vary most. They are the first right
+# singular vectors of the (centred) data matrix.
+
+# %%
+_, singular_values, directions = np.linalg.svd(X, full_matrices=False)
+explained = singular_values**2 / (singular_values**2).sum()
+plane = X @ directions[:2].T
+
+figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")
+for label, marker in [(0, "o"), (1, "^")]:
+    chosen = Y[:, 0] == label
+    axes.scatter(*plane[chosen].T, marker=marker, label=iris.class_names[label])
+axes.set(
+    xlabel=f"first component ({explained[0]:.0%} of the variance)",
+    ylabel=f"second component ({explained[1]:.0%})",
+    title="Iris, two species",
+)
+axes.legend()
+plt.show()
+
+# %% [markdown]
+# A straight line separates the two species. So if a net fails on these data, the data are not to
+# blame.
+
+# %% [markdown]
+# ## 4. A first net
+#
+# A model derives from `dp.Model`. `Linear_Layer(fan_in, fan_out, name)` draws the first weights
+# and returns the affine map $x \mapsto xW + b$; what `forward` and `loss` do with it is ours to
+# say. Here: one hidden layer of 10 tanh neurons, one sigmoid output $p$, and the cross-entropy
+# $-\sum \big(y \log p + (1-y)\log(1-p)\big)$ summed over the batch.
+
+
+# %%
+class Net(Model):
+    def __init__(self):
+        super().__init__()
+        self.h0 = self.Linear_Layer(4, 10, "h0")
+        self.h1 = self.Linear_Layer(10, 1, "h1")
+
+    def forward(self, x):
+        if not isinstance(x, Node):
+            x = Node(x)
+        return self.h1(self.h0(x).tanh()).sigmoid()
+
+    def loss(self, x, y):
+        if not isinstance(y, Node):
+            y = Node(y)
+        p = self.forward(x)
+        return -(y * p.log() + (1 - y) * (1 - p).log()).sum()
+
+
+net = Net()
+grad, loss = net.get_grad(X, Y)
+print(f"loss before training: {loss.value[0, 0]:.2f}")
+for name, value in grad.items():
+    print(f"{name:10} shape {value.shape}, mean |dL/dw| {np.abs(value).mean():.3f}")
+
+# %% [markdown]
+# An optimiser repeats three things: draw a batch, ask the model for the gradients, and change every
+# parameter a little against its gradient. `dp.Optimizer` does the repeating. What "a little" means
+# is the business of `_update`, and for plain *stochastic gradient descent* (SGD) it takes one line:
+
+
+# %%
+class SGD(dp.Optimizer):
+    def _set_param(self):
+        self.alpha = self.hyperparam.get("alpha", 0.001)
+
+    def _update(self, param, grad, g, i):
+        param[g] -= self.alpha * grad[g]
+
+
+def accuracy(net):
+    return np.mean((net.forward(X).value > 0.5) == Y)
+
+
+print(f"accuracy before {accuracy(net):.0%}")
+optimiser = SGD(net, X, Y, {"alpha": 0.001}, batch_size=128)
+optimiser.train(steps=100, print_each=10)
+print(f"accuracy after {accuracy(net):.0%}")
+
+# %% [markdown]
+# A hundred steps, and every flower is named correctly.
+
+# %% [markdown]
+# ## 5. Exercise: record the gradient
+#
+# To see the message travel we must write it down. Extend the optimiser: in every step (the course
+# calls a step an *epoch*), store for each layer the mean of $|\partial L/\partial W|$ in a matrix
+# `grad_w` of shape *(number of layers with weights, number of steps)*. Hints: override `_train`;
+# `model.get_grad(x, y)` returns a dictionary whose keys end in `_weight` or `_bias`.
+#
+# ### Solution
+
+
+# %%
+class RecordingSGD(SGD):
+    def _train(self, steps=1000, num_grad_stores=0, print_each=100):
+        param = self.model.get_param()
+        weights = [name for name in param if name.endswith("_weight")]
+        self.grad_w = np.zeros((len(weights), steps))
+        for i in range(1, steps + 1):
+            x, y = self.random_batch()
+            grad, loss = self.model.get_grad(x, y)
+            for row, name in enumerate(weights):
+                self.grad_w[row, i - 1] = np.abs(grad[name]).mean()
+            for g in grad:
+                self._update(param, grad, g, i)
+            if print_each and i % print_each == 0:
+                print(i, "\t", loss.value[0, 0])
+        return loss.value
+
+
+net = Net()
+optimiser = RecordingSGD(net, X, Y)
+optimiser.train(steps=100, print_each=None)
+print(optimiser.grad_w.shape)
+
+figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+axes.plot(optimiser.grad_w.T, label=["h0", "h1"])
+axes.set(xlabel="step", ylabel="mean |dL/dW|", title="One hidden layer of tanh")
+axes.legend()
+plt.show()
+
+# %% [markdown]
+# Both gradients are large at first and shrink together as the loss does. In a net that *learns*,
+# a small gradient at the end is good news. What we are looking for is a gradient that is small
+# from the beginning.
+#
+# The laboratory records the same, and a good deal more, without a line of your own. `record` takes
+# any `dp` model and optimiser:
+
+# %%
+np.random.seed(1)
+mine = RecordingSGD(Net(), X, Y)
+mine.train(50, print_each=None)
+
+np.random.seed(1)
+net = Net()
+optimiser = SGD(net, X, Y)
+with gradlab.record(net, optimiser) as recorder:
+    optimiser.train(50, print_each=None)
+trace = recorder.trace()
+
+assert np.array_equal(mine.grad_w, trace.grad_w)
+trace
+
+# %% [markdown]
+# ## 6. Exercise: a net that obeys its parameters
+#
+# Write `Net(n_features, n_hidden_neurons, n_layers, act_func)`: a net with `n_layers` hidden layers
+# of `n_hidden_neurons` each, with the activation function named `act_func` after every one of them,
+# and a single sigmoid neuron at the end.
+#
+# ### Solution
+
+
+# %%
+class Net(Model):
+    def __init__(self, n_features, n_hidden_neurons, n_layers, act_func):
+        super().__init__()
+        sizes = [n_features] + [n_hidden_neurons] * n_layers
+        self.hidden = [
+            self.Linear_Layer(sizes[i], sizes[i + 1], f"h{i + 1}") for i in range(n_layers)
+        ]
+        self.out = self.Linear_Layer(n_hidden_neurons, 1, "out")
+        self.act_func = act_func
+
+    def forward(self, x):
+        if not isinstance(x, Node):
+            x = Node(x)
+        for layer in self.hidden:
+            x = getattr(layer(x), self.act_func)()
+        return self.out(x).sigmoid()
+
+    def loss(self, x, y):
+        if not isinstance(y, Node):
+            y = Node(y)
+        p = self.forward(x)
+        return -(y * p.log() + (1 - y) * (1 - p).log()).sum()
+
+
+def train(act_func, n_layers, steps=100):
+    np.random.seed(0)
+    net = Net(4, 10, n_layers, act_func)
+    optimiser = RecordingSGD(net, X, Y, {"alpha": 0.001})
+    optimiser.train(steps, print_each=None)
+    return accuracy(net), optimiser.grad_w
+
+
+print("accuracy after 100 steps")
+print("layers  " + "".join(f"{name:>9}" for name in ["sigmoid", "tanh", "relu"]))
+for n_layers in [1, 2, 3, 5, 10]:
+    reached = [train(name, n_layers)[0] for name in ["sigmoid", "tanh", "relu"]]
+    print(f"{n_layers:6}  " + "".join(f"{a:9.0%}" for a in reached))
+
+# %% [markdown]
+# The deep sigmoid nets stay at 50 %: they give one answer for every flower. Tanh and ReLU learn at
+# every depth. (`dp.Net` takes the same parameters, and a few more.)
+
+# %% [markdown]
+# ## 7. Ten sigmoid layers
+#
+# Where does the message get lost? Here is `grad_w` of the deepest net, a panel for each layer. Mind
+# the scales: each panel has its own.
+
+# %%
+reached, grad_w = train("sigmoid", 10)
+
+figure, panels = plt.subplots(4, 3, figsize=(10, 9), sharex=True, layout="constrained")
+names = [f"h{i}" for i in range(1, 11)] + ["out"]
+for axes, name, row in zip(panels.flat, names, grad_w, strict=False):
+    axes.plot(row)
+    axes.set_title(name)
+    axes.ticklabel_format(axis="y", scilimits=(-2, 2))
+panels.flat[-1].axis("off")
+figure.supxlabel("step")
+figure.supylabel("mean |dL/dW|")
+plt.show()
+
+# %%
+first_step = grad_w[:, 0]
+figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+for name in ["sigmoid", "tanh", "relu"]:
+    axes.semilogy(names, train(name, 10, steps=1)[1][:, 0], marker="o", label=name)
+axes.set(xlabel="layer", ylabel="mean |dL/dW|", title="At the first step: ten hidden layers")
+axes.legend()
+print(
+    f"from the output to h1 the sigmoid's gradient falls by a factor of "
+    f"{first_step[-1] / first_step[0]:,.0f}"
+)
+plt.show()
+
+# %% [markdown]
+# On a log scale the sigmoid's gradients climb down from the output in even strides: each layer
+# multiplies the message by the same small factor, as section 1 said it would. The output layer
+# has nothing in its way, and still the net does not learn: after so many squashings the last
+# hidden layer gives almost the same numbers for every flower, so there is nothing in them to
+# decide by. The layers that could change that receive a message so faint that a hundred steps do
+# not move them.
+#
+# But look at the first layers: there the curve levels off. Does the message stop fading? Section
+# 1 says what to ask, for $\partial L/\partial W_i = x_{i-1}^{\top}\delta_i$ has two factors.
+# Measure the delta alone, and on twenty nets instead of one, since one net is an anecdote:
+
+# %%
+trace = gradlab.run(layers=10, width=10, activation="sigmoid", steps=100, members=20)
+print("median accuracy", np.median(trace["accuracy"][-1]))
+print(sentence(trace))
+trace.plot.profile()
+
+# %% [markdown]
+# The delta keeps falling, all the way to the first layer. What holds the gradient of the weights
+# up is the other factor. The two species pull in opposite directions; deep in the net, where
+# $x_{i-1}$ is the same for both, the pulls cancel when they are summed over the batch, and near
+# the input, where it is not, they do not cancel. A weight's gradient may thus look healthier than
+# the message it was made from. Whoever hunts for vanishing gradients should look at the deltas
+# too.
+#
+# All layers and all steps in one picture:
+
+# %%
+trace.plot.heatmap()
+
+# %% [markdown]
+# ## 8. What else happens in deep nets
+#
+# Four experiments to go on with, each a line or two long.
+#
+# **Do ReLUs die?** Count the units that are zero for every flower, before and after a training with
+# steps that are much too long.
+
+# %%
+for rate in [0.001, 0.01, 0.1]:
+    relu = gradlab.run(activation="relu", learning_rate=rate, members=20)
+    dead = relu["dead_fraction"].sel(layer="h10").median("member").values
+    reached = float(relu["accuracy"][-1].median())
+    print(
+        f"learning rate {rate:<6} dead in h10: {dead[0]:4.0%} at first, {dead[-1]:4.0%} at the "
+        f"end; median accuracy {reached:.0%}"
+    )
+
+# %% [markdown]
+# **Do they overflow?** Nothing bounds a ReLU. Give the net inputs a thousand times as large, and
+# numbers of 32 bits, as most frameworks do: within a few steps the activations, and with them the
+# gradients, grow beyond what can be represented. Recording goes on, and says where it began.
+
+# %%
+wild = {"scaling": 1000.0, "learning_rate": 0.01, "steps": 20, "dtype": "float32"}
+relu = gradlab.run(activation="relu", **wild)
+print("loss in the first steps:", relu["loss"].values[:4])
+print(sentence(relu))
+
+# %% [markdown]
+# **Does clipping help?** A ceiling holds the activations, at the price of a second region without a
+# slope: nothing overflows, but most units now stand at one end or the other, and what arrives
+# at the first layer is multiplied by inputs that are still huge.
+
+# %%
+clipped = gradlab.run(activation="relu", clip=6.0, **wild)
+print("loss in the first steps:", clipped["loss"].values[:4])
+no_slope = clipped["saturated_fraction"].sel(layer="h1").values
+print(
+    f"without slope in h1: {no_slope[0]:.0%} at first, {no_slope[-1]:.0%} at the end; "
+    f"accuracy {float(clipped['accuracy'][-1]):.0%}"
+)
+
+# %% [markdown]
+# **Must inputs be standardised?** One layer of tanh on standardised inputs, on raw centimetres, on
+# millimetres, and on tenths of them:
+
+# %%
+for scaling in ["standardise", "raw", 10.0, 100.0]:
+    nets = gradlab.run(layers=1, activation="tanh", scaling=scaling, members=20)
+    saturated = float(nets["saturated_fraction"].sel(layer="h1")[0].mean())
+    learned = int((nets["accuracy"][-1] == 1.0).sum())
+    print(f"{scaling!s:12} saturated at first: {saturated:4.0%}, learned: {learned} nets of 20")
+
+# %% [markdown]
+# ---
+# This lesson follows the plan of "Activation Functions (Differentiable Programming)" by Klaus
+# Strohmenger, deep.TEACHING, 2019. Text and code here are our own.
