@@ -144,7 +144,7 @@ _ALL = [
         "h Φ(h)",
         (-0.16997120747990369, _INF),
         0.5 * math.erfc(-1.0) + math.exp(-1.0) / math.sqrt(math.pi),  # φ'' = 0 at h = √2
-        "h < -2.24, and near its minimum at -0.75",
+        "h < -2.28, and -0.90 < h < -0.63",
         p.gelu,
     ),
     Activation(
@@ -152,7 +152,7 @@ _ALL = [
         "h sigmoid(h)",
         (-0.27846454276107379, _INF),
         1.0998393194969217,
-        "h < -4.40, and near its minimum at -1.28",
+        "h < -3.93, and -1.60 < h < -1.06",
         p.silu,
     ),
     Activation(
