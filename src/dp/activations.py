@@ -49,21 +49,24 @@ class Activation:
         """φ(h): a Node of a Node, an array of an array."""
         return h if self.primitive is None else self.primitive(h, **self.settings)
 
-    def derivative(self, h: Array) -> Array:
-        """φ'(h), elementwise, by the very rule that the reverse sweep uses."""
+    def derivative(self, h: Array, x: Array | None = None) -> Array:
+        """φ'(h), elementwise, by the very rule that the reverse sweep uses.
+
+        `x` is φ(h), for those who have it already.
+        """
         h = np.asarray(h)
         if self.primitive is None:
             return np.ones_like(h)
         rule = self.primitive.rules[0]
         assert rule is not None
-        y = self.primitive.kernel(h, **self.settings)
+        y = self.primitive.kernel(h, **self.settings) if x is None else x
         slope: Array = rule(np.ones_like(h), y, h, **self.settings)
         return slope
 
-    def saturated(self, h: Array) -> NDArray[np.bool_]:
+    def saturated(self, h: Array, x: Array | None = None) -> NDArray[np.bool_]:
         """Where |φ'(h)| is below 5 % of its maximum; False where h is NaN."""
         with np.errstate(all="ignore"):
-            flat = np.abs(self.derivative(h)) < SATURATED_BELOW * self.max_slope
+            flat = np.abs(self.derivative(h, x)) < SATURATED_BELOW * self.max_slope
         below: NDArray[np.bool_] = flat & ~np.isnan(h)
         return below
 

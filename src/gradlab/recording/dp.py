@@ -16,6 +16,7 @@ from dp.backward import topological_order
 from gradlab.recording.recorder import LayerArrays, LayerInfo, Recorder
 
 Array = NDArray[Any]
+Results = dict[tuple[dp.primitives.Primitive | None, dp.Node], Array]
 
 UNKNOWN = "unknown"
 
@@ -121,8 +122,9 @@ class _Recording(dp.Callback):
                     for call, function in zip(calls, self._functions, strict=True)
                 ]
             )
+        known = _results(step.loss) | _results(output)
         self._seen = [
-            self._arrays(step, call, function, reference.get(call.name))
+            self._arrays(step, call, function, reference.get(call.name), known)
             for call, function in zip(calls, self._functions, strict=True)
         ]
         self._accuracy = accuracy(output.value, y)
@@ -144,6 +146,7 @@ class _Recording(dp.Callback):
         call: dp.LayerCall,
         function: Activation | None,
         reference: dp.LayerCall | None,
+        known: Results,
     ) -> LayerArrays:
         arrays = LayerArrays(
             gradient=step.grad.get(f"{call.name}_weight"),
@@ -151,12 +154,12 @@ class _Recording(dp.Callback):
             delta=call.delta,
         )
         if function is not None:
-            h = call.pre_activation.value
-            arrays.activation = function(h)
+            h = call.pre_activation
+            arrays.activation = _apply(function, h, known)
             if function.name != SOFTMAX.name:  # its units do not saturate one by one
-                arrays.saturated = function.saturated(h)
+                arrays.saturated = function.saturated(h.value, arrays.activation)
             if reference is not None:
-                arrays.reference_activation = function(reference.pre_activation.value)
+                arrays.reference_activation = _apply(function, reference.pre_activation, known)
         return arrays
 
     def _find_functions(
@@ -173,6 +176,23 @@ class _Recording(dp.Callback):
             h = None if there is None else there.pre_activation
             found.append(None if h is None else _function_of(h, consumers, output))
         return found
+
+
+def _results(output: dp.Node) -> Results:
+    """What was computed in a graph: (primitive, its first operand) -> value."""
+    return {
+        (node.primitive, node.parents[0]): node.value
+        for node in topological_order(output)
+        if node.parents
+    }
+
+
+def _apply(function: Activation, h: dp.Node, known: Results) -> Array:
+    """φ(h); taken from the graph if it was computed there, as it mostly was."""
+    if (function.primitive, h) in known:
+        return known[function.primitive, h]
+    found: Array = function(h.value)
+    return found
 
 
 def _array(matrix: Any) -> Array:

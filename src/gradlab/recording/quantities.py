@@ -27,10 +27,15 @@ def mean_abs(matrix: Array) -> Array:
 
 
 def rms(matrix: Array) -> Array:
-    """Root of the mean square; dividing by the maximum first keeps squares from overflowing."""
-    size = np.abs(matrix)
-    largest = size.max(axis=MATRIX, keepdims=True).astype(np.float64)
+    """Root of the mean square, also of entries whose squares overflow or underflow."""
     with np.errstate(all="ignore"):
+        square = np.asarray(np.square(matrix).mean(axis=MATRIX, dtype=np.float64))
+        limits = np.finfo(matrix.dtype)
+        # squares lose digits below tiny / eps; a second look at what is there costs little
+        if ((square > limits.tiny / limits.eps) & (square < limits.max)).all():
+            return np.asarray(np.sqrt(square))
+        size = np.abs(matrix.astype(np.float64))
+        largest = size.max(axis=MATRIX, keepdims=True)
         scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
         root = np.sqrt(np.square(size / scale).mean(axis=MATRIX))
         return np.asarray(root * scale[..., 0, 0])
