@@ -16,7 +16,7 @@ TORCH := torch==2.13.0
 .NOTPARALLEL: # two installs into one .venv would trip over each other
 
 run: .venv/run.stamp
-	$(BIN)/gradlab run --layers 10 --activation sigmoid --out $(FIRST)
+	$(BIN)/gradlab run --layers 10 --activation sigmoid --members 20 --out $(FIRST)
 	@test -s $(FIRST)/gradients.png
 	@echo "The picture: $(FIRST)/gradients.png"
 

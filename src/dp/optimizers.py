@@ -70,7 +70,7 @@ class Optimizer:
         Of the batches. None draws from NumPy's global stream. For an ensemble, a sequence gives
         each member the batches it would draw alone with that seed.
     callbacks : iterable
-        Functions `f(step)`, called after every update, or `Callback`s.
+        Each a `Callback`, or a function `f(step)` that is called after every update.
 
     Raises
     ------

@@ -24,7 +24,7 @@ app = typer.Typer(
     help="See, predict, explain and repair the flow of gradients through a deep network.",
 )
 
-BAR_WIDTH = 16
+BAR_WIDTH = 14
 
 
 @contextmanager
@@ -204,16 +204,25 @@ def _report(trace: Trace) -> None:
 
 
 def _table(rows: list[dict[str, Any]], trace: Trace) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     steps = trace.dataset["step"].values
-    table = Table(title="Where the gradient goes", title_justify="left")
+    # narrow enough for 80 columns
+    table = Table(
+        title="Where the gradient goes", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+    )
     table.add_column("layer", justify="right")
-    for heading in (f"mean |dL/dW|\nstep {steps[0]}", f"\nstep {steps[-1]}", "delta\nrms"):
-        table.add_column(heading, justify="right")
-    table.add_column("dead", justify="right")
-    table.add_column("saturated", justify="right")
-    table.add_column(f"step {steps[0]}, log scale")
+    first, last = f"step {steps[0]}", f"step {steps[-1]}"
+    for heading, step in (
+        ("mean\n|dL/dW|", first),
+        ("mean\n|dL/dW|", last),
+        ("delta\nrms", first),
+        ("dead\nunits", last),
+        ("satu-\nrated", last),
+    ):
+        table.add_column(f"{heading}\n{step}", justify="right")
+    table.add_column(f"mean |dL/dW|\non a log scale\n{first}")
     bars = log_bars([row["first"] for row in rows])
     for row, bar in zip(rows, bars, strict=True):
         table.add_row(

@@ -266,7 +266,8 @@ def decision(trace: Trace, member: int | None = None) -> Figure:
         ylabel=f"second principal component ({share[1]:.0%})",
     )
     figure.legend(loc="outside right center", fontsize=9)
-    _title(figure, trace, "The net's decision, in the data's principal plane")
+    shown = f"seed {chosen['member'].item()}" if "member" in chosen.coords else None
+    _title(figure, trace, "The net's decision, in the data's principal plane", shown)
     return figure
 
 
@@ -344,14 +345,16 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _title(figure: Figure, trace: Trace, text: str) -> None:
+def _title(figure: Figure, trace: Trace, text: str, shown: str | None = None) -> None:
+    """`text`, and below it what was run, and which of its nets are shown."""
     e = json.loads(trace.dataset.attrs.get("experiment", "{}"))
     if e:
         name = e["activation"] + (f" (ceiling {e['clip']:g})" if e.get("clip") else "")
-        members = f", median of {e['members']} nets" if e["members"] > 1 else f", seed {e['seed']}"
+        several = e["members"] > 1
+        shown = shown or (f"median of {e['members']} nets" if several else f"seed {e['seed']}")
         text += (
             f"\n{e['layers']} × {e['width']} {name}, {e['init']} init, {e['optimizer']} "
-            f"{e['learning_rate']:g}, {e['data']} ({e['scaling']}){members}"
+            f"{e['learning_rate']:g}, {e['data']} ({e['scaling']}), {shown}"
         )
     figure.suptitle(text, fontsize=11)
 

@@ -211,7 +211,8 @@ def _save_figure(figure: Figure, path: Path) -> None:
 def layer_table(trace: Trace) -> list[dict[str, Any]]:
     """One row per layer: its gradient at the first and last step, delta, dead and saturated share.
 
-    Medians over the members of an ensemble; delta and shares are those of the last step.
+    Medians over the members of an ensemble. The delta is that of the first step, the shares are
+    those of the last.
     """
     rows = []
     for i, name in enumerate(trace.dataset["layer"].values):

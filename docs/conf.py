@@ -1,0 +1,30 @@
+"""How Sphinx builds these pages. Nothing is fetched, so they are read offline too."""
+
+from importlib.metadata import version as version_of
+
+project = "gradlab"
+author = "The gradlab developers"
+copyright = "the gradlab developers"  # noqa: A001, the name is Sphinx's
+version = release = version_of("gradlab")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the docstrings say types in words
+napoleon_google_docstring = False
+
+html_theme = "furo"
+html_title = "gradlab"
+
+
+def escape_bars(_app, _what, _name, _object, _options, lines):
+    """Docstrings write |x| for an absolute value, which reStructuredText takes for a reference."""
+    lines[:] = [line.replace("|", r"\|") for line in lines]
+
+
+def setup(app):
+    """Before napoleon reads the docstrings."""
+    app.connect("autodoc-process-docstring", escape_bars, priority=100)

@@ -1,0 +1,28 @@
+"""Draw the pictures of these pages, and the table: `python docs/pictures.py`."""
+
+import tempfile
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from gradlab.cli import app
+from gradlab.trace import Trace
+
+DOCS = Path(__file__).parent
+FIGURES = {"first": "gradients", "heatmap": "heatmap", "profile": "profile", "decision": "decision"}
+
+
+def main() -> None:
+    """Run what the README says, and keep its table and four of its figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["run", "--layers", "10", "--activation", "sigmoid", "--members", "20"]
+        done = CliRunner().invoke(app, [*command, "--out", folder], catch_exceptions=False)
+        table = done.stdout[: done.stdout.index(folder)].rstrip()
+        (DOCS / "first.txt").write_text(table + "\n", encoding="utf-8")
+        trace = Trace.load(Path(folder) / "trace.nc")
+        for file, figure in FIGURES.items():
+            getattr(trace.plot, figure)().savefig(DOCS / f"{file}.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
