@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 
 BAR_WIDTH = 14
+INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended
 
 
 @contextmanager
@@ -37,7 +38,28 @@ def _errors_in_words() -> Iterator[None]:
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo("gradlab: interrupted before the first step; nothing was recorded", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """Let the first Ctrl-C end the training, and no further one what is saved after it."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_signal: int, _frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _number_or_word(text: str | None) -> Any:
@@ -112,16 +134,27 @@ def run(
 
         described = verbs.describe(experiment, **{k: v for k, v in given.items() if v is not None})
         folder = verbs.prepare_folder(out or Path("runs") / described.title, described, overwrite)
-        with _progress_bar(described.steps) as progress:
-            trace = described.run(progress)
+        with _one_interrupt():
+            with _progress_bar(described.steps) as progress:
+                trace = described.run(progress)
+            files = verbs.save(trace, described, folder)
         _report(trace)
-        if trace.attrs["interrupted"]:
+        interrupted = bool(trace.attrs["interrupted"])
+        if interrupted:
+            last = int(trace.dataset["step"][-1])
             typer.echo(
-                f"Interrupted after {trace.dataset.sizes['step']} of {described.steps} recorded "
-                "steps; saving what there is."
+                f"Interrupted after step {last} of {described.steps}; what was recorded is saved."
             )
-        for file in verbs.save(trace, described, folder):
+        for file in files:
             typer.echo(f"  {file}")
+        try:
+            for file in verbs.draw(trace, folder):
+                typer.echo(f"  {file}")
+        except KeyboardInterrupt:
+            typer.echo("Interrupted while drawing; `gradlab plot` draws the other figures.")
+            interrupted = True
+        if interrupted:
+            raise typer.Exit(INTERRUPTED)
 
 
 @app.command()

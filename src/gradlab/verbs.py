@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,8 @@ def run(
     trace = described.run(progress)
     if folder is not None:
         save(trace, described, folder)
+        for _ in draw(trace, folder):
+            pass
     return trace
 
 
@@ -122,16 +124,21 @@ def prepare_folder(
 
 
 def save(trace: Trace, experiment: Experiment, folder: Path) -> list[Path]:
-    """Write the trace, the description and the figures; returns the files, the data first."""
+    """Write the trace and the description; returns their files."""
     files = [folder / "trace.nc", folder / "experiment.toml"]
     trace.save(files[0])
     experiment.save(files[1])
+    return files
+
+
+def draw(trace: Trace, folder: Path) -> Iterator[Path]:
+    """Write the figures of a run, one by one; gives the file of each."""
     for name in RUN_FIGURES:
         if name == "decision" and "points" not in trace.dataset:
             continue
-        files.append(folder / f"{name}.png")
-        _save_figure(getattr(trace.plot, name)(), files[-1])
-    return files
+        file = folder / f"{name}.png"
+        _save_figure(getattr(trace.plot, name)(), file)
+        yield file
 
 
 def activations(
@@ -247,20 +254,26 @@ def sentence(trace: Trace) -> str:
     """Say in one sentence whether the gradient reaches the first layer."""
     if trace.attrs.get("nonfinite"):
         return f"The run diverged: {trace.attrs['nonfinite']}."
-    lost = decades_lost(trace)
-    first = float(np.median(trace["grad_mean_abs"].values[0, 0]))
-    if first == 0.0:
-        zero = [row["layer"] for row in layer_table(trace) if row["first"] == 0.0]
-        return (
-            f"The gradient does not reach the first layer: it is exactly zero in {', '.join(zero)}."
-        )
-    delta = decades_lost(trace, "delta_rms")
+    rows = layer_table(trace)
+    zero = [row["layer"] for row in rows if row["first"] == 0.0]
+    if rows[0]["first"] == 0.0:
+        # beyond the first layer whose gradient is not zero there may be others
+        count = next((i for i, row in enumerate(rows) if row["first"] != 0.0), len(rows))
+        where = zero[0] if count == 1 else f"{zero[0]} to {zero[count - 1]}"
+        return f"The gradient does not reach the first layer: it is exactly zero in {where}."
+    lost, delta = decades_lost(trace), decades_lost(trace, "delta_rms")
     reaches = lost < REACHES_WITHIN_DECADES
-    verb = "falls" if lost >= 0 else "grows"
+    if lost <= -REACHES_WITHIN_DECADES:
+        verdict = "explodes on its way to the first layer"
+    else:
+        verdict = f"{'reaches' if reaches else 'does not reach'} the first layer"
     text = (
-        f"The gradient {'reaches' if reaches else 'does not reach'} the first layer: at the first "
-        f"step mean |dL/dW| {verb} by {abs(lost):.1f} decades from the output layer to layer 1"
+        f"The gradient {verdict}: at the first step mean |dL/dW| "
+        f"{'falls' if lost >= 0 else 'grows'} by {abs(lost):.1f} decades from the output layer to "
+        "layer 1"
     )
     if np.isfinite(delta):
-        text += f" (the delta {'falls' if delta >= 0 else 'grows'} by {abs(delta):.1f})"
+        change = f"the delta {'falls' if delta >= 0 else 'grows'} by {abs(delta):.1f}"
+        hidden = reaches and delta >= REACHES_WITHIN_DECADES
+        text += f", but {change}: only the layers' inputs hold it up" if hidden else f" ({change})"
     return text + "."

@@ -1,6 +1,8 @@
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -113,10 +115,57 @@ def test_ctrl_c_saves_what_was_recorded(tmp_path, monkeypatch):
 
     monkeypatch.setattr(SGD, "_update", interrupted)
     done = call("run", *SMALL, "--out", tmp_path)
-    assert "Interrupted after 2 of 4" in done.output
+    assert done.exit_code == 130
+    assert "Interrupted after step 2 of 4; what was recorded is saved" in done.output
     trace = Trace.load(tmp_path / "trace.nc")
     assert trace.dataset.sizes["step"] == 2
     assert trace.attrs["interrupted"] == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_impatient_ctrl_c_saves_too(tmp_path):
+    command = "from gradlab.cli import main; main()"
+    flags = ["run", "--steps", "1000000", "--every", "100", "--out", str(tmp_path)]
+    with subprocess.Popen(
+        [sys.executable, "-c", command, *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "FORCE_COLOR": "1"},
+    ) as process:
+        shown = ""
+        while "0/1000000" not in shown:  # the training has begun
+            shown += process.stderr.read(1)
+        time.sleep(0.5)
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        printed, complaints = process.communicate(timeout=60)
+    assert process.returncode == 130, complaints
+    assert "what was recorded is saved" in printed
+    assert Trace.load(tmp_path / "trace.nc").attrs["interrupted"] == 1
+    assert "Traceback" not in complaints
+
+
+def test_an_interrupt_while_drawing_keeps_the_data(tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verbs, "_save_figure", interrupted)
+    done = call("run", *SMALL, "--out", tmp_path)
+    assert done.exit_code == 130
+    assert "Interrupted while drawing" in done.output
+    assert sorted(os.listdir(tmp_path)) == ["experiment.toml", "trace.nc"]
+
+
+def test_an_interrupt_before_the_first_step(tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Experiment, "load_data", interrupted)
+    done = call("run", *SMALL, "--out", tmp_path)
+    assert done.exit_code == 130
+    assert "nothing was recorded" in done.output
 
 
 def test_divergence_is_reported_not_raised(tmp_path):
