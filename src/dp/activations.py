@@ -6,15 +6,15 @@ slope, and where it saturates, that is where |φ'| is below 5 % of that largest 
 
 from __future__ import annotations
 
-import difflib
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dp import primitives as p
+from dp.validation import number, positive_number, unknown
 
 Array = NDArray[Any]
 
@@ -87,16 +87,64 @@ def clipped_relu(ceiling: float = 6.0) -> Activation:
     ValueError
         If the ceiling is not a positive number.
     """
-    if not ceiling > 0:
-        raise ValueError(f"the ceiling of a clipped relu must be above 0, got {ceiling!r}")
+    ceiling = positive_number("the ceiling of a clipped relu", ceiling)
     return Activation(
         "clipped_relu",
         f"min(max(0, h), {ceiling:g})",
-        (0.0, float(ceiling)),
+        (0.0, ceiling),
         1.0,
         f"h <= 0 and h >= {ceiling:g}",
         p.clipped_relu,
-        {"ceiling": float(ceiling)},
+        {"ceiling": ceiling},
+    )
+
+
+def leaky_relu(slope: float = 0.01) -> Activation:
+    """ReLU that keeps a slope below 0: h if h > 0, else slope · h.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the slope is no number.
+    """
+    slope = number("the slope of a leaky relu", slope)
+    low = 0.0 if slope <= 0 else -_INF  # with a negative slope the left arm points upwards
+    steepest = max(1.0, abs(slope))
+    flat = [
+        where
+        for where, size in (("h <= 0", abs(slope)), ("h > 0", 1.0))
+        if size < SATURATED_BELOW * steepest
+    ]
+    return Activation(
+        "leaky_relu",
+        f"h if h > 0 else {slope:g} h",
+        (low, _INF),
+        steepest,
+        flat[0] if flat else "nowhere",
+        p.leaky_relu,
+        {"slope": slope},
+    )
+
+
+def elu(alpha: float = 1.0) -> Activation:
+    """h if h > 0, else alpha · (exp(h) - 1) (Clevert et al. 2016).
+
+    Raises
+    ------
+    ValueError
+        If alpha is not a number above 0.
+    """
+    alpha = positive_number("the alpha of an elu", alpha)
+    steepest = max(1.0, alpha)
+    ends = math.log(SATURATED_BELOW * steepest / alpha)
+    return Activation(
+        "elu",
+        f"h if h > 0 else {alpha:g} (exp(h) - 1)" if alpha != 1 else "h if h > 0 else exp(h) - 1",
+        (-alpha, _INF),
+        steepest,
+        f"h < {ends:.2f}" if ends < 0 else "h <= 0",
+        p.elu,
+        {"alpha": alpha, "scale": 1.0},
     )
 
 
@@ -114,24 +162,8 @@ _ALL = [
     ),
     Activation("relu", "max(0, h)", (0.0, _INF), 1.0, "h <= 0", p.relu),
     clipped_relu(),
-    Activation(
-        "leaky_relu",
-        "h if h > 0 else 0.01 h",
-        (-_INF, _INF),
-        1.0,
-        "h <= 0",
-        p.leaky_relu,
-        {"slope": 0.01},
-    ),
-    Activation(
-        "elu",
-        "h if h > 0 else exp(h) - 1",
-        (-1.0, _INF),
-        1.0,
-        f"h < {math.log(SATURATED_BELOW):.2f}",
-        p.elu,
-        {"alpha": 1.0, "scale": 1.0},
-    ),
+    leaky_relu(),
+    elu(),
     Activation(
         "selu",
         "1.0507 (h if h > 0 else 1.6733 (exp(h) - 1))",
@@ -200,13 +232,6 @@ def get(name: str | Activation, ceiling: float | None = None) -> Activation:
     return clipped_relu(ceiling)
 
 
-def unknown(kind: str, name: object, known: Any) -> str:
-    """Words for a name that is not in a table, with the closest one that is."""
-    close = difflib.get_close_matches(str(name), list(known), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
-    return f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}"
-
-
 def matching(primitive: p.Primitive | None, settings: dict[str, Any]) -> Activation | None:
     """Find the activation function that a recorded operation is, or None if it is none of them."""
     if primitive is None:
@@ -218,8 +243,7 @@ def matching(primitive: p.Primitive | None, settings: dict[str, Any]) -> Activat
             if primitive is p.clipped_relu:
                 return clipped_relu(**settings)
             if primitive is p.leaky_relu:
-                slope = settings["slope"]
-                return replace(
-                    activation, formula=f"h if h > 0 else {slope:g} h", settings=settings
-                )
+                return leaky_relu(**settings)
+            if primitive is p.elu and settings["scale"] == 1.0 and settings["alpha"] > 0:
+                return elu(settings["alpha"])
     return None

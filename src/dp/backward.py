@@ -6,20 +6,22 @@ the sweep, not on Nodes, so sweeping twice gives the same answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.node import AnomalyError, Node, ShapeError, describe, mode
-from dp.primitives import astype, sum_to
+from dp.node import AnomalyError, Node, ShapeError, as_matrix, describe, mode
+from dp.primitives import astype, broadcast_to, sum_to
 
 Array = NDArray[Any]
 
 
 def topological_order(output: Node) -> list[Node]:
     """Every Node that `output` was computed from, itself first, consumers before their operands."""
+    if not isinstance(output, Node):
+        raise TypeError(f"only a Node has a gradient, got {type(output).__name__}: {output!r:.60}")
     waiting = {output: 0}  # how many consumers each node still waits for
     stack = [output]
     while stack:
@@ -62,8 +64,21 @@ def gradients(
     -------
     list of arrays (or Nodes)
         Each with the shape and dtype of its Node; zeros where `output` does not depend on it.
+
+    Raises
+    ------
+    TypeError
+        If `output` is no Node, or `wrt` no list of Nodes.
+    ShapeError
+        If the cotangent does not broadcast to the output.
     """
-    found = _sweep(output, topological_order(output), set(wrt), cotangent, create_graph)
+    if isinstance(wrt, Node) or not all(isinstance(node, Node) for node in wrt):
+        raise TypeError(f"wrt must be a list of Nodes, such as [x, w], got {wrt!r}")
+    if create_graph and not mode().recording:
+        raise ValueError(
+            "create_graph=True within no_grad: there is nothing to differentiate again"
+        )
+    found = sweep(output, topological_order(output), set(wrt), cotangent, create_graph)
     missing = [np.zeros(node.shape, node.dtype) if node not in found else None for node in wrt]
     if create_graph:
         return [
@@ -95,7 +110,7 @@ def sweep_named(
                 "name, so each parameter needs its own"
             )
     extra = list(also)
-    found = _sweep(output, order, {*named.values(), *extra}, cotangent, create_graph=False)
+    found = sweep(output, order, {*named.values(), *extra}, cotangent)
     reached = [name for name in named if named[name] in found]
     present = [node for node in extra if node in found]
     own = _unshared([found[named[name]] for name in reached] + [found[node] for node in present])
@@ -103,10 +118,34 @@ def sweep_named(
     return dict(zip(reached, own, strict=False)), [others.get(node) for node in extra]
 
 
-def _sweep(
-    output: Node, order: list[Node], targets: set[Node], cotangent: Any, create_graph: bool
+def sweep(
+    output: Node,
+    order: list[Node],
+    targets: set[Node],
+    cotangent: Any = None,
+    create_graph: bool = False,
+    also: Container[Node] = (),
+    shares: list[tuple[Node, Node]] | None = None,
 ) -> dict[Node, Any]:
-    """Carry cotangents from `output` to `targets`, through nothing that does not lead there."""
+    """Carry cotangents from `output` to `targets`, through nothing that does not lead there.
+
+    Parameters
+    ----------
+    output, order
+        What is differentiated, and its `topological_order`.
+    targets : set of Nodes
+    cotangent, create_graph
+        As in `gradients`.
+    also : container of Nodes
+        Those of which the cotangent is reported too, if the sweep passes them.
+    shares : list, optional
+        With `create_graph`, is filled with what each rule gave, and the Node whose rule it was.
+
+    Returns
+    -------
+    dict
+        Node -> cotangent; memory may be shared between entries.
+    """
     leads = set(targets)
     for node in reversed(order):
         if node not in leads:
@@ -121,7 +160,7 @@ def _sweep(
         if node not in leads or node not in cotangents:
             continue
         g = cotangents.pop(node)
-        if node in targets:
+        if node in targets or node in also:
             found[node] = g
         if node.primitive is None:
             continue
@@ -132,7 +171,10 @@ def _sweep(
         for parent, rule in zip(parents, node.primitive.rules, strict=True):
             if rule is None or parent not in leads:
                 continue
-            share = rule(g, y, *operands, **node.settings)
+            try:
+                share = rule(g, y, *operands, **node.settings)
+            except AnomalyError as error:
+                raise AnomalyError(f"backward of {_what(node)}: {error}") from None
             value = parent.value
             if share.shape != value.shape:
                 share = sum_to(share, shape=value.shape)
@@ -140,35 +182,53 @@ def _sweep(
                 share = astype(share, dtype=value.dtype)
             if detecting:
                 _check_finite(share, node, parent)
-            cotangents[parent] = cotangents[parent] + share if parent in cotangents else share
+            if shares is not None:
+                shares.append((share, node))
+            if parent in cotangents:
+                share = cotangents[parent] + share
+                if detecting:
+                    _check_finite(share, node, parent)
+            cotangents[parent] = share
     return found
 
 
 def _seed(output: Node, cotangent: Any, create_graph: bool) -> Any:
-    if isinstance(cotangent, Node):
-        if create_graph and cotangent.shape == output.shape:
-            return cotangent
-        cotangent = cotangent.value
+    seed = cotangent
+    if not isinstance(seed, Node):
+        seed = Node(as_matrix(1.0 if seed is None else seed))
+    elif not create_graph:
+        seed = Node(seed.value)
+    if mode().detecting and not np.isfinite(seed.value).all():
+        raise AnomalyError(f"the cotangent is not finite: {seed!r}")
     try:
-        seed = np.broadcast_to(1.0 if cotangent is None else cotangent, output.shape)
+        fits = np.broadcast_shapes(seed.shape, output.shape) == output.shape
     except ValueError:
-        shape = np.shape(cotangent)
+        fits = False
+    if not fits:
         raise ShapeError(
-            f"the cotangent has shape {shape}, the output {output.shape}; it must be a number or "
-            "an array that broadcasts to the output's shape"
-        ) from None
-    seed = seed.astype(output.dtype)
-    return Node(seed) if create_graph else seed
+            f"the cotangent has shape {seed.shape}, the output {output.shape}; it must be a number "
+            "or an array that broadcasts to the output's shape"
+        )
+    # as operations, so that a cotangent's own history is kept; as arrays where nobody asks for it
+    start: Any = seed if create_graph else seed.value.copy()  # what the user gave stays the user's
+    if seed.shape != output.shape:
+        start = broadcast_to(start, shape=output.shape)
+    return start if seed.dtype == output.dtype else astype(start, dtype=output.dtype)
 
 
 def _check_finite(share: Any, node: Node, parent: Node) -> None:
     value = share.value if isinstance(share, Node) else share
     if not np.isfinite(value).all():
-        assert node.primitive is not None
         kind = "NaN" if np.isnan(value).any() else "Inf"
         into = f"{parent.shape}" + (f" {parent.name!r}" if parent.name else "")
-        what = describe(node.primitive, node.parents, node.settings)
-        raise AnomalyError(f"backward of {what} gave {kind} in the gradient of its operand {into}")
+        raise AnomalyError(
+            f"backward of {_what(node)} gave {kind} in the gradient of its operand {into}"
+        )
+
+
+def _what(node: Node) -> str:
+    assert node.primitive is not None
+    return describe(node.primitive, node.parents, node.settings)
 
 
 def _unshared(arrays: list[Any]) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.activations import unknown
+from dp.validation import unknown
 
 Array = NDArray[Any]
 

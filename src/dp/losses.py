@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dp.node import Node, ShapeError
+from dp.node import Node, ShapeError, as_leaf
+from dp.primitives import equal, where
 
 Reduction = Literal["sum", "mean"]
 
@@ -41,7 +42,8 @@ def binary_cross_entropy(logits: Node, labels: Any, reduction: Reduction = "sum"
             f"labels of the binary cross-entropy must be 0 or 1, got {y.value[wrong][0]:g} "
             f"(and {int(wrong.sum()) - 1} more)"
         )
-    return _reduce(logits.softplus() - logits * y, reduction)
+    # log(1 + exp(∓logit)): either label's tail keeps its digits, in the loss and in the gradient
+    return _reduce((logits * (1.0 - 2.0 * y)).softplus(), reduction)
 
 
 def categorical_cross_entropy(logits: Node, labels: Any, reduction: Reduction = "sum") -> Node:
@@ -74,17 +76,40 @@ def categorical_cross_entropy(logits: Node, labels: Any, reduction: Reduction = 
             "each row of labels must be one-hot (not negative, adding up to 1); got a row that "
             f"adds up to {worst:g} and a smallest entry of {y.value.min():g}"
         )
-    return _reduce(-(y * logits.log_softmax(axis=1)).sum(axis=1), reduction)
+    # a class of probability 0 that is not the label costs nothing, also where its log is -inf
+    log_p = where(equal(y, 0.0), 0.0, logits.log_softmax(axis=1))
+    return _reduce(-(y * log_p).sum(axis=1), reduction)
 
 
 def squared_error(predictions: Node, targets: Any, reduction: Reduction = "sum") -> Node:
-    """½ Σ (prediction - target)² over the columns, over the batch; shapes as above."""
+    """½ Σ (prediction - target)² over the columns, over the batch.
+
+    Parameters
+    ----------
+    predictions : Node (…, batch, outputs)
+    targets : Node or array (…, batch, outputs)
+    reduction : "sum" or "mean"
+        Over the batch.
+
+    Returns
+    -------
+    Node (…, 1, 1)
+
+    Raises
+    ------
+    ValueError
+        If the reduction is unknown.
+    ShapeError
+        If the targets' shape is not the predictions'.
+    """
     y = _labels(predictions, targets)
     return _reduce(((predictions - y).square() * 0.5).sum(axis=1), reduction)
 
 
 def _labels(logits: Node, labels: Any) -> Node:
-    y = labels if isinstance(labels, Node) else Node(np.asarray(labels, dtype=logits.dtype))
+    if not isinstance(logits, Node):
+        raise TypeError(f"the net's output must be a Node, got {type(logits).__name__}")
+    y = as_leaf(labels, logits.dtype)
     if y.shape[-2:] != logits.shape[-2:]:
         raise ShapeError(
             f"the labels have shape {y.shape}, the net's output {logits.shape}; there must be one "

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from dp import activations, initializers, losses
 from dp.backward import sweep_named
-from dp.node import Node, ShapeError
+from dp.node import Node, ShapeError, as_leaf, mode
+from dp.validation import one_of, positive_integer, positive_number, seeds, unknown
 
 Array = NDArray[Any]
 Normalisation = Literal["none", "layer", "batch"]
@@ -71,12 +72,21 @@ def watch_layers() -> Iterator[LayerWatch]:
 
 
 class Layer:
-    """An affine map x W + b, and optionally an activation function; made by `Model`."""
+    """An affine map x W + b, a normalisation if any, and an activation function if any.
+
+    Made by `Model`. The activation is whatever maps a Node to a Node of the same shape.
+    """
 
     def __init__(
-        self, name: str, weight: Node, bias: Node, activation: activations.Activation | None = None
+        self,
+        name: str,
+        weight: Node,
+        bias: Node,
+        activation: Callable[[Node], Node] | None = None,
+        normalise: Callable[[Node], Node] | None = None,
     ) -> None:
-        self.name, self.weight, self.bias, self.activation = name, weight, bias, activation
+        self.name, self.weight, self.bias = name, weight, bias
+        self.activation, self.normalise = activation, normalise
 
     @property
     def fan_in(self) -> int:
@@ -95,8 +105,10 @@ class Layer:
         ------
         ShapeError
             If the rows of x do not have fan_in entries.
+        TypeError
+            If x is not made of real numbers, or the activation function gives no Node.
         """
-        given: Node = x if isinstance(x, Node) else Node(np.asarray(x, dtype=self.weight.dtype))
+        given = as_leaf(x, self.weight.dtype)
         if given.shape[-1] != self.fan_in:
             raise ShapeError(
                 f"dot in layer {self.name!r}: its input has shape {given.shape}, its weight "
@@ -104,16 +116,30 @@ class Layer:
                 f"not {given.shape[-1]}"
             )
         pre_activation = given.dot(self.weight) + self.bias
+        if self.normalise is not None:
+            pre_activation = self.normalise(pre_activation)
         watch = _WATCH.get()
         if watch is not None:
             watch.calls.append(LayerCall(self.name, self, given, pre_activation))
         if self.activation is None:
             return pre_activation
-        activated: Node = self.activation(pre_activation)
+        activated = self.activation(pre_activation)
+        if not isinstance(activated, Node):
+            raise TypeError(
+                f"the activation function of layer {self.name!r} must give a Node, computed with "
+                f"a Node's operations, got {type(activated).__name__}"
+            )
         return activated
 
     def __repr__(self) -> str:
         return f"<layer {self.name!r} {self.fan_in} -> {self.fan_out}>"
+
+
+class _LayersByName:
+    """Name -> Layer. No data descriptor, so that a student's own `self.layers = []` may stand."""
+
+    def __get__(self, model: Any, owner: type) -> Any:
+        return self if model is None else model._layers
 
 
 class Model:
@@ -150,18 +176,20 @@ class Model:
             raise TypeError(f"dtype must be a floating type such as float32, got {dtype!r}")
         self.seed = seed
         self.members: int | None = None
-        self.layers: dict[str, Layer] = {}
+        self._layers: dict[str, Layer] = {}
         self._parameters: dict[str, Node] = {}
-        self._streams: list[Any]
-        if seed is None:
-            self._streams = [np.random]
-        elif isinstance(seed, (int, np.integer)):
-            self._streams = [np.random.default_rng(seed)]
-        else:
-            self._streams = [np.random.default_rng(s) for s in seed]
-            self.members = len(self._streams)
-            if not self.members:
-                raise ValueError("an ensemble needs at least one seed, got none")
+        # None: NumPy's global stream, which is a module and could not be copied with the model
+        self._streams: list[np.random.Generator] | None = None
+        if seed is not None:
+            self._streams = [np.random.default_rng(one) for one in seeds(seed)]
+            if np.ndim(seed) > 0:
+                self.members = len(self._streams)
+
+    layers = _LayersByName()
+
+    def __repr__(self) -> str:
+        members = f", {self.members} members" if self.members else ""
+        return f"<{type(self).__name__}: {', '.join(map(repr, self._layers.values()))}{members}>"
 
     # --- layers -----------------------------------------------------------------------------------
 
@@ -184,6 +212,11 @@ class Model:
         -------
         Layer
             Call it with a Node (…, batch, fan_in).
+
+        Raises
+        ------
+        ValueError
+            If the name is taken, a number is not positive, or there is no such initialiser.
         """
         return self._layer(fan_in, fan_out, name, init, None)
 
@@ -199,29 +232,35 @@ class Model:
         fan_out: int,
         name: str,
         init: str | initializers.Initializer,
-        activation: activations.Activation | None,
+        activation: Callable[[Node], Node] | None = None,
+        normalise: Callable[[Node], Node] | None = None,
     ) -> Layer:
+        if not hasattr(self, "_parameters"):
+            raise RuntimeError(
+                f"{type(self).__name__}.__init__ must call super().__init__() before it makes "
+                "layers"
+            )
         positive_integer("fan_in", fan_in)
         positive_integer("fan_out", fan_out)
         if not isinstance(name, str) or not name:
             raise TypeError(f"a layer needs a name, a string such as 'h1'; got {name!r}")
-        if name in self.layers:
+        if name in self._layers:
             raise ValueError(
-                f"layer name {name!r} is taken; this model has {', '.join(self.layers)}"
+                f"layer name {name!r} is taken; this model has {', '.join(self._layers)}"
             )
         how = initializers.get(init)
         # weight before bias, member by member: the order in which the course draws
-        drawn = [
-            (how.weight(s, fan_in, fan_out), how.bias(s, fan_in, fan_out)) for s in self._streams
-        ]
+        streams: list[Any] = [np.random] if self._streams is None else list(self._streams)
+        drawn = [(how.weight(s, fan_in, fan_out), how.bias(s, fan_in, fan_out)) for s in streams]
         weight, bias = (self._stacked(part) for part in zip(*drawn, strict=True))
         layer = Layer(
             name,
             self._parameter(f"{name}_weight", weight),
             self._parameter(f"{name}_bias", bias),
             activation,
+            normalise,
         )
-        self.layers[name] = layer
+        self._layers[name] = layer
         return layer
 
     def _stacked(self, drawn: Sequence[Array]) -> Array:
@@ -247,19 +286,24 @@ class Model:
             If the model has no parameter of a name.
         ShapeError
             If a value has another shape than its parameter.
+        TypeError, ValueError
+            If a value is not made of numbers. Nothing is changed if anything is wrong.
         """
+        new: dict[str, Array] = {}
         for name, value in param.items():
             if name not in self._parameters:
-                raise KeyError(activations.unknown("parameter", name, self._parameters))
+                raise KeyError(unknown("parameter", name, self._parameters))
+            live = self._parameters[name].value
+            if value is live:
+                continue
             if np.shape(value) != self._parameters[name].shape:
                 raise ShapeError(
                     f"parameter {name!r} has shape {self._parameters[name].shape}, the given "
                     f"value {np.shape(value)}"
                 )
-        for name, value in param.items():
-            live = self._parameters[name].value
-            if value is not live:
-                live[...] = value
+            new[name] = np.asarray(value, dtype=live.dtype)
+        for name, value in new.items():
+            self._parameters[name].value[...] = value
 
     def get_grad(self, x: Any, y: Any) -> tuple[dict[str, Array], Node]:
         """Loss on a batch, and its gradient by parameter name.
@@ -274,18 +318,44 @@ class Model:
         (dict, Node)
             Gradients with the shape and dtype of their parameters (only of those that the loss
             depends on), and the loss.
+
+        Raises
+        ------
+        TypeError
+            If `loss` gives no Node.
+        ShapeError
+            If the loss is not one number (per member).
+        ValueError
+            If it depends on no parameter.
         """
         watch = _WATCH.get()
         if watch is not None:
             watch.clear()
         loss = self.loss(x, y)
+        self._check_loss(loss)
         calls = [] if watch is None else list(watch.calls)
         found, deltas = sweep_named(loss, [call.pre_activation for call in calls])
         for call, delta in zip(calls, deltas, strict=True):
             call.delta = delta
         ordered = [name for name in self._parameters if name in found]
+        if self._parameters and not ordered:
+            raise ValueError(
+                f"the loss of {type(self).__name__} depends on none of its parameters"
+                + ("" if mode().recording else ": inside no_grad nothing is remembered")
+            )
         others = [name for name in found if name not in self._parameters]
         return {name: found[name] for name in ordered + others}, loss
+
+    def _check_loss(self, loss: Any) -> None:
+        if not isinstance(loss, Node):
+            raise TypeError(
+                f"{type(self).__name__}.loss must give a Node, got {type(loss).__name__}"
+            )
+        if loss.shape[-2:] != (1, 1):
+            raise ShapeError(
+                f"{type(self).__name__}.loss must give one number, got shape {loss.shape}; add "
+                ".sum() or .mean()"
+            )
 
     def forward(self, x: Any) -> Node:
         """Output of the model for a batch; the subclass's."""
@@ -328,6 +398,12 @@ class Net(Model):
     seed, dtype
         See `Model`.
 
+    Raises
+    ------
+    ValueError
+        For an unknown name or a number that is not positive, naming what would be accepted; in
+        `loss`, for an empty batch.
+
     Examples
     --------
     >>> from dp import Net
@@ -364,36 +440,30 @@ class Net(Model):
         one_of("normalisation", normalisation, ("none", "layer", "batch"))
         one_of("loss", loss, ("cross_entropy", "squared_error"))
         one_of("reduction", reduction, ("sum", "mean"))
-        self.activation: Any = (
-            act_func
-            if callable(act_func) and not isinstance(act_func, str)
-            else activations.get(act_func)
-        )
+        positive_number("init_scale", init_scale)
+        activation: Any = act_func if callable(act_func) else activations.get(act_func)
         self.n_outputs = n_outputs
         self.normalisation, self.residual = normalisation, residual
         self.loss_name, self.reduction = loss, reduction
         self._hidden: list[Layer] = []
         width = n_features
         for number in range(1, n_layers + 1):
-            self._hidden.append(self.Linear_Layer(width, n_hidden_neurons, f"h{number}", init))
+            name = f"h{number}"
+            layer = self._layer(width, n_hidden_neurons, name, init, activation)
             if normalisation != "none":
-                stack = () if self.members is None else (self.members,)
-                self._parameter(f"h{number}_gain", np.ones((*stack, 1, n_hidden_neurons)))
-                self._parameter(f"h{number}_shift", np.zeros((*stack, 1, n_hidden_neurons)))
+                layer.normalise = self._normalisation(name, n_hidden_neurons, normalisation)
+            self._hidden.append(layer)
             width = n_hidden_neurons
         self._out = self.Linear_Layer(width, n_outputs, "out", init)
         if init_scale != 1.0:
-            for layer in self.layers.values():
+            for layer in self._layers.values():
                 layer.weight.value *= init_scale
 
     def logits(self, x: Any) -> Node:
         """Pre-activations of the output layer, (…, batch, n_outputs)."""
-        x = self._as_input(x)
+        x = as_leaf(x, self.dtype)
         for layer in self._hidden:
-            h = layer(x)
-            if self.normalisation != "none":
-                h = self._normalised(layer, h)
-            out = self.activation(h)
+            out = layer(x)
             x = x + out if self.residual and layer.fan_in == layer.fan_out else out
         return self._out(x)
 
@@ -404,39 +474,26 @@ class Net(Model):
 
     def loss(self, x: Any, y: Any) -> Node:
         """Loss over the batch, (…, 1, 1)."""
+        x = as_leaf(x, self.dtype)
+        if not x.shape[-2]:
+            raise ValueError(
+                f"the batch is empty: x has shape {x.shape}; at least one row is needed"
+            )
         if self.loss_name == "squared_error":
             return losses.squared_error(self.forward(x), y, self.reduction)
         if self.n_outputs == 1:
             return losses.binary_cross_entropy(self.logits(x), y, self.reduction)
         return losses.categorical_cross_entropy(self.logits(x), y, self.reduction)
 
-    def _as_input(self, x: Any) -> Node:
-        if isinstance(x, Node):
-            computed = x.primitive is not None or x.name is not None
-            return x if computed or x.dtype == self.dtype else Node(x.value.astype(self.dtype))
-        return Node(np.asarray(x, dtype=self.dtype))
+    def _normalisation(self, name: str, width: int, over: Normalisation) -> Callable[[Node], Node]:
+        """Register a layer's gain and shift; gives the function that normalises."""
+        stack = () if self.members is None else (self.members,)
+        gain = self._parameter(f"{name}_gain", np.ones((*stack, 1, width)))
+        shift = self._parameter(f"{name}_shift", np.zeros((*stack, 1, width)))
+        axis = 1 if over == "layer" else 0
 
-    def _normalised(self, layer: Layer, h: Node) -> Node:
-        axis = 1 if self.normalisation == "layer" else 0
-        centred = h - h.mean(axis)
-        scaled = centred / (centred.square().mean(axis) + 1e-5).sqrt()
-        h = (
-            scaled * self._parameters[f"{layer.name}_gain"]
-            + self._parameters[f"{layer.name}_shift"]
-        )
-        watch = _WATCH.get()
-        if watch is not None:
-            watch.calls[-1].pre_activation = h  # what φ is given, after normalisation
-        return h
+        def normalise(h: Node) -> Node:
+            centred = h - h.mean(axis)
+            return centred / (centred.square().mean(axis) + 1e-5).sqrt() * gain + shift
 
-
-def positive_integer(what: str, number: Any) -> None:
-    """Raise ValueError unless `number` is an integer of at least 1."""
-    if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
-        raise ValueError(f"{what} must be an integer of at least 1, got {number!r}")
-
-
-def one_of(what: str, value: Any, accepted: Sequence[str]) -> None:
-    """Raise ValueError unless `value` is among those accepted."""
-    if value not in accepted:
-        raise ValueError(activations.unknown(what, value, accepted))
+        return normalise

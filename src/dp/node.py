@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import primitives as p
+from dp.validation import number
 
 Array = NDArray[Any]
 NO_SETTINGS: dict[str, Any] = {}
@@ -25,11 +26,16 @@ class AnomalyError(FloatingPointError):
     """A NaN or an infinity appeared while `detect_anomaly` was watching."""
 
 
+class CaptureError(ValueError):
+    """A function that cannot be captured as a program without a wrong number; see `dp.capture`."""
+
+
 class Mode(NamedTuple):
-    """How operations behave in this context: whether they are remembered, and watched."""
+    """How operations behave in this context: whether they are remembered, watched, captured."""
 
     recording: bool = True
     detecting: bool = False
+    capturing: bool = False
 
 
 _MODE: ContextVar[Mode] = ContextVar("dp_mode", default=Mode())  # noqa: B039 (immutable)
@@ -57,6 +63,19 @@ def no_grad() -> contextlib.AbstractContextManager[None]:
 def detect_anomaly() -> contextlib.AbstractContextManager[None]:
     """Raise `AnomalyError` at the first operation, forward or backward, that gives NaN or Inf."""
     return _changed(detecting=True)
+
+
+def capturing() -> contextlib.AbstractContextManager[None]:
+    """Refuse decisions by a Node's value: a captured program could not take them again."""
+    return _changed(recording=True, capturing=True)
+
+
+def _not_while_capturing(node: Node, what: str) -> None:
+    if _MODE.get().capturing:
+        raise CaptureError(
+            f"{what} of {node!r} was asked for while its function was captured, and a program "
+            "could not decide it anew for other values; use Node.clip or dp.primitives.where"
+        )
 
 
 class Node(p.Recorded):
@@ -113,7 +132,7 @@ class Node(p.Recorded):
             value = primitive.kernel(*values, **settings)
         except ValueError as error:
             raise ShapeError(f"{describe(primitive, parents, settings)}: {error}") from error
-        recording, detecting = _MODE.get()
+        recording, detecting, _ = _MODE.get()
         if detecting and not np.isfinite(value).all():
             raise AnomalyError(_anomaly_message(primitive, parents, settings, value))
         node = Node.__new__(Node)
@@ -148,6 +167,34 @@ class Node(p.Recorded):
         value = np.array2string(self.value, precision=4, threshold=12, separator=", ")
         return f"<Node{name} {'×'.join(map(str, self.shape))} {self.dtype}{made}: {value}>"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Node:
+        from dp.backward import topological_order
+
+        for node in reversed(topological_order(self)):  # no recursion: graphs are deep
+            if id(node) not in memo:
+                twin = Node(node.value.copy(), node.name)
+                twin.primitive, twin.settings = node.primitive, node.settings
+                twin.parents = tuple(memo[id(q)] for q in node.parents)
+                memo[id(node)] = twin
+        found: Node = memo[id(self)]
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from dp.backward import topological_order
+
+        order = list(reversed(topological_order(self)))
+        if len(order) == 1:
+            return Node, (self.value, self.name)
+        position = {node: i for i, node in enumerate(order)}
+        # leaves are pickled as Nodes, so that a parameter stays one and the same
+        rows = [
+            (n.value, n.name, n.primitive, n.settings, [position[q] for q in n.parents])
+            if n.parents
+            else n
+            for n in order
+        ]
+        return _restored, (rows,)
+
     def __len__(self) -> int:
         return self.shape[-2]
 
@@ -155,11 +202,13 @@ class Node(p.Recorded):
         return (self[i] for i in range(len(self)))
 
     def __bool__(self) -> bool:
+        _not_while_capturing(self, "the truth")
         if self.value.size != 1:
             raise ValueError(f"a Node of shape {self.shape} is neither true nor false")
         return bool(self.value.item())
 
     def __float__(self) -> float:
+        _not_while_capturing(self, "the number")
         if self.value.size != 1:
             raise TypeError(f"only a 1×1 Node is a number, this one has shape {self.shape}")
         return float(self.value.item())
@@ -225,19 +274,35 @@ class Node(p.Recorded):
     def __rmatmul__(self, other: Any) -> Node:
         return Node.record(p.dot, (other, self), NO_SETTINGS)
 
-    # Comparisons give Nodes of booleans, through which no gradient flows. `==` stays identity,
-    # as Nodes are keys of the reverse sweep.
+    # Comparisons give Nodes of 0 and 1, through which no gradient flows.
     def __gt__(self, other: Any) -> Node:
-        return Node.record(p.greater, (self, other), NO_SETTINGS)
+        return self._compared(p.greater, other)
 
     def __ge__(self, other: Any) -> Node:
-        return Node.record(p.greater_equal, (self, other), NO_SETTINGS)
+        return self._compared(p.greater_equal, other)
 
     def __lt__(self, other: Any) -> Node:
-        return Node.record(p.less, (self, other), NO_SETTINGS)
+        return self._compared(p.less, other)
 
     def __le__(self, other: Any) -> Node:
-        return Node.record(p.less_equal, (self, other), NO_SETTINGS)
+        return self._compared(p.less_equal, other)
+
+    def __eq__(self, other: Any) -> Any:
+        if not isinstance(other, (Node, numbers.Real, np.ndarray)):
+            return NotImplemented  # `x == None` asks what x is, not what it holds
+        return self._compared(p.equal, other)
+
+    def __ne__(self, other: Any) -> Any:
+        if not isinstance(other, (Node, numbers.Real, np.ndarray)):
+            return NotImplemented
+        return 1.0 - self._compared(p.equal, other)
+
+    # Nodes are keys of the reverse sweep: by identity, whatever == says.
+    __hash__ = object.__hash__
+
+    def _compared(self, primitive: p.Primitive, other: Any) -> Node:
+        answer = Node.record(primitive, (self, other), NO_SETTINGS)
+        return Node.record(p.astype, (answer,), {"dtype": self.dtype})
 
     def dot(self, other: Any) -> Node:
         """Matrix product, (n, k) · (k, m) -> (n, m), matrix by matrix over stacks."""
@@ -260,21 +325,41 @@ class Node(p.Recorded):
 
     def __call__(self) -> Node:
         """Give a transpose back unchanged, so that the course's `x.T()` works beside `x.T`."""
-        if self.primitive is not p.transpose:
+        forgotten = self.primitive is None and not _MODE.get().recording
+        if self.primitive is not p.transpose and not forgotten:
             raise TypeError("a Node is not a function; only x.T may be written as x.T()")
         return self
 
     def reshape(self, *shape: Any) -> Node:
-        """Give the matrix another shape, row by row; a stack stays a stack."""
-        wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+        """Give the matrix another shape, row by row; a stack stays a stack.
+
+        Parameters
+        ----------
+        *shape : two integers, or one sequence of them
+            Rows and columns; -1 stands for what is left. One number alone makes a column.
+
+        Raises
+        ------
+        ShapeError
+            If there are more than two sides, or they do not hold as many entries.
+        """
+        wanted = tuple(shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape)
+        if len(wanted) == 1:
+            wanted = (*wanted, 1)  # 1-D means a column, as in Node(value)
         if len(wanted) != 2:
             raise ShapeError(
                 f"reshape takes the two sides of a matrix, such as (2, 3) or (-1, 1), got {wanted}"
             )
-        return Node.record(p.reshape, (self,), {"shape": tuple(wanted)})
+        return Node.record(p.reshape, (self,), {"shape": wanted})
 
     def concatenate(self, other: Any, axis: int = 0) -> Node:
-        """Append the rows (axis=0) or the columns (axis=1) of `other`."""
+        """Append the rows (axis=0) or the columns (axis=1) of `other`.
+
+        Raises
+        ------
+        ValueError
+            If the axis is neither, or the other sides differ (a `ShapeError`).
+        """
         _check_axis(axis)
         return Node.record(p.concatenate, (self, other), {"axis": axis})
 
@@ -283,6 +368,11 @@ class Node(p.Recorded):
 
         `x[i]` and `x[i:j]` are rows, `x[i, j]` is 1×1, `x[rows]` picks rows by an integer or
         boolean array, `x[rows, columns]` with two arrays, or `x[mask]`, is a column of entries.
+
+        Raises
+        ------
+        IndexError
+            If an index is outside the matrix, or is none of these.
         """
         return Node.record(p.take, (self,), {"index": _matrix_index(index, self.shape)})
 
@@ -309,7 +399,15 @@ class Node(p.Recorded):
         return Node.record(p.absolute, (self,), NO_SETTINGS)
 
     def clip(self, low: float | None = None, high: float | None = None) -> Node:
-        """Limit each entry to [low, high]; the derivative is 1 inside and on the limits."""
+        """Limit each entry to [low, high]; the derivative is 1 inside and on the limits.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a limit is no number, or low > high.
+        """
+        low = None if low is None else number("low", low)
+        high = None if high is None else number("high", high)
         if low is not None and high is not None and low > high:
             raise ValueError(f"clip needs low <= high, got low={low!r}, high={high!r}")
         return Node.record(p.clip, (self,), {"low": low, "high": high})
@@ -328,11 +426,11 @@ class Node(p.Recorded):
 
     def leaky_relu(self, slope: float = 0.01) -> Node:
         """x where it is positive, slope · x elsewhere."""
-        return Node.record(p.leaky_relu, (self,), {"slope": slope})
+        return Node.record(p.leaky_relu, (self,), {"slope": number("slope", slope)})
 
     def elu(self, alpha: float = 1.0) -> Node:
         """x where it is positive, alpha · (exp(x) - 1) elsewhere."""
-        return Node.record(p.elu, (self,), {"alpha": alpha, "scale": 1.0})
+        return Node.record(p.elu, (self,), {"alpha": number("alpha", alpha), "scale": 1.0})
 
     def selu(self) -> Node:
         """Scaled ELU with the self-normalising constants of Klambauer et al. 2017."""
@@ -353,22 +451,25 @@ class Node(p.Recorded):
     # --- over the matrix --------------------------------------------------------------------------
 
     def sum(self, axis: int | None = None) -> Node:
-        """Sum of the matrix (1×1), of its columns' entries (axis=0, 1×m) or rows' (axis=1, n×1)."""
+        """Sum of all entries (1×1), over the rows (axis=0, 1×m) or the columns (axis=1, n×1)."""
         p.matrix_axes(axis)
         return Node.record(p.reduce_sum, (self,), {"axis": axis})
 
     def mean(self, axis: int | None = None) -> Node:
-        """Mean over the matrix, down the columns (axis=0) or along the rows (axis=1)."""
+        """Mean of all entries, over the rows (axis=0) or the columns (axis=1)."""
         count = np.prod([self.shape[i] for i in p.matrix_axes(axis)])
+        if not count:
+            raise ValueError(f"a mean needs at least one entry; the Node has shape {self.shape}")
         return self.sum(axis) / float(count)
 
     def max(self, axis: int | None = None) -> Node:
-        """Maximum of the matrix, each column (axis=0) or row (axis=1); ties share the gradient."""
-        p.matrix_axes(axis)
+        """Maximum, over the rows (axis=0) or the columns (axis=1); ties share the gradient."""
+        if not all(self.shape[i] for i in p.matrix_axes(axis)):
+            raise ValueError(f"a maximum needs at least one entry; the Node has shape {self.shape}")
         return Node.record(p.reduce_max, (self,), {"axis": axis})
 
     def softmax(self, axis: int = 1) -> Node:
-        """exp(x) / Σ exp(x) along the rows (axis=1) or the columns (axis=0), without overflow."""
+        """exp(x) / Σ exp(x), the sum over the columns (axis=1) or the rows (axis=0)."""
         _check_axis(axis)
         return Node.record(p.softmax, (self,), {"axis": axis})
 
@@ -400,11 +501,17 @@ class Node(p.Recorded):
         self, function: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         method = _FUNCTIONS.get(function)
-        if method is None or not isinstance(args[0], Node):
-            name = getattr(function, "__name__", function)
+        if method is None or not args or not isinstance(args[0], Node) or set(kwargs) - {"axis"}:
+            module = getattr(function, "__module__", "numpy").replace("numpy", "np")
+            name = f"{module}.{getattr(function, '__name__', function)}"
             raise TypeError(
-                f"np.{name} does not know Nodes and would lose the gradient; write node.value for "
-                "the plain array, or use the Node's own methods"
+                f"{name} with these arguments does not know Nodes and would lose the gradient; "
+                "write node.value for the plain array, or use the Node's own methods"
+            )
+        if args[0].ndim > 2:
+            raise TypeError(
+                f"np.{method} and node.{method} mean different axes in a stack of matrices; write "
+                f"node.{method}, or node.value for the plain array"
             )
         return getattr(args[0], method)(*args[1:], **kwargs)
 
@@ -438,8 +545,24 @@ _FUNCTIONS = {
 }
 
 
+def _restored(rows: list[Any]) -> Node:
+    nodes: list[Node] = []
+    for row in rows:
+        if isinstance(row, Node):
+            nodes.append(row)
+            continue
+        value, name, primitive, settings, parents = row
+        node = Node(value, name)
+        node.primitive, node.settings = primitive, settings
+        node.parents = tuple(nodes[i] for i in parents)
+        nodes.append(node)
+    return nodes[-1]
+
+
 def as_matrix(value: Any, dtype: Any = None) -> Array:
     """Turn a number or array into a float array of at least two dimensions (see `Node`)."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError("value is a masked array, whose mask would be lost; fill it first")
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -468,14 +591,28 @@ def _as_nodes(operands: tuple[Any, ...]) -> tuple[Node, ...]:
     return tuple(o if isinstance(o, Node) else _constant(o, dtype) for o in operands)
 
 
+def as_leaf(value: Any, dtype: np.dtype[Any]) -> Node:
+    """Give data as a Node of the dtype wanted; a parameter or a computed Node as it is.
+
+    Raises
+    ------
+    TypeError
+        If the value is not made of real numbers.
+    """
+    node = value if isinstance(value, Node) else Node(as_matrix(value))
+    if node.primitive is not None or node.name is not None or node.dtype == dtype:
+        return node
+    return Node(node.value.astype(dtype))
+
+
 def _constant(value: Any, dtype: np.dtype[Any]) -> Node:
-    weak = isinstance(value, numbers.Real)
+    weak = isinstance(value, numbers.Real) or (isinstance(value, np.ndarray) and not value.ndim)
     return Node(np.array([[value]], dtype=dtype) if weak else as_matrix(value, dtype))
 
 
 def _check_axis(axis: int) -> None:
     if axis not in (0, 1):
-        raise ValueError(f"axis must be 0 (rows) or 1 (columns), got {axis!r}")
+        raise ValueError(f"axis must be 0 (over the rows) or 1 (over the columns), got {axis!r}")
 
 
 def _check_shapes(primitive: p.Primitive, parents: tuple[Node, ...]) -> None:
@@ -556,7 +693,7 @@ def _matrix_index(index: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
 def _axis_index(index: Any, length: int, word: str) -> Any:
     if isinstance(index, slice):
         return index
-    if isinstance(index, numbers.Integral):
+    if isinstance(index, (int, np.integer)) and index is not True and index is not False:
         i = int(index)
         if not -length <= i < length:
             raise IndexError(f"{word} {i} is outside a matrix with {length} {word}s")
@@ -565,7 +702,7 @@ def _axis_index(index: Any, length: int, word: str) -> Any:
     if array.dtype == bool and array.shape == (length,):
         return np.nonzero(array)[0]
     if array.dtype.kind in "iu" and array.ndim == 1:
-        return array
+        return array.copy()  # the user may reuse it before the gradient is asked for
     raise IndexError(
         f"{word}s are picked by an integer, a slice, or a 1-D array of integers or of {length} "
         f"booleans; got {index!r}"

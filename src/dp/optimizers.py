@@ -5,15 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.activations import unknown
-from dp.model import positive_integer
 from dp.node import Node
+from dp.validation import decay, positive_integer, positive_number, seeds, unknown
 
 Array = NDArray[Any]
 
@@ -27,7 +26,7 @@ class Step:
     number : int
         From 1.
     x, y : Node
-        The batch.
+        The batch (whatever `random_batch` gave).
     loss : Node
         On that batch, before the update; (1, 1), or (members, 1, 1).
     grad : dict
@@ -81,6 +80,10 @@ class Optimizer:
 
     defaults: ClassVar[Mapping[str, float]] = {}
     num_grad_stores: ClassVar[int] = 0
+    # for subclasses with an __init__ of their own
+    hyperparam: Mapping[str, Any] = MappingProxyType({})
+    batch_size: int = 128
+    _streams: list[np.random.Generator] | None = None
 
     def __init__(
         self,
@@ -94,29 +97,35 @@ class Optimizer:
         callbacks: Iterable[Callable[[Step], Any] | Callback] = (),
     ) -> None:
         positive_integer("batch_size", batch_size)
-        _check_data(x_train, y_train)
+        _check_data(x_train, y_train, getattr(model, "dtype", None))
         self.model = model
         self.x_train = x_train
         self.y_train = y_train
         self.batch_size = batch_size
         self.hyperparam = {} if hyperparam is None else hyperparam
         self.callbacks: list[Callable[[Step], Any] | Callback] = list(callbacks)
+        for callback in self.callbacks:
+            if not isinstance(callback, Callback) and not callable(callback):
+                raise TypeError(f"a callback must be a Callback or a function, got {callback!r}")
         self.grad_stores: list[dict[str, Array]] = []
-        # The second word keeps a batch stream apart from the stream of weights with the same seed.
-        self._streams: list[np.random.Generator] | None = None
         if seed is not None:
-            seeds = [seed] if isinstance(seed, (int, np.integer)) else list(seed)
-            self._streams = [np.random.default_rng((int(s), 1)) for s in seeds]
+            drawn = seeds(seed)
+            # The second word keeps a batch stream apart from that of weights with the same seed.
+            self._streams = [np.random.default_rng((one, 1)) for one in drawn]
             members = getattr(model, "members", None)
-            if len(seeds) != (members or 1):
+            if len(drawn) != (members or 1):
                 raise ValueError(
-                    f"the model has {members or 1} member(s), but {len(seeds)} seed(s) were given "
+                    f"the model has {members or 1} member(s), but {len(drawn)} seed(s) were given "
                     "for their batches"
                 )
         self._set_param()
 
     def _set_param(self) -> None:
         """Take the hyperparameters over as attributes."""
+        if not isinstance(self.hyperparam, Mapping):
+            raise TypeError(
+                f"hyperparam must be a dict, such as {dict(self.defaults)}, got {self.hyperparam!r}"
+            )
         for name in self.hyperparam:
             if name not in self.defaults:
                 warnings.warn(
@@ -127,13 +136,11 @@ class Optimizer:
                 )
         for name, default in self.defaults.items():
             value = self.hyperparam.get(name, default)
-            number = isinstance(value, Real)
             if name.startswith("beta"):
-                if not (number and 0 <= value < 1):
-                    raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
-            elif not (number and 0 < value < np.inf):
-                raise ValueError(f"{name} must be a number above 0, got {value!r}")
-            setattr(self, name, value)
+                checked = decay(name, value)
+            else:
+                checked = positive_number(name, value)
+            setattr(self, name, checked)
 
     def random_batch(self) -> tuple[Node, Node]:
         """Draw `batch_size` rows with replacement; for an ensemble, each member draws its own.
@@ -177,6 +184,11 @@ class Optimizer:
         -------
         array (1, 1) or (members, 1, 1)
             The last step's loss.
+
+        Raises
+        ------
+        ValueError
+            If a number is not positive, or there is no data to train on.
         """
         return self._train(steps, self.num_grad_stores, print_each)
 
@@ -184,6 +196,8 @@ class Optimizer:
         self, steps: int = 1000, num_grad_stores: int = 0, print_each: int | None = 100
     ) -> Array:
         positive_integer("steps", steps)
+        if print_each:
+            positive_integer("print_each", print_each)
         if self.x_train is None or self.y_train is None:
             raise ValueError("x_train and y_train are needed for training, got None")
         param = self.model.get_param()
@@ -191,21 +205,24 @@ class Optimizer:
             {name: np.zeros_like(value) for name, value in param.items()}
             for _ in range(num_grad_stores)
         ]
+        callbacks = getattr(self, "callbacks", ())  # a subclass may have an __init__ of its own
         if print_each:
             print("iteration\tloss")
         for i in range(1, steps + 1):
+            param = self.model.get_param()
             x, y = self.random_batch()
             grad, loss = self.model.get_grad(x, y)
             if print_each and (i == 1 or i % print_each == 0):
                 print(i, "\t", loss.value[0, 0] if loss.ndim == 2 else loss.value.mean())
             step = Step(i, x, y, loss, grad, param)
-            for callback in self.callbacks:
+            for callback in callbacks:
                 if isinstance(callback, Callback):
                     callback.before_update(step)
-            for g in grad:
-                self._update(param, grad, g, i)
+            for g in param:
+                if g in grad:
+                    self._update(param, grad, g, i)
             self.model.set_param(param)  # for an `_update` that replaces arrays
-            for callback in self.callbacks:
+            for callback in callbacks:
                 if isinstance(callback, Callback):
                     callback.after_update(step)
                 else:
@@ -276,17 +293,27 @@ class Adam(Optimizer):
         param[g] -= self.alpha * (average / (1 - self.beta1**i)) / (root + self.epsilon)
 
 
-def _check_data(x_train: Any, y_train: Any) -> None:
+def _check_data(x_train: Any, y_train: Any, dtype: Any) -> None:
     for what, data in (("x_train", x_train), ("y_train", y_train)):
         if data is None:
             continue
         if not isinstance(data, np.ndarray):
             raise TypeError(f"{what} must be a NumPy array, got {type(data).__name__}")
-        if len(data) == 0:
+        if data.dtype.kind not in "biuf" or isinstance(data, np.ma.MaskedArray):
+            raise TypeError(
+                f"{what} must be a plain array of real numbers, got {type(data).__name__} of dtype "
+                f"{data.dtype}"
+            )
+        if not data.ndim or not len(data):
             raise ValueError(f"{what} needs at least one row, got shape {data.shape}")
-        if data.dtype.kind == "f" and not np.isfinite(data).all():
-            where = tuple(int(i) for i in np.argwhere(~np.isfinite(data))[0])
-            raise ValueError(f"{what} has {data[where]} at {where}; all entries must be finite")
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(data if dtype is None else data.astype(dtype, copy=False))
+        if not finite.all():
+            where = tuple(int(i) for i in np.argwhere(~finite)[0])
+            raise ValueError(
+                f"{what} has {data[where]} at {where}; all entries must be finite"
+                + ("" if dtype is None else f", as {np.dtype(dtype)}")
+            )
     if x_train is not None and y_train is not None and len(x_train) != len(y_train):
         raise ValueError(
             f"x_train has {len(x_train)} rows, y_train {len(y_train)}; they must be as many"

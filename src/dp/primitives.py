@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.special import normal_cdf as _normal_cdf
+from dp.special import normal_pdf as _normal_pdf
 
 Array = NDArray[Any]
 Rule = Callable[..., Any]
@@ -43,9 +44,13 @@ class Primitive:
     __slots__ = ("elementwise", "kernel", "name", "rules")
 
     def __init__(
-        self, name: str, kernel: Callable[..., Array], rules: tuple[Rule | None, ...], ew: bool
+        self,
+        name: str,
+        kernel: Callable[..., Array],
+        rules: tuple[Rule | None, ...],
+        elementwise: bool,
     ) -> None:
-        self.name, self.kernel, self.rules, self.elementwise = name, kernel, rules, ew
+        self.name, self.kernel, self.rules, self.elementwise = name, kernel, rules, elementwise
 
     def __call__(self, *operands: Any, **settings: Any) -> Any:
         """Record on Nodes, compute on arrays."""
@@ -79,7 +84,7 @@ def declare(
 
 
 def matrix_axes(axis: int | None) -> tuple[int, ...]:
-    """The array axes that `axis` of the matrix means: None both, 0 along rows, 1 along columns."""
+    """The array axes over which `axis` of the matrix goes: None both, 0 rows, 1 columns."""
     if axis is None:
         return (-2, -1)
     if axis in (0, 1):
@@ -223,11 +228,8 @@ clip: Primitive = declare(
         where(greater(x, math.inf if high is None else high), 0.0, g),
     ),
 )
-normal_cdf: Primitive = declare(
-    "normal_cdf",
-    _normal_cdf,
-    lambda g, y, x: g * exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi)),
-)
+normal_cdf: Primitive = declare("normal_cdf", _normal_cdf, lambda g, y, x: g * normal_pdf(x))
+normal_pdf: Primitive = declare("normal_pdf", _normal_pdf, lambda g, y, x: g * (-x * y))
 
 # --- reductions over the matrix -------------------------------------------------------------------
 
@@ -324,17 +326,21 @@ leaky_relu: Primitive = declare(
 elu: Primitive = declare(
     "elu",
     _elu,
-    lambda g, y, x, alpha, scale: where(greater(x, 0.0), scale * g, g * (y + alpha * scale)),
+    # not y + alpha · scale, which is 0 long before exp(x) is
+    lambda g, y, x, alpha, scale: where(
+        greater(x, 0.0), scale * g, g * (alpha * scale * exp(clip(x, low=None, high=0.0)))
+    ),
 )
 gelu: Primitive = declare(
     "gelu",
     lambda x: x * _normal_cdf(x),
-    lambda g, y, x: g * (normal_cdf(x) + x * exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))),
+    lambda g, y, x: g * (normal_cdf(x) + x * normal_pdf(x)),
 )
 silu: Primitive = declare(
     "silu",
     lambda x: x * _sigmoid(x),
-    lambda g, y, x: g * (sigmoid(x) * (1.0 + x - y)),
+    # not sigmoid(x) · (1 + x - y), in which a large x loses the 1
+    lambda g, y, x: g * (sigmoid(x) + y * (1.0 - sigmoid(x))),
 )
 softplus: Primitive = declare(
     "softplus", lambda x: np.logaddexp(x, 0.0), lambda g, y, x: g * sigmoid(x)

@@ -18,8 +18,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 import dp
-from dp.activations import ACTIVATIONS, unknown
+from dp.activations import ACTIVATIONS
 from dp.initializers import INITIALIZERS
+from dp.validation import unknown
 from gradlab.data import DATASETS, Data, load
 from gradlab.files import write_atomically
 from gradlab.recording import record

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dp.activations import unknown
+from dp.validation import unknown
 from gradlab.files import replacing
 
 if TYPE_CHECKING:

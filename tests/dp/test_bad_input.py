@@ -230,7 +230,7 @@ def test_shapes_that_do_not_broadcast():
     with refused(dp.ShapeError, r"reshape of \(2, 3\)", r"\(4, 2\)"):
         Node(np.ones((2, 3))).reshape(4, 2)
     with refused(dp.ShapeError, "two sides of a matrix"):
-        Node(np.ones((2, 3))).reshape(6)
+        Node(np.ones((2, 3))).reshape(1, 2, 3)
 
 
 @pytest.mark.parametrize("method", ["sum", "mean", "max"])
@@ -241,10 +241,129 @@ def test_axes_of_reductions(method):
 
 @pytest.mark.parametrize("method", ["softmax", "log_softmax"])
 def test_axes_of_the_softmax(method):
-    with refused(ValueError, r"axis must be 0 \(rows\) or 1 \(columns\)", "got None"):
+    with refused(
+        ValueError, r"axis must be 0 \(over the rows\) or 1 \(over the columns\)", "got None"
+    ):
         getattr(FIVE, method)(axis=None)
     with refused(ValueError, "got -1"):
         FIVE.concatenate(FIVE, axis=-1)
+
+
+def test_the_list_of_wrt():
+    x = Node(np.ones((2, 2)))
+    with refused(TypeError, "wrt must be a list of Nodes"):
+        dp.gradients((x * x).sum(), x)
+    with refused(TypeError, "wrt must be a list of Nodes", "'x'"):
+        dp.gradients((x * x).sum(), ["x"])
+    with refused(TypeError, "only a Node has a gradient", "float"):
+        dp.gradients(3.0, [x])
+
+
+def test_a_net_without_gradients():
+    net = dp.Net(4, 3, 2, seed=0)
+    with dp.no_grad(), refused(ValueError, "depends on none", "inside no_grad"):
+        net.get_grad(X, Y)
+    with dp.no_grad(), refused(ValueError, "create_graph=True", "no_grad"):
+        dp.gradients(Node(1.0), [Node(1.0)], create_graph=True)
+    with refused(TypeError, "layer 'h1' must give a Node", "ndarray"):
+        dp.Net(4, 3, 2, lambda h: np.tanh(h.value), seed=0).forward(X)
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind", "words"),
+    [
+        (lambda p, y: (p - y).square(), dp.ShapeError, r"\(6, 1\); add .sum\(\) or .mean\(\)"),
+        (lambda p, y: p.value, TypeError, "must give a Node, got ndarray"),
+        (lambda p, y: None, TypeError, "must give a Node, got NoneType"),
+    ],
+)
+def test_losses_that_are_no_number(loss, kind, words):
+    class Line(Model):
+        def __init__(self):
+            super().__init__(seed=0)
+            self.out = self.Linear_Layer(4, 1, "out")
+
+        def loss(self, x, y):
+            return loss(self.out(x), y)
+
+    with refused(kind, words):
+        Line().get_grad(X, Y)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "1", True, [1, None], []])
+def test_seeds(seed):
+    with refused(ValueError, "seed"):
+        Model(seed=seed)
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), "a", True])
+def test_init_scale(scale):
+    with refused(ValueError, "init_scale must be a number above 0"):
+        dp.Net(4, 3, 2, init_scale=scale)
+
+
+def test_a_model_that_forgot_super():
+    class Forgetful(Model):
+        def __init__(self):
+            self.out = self.Linear_Layer(4, 1, "out")
+
+    with refused(RuntimeError, r"Forgetful.__init__ must call super\(\).__init__\(\)"):
+        Forgetful()
+
+
+def test_set_param_changes_all_or_nothing():
+    net = dp.Net(4, 3, 1, seed=0)
+    before = {name: value.copy() for name, value in net.get_param().items()}
+    with refused(ValueError):
+        net.set_param({"h1_bias": np.zeros((1, 3)), "out_bias": [["a"]]})
+    for name, value in net.get_param().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    "x",
+    [X.astype(str), X + 1j, X.astype(object), np.ma.array(X, mask=X > 0)],
+    ids=["str", "complex", "object", "masked"],
+)
+def test_data_that_is_no_real_numbers(x):
+    with refused(TypeError, "x_train must be a plain array of real numbers"):
+        dp.SGD(dp.Net(4, 3, 1), x, Y)
+
+
+def test_data_that_overflows_the_nets_dtype():
+    with refused(ValueError, "must be finite", "float32"):
+        dp.SGD(dp.Net(4, 3, 1, dtype=np.float32), X + 1e300, Y)
+
+
+def test_an_empty_batch():
+    with refused(ValueError, "the batch is empty", r"\(0, 4\)"):
+        dp.Net(4, 3, 1).loss(X[:0], Y[:0])
+    for reduce in (Node.mean, Node.max):
+        with refused(ValueError, "at least one entry"):
+            reduce(Node(X[:0]))
+
+
+@pytest.mark.parametrize("hyperparam", [[0.1], "alpha", 0.1])
+def test_hyperparameters_that_are_no_dict(hyperparam):
+    with refused(TypeError, "hyperparam must be a dict"):
+        dp.SGD(dp.Net(4, 3, 1), X, Y, hyperparam)
+
+
+@pytest.mark.parametrize("print_each", [-5, 2.5, float("nan"), "a"])
+def test_print_each(print_each):
+    with refused(ValueError, "print_each must be an integer of at least 1"):
+        dp.SGD(dp.Net(4, 3, 1), X, Y).train(1, print_each)
+
+
+def test_numpy_functions_on_stacks_mean_other_axes():
+    stack = Node(np.ones((2, 3, 4)))
+    for function in (np.sum, np.mean, np.transpose):
+        with refused(TypeError, "different axes in a stack"):
+            function(stack)
+    with refused(TypeError, "np.linalg.inv"):
+        np.linalg.inv(stack)
+    with refused(TypeError, "np.sum"):
+        np.sum(a=Node(1.0))
 
 
 def test_clip_the_wrong_way_round():

@@ -258,3 +258,62 @@ def test_batches_that_are_plain_arrays_are_recorded(iris):
     with gradlab.record(net, sgd) as recorder:
         sgd.train(3, print_each=None)
     assert recorder.trace().grad_w.shape == (3, 3)
+
+
+def test_a_net_of_configurable_depth_may_keep_its_layers_as_it_likes(iris):
+    class Deep(dp.Model):
+        def __init__(self, n_layers):
+            super().__init__(seed=0)
+            self.layers = []
+            width = 4
+            for i in range(n_layers):
+                self.layers.append(self.Linear_Layer(width, 6, f"h{i}"))
+                width = 6
+            self.out = self.Linear_Layer(width, 1, "out")
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x).tanh()
+            return self.out(x).sigmoid()
+
+        def loss(self, x, y):
+            return dp.squared_error(self.forward(x), y)
+
+    net = Deep(3)
+    with gradlab.record(net, sgd := dp.SGD(net, iris.x, iris.y, seed=0)) as recorder:
+        sgd.train(2, print_each=None)
+    assert recorder.trace().grad_w.shape == (4, 2)
+
+
+class Own_Init(dp.SGD):
+    def __init__(self, model, x_train, y_train, alpha):
+        self.model, self.x_train, self.y_train = model, x_train, y_train
+        self.hyperparam = {"alpha": alpha}
+        self._set_param()
+
+
+def test_an_optimiser_with_its_own_init_trains(iris):
+    net = dp.Net(4, 3, 1, "tanh", seed=0)
+    first = Own_Init(net, iris.x, iris.y, 0.01).train(1, print_each=None)
+    assert Own_Init(net, iris.x, iris.y, 0.01).train(50, print_each=None) < first
+
+
+def test_a_named_input_is_no_parameter(iris):
+    class Named(dp.Net):
+        def loss(self, x, y):
+            return super().loss(dp.Node(x.value, name="x"), y)
+
+    net = Named(4, 3, 1, "tanh", seed=0)
+    assert "x" in net.get_grad(dp.Node(iris.x), iris.y)[0]
+    dp.SGD(net, iris.x, iris.y, seed=0).train(2, print_each=None)
+
+
+def test_a_callback_may_set_parameters_whatever_the_update_does(iris):
+    net = dp.Net(4, 3, 1, "tanh", seed=0)
+
+    def zero(step):
+        net.set_param({name: np.zeros_like(value) for name, value in step.param.items()})
+
+    Half_SGD(net, iris.x, iris.y, batch_size=8, callbacks=[zero]).train(3, print_each=None)
+    for value in net.get_param().values():
+        np.testing.assert_array_equal(value, 0.0)

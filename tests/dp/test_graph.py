@@ -1,6 +1,7 @@
 """Graphs of any depth and width, and the Node's manners."""
 
 import contextvars
+import copy
 import gc
 import pickle
 import sys
@@ -103,6 +104,81 @@ def test_sweeping_twice_gives_the_same():
         for name in first:
             np.testing.assert_array_equal(again[name], first[name])
             assert not np.shares_memory(again[name], first[name])
+
+
+def test_a_cotangent_keeps_its_own_history():
+    x, c = Node(np.ones((2, 2))), Node(2.0)
+    (g,) = dp.gradients(x * 3.0, [x], c, create_graph=True)
+    np.testing.assert_array_equal(dp.gradients(g, [c])[0], [[12.0]])
+    z = Node(np.ones((1, 1), np.float32))
+    (same,) = dp.gradients(z, [z], Node(1.0), create_graph=True)
+    assert same.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: (x > 0) * x,
+        lambda x: (x > 0).mean() * x,
+        lambda x: -(x > 0) + (x > 1),
+        lambda x: np.array(2.0) * x,
+        lambda x: x.leaky_relu(np.float64(0.1)),
+        lambda x: x.elu(np.float64(0.1)),
+        lambda x: x.clip(np.float64(-0.5), np.float64(1)),
+        lambda x: x != 1.0,
+    ],
+)
+def test_float32_stays_float32(make):
+    assert make(Node(np.ones((2, 2), np.float32))).dtype == np.float32
+
+
+def test_equality_compares_entries_and_hashing_identity():
+    x = Node([[1.0, 2.0]])
+    np.testing.assert_array_equal((x == 1.0).value, [[1.0, 0.0]])
+    np.testing.assert_array_equal((x != x).value, [[0.0, 0.0]])
+    assert (x == None) is False  # noqa: E711
+    assert len({x, x, Node([[1.0, 2.0]])}) == 2
+
+
+def test_an_index_may_be_reused():
+    x, rows = Node(np.ones((4, 1)), "x"), np.array([0, 1])
+    y = x[rows]
+    rows[:] = 3
+    np.testing.assert_array_equal(y.grad()["x"], [[1], [1], [0], [0]])
+
+
+def test_a_transpose_may_be_called_without_a_past():
+    with dp.no_grad():
+        assert Node(np.ones((2, 3))).T().shape == (3, 2)
+
+
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda node: pickle.loads(pickle.dumps(node))])
+def test_copies_of_deep_graphs(twin):
+    x = Node(np.full((2, 2), 0.5), "x")
+    y = x
+    for _ in range(5_000):
+        y = y * 0.999 + 0.001
+    again = twin(y)
+    assert again is not y
+    np.testing.assert_array_equal(again.value, y.value)
+    np.testing.assert_array_equal(again.grad()["x"], y.grad()["x"])
+
+
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+@pytest.mark.parametrize("seed", [None, 0, [0, 1]])
+def test_copies_of_models_train_alike_and_apart(twin, seed):
+    x, y = np.random.default_rng(0).normal(size=(20, 4)), np.arange(20)[:, None] % 2 * 1.0
+    sgd = dp.SGD(dp.Net(4, 3, 2, seed=seed), x, y, seed=seed)
+    again = twin(sgd)
+    if seed is None:
+        np.random.seed(0)
+    sgd.train(3, None)
+    if seed is None:
+        np.random.seed(0)
+    again.train(3, None)
+    for name, value in sgd.model.get_param().items():
+        np.testing.assert_array_equal(again.model.get_param()[name], value)
+        assert again.model.get_param()[name] is not value
 
 
 @pytest.mark.parametrize(
@@ -262,6 +338,22 @@ class TestDetectAnomaly:
         product = w.sqrt() * 0.0
         with dp.detect_anomaly(), pytest.raises(dp.AnomalyError, match=r"backward of sqrt .*NaN"):
             product.grad()
+
+    def test_backward_in_the_sum_of_two_shares(self):
+        w = Node(np.full((1, 1), 0.1, np.float32), "w")
+        y = w * 3e38 + w * 3e38
+        with dp.detect_anomaly(), pytest.raises(dp.AnomalyError, match=r"gave Inf .*'w'"):
+            y.grad()
+
+    def test_a_cotangent(self):
+        with dp.detect_anomaly(), pytest.raises(dp.AnomalyError, match="cotangent is not finite"):
+            Node(1.0, "w").grad(np.nan)
+
+    def test_backward_while_the_graph_is_kept(self):
+        x = Node([[0.0, 1.0]])
+        root = x.sqrt()
+        with dp.detect_anomaly(), pytest.raises(dp.AnomalyError, match="backward of sqrt .*Inf"):
+            dp.gradients(root, [x], create_graph=True)
 
     def test_it_names_the_layer_and_ends(self):
         net = dp.Net(2, 3, 2, "tanh", seed=0)

@@ -166,6 +166,8 @@ CASES = [
     Case("clip below", lambda x: x.clip(low=-1), "clip", draw=off_kinks, smooth=False),
     Case("clip above", lambda x: x.clip(high=1.0), "clip", draw=off_kinks, smooth=False),
     Case("normal_cdf", lambda x: p.normal_cdf(x), "normal_cdf", reference=phi),
+    Case("normal_pdf", lambda x: p.normal_pdf(x), "normal_pdf",
+         reference=lambda x: np.exp(-x * x / 2) / math.sqrt(2 * math.pi)),
     # over the matrix
     Case("sum", lambda x: x.sum(), "sum",
          reference=lambda x: x.sum(axis=(-2, -1), keepdims=True)),
@@ -315,7 +317,7 @@ BOUNDED = [0.0, -0.0, 1000.0, -1000.0]
 STABLE = {
     **{case.name: (case.function, BOUNDED) for case in CASES if case.primitive in {
         "sigmoid", "tanh", "lecun_tanh", "relu", "clipped_relu", "leaky_relu", "elu", "gelu",
-        "silu", "softplus", "normal_cdf", "square", "abs", "sign", "clip", "negative", "sum",
+        "silu", "softplus", "normal_cdf", "normal_pdf", "square", "abs", "sign", "clip", "negative", "sum",
         "max", "softmax", "log_softmax",
     }},
     "add": (lambda x: x + x, BOUNDED),
@@ -394,14 +396,71 @@ def test_far_tails_keep_their_digits():
         x.sigmoid().value, [[math.exp(-700), math.exp(-40), 1.0]], rtol=1e-12
     )
     np.testing.assert_allclose(x.softplus().value[0, :2], np.exp([-700.0, -40.0]), rtol=1e-13)
-    labels = np.array([[0.0]])
     for logit in (-700.0, -40.0, 40.0, 700.0):
-        z = Node(np.array([[logit]]))
-        loss = dp.binary_cross_entropy(z, labels)
-        np.testing.assert_allclose(loss.value, np.logaddexp(0.0, logit), rtol=1e-14)
-        np.testing.assert_allclose(dp.gradients(loss, [z])[0], z.sigmoid().value, rtol=1e-14)
+        for label, sign in ((0.0, 1.0), (1.0, -1.0)):
+            z = Node(np.array([[sign * logit]]))
+            loss = dp.binary_cross_entropy(z, np.array([[label]]))
+            np.testing.assert_allclose(loss.value, np.logaddexp(0.0, logit), rtol=1e-14)
+            right = sign / (1.0 + math.exp(-logit))
+            np.testing.assert_allclose(dp.gradients(loss, [z])[0], [[right]], rtol=1e-14)
     points = np.linspace(-12.0, 12.0, 4001)
     np.testing.assert_allclose(p.normal_cdf(points), phi(points), rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("name", "slope"),
+    [
+        ("elu", lambda x: math.exp(x) if x < 0 else 1.0),
+        ("selu", lambda x: p.SELU_SCALE * (p.SELU_ALPHA * math.exp(x) if x < 0 else 1.0)),
+        ("silu", lambda x: 1.0 if x > 0 else math.exp(x) * (1 + x)),
+        ("softplus", lambda x: math.exp(x) if x < 0 else 1.0),
+        ("sigmoid", lambda x: math.exp(-abs(x))),
+    ],
+)
+def test_slopes_keep_their_digits_in_the_tails(name, slope, dtype):
+    values = [-80.0, -40.0, -20.0, 2e7, 1e17] if name != "sigmoid" else [-80.0, -40.0]
+    x = Node(np.array([values], dtype))
+    (found,) = dp.gradients(dp.activations.get(name)(x), [x])
+    np.testing.assert_allclose(found[0], [slope(v) for v in values], rtol=4e-6)
+
+
+def test_gelu_is_quiet_where_the_square_overflows():
+    x = Node(np.array([[-1e200, 1e200]]))
+    np.testing.assert_array_equal(dp.gradients(x.gelu(), [x])[0], [[0.0, 1.0]])
+
+
+def test_an_impossible_class_costs_nothing_unless_it_is_the_label():
+    logits = Node(np.array([[-np.inf, 0.0]]))
+    assert dp.categorical_cross_entropy(logits, [[0.0, 1.0]]).value == 0.0
+    assert dp.categorical_cross_entropy(logits, [[1.0, 0.0]]).value == np.inf
+
+
+@pytest.mark.parametrize(
+    ("made", "name"),
+    [
+        (lambda x: x.leaky_relu(0.3), "leaky_relu"),
+        (lambda x: x.leaky_relu(2.0), "leaky_relu"),
+        (lambda x: x.elu(0.5), "elu"),
+        (lambda x: x.elu(3.0), "elu"),
+    ],
+)
+def test_what_is_known_of_other_slopes_is_true(made, name):
+    h = np.linspace(-30.0, 30.0, 60_001)
+    node = made(Node(h))
+    activation = dp.activations.matching(node.primitive, node.settings)
+    assert activation.name == name
+    slopes = np.abs(activation.derivative(h))
+    assert slopes.max() == pytest.approx(activation.max_slope, rel=1e-9)
+    low, high = activation.range
+    assert low <= node.value.min()
+    assert node.value.max() <= high
+    flat = activation.saturated(h)
+    if activation.saturates == "nowhere":
+        assert not flat.any()
+    else:
+        end = float(activation.saturates.removeprefix("h < ").removeprefix("h <= "))
+        np.testing.assert_array_equal(flat[np.abs(h - end) > 0.01], (h < end)[abs(h - end) > 0.01])
 
 
 # --- activation functions: what their table says --------------------------------------------------

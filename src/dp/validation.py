@@ -1,0 +1,77 @@
+"""Refusing bad input: each error names the value and what would be accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """Words for a name that is not in a table, with the closest one that is."""
+    import difflib
+
+    names = list(known)
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    return f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}"
+
+
+def one_of(what: str, value: Any, accepted: Sequence[str]) -> None:
+    """Raise ValueError unless `value` is among those accepted."""
+    if value not in accepted:
+        raise ValueError(unknown(what, value, accepted))
+
+
+def positive_integer(what: str, number: Any) -> None:
+    """Raise ValueError unless `number` is an integer of at least 1."""
+    if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
+        raise ValueError(f"{what} must be an integer of at least 1, got {number!r}")
+
+
+def number(what: str, value: Any) -> float:
+    """Give a real number as a float; raise TypeError for anything else, ValueError for NaN."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"{what} must be a number, got {value!r}")
+    if value != value:
+        raise ValueError(f"{what} must be a number, got NaN")
+    return float(value)
+
+
+def positive_number(what: str, value: Any) -> float:
+    """Give a finite number above 0 as a float; raise ValueError for anything else."""
+    checked = _number_or_nan(value)
+    if not 0 < checked < np.inf:
+        raise ValueError(f"{what} must be a number above 0, got {value!r}")
+    return checked
+
+
+def decay(what: str, value: Any) -> float:
+    """Give a number in [0, 1) as a float; raise ValueError for anything else."""
+    checked = _number_or_nan(value)
+    if not 0 <= checked < 1:
+        raise ValueError(f"{what} must lie in [0, 1), got {value!r}")
+    return checked
+
+
+def _number_or_nan(value: Any) -> float:
+    try:
+        return number("value", value)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
+
+
+def seeds(seed: Any) -> list[int]:
+    """Give the seed or seeds as a list; raise ValueError for what NumPy takes for no seed."""
+    several = isinstance(seed, Sequence) and not isinstance(seed, (str, bytes))
+    if isinstance(seed, (range, np.ndarray)) and np.ndim(seed) == 1:
+        several = True
+    found = list(seed) if several else [seed]
+    if not found:
+        raise ValueError("an ensemble needs at least one seed, got none")
+    for one in found:
+        if isinstance(one, (bool, np.bool_)) or not isinstance(one, Integral) or one < 0:
+            raise ValueError(f"a seed must be an integer of at least 0, got {one!r}")
+    return [int(one) for one in found]
