@@ -200,6 +200,17 @@ _ALL = [
     ),
 ]
 
+# Acts on the rows of the output layer, not on entries: no choice for a hidden layer.
+SOFTMAX = Activation(
+    "softmax",
+    "exp(h) / Σ exp(h)",
+    (0.0, 1.0),
+    0.25,
+    "not elementwise",
+    p.softmax,
+    {"axis": 1},
+)
+
 ACTIVATIONS: dict[str, Activation] = {activation.name: activation for activation in _ALL}
 
 

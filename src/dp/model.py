@@ -366,6 +366,19 @@ class Model:
         raise NotImplementedError(f"{type(self).__name__} does not define loss(x, y)")
 
 
+_STATISTICS_ROWS: ContextVar[int | None] = ContextVar("dp_statistics_rows", default=None)
+
+
+@contextlib.contextmanager
+def _statistics_of(rows: int) -> Iterator[None]:
+    """Let batch normalisation take its statistics from the first rows of the batch only."""
+    token = _STATISTICS_ROWS.set(rows)
+    try:
+        yield
+    finally:
+        _STATISTICS_ROWS.reset(token)
+
+
 class Net(Model):
     """A fully connected net of any depth and width, for classification.
 
@@ -459,17 +472,29 @@ class Net(Model):
             for layer in self._layers.values():
                 layer.weight.value *= init_scale
 
-    def logits(self, x: Any) -> Node:
-        """Pre-activations of the output layer, (…, batch, n_outputs)."""
+    def logits(self, x: Any, like: Any = None) -> Node:
+        """Pre-activations of the output layer, (…, batch, n_outputs); `like` as in `forward`."""
         x = as_leaf(x, self.dtype)
+        if like is not None and self.normalisation == "batch":
+            like = as_leaf(like, self.dtype)
+            rows = like.shape[-2]
+            with _statistics_of(rows):
+                return self.logits(like.concatenate(x))[rows:]
         for layer in self._hidden:
             out = layer(x)
             x = x + out if self.residual and layer.fan_in == layer.fan_out else out
         return self._out(x)
 
-    def forward(self, x: Any) -> Node:
-        """Probabilities, (…, batch, n_outputs): of class 1, or of every class."""
-        logits = self.logits(x)
+    def forward(self, x: Any, like: Any = None) -> Node:
+        """Probabilities, (…, batch, n_outputs): of class 1, or of every class.
+
+        Parameters
+        ----------
+        x : Node or array (…, batch, n_features)
+        like : Node or array (…, rows, n_features), optional
+            A batch of which batch normalisation takes its statistics, instead of x.
+        """
+        logits = self.logits(x, like)
         return logits.sigmoid() if self.n_outputs == 1 else logits.softmax()
 
     def loss(self, x: Any, y: Any) -> Node:
@@ -493,7 +518,10 @@ class Net(Model):
         axis = 1 if over == "layer" else 0
 
         def normalise(h: Node) -> Node:
-            centred = h - h.mean(axis)
-            return centred / (centred.square().mean(axis) + 1e-5).sqrt() * gain + shift
+            rows = _STATISTICS_ROWS.get()
+            known = h if axis == 1 or rows is None else h[:rows]
+            mean = known.mean(axis)
+            variance = (known - mean).square().mean(axis)
+            return (h - mean) / (variance + 1e-5).sqrt() * gain + shift
 
         return normalise

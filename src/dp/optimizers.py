@@ -136,11 +136,18 @@ class Optimizer:
                 )
         for name, default in self.defaults.items():
             value = self.hyperparam.get(name, default)
-            if name.startswith("beta"):
-                checked = decay(name, value)
-            else:
-                checked = positive_number(name, value)
-            setattr(self, name, checked)
+            setattr(self, name, self.check_hyperparameter(name, value))
+
+    @staticmethod
+    def check_hyperparameter(name: str, value: Any) -> float:
+        """Give a hyperparameter as a float; those named beta… are decays, the others rates.
+
+        Raises
+        ------
+        ValueError
+            If a decay does not lie in [0, 1), or a rate is not a finite number above 0.
+        """
+        return decay(name, value) if name.startswith("beta") else positive_number(name, value)
 
     def random_batch(self) -> tuple[Node, Node]:
         """Draw `batch_size` rows with replacement; for an ensemble, each member draws its own.

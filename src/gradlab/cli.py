@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -21,11 +23,11 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="See, predict, explain and repair the flow of gradients through a deep network.",
+    help="See the flow of gradients through a deep network.",
 )
 
 BAR_WIDTH = 14
-INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended
+NARROW = 76  # columns that the table needs
 
 
 @contextmanager
@@ -33,33 +35,60 @@ def _errors_in_words() -> Iterator[None]:
     """Turn an error the user can mend into one line and exit status 2."""
     try:
         yield
+    except MemoryError as error:
+        _fail(f"not enough memory ({error}); choose a smaller width, batch or number of members")
+    except BrokenPipeError:
+        raise  # typer's: whoever read our output has gone
     except (ValueError, OSError) as error:
-        typer.echo(f"gradlab: {error}", err=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("gradlab: interrupted before the first step; nothing was recorded", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"gradlab: {message}", err=True)
+    raise typer.Exit(2) from None
 
 
 @contextmanager
-def _one_interrupt() -> Iterator[None]:
-    """Let the first Ctrl-C end the training, and no further one what is saved after it."""
-    import signal
-    import threading
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(_signal: int, _frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, stop)
+def _heard_or_not() -> Iterator[None]:
+    """Go on with the work where nobody reads what is printed (`gradlab run | head -1`)."""
     try:
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # rich turns the one into the other
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the end)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"gradlab {version('gradlab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _gradlab(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None: ...
+
+
+def _hyperparameters(pairs: list[str] | None) -> dict[str, float] | None:
+    """From "beta=0.5" and the like."""
+    if not pairs:
+        return None
+    found = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            raise ValueError(
+                f"a hyperparameter is given as NAME=NUMBER, such as beta=0.5, got {pair!r}"
+            ) from None
+    return found
 
 
 def _number_or_word(text: str | None) -> Any:
@@ -108,6 +137,10 @@ def run(
         str | None, typer.Option(help="sgd, momentum, rmsprop or adam. [sgd]")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate. [0.001]")] = None,
+    hyperparameter: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=NUMBER", help="Another one of the optimiser, such as beta=0.5."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Number of updates. [100]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows per step. [128]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights and batches. [0]")] = None,
@@ -121,40 +154,71 @@ def run(
     ] = None,
 ) -> None:
     """Train one net and show where its gradient goes."""
-    given = {
-        "data": data, "scaling": _number_or_word(scaling), "layers": layers, "width": width,
-        "activation": activation, "clip": clip, "init": init, "init_scale": init_scale,
-        "normalisation": normalisation, "residual": residual, "loss": loss,
-        "reduction": reduction, "optimizer": optimizer, "learning_rate": learning_rate,
-        "steps": steps, "batch_size": batch_size, "seed": seed, "members": members,
-        "dtype": dtype, "every": every, "histograms": histograms,
-    }  # fmt: skip
     with _errors_in_words():
         from gradlab import verbs
+        from gradlab.interrupts import Interrupts
 
+        given = {
+            "data": data, "scaling": _number_or_word(scaling), "layers": layers, "width": width,
+            "activation": activation, "clip": clip, "init": init, "init_scale": init_scale,
+            "normalisation": normalisation, "residual": residual, "loss": loss,
+            "reduction": reduction, "optimizer": optimizer, "learning_rate": learning_rate,
+            "hyperparameters": _hyperparameters(hyperparameter), "steps": steps,
+            "batch_size": batch_size, "seed": seed, "members": members, "dtype": dtype,
+            "every": every, "histograms": histograms,
+        }  # fmt: skip
         described = verbs.describe(experiment, **{k: v for k, v in given.items() if v is not None})
-        folder = verbs.prepare_folder(out or Path("runs") / described.title, described, overwrite)
-        with _one_interrupt():
-            with _progress_bar(described.steps) as progress:
-                trace = described.run(progress)
-            files = verbs.save(trace, described, folder)
-        _report(trace)
-        interrupted = bool(trace.attrs["interrupted"])
-        if interrupted:
-            last = int(trace.dataset["step"][-1])
-            typer.echo(
-                f"Interrupted after step {last} of {described.steps}; what was recorded is saved."
-            )
-        for file in files:
-            typer.echo(f"  {file}")
+        wanted = Path("runs") / described.title if out is None else out
+        folder = verbs.prepare_folder(wanted, described, overwrite)
+        trace, saved, failure = None, folder, ""
+        with Interrupts() as interrupts:
+            try:
+                with _progress_bar(described.steps) as progress:
+                    trace = described.run(progress)
+                interrupts.finish()
+                saved = verbs.save(trace, described, folder, overwrite)
+            except KeyboardInterrupt:
+                pass  # before the first step
+            except OSError as error:
+                failure = str(error)  # said below what was found, which would be lost with it
+        if trace is None:
+            typer.echo("gradlab: interrupted before the first step; nothing was recorded", err=True)
+            raise typer.Exit(128 + (interrupts.signal or signal.SIGINT))
+        with _heard_or_not():
+            _report(trace)
+        if failure:
+            _fail(failure)
+        with _heard_or_not():
+            if trace.attrs["interrupted"]:
+                typer.echo(
+                    f"Interrupted after step {trace.attrs['steps_done']} of {described.steps}; "
+                    "what was recorded is saved."
+                )
+            if saved != folder:
+                typer.echo(f"{folder} holds other results, which stay; these are in {saved}.")
+            for name in (verbs.TRACE, verbs.DESCRIPTION):
+                typer.echo(f"  {saved / name}")
+        stopped = interrupts.signal or (signal.SIGINT if trace.attrs["interrupted"] else None)
+        if not interrupts.again:
+            stopped = _draw(trace, saved) or stopped
+        if stopped:
+            raise typer.Exit(128 + stopped)
+
+
+def _draw(trace: Trace, folder: Path) -> int | None:
+    """Draw the figures of a run; gives the signal that stopped it, if one did."""
+    from gradlab import verbs
+    from gradlab.interrupts import Interrupts
+
+    with Interrupts() as interrupts:
         try:
             for file in verbs.draw(trace, folder):
-                typer.echo(f"  {file}")
+                with _heard_or_not():
+                    typer.echo(f"  {file}")
         except KeyboardInterrupt:
             typer.echo("Interrupted while drawing; `gradlab plot` draws the other figures.")
-            interrupted = True
-        if interrupted:
-            raise typer.Exit(INTERRUPTED)
+            return interrupts.signal or signal.SIGINT
+    return None
 
 
 @app.command()
@@ -174,7 +238,9 @@ def activations(
 
 @app.command()
 def plot(
-    trace: Annotated[Path, typer.Argument(help="A trace.nc written by `gradlab run`.")],
+    trace: Annotated[
+        Path, typer.Argument(help="A trace.nc written by `gradlab run`, or its folder.")
+    ],
     figure: Annotated[
         str,
         typer.Option(help="gradients, panels, heatmap, profile, learning or decision."),
@@ -187,8 +253,10 @@ def plot(
     with _errors_in_words():
         from gradlab import verbs
 
-        file = out or trace.with_name(f"{figure}.png")
-        verbs.plot(trace, figure, file)
+        folder = trace if trace.is_dir() else trace.parent
+        drawn = verbs.plot(trace, figure)
+        file = folder / f"{figure}.png" if out is None else out
+        verbs.save_figure(drawn, file)
         typer.echo(file)
 
 
@@ -224,16 +292,15 @@ def _report(trace: Trace) -> None:
     import numpy as np
     from rich.console import Console
 
-    from gradlab import verbs
-
-    # a pipe has no width of its own, and the table must not be cut off in it
+    # a pipe has no width of its own, and the table must not be cut off in it or squeezed
     console = Console() if sys.stdout.isatty() else Console(width=110)
-    rows = verbs.layer_table(trace)
-    console.print(_table(rows, trace))
+    if console.width < NARROW:
+        console = Console(width=NARROW)
+    console.print(_table(trace.table(), trace), crop=False)
     final = trace["accuracy"].values[-1]
     members = f" (median of {final.size} nets)" if final.size > 1 else ""
     console.print(f"Accuracy {np.median(final):.3f}{members}.", highlight=False)
-    console.print(verbs.sentence(trace), highlight=False, style="bold")
+    console.print(trace.sentence(), highlight=False, style="bold", soft_wrap=True)
 
 
 def _table(rows: list[dict[str, Any]], trace: Trace) -> Table:
@@ -291,4 +358,10 @@ def log_bars(values: list[float], width: int = BAR_WIDTH) -> list[str]:
 
 def main() -> None:
     """Entry point of the `gradlab` command."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that knows no "█" shows "?"
     app()

@@ -114,22 +114,26 @@ class Data:
         DataError
             If `scaling` is none of these, or a factor so large that a value overflows.
         """
-        if scaling == "raw":
+        factor = check_scaling(scaling)
+        if factor == "raw":
             return self
-        if scaling == "standardise":
+        if isinstance(factor, str):
             return replace(self, x=_standardised(self.x))
-        if _is_number(scaling) and 0 < float(scaling) < np.inf:
-            with np.errstate(over="ignore"):
-                x = self.x * float(scaling)
-            if not np.isfinite(x).all():
-                raise DataError(
-                    f"{self.name}: scaling by {scaling!r} overflows: the largest value is "
-                    f"{np.abs(self.x).max():g}; choose a smaller factor, or 'standardise'"
-                )
-            return replace(self, x=x)
-        raise DataError(
-            f"scaling must be 'standardise', 'raw' or a number above 0, got {scaling!r}"
-        )
+        with np.errstate(over="ignore"):
+            x = self.x * factor
+        if not np.isfinite(x).all():
+            raise DataError(
+                f"{self.name}: scaling by {scaling!r} overflows: the largest value is "
+                f"{np.abs(self.x).max():g}; choose a smaller factor, or 'standardise'"
+            )
+        return replace(self, x=x)
+
+
+def check_scaling(scaling: Any) -> str | float:
+    """Give a scaling back if it is one; raise DataError otherwise (see `Data.scaled`)."""
+    if scaling in ("raw", "standardise") or (_is_number(scaling) and 0 < scaling < np.inf):
+        return scaling if isinstance(scaling, str) else float(scaling)
+    raise DataError(f"scaling must be 'standardise', 'raw' or a number above 0, got {scaling!r}")
 
 
 def load(name: str, scaling: str | float = "standardise", seed: int = 0) -> Data:

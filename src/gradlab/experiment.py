@@ -9,8 +9,8 @@ import os
 import platform
 import time
 import tomllib
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Collection
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,8 +21,10 @@ import dp
 from dp.activations import ACTIVATIONS
 from dp.initializers import INITIALIZERS
 from dp.validation import unknown
-from gradlab.data import DATASETS, Data, load
+from gradlab.data import DATASETS, Data, check_scaling, load
+from gradlab.decision import add_decision
 from gradlab.files import write_atomically
+from gradlab.interrupts import Interrupts
 from gradlab.recording import record
 
 if TYPE_CHECKING:
@@ -34,9 +36,27 @@ OPTIMIZERS = {
     "rmsprop": dp.RMS_Prop,
     "adam": dp.Adam,
 }
-GRID = 80  # points per side of the decision plane
 
 Progress = Callable[[int, int, float, float], None]
+
+
+MOST = 10**9  # of layers, units, rows, steps: beyond it no array can be made, and words are better
+
+
+class FrozenDict(dict[str, float]):
+    """A dict that cannot be changed, so that an experiment's hash holds."""
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("an experiment is frozen; make another one, with Experiment.of(…)")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> Any:
+        return FrozenDict, (dict(self),)
 
 
 class ExperimentError(ValueError):
@@ -50,16 +70,18 @@ class Experiment(BaseModel):
     a flag of `gradlab run` and a key of its TOML file.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=True)
 
     data: str = Field("iris2", description="data set")
-    scaling: Literal["standardise", "raw"] | float = Field(
+    scaling: str | float = Field(
         "standardise", description="of the features: standardise, raw, or a factor on the raw ones"
     )
-    layers: int = Field(10, ge=1, description="number of hidden layers")
-    width: int = Field(10, ge=1, description="units per hidden layer")
+    layers: int = Field(10, ge=1, le=MOST, description="number of hidden layers")
+    width: int = Field(10, ge=1, le=MOST, description="units per hidden layer")
     activation: str = Field("sigmoid", description="activation function of the hidden layers")
-    clip: float | None = Field(None, gt=0, description="ceiling of a clipped relu")
+    clip: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="ceiling of a clipped relu"
+    )
     init: str = Field("dp", description="initialiser of the weights")
     init_scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="factor on the weights")
     normalisation: Literal["none", "layer", "batch"] = Field(
@@ -71,14 +93,17 @@ class Experiment(BaseModel):
     optimizer: str = Field("sgd", description="optimiser")
     learning_rate: float = Field(0.001, gt=0, allow_inf_nan=False, description="learning rate")
     hyperparameters: dict[str, float] = Field(
-        default_factory=dict, description="further ones of the optimiser: beta, beta1, …"
+        default_factory=lambda: FrozenDict(),
+        description="further ones of the optimiser: beta, beta1, …",
     )
-    steps: int = Field(100, ge=1, description="number of updates")
-    batch_size: int = Field(128, ge=1, description="rows per step, drawn with replacement")
-    seed: int = Field(0, ge=0, description="of the weights and batches")
-    members: int = Field(1, ge=1, description="nets trained side by side: seeds seed, seed+1, …")
+    steps: int = Field(100, ge=1, le=MOST, description="number of updates")
+    batch_size: int = Field(128, ge=1, le=MOST, description="rows per step, drawn with replacement")
+    seed: int = Field(0, ge=0, lt=2**62, description="of the weights and batches")
+    members: int = Field(
+        1, ge=1, le=MOST, description="nets trained side by side: seeds seed, seed+1, …"
+    )
     dtype: Literal["float32", "float64"] = Field("float64", description="floating type")
-    every: int = Field(1, ge=1, description="record every k-th step")
+    every: int = Field(1, ge=1, le=MOST, description="record every k-th step")
     histograms: bool = Field(False, description="record log10 histograms of the gradients")
 
     @model_validator(mode="before")
@@ -103,22 +128,29 @@ class Experiment(BaseModel):
             raise ValueError(unknown(_KINDS[info.field_name], name, known))
         return name
 
-    @field_validator("scaling")
+    @field_validator("scaling", mode="before")
     @classmethod
-    def _positive_factor(cls, scaling: str | float) -> str | float:
-        if isinstance(scaling, float) and not 0 < scaling < float("inf"):
-            raise ValueError(f"a scaling factor must be a number above 0, got {scaling!r}")
-        return scaling
+    def _known_scaling(cls, scaling: Any) -> str | float:
+        checked: str | float = check_scaling(scaling)
+        return checked
+
+    @field_validator("hyperparameters", mode="after")
+    @classmethod
+    def _frozen(cls, hyperparameters: dict[str, float]) -> dict[str, float]:
+        return FrozenDict(hyperparameters)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Experiment:
         dp.activations.get(self.activation, self.clip)
-        defaults = OPTIMIZERS[self.optimizer].defaults
-        for name in self.hyperparameters:
+        optimizer = OPTIMIZERS[self.optimizer]
+        for name, value in self.hyperparameters.items():
             if name == "alpha":
                 raise ValueError("alpha is the learning rate; set learning_rate")
-            if name not in defaults:
-                raise ValueError(unknown(f"hyperparameter of {self.optimizer}", name, defaults))
+            if name not in optimizer.defaults:
+                raise ValueError(
+                    unknown(f"hyperparameter of {self.optimizer}", name, optimizer.defaults)
+                )
+            optimizer.check_hyperparameter(name, value)
         return self
 
     @classmethod
@@ -169,7 +201,7 @@ class Experiment(BaseModel):
         """
         file = Path(path)
         try:
-            fields = tomllib.loads(file.read_text(encoding="utf-8"))
+            fields = tomllib.loads(file.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise ExperimentError(f"{file}: cannot be read ({error.strerror})") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -177,9 +209,9 @@ class Experiment(BaseModel):
                 f"{file}: not a TOML file ({error}); expected lines such as layers = 10"
             ) from None
         try:
-            return cls.of(**{**fields, **changes})
-        except ExperimentError as error:
-            raise ExperimentError(f"{file}: {error}") from None
+            return cls(**{**fields, **changes})
+        except ValidationError as error:
+            raise ExperimentError(_in_words(error, str(file), set(changes))) from None
 
     # --- running ----------------------------------------------------------------------------------
 
@@ -235,30 +267,35 @@ class Experiment(BaseModel):
             self.batch_size,
             seed=self.seeds if self.members > 1 else self.seed,
         )
-        interrupted = False
+        done = 0
         started = time.perf_counter()
-        with np.errstate(all="ignore"):
-            with record(
+        with (
+            Interrupts() as interrupts,
+            np.errstate(all="ignore"),
+            record(
                 net,
                 optimizer,
                 reference=(data.x, data.y),
                 every=self.every,
                 histograms=self.histograms,
-            ) as recorder:
+            ) as recorder,
+        ):
+
+            def count(step: dp.Step) -> None:
+                nonlocal done
+                done = step.number
                 if progress is not None:
+                    loss = float(step.loss.value.mean())
+                    progress(step.number, self.steps, loss, recorder.latest_accuracy)
 
-                    def report(step: dp.Step) -> None:
-                        loss, accuracy = recorder.latest
-                        progress(step.number, self.steps, loss, accuracy)
-
-                    optimizer.callbacks.append(report)
-                try:
-                    optimizer.train(self.steps, print_each=None)
-                except KeyboardInterrupt:
-                    if not recorder.n_steps:
-                        raise
-                    interrupted = True
-            wall_time = time.perf_counter() - started
+            optimizer.callbacks.append(count)
+            try:
+                optimizer.train(self.steps, print_each=None)
+                interrupts.finish()
+            except KeyboardInterrupt:
+                interrupts.finish()
+                if not recorder.n_steps:
+                    raise
             trace = recorder.trace(
                 {
                     "experiment": self.model_dump_json(),
@@ -266,14 +303,15 @@ class Experiment(BaseModel):
                     "seed": self.seed,
                     "dtype": self.dtype,
                     "versions": json.dumps(_versions()),
-                    "wall_time_s": wall_time,
-                    "interrupted": int(interrupted),
+                    "wall_time_s": time.perf_counter() - started,
+                    "steps_done": done,
+                    "interrupted": int(done < self.steps),
                 },
                 members=self.seeds if self.members > 1 else None,
             )
             # a plane takes two features
             if data.n_features >= 2:
-                _add_decision(trace, net, data)
+                add_decision(trace, net, data)
         return trace
 
 
@@ -285,54 +323,22 @@ _KINDS = {
 }
 
 
-def _in_words(error: ValidationError) -> str:
+def _in_words(error: ValidationError, file: str = "", elsewhere: Collection[str] = ()) -> str:
+    """What is wrong, setting by setting; with the file's name, unless it came from elsewhere."""
     lines = []
     for detail in error.errors():
-        what = ".".join(str(part) for part in detail["loc"][:1])
+        what = ".".join(str(part) for part in detail["loc"][:2])
         message = detail["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
         value = "" if detail["type"] == "value_error" else f", got {detail['input']!r}"
-        lines.append(f"{what}: {message}{value}" if what else f"{message}{value}")
+        line = f"{what}: {message}{value}" if what else f"{message}{value}"
+        blamed = file and (not detail["loc"] or detail["loc"][0] not in elsewhere)
+        lines.append(f"{file}: {line}" if blamed else line)
     return "; ".join(dict.fromkeys(lines))
 
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "numpy": np.__version__}
-    with contextlib.suppress(Exception):  # running from a source tree that is not installed
+    with contextlib.suppress(PackageNotFoundError):  # running from a source tree
         found["gradlab"] = version("gradlab")
     return found
-
-
-def _add_decision(trace: Trace, net: dp.Net, data: Data) -> None:
-    """Add the samples and the net's decision in the plane of the first two principal components."""
-    center = data.x.mean(axis=0)
-    _, singular, components = np.linalg.svd(data.x - center, full_matrices=False)
-    variance = singular**2 / max(float((singular**2).sum()), np.finfo(float).tiny)
-    plane = components[:2]
-    points = (data.x - center) @ plane.T
-    sides = []
-    for values in points.T:
-        margin = 0.15 * (np.ptp(values) or 1.0)
-        sides.append(np.linspace(values.min() - margin, values.max() + margin, GRID))
-    mesh = np.stack(np.meshgrid(*sides), axis=-1).reshape(-1, 2)
-    with dp.no_grad():
-        p = net.forward(mesh @ plane + center).value.astype(np.float64)
-    if data.n_outputs == 1:
-        p = np.concatenate([1 - p, p], axis=-1)
-    decision = p.argmax(axis=-1)
-    confidence = p.max(axis=-1)
-    shape = (*decision.shape[:-1], GRID, GRID)
-    member = ("member",) if decision.ndim > 1 else ()
-    dims = ("grid_y", "grid_x", *member)
-
-    def grid(values: Any) -> Any:
-        return np.moveaxis(values.reshape(shape), 0, -1) if member else values.reshape(shape)
-
-    trace.dataset = trace.dataset.assign(
-        points=(("sample", "component"), points),
-        label=(("sample",), data.labels),
-        explained_variance=(("component",), variance[:2]),
-        decision_class=(dims, grid(decision)),
-        decision_confidence=(dims, grid(confidence)),
-    ).assign_coords(component=["pc1", "pc2"], grid_x=sides[0], grid_y=sides[1])
-    trace.dataset.attrs["class_names"] = json.dumps(list(data.class_names))

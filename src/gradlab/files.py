@@ -16,19 +16,27 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises
     ------
     OSError
-        If the folder cannot be written, or the disk is full; `path` is then as it was.
+        Naming `path`, if the folder cannot be written, or the disk is full; `path` is then as it
+        was.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
+        )
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner may read
         temporary.replace(path)
+    except OSError as error:
+        # not the temporary name, which says nothing to anybody
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

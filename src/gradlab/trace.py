@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.files import replacing
+from gradlab.files import write_atomically
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -77,6 +77,18 @@ class Trace:
         """Every figure of this trace, as a method."""
         return Plots(self)
 
+    def sentence(self) -> str:
+        """Say in one sentence whether the gradient reaches the first layer; see `summary`."""
+        from gradlab.summary import sentence
+
+        return sentence(self)
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per layer: gradient, delta, dead and saturated share; see `summary`."""
+        from gradlab.summary import layer_table
+
+        return layer_table(self)
+
     def __repr__(self) -> str:
         sizes = self.dataset.sizes
         members = f", {sizes['member']} members" if self.ensemble else ""
@@ -92,8 +104,9 @@ class Trace:
         OSError
             If the folder cannot be written or the disk is full; an older file is then untouched.
         """
-        with replacing(Path(path)) as temporary:
-            self.dataset.to_netcdf(temporary, engine="h5netcdf")
+        # made in memory: HDF5 ends the process when the disk is full
+        content = bytes(self.dataset.to_netcdf(engine="h5netcdf"))
+        write_atomically(Path(path), content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
@@ -107,6 +120,8 @@ class Trace:
         import xarray as xr
 
         file = Path(path)
+        if file.is_dir():
+            raise TraceError(f"{file}: a folder; expected a trace written by gradlab (.nc) in it")
         if not file.is_file():
             raise TraceError(f"{file}: no such file; expected a trace written by gradlab (.nc)")
         try:
@@ -123,11 +138,33 @@ class Trace:
                 f"{file}: a netCDF file, but not a trace written by gradlab (it lacks "
                 f"{', '.join(missing) or 'the format mark'})"
             )
-        if int(dataset.attrs["format"]) > FORMAT:
-            raise TraceError(
-                f"{file}: format {dataset.attrs['format']}; this version reads up to {FORMAT}"
-            )
+        _check(dataset, file)
         return cls(dataset)
+
+
+def _check(dataset: xr.Dataset, file: Path) -> None:
+    """Raise TraceError for what has the names of a trace but is none."""
+    try:
+        number = int(dataset.attrs["format"])
+        fields = json.loads(dataset.attrs.get("experiment", "{}"))
+    except (TypeError, ValueError):
+        raise TraceError(
+            f"{file}: not a trace written by gradlab: its format is "
+            f"{dataset.attrs['format']!r}, its experiment {dataset.attrs.get('experiment')!r:.80}"
+        ) from None
+    if number > FORMAT:
+        raise TraceError(f"{file}: format {number}; this version reads up to {FORMAT}")
+    for name in REQUIRED:
+        dims = ("step",) if name == "loss" else ("step", "layer")
+        if dataset[name].dims[: len(dims)] != dims or not dataset[name].size:
+            raise TraceError(
+                f"{file}: not a trace written by gradlab: {name} has the dimensions "
+                f"{dataset[name].dims} and {dataset[name].size} values; expected {dims}"
+            )
+    if not isinstance(fields, dict) or (fields and "activation" not in fields):
+        raise TraceError(
+            f"{file}: not a trace written by gradlab: its experiment is {fields!r:.80}"
+        )
 
 
 class Plots:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dp.validation import unknown
 from gradlab.files import replacing
+from gradlab.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
     from gradlab.experiment import Experiment, Progress
     from gradlab.trace import Trace
 
-# The gradient "does not reach" the first layer if it is below a thousandth of the output layer's.
-REACHES_WITHIN_DECADES = 3.0
-RUN_FIGURES = ("gradients", "panels", "heatmap", "profile", "learning", "decision")
+TRACE, DESCRIPTION = "trace.nc", "experiment.toml"
+# named here too, so that a folder can be checked without loading matplotlib
+FIGURE_NAMES = ("gradients", "panels", "heatmap", "profile", "learning", "decision")
 
 
 class OutputError(OSError):
@@ -59,7 +61,7 @@ def run(
     ExperimentError
         If the description is not valid.
     OutputError
-        If `out` cannot be written to, or holds another experiment's trace: before training.
+        If `out` cannot be written to, or holds something else: before training.
 
     Examples
     --------
@@ -69,12 +71,14 @@ def run(
     4
     """
     described = describe(experiment, **settings)
-    folder = None if out is None else prepare_folder(out, described, overwrite)
-    trace = described.run(progress)
-    if folder is not None:
-        save(trace, described, folder)
-        for _ in draw(trace, folder):
-            pass
+    if out is None:
+        return described.run(progress)
+    folder = prepare_folder(out, described, overwrite)
+    with Interrupts():
+        trace = described.run(progress)
+        folder = save(trace, described, folder, overwrite)
+    for _ in draw(trace, folder):
+        pass
     return trace
 
 
@@ -86,6 +90,11 @@ def describe(
 
     if experiment is None:
         return Experiment.of(**settings)
+    if isinstance(experiment, (bool, int, float)):
+        raise TypeError(
+            f"an experiment is an Experiment or the path of a TOML file, got {experiment!r}; "
+            "settings go by name, such as layers=5"
+        )
     if isinstance(experiment, Experiment):
         return Experiment.of(**{**experiment.model_dump(exclude_unset=True), **settings})
     return Experiment.load(experiment, **settings)
@@ -94,50 +103,115 @@ def describe(
 def prepare_folder(
     out: str | os.PathLike[str], experiment: Experiment, overwrite: bool = False
 ) -> Path:
-    """Make the folder and check that it can be written to, and that nothing would be lost."""
+    """Make the folder and check that it can be written to, and that nothing would be lost.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written to, holds another experiment, or holds files of the names to be
+        written that are of no experiment.
+    """
+    if not os.fspath(out):
+        raise OutputError("out must be the name of a folder, got an empty one")
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / ".gradlab-probe") as probe:
-            probe.write_bytes(b"gradlab")
-        (folder / ".gradlab-probe").unlink()
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"gradlab")
     except OSError as error:
         raise OutputError(
             f"{folder}: cannot be written to ({error.strerror}); choose a folder that can, with "
             "--out"
         ) from None
-    toml = folder / "experiment.toml"
-    if not overwrite and (toml.exists() or (folder / "trace.nc").exists()):
-        from gradlab.experiment import Experiment, ExperimentError
-
-        try:
-            other = Experiment.load(toml)
-        except ExperimentError:
-            other = None
-        if other != experiment:
-            raise OutputError(
-                f"{folder}: holds the trace of another experiment"
-                + (f" ({other.title})" if other is not None else "")
-                + "; choose another folder, or pass --overwrite to replace it"
-            )
+    if not overwrite:
+        _refuse_to_replace(folder, experiment)
     return folder
 
 
-def save(trace: Trace, experiment: Experiment, folder: Path) -> list[Path]:
-    """Write the trace and the description; returns their files."""
-    files = [folder / "trace.nc", folder / "experiment.toml"]
-    trace.save(files[0])
-    experiment.save(files[1])
-    return files
+def _refuse_to_replace(folder: Path, experiment: Experiment) -> None:
+    """Raise OutputError if the folder holds anything but earlier results of this experiment."""
+    from gradlab.experiment import Experiment, ExperimentError
+
+    present = [name for name in _file_names() if (folder / name).exists()]
+    if not present:
+        return
+    found = None
+    if DESCRIPTION in present:
+        try:
+            found = Experiment.load(folder / DESCRIPTION)
+        except ExperimentError:
+            present = [DESCRIPTION]
+    if found == experiment:
+        return
+    holds = (
+        f"the trace of another experiment ({found.title})"
+        if found is not None
+        else f"files of no known experiment ({', '.join(present)})"
+    )
+    raise OutputError(
+        f"{folder}: holds {holds}; choose another folder, or pass --overwrite to replace them"
+    )
+
+
+def _file_names() -> list[str]:
+    return [TRACE, DESCRIPTION, *(f"{name}.png" for name in FIGURE_NAMES)]
+
+
+def save(trace: Trace, experiment: Experiment, folder: Path, overwrite: bool = False) -> Path:
+    """Write the trace and the description; returns the folder they are in.
+
+    What came into the folder meanwhile stays: the result of another experiment, and the complete
+    trace of the same one if this one was interrupted. The result then goes into a folder beside it.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    """
+    if not overwrite and not _may_replace(folder, experiment, trace):
+        folder = _beside(folder)
+    try:
+        trace.save(folder / TRACE)
+        experiment.save(folder / DESCRIPTION)
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or folder}: cannot be written ({error.strerror or error})"
+        ) from None
+    return folder
+
+
+def _beside(folder: Path) -> Path:
+    for number in itertools.count(2):
+        other = folder.with_name(f"{folder.name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            other.mkdir()
+            return other
+    raise AssertionError
+
+
+def _may_replace(folder: Path, experiment: Experiment, trace: Trace) -> bool:
+    from gradlab.trace import Trace, TraceError
+
+    try:
+        _refuse_to_replace(folder, experiment)
+    except OutputError:
+        return False
+    if not trace.attrs.get("interrupted"):
+        return True
+    try:
+        earlier = Trace.load(folder / TRACE)
+    except TraceError:
+        return True
+    return earlier.dataset.sizes["step"] <= trace.dataset.sizes["step"]
 
 
 def draw(trace: Trace, folder: Path) -> Iterator[Path]:
     """Write the figures of a run, one by one; gives the file of each."""
-    for name in RUN_FIGURES:
+    for name in FIGURE_NAMES:
         if name == "decision" and "points" not in trace.dataset:
             continue
         file = folder / f"{name}.png"
-        _save_figure(getattr(trace.plot, name)(), file)
+        save_figure(getattr(trace.plot, name)(), file)
         yield file
 
 
@@ -164,7 +238,7 @@ def activations(
 
     figure = plots.activations(names or None)
     if out is not None:
-        _save_figure(figure, Path(out))
+        save_figure(figure, Path(out))
     return figure
 
 
@@ -197,83 +271,30 @@ def plot(
 
     if figure not in FIGURES:
         raise ValueError(unknown("figure", figure, FIGURES))
-    loaded = trace if isinstance(trace, Trace) else Trace.load(trace)
-    drawn = FIGURES[figure](loaded)
+    if not isinstance(trace, Trace):
+        path = Path(trace)
+        trace = Trace.load(path / TRACE if path.is_dir() else path)
+    drawn = FIGURES[figure](trace)
     if out is not None:
-        _save_figure(drawn, Path(out))
+        save_figure(drawn, Path(out))
     return drawn
 
 
-def _save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure; the file's ending chooses the format.
+
+    Raises
+    ------
+    OutputError
+        If the ending is of no format that figures have, or the file cannot be written.
+    """
+    formats = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in formats:
+        raise OutputError(
+            f"{path}: a figure's file must end in one of {', '.join(f'.{f}' for f in formats)}"
+        )
     try:
         with replacing(path) as temporary:
             figure.savefig(temporary, dpi=150)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-# --- what a trace says, in numbers and in one sentence --------------------------------------------
-
-
-def layer_table(trace: Trace) -> list[dict[str, Any]]:
-    """One row per layer: its gradient at the first and last step, delta, dead and saturated share.
-
-    Medians over the members of an ensemble. The delta is that of the first step, the shares are
-    those of the last.
-    """
-    rows = []
-    for i, name in enumerate(trace.dataset["layer"].values):
-        row: dict[str, Any] = {"layer": str(name), "depth": i + 1}
-        for key, quantity, step in (
-            ("first", "grad_mean_abs", 0),
-            ("last", "grad_mean_abs", -1),
-            ("delta", "delta_rms", 0),
-            ("dead", "dead_fraction", -1),
-            ("saturated", "saturated_fraction", -1),
-        ):
-            row[key] = float(np.median(trace[quantity].values[step, i]))
-        rows.append(row)
-    return rows
-
-
-def decades_lost(trace: Trace, quantity: str = "grad_mean_abs", step: int = 0) -> float:
-    """Decades by which a quantity falls from the output layer to the first, at a step.
-
-    The median over members is taken first. Infinite if the first layer's is exactly zero; negative
-    if it grows; NaN if either is not finite.
-    """
-    values = trace[quantity].values[step]
-    first, output = (float(np.median(values[i])) for i in (0, -1))
-    with np.errstate(all="ignore"):
-        if not np.isfinite([first, output]).all():
-            return float("nan")
-        return float(np.log10(np.divide(output, first)))
-
-
-def sentence(trace: Trace) -> str:
-    """Say in one sentence whether the gradient reaches the first layer."""
-    if trace.attrs.get("nonfinite"):
-        return f"The run diverged: {trace.attrs['nonfinite']}."
-    rows = layer_table(trace)
-    zero = [row["layer"] for row in rows if row["first"] == 0.0]
-    if rows[0]["first"] == 0.0:
-        # beyond the first layer whose gradient is not zero there may be others
-        count = next((i for i, row in enumerate(rows) if row["first"] != 0.0), len(rows))
-        where = zero[0] if count == 1 else f"{zero[0]} to {zero[count - 1]}"
-        return f"The gradient does not reach the first layer: it is exactly zero in {where}."
-    lost, delta = decades_lost(trace), decades_lost(trace, "delta_rms")
-    reaches = lost < REACHES_WITHIN_DECADES
-    if lost <= -REACHES_WITHIN_DECADES:
-        verdict = "explodes on its way to the first layer"
-    else:
-        verdict = f"{'reaches' if reaches else 'does not reach'} the first layer"
-    text = (
-        f"The gradient {verdict}: at the first step mean |dL/dW| "
-        f"{'falls' if lost >= 0 else 'grows'} by {abs(lost):.1f} decades from the output layer to "
-        "layer 1"
-    )
-    if np.isfinite(delta):
-        change = f"the delta {'falls' if delta >= 0 else 'grows'} by {abs(delta):.1f}"
-        hidden = reaches and delta >= REACHES_WITHIN_DECADES
-        text += f", but {change}: only the layers' inputs hold it up" if hidden else f" ({change})"
-    return text + "."
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None

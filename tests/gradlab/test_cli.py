@@ -9,7 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 import gradlab
-from gradlab import verbs
+import gradlab.recording
+import gradlab.summary
+from gradlab import experiment, verbs
 from gradlab.cli import app, log_bars
 from gradlab.experiment import Experiment, ExperimentError
 from gradlab.trace import Trace
@@ -25,7 +27,7 @@ def test_run_leaves_trace_description_and_figures(tmp_path):
     done = call("run", *SMALL, "--members", 2, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert sorted(os.listdir(tmp_path / "out")) == sorted(
-        ["trace.nc", "experiment.toml", *(f"{name}.png" for name in verbs.RUN_FIGURES)]
+        ["trace.nc", "experiment.toml", *(f"{name}.png" for name in verbs.FIGURE_NAMES)]
     )
     assert "mean |dL/dW|" in done.output
     assert "reaches the first layer" in done.output
@@ -60,8 +62,15 @@ def test_flags_take_precedence_over_the_file(tmp_path):
         (["--activation", "sigmod"], "unknown activation 'sigmod'; did you mean 'sigmoid'?"),
         (["--init", "hee_normal"], "unknown initialiser 'hee_normal'; did you mean 'he_normal'?"),
         (["--data", "irys"], "unknown data set 'irys'; did you mean 'iris'?"),
-        (["--scaling", "-1"], "scaling factor must be a number above 0, got -1.0"),
+        (["--scaling", "-1"], "'raw' or a number above 0, got -1.0"),
         (["--activation", "tanh", "--clip", "2"], "only relu can be clipped"),
+        (["--clip", "inf", "--activation", "relu"], "clip: input should be a finite number"),
+        (["--scaling", "word"], "'raw' or a number above 0, got 'word'"),
+        (["--seed", "99999999999999999999"], "seed: input should be less than"),
+        (["--batch-size", "1000000000000000"], "batch_size: input should be less than"),
+        (["--optimizer", "momentum", "--hyperparameter", "beta=5"], "beta must lie in [0, 1)"),
+        (["--optimizer", "momentum", "--hyperparameter", "bet=0.5"], "did you mean 'beta'?"),
+        (["--hyperparameter", "beta"], "NAME=NUMBER, such as beta=0.5, got 'beta'"),
     ],
 )
 def test_bad_flags_are_named(flags, words, tmp_path):
@@ -147,11 +156,188 @@ def test_impatient_ctrl_c_saves_too(tmp_path):
     assert "Traceback" not in complaints
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("moment", ["Recorder.trace", "add_decision", "Trace.save", "layer_table"])
+def test_ctrl_c_after_the_last_step_loses_nothing(tmp_path, monkeypatch, moment):
+    owner, name = {
+        "Recorder.trace": (gradlab.recording.Recorder, "trace"),
+        "add_decision": (experiment, "add_decision"),
+        "Trace.save": (Trace, "save"),
+        "layer_table": (gradlab.summary, "layer_table"),
+    }[moment]
+    original = getattr(owner, name)
+
+    def pressed(*args, **kwargs):
+        if moment != "layer_table":  # by then all is saved, and the process may end
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, pressed)
+    done = call("run", *SMALL, "--out", tmp_path)
+    assert done.exit_code == (130 if moment != "layer_table" else 0)
+    assert "nothing was recorded" not in done.output
+    trace = Trace.load(tmp_path / "trace.nc")
+    assert trace.dataset.sizes["step"] == 4
+    assert not trace.attrs["interrupted"]
+    assert (tmp_path / "experiment.toml").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_being_asked_to_end_saves_too(tmp_path, monkeypatch):
+    from dp import SGD
+
+    update = SGD._update
+
+    def ended(self, param, grad, g, i):
+        if i == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        update(self, param, grad, g, i)
+
+    monkeypatch.setattr(SGD, "_update", ended)
+    done = call("run", *SMALL, "--out", tmp_path)
+    assert done.exit_code == 128 + signal.SIGTERM
+    assert Trace.load(tmp_path / "trace.nc").dataset.sizes["step"] == 2
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_an_interrupted_repeat_keeps_the_complete_trace(tmp_path, monkeypatch):
+    from dp import SGD
+
+    call("run", *SMALL, "--out", tmp_path / "out")
+    update = SGD._update
+
+    def interrupted(self, param, grad, g, i):
+        if i == 3:
+            raise KeyboardInterrupt
+        update(self, param, grad, g, i)
+
+    monkeypatch.setattr(SGD, "_update", interrupted)
+    done = call("run", *SMALL, "--out", tmp_path / "out")
+    assert "holds other results, which stay" in done.output
+    assert Trace.load(tmp_path / "out" / "trace.nc").dataset.sizes["step"] == 4
+    assert Trace.load(tmp_path / "out-2" / "trace.nc").dataset.sizes["step"] == 2
+
+
+def test_what_comes_into_the_folder_meanwhile_stays(tmp_path, monkeypatch):
+    original = Experiment.run
+
+    def meanwhile(self, progress=None):
+        if self.seed == 0:
+            gradlab.run(self.model_copy(update={"seed": 1}), out=tmp_path / "out")
+        return original(self, progress)
+
+    monkeypatch.setattr(Experiment, "run", meanwhile)
+    done = call("run", *SMALL, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert Trace.load(tmp_path / "out" / "trace.nc").attrs["seed"] == 1
+    assert Trace.load(tmp_path / "out-2" / "trace.nc").attrs["seed"] == 0
+
+
+def test_files_of_the_users_own_are_not_replaced(tmp_path):
+    (tmp_path / "heatmap.png").write_text("mine")
+    done = call("run", *SMALL, "--out", tmp_path)
+    assert done.exit_code == 2
+    assert "holds files of no known experiment (heatmap.png)" in done.output
+    assert (tmp_path / "heatmap.png").read_text() == "mine"
+
+
+def run_process(*arguments, before="", **options):
+    command = f"{before}\nfrom gradlab.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", command, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
+def test_a_full_disk_is_said_after_what_was_found(tmp_path):
+    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))"
+    done = run_process("run", *SMALL, "--out", tmp_path, before=full)
+    assert done.returncode == 2
+    assert "Accuracy" in done.stdout
+    assert "trace.nc: cannot be written (File too large)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_terminal_that_knows_no_blocks(tmp_path):
+    done = run_process(
+        "run", *SMALL, "--out", tmp_path, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "The gradient reaches" in done.stdout
+    assert (tmp_path / "decision.png").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX")
+@pytest.mark.parametrize("ending", ["| head -1", ">&-"])
+def test_nobody_reads_what_is_printed(tmp_path, ending):
+    flags = " ".join([*SMALL, "--out", str(tmp_path / "out")])
+    done = subprocess.run(
+        f'{sys.executable} -c "from gradlab.cli import main; main()" run {flags} {ending}',
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "out" / "decision.png").exists()
+
+
+def test_the_table_is_not_squeezed_in_a_narrow_terminal(tmp_path):
+    done = run_process("run", *SMALL, "--out", tmp_path, env={**os.environ, "COLUMNS": "40"})
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("  1 h1", "1 h1"))]
+    assert rows, done.stdout
+    assert rows[0].count("e-") + rows[0].count("e+") >= 3
+
+
+def test_version():
+    done = call("--version")
+    assert done.exit_code == 0
+    assert done.output.startswith("gradlab 0.")
+
+
+def test_every_setting_is_a_flag():
+    import inspect
+
+    from gradlab.cli import run
+
+    flags = set(inspect.signature(run).parameters) - {"experiment", "out", "overwrite"}
+    fields = set(Experiment.model_fields)
+    assert {"hyperparameters" if f == "hyperparameter" else f for f in flags} == fields
+
+
+def test_hyperparameters(tmp_path):
+    flags = ["--optimizer", "momentum", "--hyperparameter", "beta=0.5", "--out", tmp_path]
+    assert call("run", *SMALL, *flags).exit_code == 0
+    assert Experiment.load(tmp_path / "experiment.toml").hyperparameters == {"beta": 0.5}
+
+
+def test_figures_from_a_folder_and_bad_names_for_them(tmp_path):
+    call("run", *SMALL, "--out", tmp_path)
+    assert call("plot", tmp_path, "--figure", "profile").exit_code == 0
+    for arguments, words in [
+        (["plot", tmp_path, "--out", tmp_path / "noending"], "must end in one of"),
+        (["plot", tmp_path, "--out", tmp_path / "a.xyz"], "a.xyz: a figure's file must end in"),
+        (["activations", "relu", "--out", tmp_path], "must end in one of"),
+        (["plot", tmp_path, "--figure", "a/b"], "unknown figure 'a/b'"),
+        (["plot", tmp_path / "nothing"], "no such file"),
+    ]:
+        done = call(*arguments)
+        assert done.exit_code == 2, arguments
+        assert words in done.output, done.output
+
+
 def test_an_interrupt_while_drawing_keeps_the_data(tmp_path, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verbs, "_save_figure", interrupted)
+    monkeypatch.setattr(verbs, "save_figure", interrupted)
     done = call("run", *SMALL, "--out", tmp_path)
     assert done.exit_code == 130
     assert "Interrupted while drawing" in done.output
@@ -171,7 +357,7 @@ def test_an_interrupt_before_the_first_step(tmp_path, monkeypatch):
 def test_divergence_is_reported_not_raised(tmp_path):
     done = call("run", *SMALL, "--activation", "relu", "--learning-rate", 1e300, "--out", tmp_path)
     assert done.exit_code == 0, done.output
-    assert "The run diverged: layer 'h1'" in " ".join(done.output.split())
+    assert "The run diverged: the first values that are not finite" in " ".join(done.output.split())
 
 
 def test_plot_and_activations(tmp_path):

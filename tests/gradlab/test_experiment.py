@@ -1,7 +1,9 @@
 """A description: what it accepts, how it is named and kept, and that each field does something."""
 
+import copy
 import itertools
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -224,3 +226,59 @@ def test_titles_tell_ensembles_apart():
     ]
     assert len(set(titles)) == 4
     assert titles[1].startswith("sigmoid-10x10-seed0-1-")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("layers = true", "e.toml: layers: input should be a valid integer, got True"),
+        ('layers = "3"', "e.toml: layers: input should be a valid integer, got '3'"),
+        ("scaling = true", "e.toml: scaling: scaling must be .* got True"),
+        (
+            'optimizer = "adam"\n[hyperparameters]\nbeta1 = 2.0',
+            r"beta1 must lie in \[0, 1\), got 2",
+        ),
+    ],
+)
+def test_types_in_files_are_not_guessed(text, words, tmp_path):
+    (tmp_path / "e.toml").write_text(text)
+    with pytest.raises(ExperimentError, match=words):
+        Experiment.load(tmp_path / "e.toml")
+
+
+def test_a_wrong_change_is_not_blamed_on_the_file(tmp_path):
+    (tmp_path / "e.toml").write_text("layers = 3")
+    with pytest.raises(ExperimentError, match=r"^activation: unknown"):
+        Experiment.load(tmp_path / "e.toml", activation="foo")
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path):
+    (tmp_path / "e.toml").write_text("layers = 3", encoding="utf-8-sig")
+    assert Experiment.load(tmp_path / "e.toml").layers == 3
+
+
+def test_it_is_frozen_all_through():
+    frozen = Experiment.of(optimizer="momentum", hyperparameters={"beta": 0.5})
+    with pytest.raises(TypeError, match="an experiment is frozen"):
+        frozen.hyperparameters["beta"] = 0.6
+    with pytest.raises(TypeError, match="an experiment is frozen"):
+        frozen.hyperparameters.update(beta=0.6)
+    again = copy.deepcopy(pickle.loads(pickle.dumps(frozen)))
+    assert again == frozen
+    assert hash(again) == hash(frozen)
+    assert Experiment.model_validate_json(frozen.model_dump_json()) == frozen
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_the_decision_of_a_batch_normalised_net_is_the_nets(activation):
+    trace = Experiment.of(
+        data="moons", normalisation="batch", activation=activation, layers=3, steps=100
+    ).run()
+    points, grid = trace["points"].values, trace.dataset
+    nearest = [
+        np.abs(grid[axis].values[:, None] - points[:, i]).argmin(axis=0)
+        for i, axis in enumerate(["grid_x", "grid_y"])
+    ]
+    decided = trace["decision_class"].values[nearest[1], nearest[0]]
+    shown = (decided == trace["label"].values).mean()
+    assert shown == pytest.approx(trace["accuracy"].values[-1], abs=0.02)

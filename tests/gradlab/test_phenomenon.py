@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gradlab.experiment import Experiment
-from gradlab.verbs import decades_lost, sentence
+from gradlab.summary import decades_lost, sentence
 
 
 def _run(activation):

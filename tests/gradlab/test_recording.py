@@ -6,6 +6,7 @@ import pytest
 import dp
 from gradlab import record
 from gradlab.data import load
+from gradlab.experiment import Experiment
 from gradlab.recording import RecordingError, quantities
 from gradlab.recording.recorder import PER_LAYER
 
@@ -260,8 +261,20 @@ def test_the_first_layer_that_is_not_finite_is_named():
     assert np.isnan(trace["grad_mean_abs"]).all()
     assert np.isnan(trace["loss"]).all()
     assert (trace["accuracy"] == 0).all()
-    assert "layer 'h1'" in trace.dataset.attrs["nonfinite"]  # its gradient comes through h2
-    assert "in step 1" in trace.dataset.attrs["nonfinite"]
+    # h1's gradient, which comes through h2, is NaN too; but NaN came up in h2
+    assert trace.attrs["nonfinite_layer"] == "h2"
+    assert trace.attrs["nonfinite_in"] == "activation"
+    assert trace.attrs["nonfinite_step"] == 1
+    shares = ["grad_zero_fraction", "saturated_fraction", "dead_fraction"]
+    for name in shares:
+        assert np.isnan(trace[name].sel(layer="h2")).all(), name
+    assert np.isfinite(trace["dead_fraction"].sel(layer="h1", step=1))
+
+
+def test_what_becomes_infinite_in_the_update_is_found_there():
+    trace = Experiment.of(activation="tanh", learning_rate=1e308, layers=2, steps=3).run()
+    assert trace.attrs["nonfinite_step"] == 1
+    assert trace.attrs["nonfinite_in"] == "weight after the update"
 
 
 def test_an_ensemble_is_recorded_as_its_members():

@@ -71,3 +71,25 @@ def test_histograms_count_every_entry(trace):
     counts = trace["grad_log10_histogram"].sum("bin").values
     sizes = (trace.dataset["fan_in"] * trace.dataset["fan_out"]).values
     np.testing.assert_array_equal(counts, np.broadcast_to(sizes[None, :, None], counts.shape))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda d: d.rename(layer="storey"), "grad_mean_abs has the dimensions"),
+        (lambda d: d.assign_attrs(experiment="{"), "its experiment"),
+        (lambda d: d.assign_attrs(experiment='{"a": 1}'), "its experiment is"),
+        (lambda d: d.assign_attrs(format="NETCDF4"), "its format is 'NETCDF4'"),
+        (lambda d: d.assign_attrs(format=99), "format 99; this version reads up to 1"),
+    ],
+)
+def test_what_only_looks_like_a_trace_is_refused(trace, tmp_path, spoil, words):
+    path = tmp_path / "odd.nc"
+    spoil(trace.dataset.copy()).to_netcdf(path, engine="h5netcdf")
+    with pytest.raises(TraceError, match=rf"odd\.nc: .*{words}"):
+        Trace.load(path)
+
+
+def test_where_it_cannot_be_saved_is_named(trace, tmp_path):
+    with pytest.raises(OSError, match=r"none/trace\.nc'$"):
+        trace.save(tmp_path / "none" / "trace.nc")

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 import dp
-from dp.activations import Activation, matching
+from dp.activations import SOFTMAX, Activation, matching
 from dp.backward import topological_order
+from gradlab.recording import quantities as q
 from gradlab.recording.recorder import LayerArrays, LayerInfo, Recorder
 
 Array = NDArray[Any]
@@ -127,7 +127,7 @@ class _Recording(dp.Callback):
             self._arrays(step, call, function, reference.get(call.name), known)
             for call, function in zip(calls, self._functions, strict=True)
         ]
-        self._accuracy = accuracy(output.value, y)
+        self._accuracy = q.accuracy(output.value, y)
         self._loss = step.loss.value[..., 0, 0]
         self.recorder.spent(time.perf_counter() - started)
 
@@ -156,7 +156,7 @@ class _Recording(dp.Callback):
         if function is not None:
             h = call.pre_activation
             arrays.activation = _apply(function, h, known)
-            if function.name != SOFTMAX.name:  # its units do not saturate one by one
+            if function is not SOFTMAX:  # its units do not saturate one by one
                 arrays.saturated = function.saturated(h.value, arrays.activation)
             if reference is not None:
                 arrays.reference_activation = _apply(function, reference.pre_activation, known)
@@ -199,18 +199,6 @@ def _array(matrix: Any) -> Array:
     return matrix.value if isinstance(matrix, dp.Node) else dp.Node(matrix).value
 
 
-# The softmax of the output layer acts on rows, so it is not in the table of activation functions.
-SOFTMAX = Activation(
-    "softmax",
-    "exp(h) / Σ exp(h)",
-    (0.0, 1.0),
-    0.25,
-    "not elementwise",
-    dp.primitives.softmax,
-    {"axis": 1},
-)
-
-
 def _function_of(
     h: dp.Node, consumers: dict[dp.Node, list[dp.Node]], output: dp.Node
 ) -> Activation | None:
@@ -242,23 +230,3 @@ def _check_once(calls: list[dp.LayerCall]) -> None:
                 f"layer {name!r} is used {names.count(name)} times in one pass; its deltas cannot "
                 "be told apart, so it cannot be recorded"
             )
-
-
-def accuracy(output: Array, labels: Array) -> Any:
-    """Share of samples whose class is right; one number per member.
-
-    Parameters
-    ----------
-    output : array (…, samples, outputs)
-        Probability of class 1, or one column per class.
-    labels : array (…, samples, outputs)
-        0 and 1, or one-hot rows.
-    """
-    if labels.ndim == 1:
-        labels = labels[:, None]
-    if output.shape[-1] == 1:
-        right = (output > 0.5) == (labels > 0.5)
-        # the comparison calls NaN "class 0": a net that gives NaN has decided nothing
-        return (right & np.isfinite(output))[..., 0].mean(axis=-1)
-    right = output.argmax(axis=-1) == labels.argmax(axis=-1)
-    return (right & np.isfinite(output).all(axis=-1)).mean(axis=-1)

@@ -43,7 +43,7 @@ def rms(matrix: Array) -> Array:
 
 def zero_fraction(matrix: Array) -> Array:
     """Share of entries that are exactly zero."""
-    return np.asarray((matrix == 0).mean(axis=MATRIX))
+    return _share((matrix == 0).mean(axis=MATRIX), matrix)
 
 
 def mean(matrix: Array) -> Array:
@@ -58,14 +58,39 @@ def std(matrix: Array) -> Array:
         return np.asarray(matrix.std(axis=MATRIX, dtype=np.float64))
 
 
-def true_fraction(mask: NDArray[np.bool_]) -> Array:
-    """Share of entries that are True, for instance saturated."""
-    return np.asarray(mask.mean(axis=MATRIX))
+def saturated_fraction(saturated: NDArray[np.bool_], activation: Array) -> Array:
+    """Share of the activations that are saturated (see `dp.activations`)."""
+    return _share(saturated.mean(axis=MATRIX), activation)
 
 
 def dead_fraction(activation: Array) -> Array:
     """Share of units whose output is exactly zero on every sample of the reference batch."""
-    return np.asarray((activation == 0).all(axis=-2).mean(axis=-1))
+    return _share((activation == 0).all(axis=-2).mean(axis=-1), activation)
+
+
+def _share(share: Array, matrix: Array) -> Array:
+    """A share, or NaN where the matrix is not finite: nothing is known of such a layer's units."""
+    return np.where(np.isfinite(matrix).all(axis=MATRIX), share, np.nan)
+
+
+def accuracy(output: Array, labels: Array) -> Array:
+    """Share of samples whose class is right; one number per member.
+
+    Parameters
+    ----------
+    output : array (…, samples, outputs)
+        Probability of class 1, or one column per class.
+    labels : array (samples,) or (…, samples, outputs)
+        0 and 1, or one-hot rows.
+    """
+    if labels.ndim == 1:
+        labels = labels[:, None]
+    if output.shape[-1] == 1:
+        right = ((output > 0.5) == (labels > 0.5))[..., 0]
+    else:
+        right = output.argmax(axis=-1) == labels.argmax(axis=-1)
+    # comparisons call NaN "class 0": a net that gives NaN has decided nothing
+    return np.asarray((right & np.isfinite(output).all(axis=-1)).mean(axis=-1))
 
 
 def update_ratio(before: Array, after: Array) -> Array:

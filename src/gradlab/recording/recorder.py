@@ -88,7 +88,7 @@ class Recorder:
         self.layers: tuple[LayerInfo, ...] = ()
         self._rows: dict[str, list[Array]] = {}
         self._steps: list[int] = []
-        self._first_nonfinite = ""
+        self._nonfinite: dict[str, Any] = {}
         self._started = time.perf_counter()
         self._spent = 0.0
 
@@ -138,18 +138,15 @@ class Recorder:
         self._rows["loss"].append(np.asarray(loss, dtype=np.float64))
         self._rows["accuracy"].append(np.asarray(accuracy, dtype=np.float64))
         self._steps.append(step)
-        if not self._first_nonfinite:
-            for info, layer in zip(self.layers, measured, strict=True):
-                count = int(np.sum(layer["nonfinite_count"]))
-                if count:
-                    self._first_nonfinite = (
-                        f"layer {info.name!r} is the first with values that are not finite: "
-                        f"{count} of them in step {step}"
-                    )
-                    break
-            else:
-                if not np.isfinite(loss).all():
-                    self._first_nonfinite = f"the loss is not finite in step {step}"
+        if not self._nonfinite and not self._all_finite():
+            self._nonfinite = {
+                "nonfinite_step": step,
+                **first_nonfinite(self.layers, layers, after),
+            }
+
+    def _all_finite(self) -> bool:
+        latest = (self._rows["nonfinite_count"][-1], self._rows["loss"][-1])
+        return not latest[0].any() and bool(np.isfinite(latest[1]).all())
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -159,12 +156,9 @@ class Recorder:
         return len(self._steps)
 
     @property
-    def latest(self) -> tuple[float, float]:
-        """Loss and accuracy of the latest step recorded, means over members."""
-        if not self._steps:
-            return float("nan"), float("nan")
-        with np.errstate(all="ignore"):
-            return float(self._rows["loss"][-1].mean()), float(self._rows["accuracy"][-1].mean())
+    def latest_accuracy(self) -> float:
+        """Accuracy of the latest step recorded, mean over members; NaN before the first."""
+        return float(self._rows["accuracy"][-1].mean()) if self._steps else float("nan")
 
     @property
     def overhead(self) -> float:
@@ -222,10 +216,40 @@ class Recorder:
                 {
                     **(attributes or {}),
                     "recording_overhead": self.overhead,
-                    "nonfinite": self._first_nonfinite,
+                    **self._nonfinite,
                 },
             )
         )
+
+
+def first_nonfinite(
+    infos: Sequence[LayerInfo], layers: Sequence[LayerArrays], after: Sequence[Array]
+) -> dict[str, Any]:
+    """Where in a step the first value that is not finite came up: forward, then backward.
+
+    Returns
+    -------
+    dict
+        `nonfinite_layer` (a name), `nonfinite_in` ("activation", "delta", "gradient" or
+        "weight after the update") and `nonfinite_values` (their number in that array); or only
+        `nonfinite_in`: "loss".
+    """
+    forward = list(zip(infos, layers, after, strict=True))
+    order: list[tuple[str, LayerInfo, Array | None]] = [
+        ("activation", info, arrays.activation) for info, arrays, _ in forward
+    ]
+    for info, arrays, _ in reversed(forward):
+        order += [("delta", info, arrays.delta), ("gradient", info, arrays.gradient)]
+    order += [("weight after the update", info, weight) for info, _, weight in forward]
+    for kind, info, array in order:
+        count = 0 if array is None else int(np.sum(q.nonfinite_count(array)))
+        if count:
+            return {
+                "nonfinite_layer": info.name,
+                "nonfinite_in": kind,
+                "nonfinite_values": count,
+            }
+    return {"nonfinite_in": "loss"}
 
 
 def measure(arrays: LayerArrays, after: Array, histogram: bool = False) -> dict[str, Array]:
@@ -241,7 +265,9 @@ def measure(arrays: LayerArrays, after: Array, histogram: bool = False) -> dict[
         "activation_mean": missing if activation is None else q.mean(activation),
         "activation_std": missing if activation is None else q.std(activation),
         "saturated_fraction": (
-            missing if arrays.saturated is None else q.true_fraction(arrays.saturated)
+            missing
+            if arrays.saturated is None or activation is None
+            else q.saturated_fraction(arrays.saturated, activation)
         ),
         "dead_fraction": (
             missing

@@ -1,0 +1,75 @@
+"""Ctrl-C, and being asked to end: work stops, and what was done is still saved."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextvars import ContextVar
+from types import FrameType, TracebackType
+from typing import Any
+
+_STOPPING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
+
+class Interrupts:
+    """The first interrupt inside the block raises KeyboardInterrupt; later ones are only noted.
+
+    After `finish()` the first one, too, is only noted: what is being saved is saved. A block inside
+    another one shares its state, and what was noted ends with the outermost block. In threads other
+    than the main one nothing is changed, as signals reach the main thread only.
+
+    Attributes
+    ----------
+    signal : int or None
+        The first signal that came.
+    again : bool
+        Whether another one came after it.
+    """
+
+    _current: ContextVar[Interrupts | None] = ContextVar("gradlab_interrupts", default=None)
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.again = False
+        self._finishing = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        outer = self._current.get()
+        if outer is not None:
+            return outer
+        if threading.current_thread() is threading.main_thread():
+            self._token = self._current.set(self)
+            for number in _STOPPING:
+                # whoever started us with a signal ignored (nohup) wants it ignored
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._came)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._before:
+            return
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+        self._current.reset(self._token)
+
+    def finish(self) -> None:
+        """From now on let nothing be interrupted."""
+        self._finishing = True
+
+    def _came(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal is None:
+            self.signal = number
+        else:
+            self.again = True
+        if not self._finishing:
+            self._finishing = True
+            raise KeyboardInterrupt
