@@ -23,14 +23,14 @@
 # You need the chain rule, matrix products and a little NumPy. The nets are built with `dp`, a
 # library that computes derivatives and is small enough to be read in an evening.
 #
-# 1. [The chain rule through three neurons](#1-The-chain-rule-through-three-neurons)
-# 2. [Three activation functions](#2-Three-activation-functions)
-# 3. [The data](#3-The-data)
-# 4. [A first net](#4-A-first-net)
-# 5. [Exercise: record the gradient](#5-Exercise:-record-the-gradient)
-# 6. [Exercise: a net that obeys its parameters](#6-Exercise:-a-net-that-obeys-its-parameters)
-# 7. [Ten sigmoid layers](#7-Ten-sigmoid-layers)
-# 8. [What else happens in deep nets](#8-What-else-happens-in-deep-nets)
+# 1. [The chain rule through three neurons](#1.-The-chain-rule-through-three-neurons)
+# 2. [Three activation functions](#2.-Three-activation-functions)
+# 3. [The data](#3.-The-data)
+# 4. [A first net](#4.-A-first-net)
+# 5. [Exercise: record the gradient](#5.-Exercise:-record-the-gradient)
+# 6. [Exercise: a net that obeys its parameters](#6.-Exercise:-a-net-that-obeys-its-parameters)
+# 7. [Ten sigmoid layers](#7.-Ten-sigmoid-layers)
+# 8. [What else happens in deep nets](#8.-What-else-happens-in-deep-nets)
 
 # %%
 import matplotlib.pyplot as plt
@@ -40,7 +40,6 @@ import dp
 import gradlab
 from dp import Model, Node
 from gradlab.data import load
-from gradlab.verbs import sentence
 
 np.random.seed(0)
 
@@ -71,24 +70,26 @@ np.random.seed(0)
 # * the **input** $x_0$, and generally $x_{i-1}$ for $w_i$: the gradient of a weight is the message
 #   that arrives at its layer, times the layer's input. The message has a name of its own, the
 #   *delta* $\delta_i = \partial L / \partial h_i$, and
-#   $\partial L/\partial w_i = \delta_i\,x_{i-1}$;
+#   $\partial L/\partial w_i = \delta_i\,x_{i-1}$. (The bias has no such factor:
+#   $\partial L/\partial b_i = \delta_i$.)
 # * the **place** at which each slope is taken, $h_i$: the slope is no constant of the function. It
-#   depends on the weights and on the sample.
+#   depends on the weights, the biases and the sample.
 #
 # Let us check the formula, with numbers, against what `dp` computes. A `Node` is a matrix that
 # remembers how it was computed; `dp.gradients` walks that memory backwards.
 
 # %%
 w1, w2, w3 = Node(0.8, "w1"), Node(-1.2, "w2"), Node(0.5, "w3")
+b1, b2, b3 = Node(-0.3, "b1"), Node(0.9, "b2"), Node(0.2, "b3")
 x0, y = Node(2.0), Node(1.0)
 
-h1 = w1 * x0
-h2 = w2 * h1.sigmoid()
-h3 = w3 * h2.sigmoid()
+h1 = w1 * x0 + b1
+h2 = w2 * h1.sigmoid() + b2
+h3 = w3 * h2.sigmoid() + b3
 x3 = h3.sigmoid()
 L = (x3 - y).square()
 
-(from_dp,) = dp.gradients(L, [w1])
+grad_w1, grad_b1 = dp.gradients(L, [w1, b1])
 
 
 def slope(h):
@@ -96,11 +97,15 @@ def slope(h):
     return s * (1 - s)
 
 
-by_hand = 2 * (x3 - y).value * slope(h3) * w3.value * slope(h2) * w2.value * slope(h1) * x0.value
+from_loss = 2 * (x3 - y).value
+delta1 = from_loss * slope(h3) * w3.value * slope(h2) * w2.value * slope(h1)
 
-print("dp     ", from_dp)
-print("by hand", by_hand)
-assert np.allclose(from_dp, by_hand)
+print("dL/dw1 by dp  ", grad_w1)
+print("       by hand", delta1 * x0.value)
+print("dL/db1 by dp  ", grad_b1)
+print("       by hand", delta1)
+assert np.allclose(grad_w1, delta1 * x0.value)
+assert np.allclose(grad_b1, delta1)
 
 # %% [markdown]
 # The same with layers of many neurons: $w$ becomes a matrix $W_i$, the slopes stand on a diagonal,
@@ -127,16 +132,21 @@ gradlab.activations(["sigmoid", "tanh", "relu"])
 # point is $h = 0$, and even there the slope is only $1/4$. Every sigmoid layer therefore
 # multiplies the message by at most $|w|/4$: with weights near 1, ten layers let through at most
 # $4^{-10}$, a millionth. Far from 0 it is *saturated*: the slope is nearly nothing. Its output is
-# never negative, so all weights of one neuron in the next layer are pushed in the same direction.
+# never negative. So *one* sample pushes all weights of a neuron in the next layer in the same
+# direction: each of their gradients is the neuron's one delta, times an input that is not negative.
+# Over a batch this is not so. There, samples whose deltas have opposite signs are summed, each with
+# its own inputs, and one weight may rise while its neighbour falls.
 #
 # **Tanh**, $\tanh(h) = 2\sigma(2h) - 1$, with $\tanh' = 1 - \tanh^2$. The slope reaches $1$ at
 # $h = 0$ and the output is centred on 0. It saturates like the sigmoid, but a layer that works
 # near 0 passes the message on almost unharmed.
 #
-# **ReLU**, $\max(0, h)$, with slope 1 for positive $h$ and 0 for negative. Where a unit is on, the
-# slope costs nothing, however many layers follow one another. The price: where it is off, nothing
-# passes at all, and a unit that is off for *every* sample gets no gradient that could wake it. It
-# is *dead*. And since nothing bounds the output, the message and the activations may also grow.
+# **ReLU**, $\max(0, h)$, with slope 1 for positive $h$ and 0 for negative. At $h = 0$ it has a kink
+# and no derivative; by convention the slope is taken as 0 there, in `dp` too. Where a unit is on,
+# the slope costs nothing, however many layers follow one another. The price: where it is off,
+# nothing passes at all, and a unit that is off for *every* sample gets no gradient that could wake
+# it. It is *dead*. And since nothing bounds the output, the message and the activations may also
+# grow.
 #
 # The greatest slope gives a bound, not a forecast. What a layer really does to the message depends
 # on its weights and on where its $h$ lie; that has to be measured. How large the greatest slopes
@@ -253,14 +263,57 @@ print(f"accuracy after {accuracy(net):.0%}")
 # ## 5. Exercise: record the gradient
 #
 # To see the message travel we must write it down. Extend the optimiser: in every step (the course
-# calls a step an *epoch*), store for each layer the mean of $|\partial L/\partial W|$ in a matrix
-# `grad_w` of shape *(number of layers with weights, number of steps)*. Hints: override `_train`;
-# `model.get_grad(x, y)` returns a dictionary whose keys end in `_weight` or `_bias`.
+# calls a step an *epoch*), store for each layer the mean of $|\partial L/\partial W|$, taken before
+# the update, in a matrix `grad_w` of shape `(n_layers + 1, n_epochs)`: a row for each of the
+# `n_layers` hidden layers, from the input on, and a last one for the output layer.
 #
+# Hints: override `_train`. `self.random_batch()` draws a batch, `self.model.get_grad(x, y)` returns
+# the gradients, in a dictionary whose keys end in `_weight` or `_bias`, and the loss.
+# `self.model.get_param()` returns the parameters under the same keys, and
+# `self._update(param, grad, key, i)` changes one of them.
+
+
+# %% tags=["exercise"]
+class MySGD(SGD):
+    pass  # write _train in place of this line:
+
+    # def _train(self, steps=1000, num_grad_stores=0, print_each=100):
+    #     self.grad_w = ...
+
+
+# %% [markdown]
+# This cell compares your matrix with what the laboratory records of the same training. While there
+# is nothing to compare it says so, and the lesson goes on.
+
+# %% tags=["check"]
+np.random.seed(0)
+mine = MySGD(Net(), X, Y)
+mine.train(steps=20, print_each=20)
+
+if not hasattr(mine, "grad_w"):
+    print("No grad_w yet: write MySGD in the cell above, run it, and then this one again.")
+else:
+    np.random.seed(0)
+    net = Net()
+    optimiser = SGD(net, X, Y)
+    with gradlab.record(net, optimiser) as recorder:
+        optimiser.train(steps=20, print_each=None)
+    expected = recorder.trace().grad_w
+    shape = np.shape(mine.grad_w)
+    assert shape == expected.shape, f"grad_w has shape {shape} instead of {expected.shape}"
+    for row, name in enumerate(["h0", "h1"]):
+        for step in range(20):
+            found, wanted = mine.grad_w[row][step], expected[row, step]
+            assert np.isclose(found, wanted), (
+                f"layer {name}, step {step + 1}: {found} instead of {wanted}"
+            )
+    print("Right: your grad_w holds what the laboratory records.")
+
+# %% [markdown]
 # ### Solution
 
 
-# %%
+# %% tags=["solution"]
 class RecordingSGD(SGD):
     def _train(self, steps=1000, num_grad_stores=0, print_each=100):
         param = self.model.get_param()
@@ -317,12 +370,66 @@ trace
 #
 # Write `Net(n_features, n_hidden_neurons, n_layers, act_func)`: a net with `n_layers` hidden layers
 # of `n_hidden_neurons` each, with the activation function named `act_func` after every one of them,
-# and a single sigmoid neuron at the end.
+# a single sigmoid neuron at the end, and the loss of section 4. Call it `MyNet` here.
 #
+# Hints: layers may be kept in a list. Each needs a name of its own. `getattr(h, "tanh")()` is the
+# same as `h.tanh()`.
+
+
+# %% tags=["exercise"]
+class MyNet(Model):
+    def __init__(self, n_features, n_hidden_neurons, n_layers, act_func):
+        super().__init__()
+        # make the layers here
+
+    # def forward(self, x):
+    #     ...
+
+    # def loss(self, x, y):
+    #     ...
+
+
+# %% [markdown]
+# This cell builds nets of several sizes and computes their output by hand, from the weights and
+# biases that the layers hold.
+
+
+# %% tags=["check"]
+def check_net(n_hidden_neurons, n_layers, act_func):
+    what = f"MyNet(4, {n_hidden_neurons}, {n_layers}, {act_func!r})"
+    net = MyNet(4, n_hidden_neurons, n_layers, act_func)
+    with dp.watch_layers() as watch:
+        p = net.forward(X).value
+    layers = [call.layer for call in watch.calls]
+    sizes = [(layer.fan_in, layer.fan_out) for layer in layers]
+    n = n_hidden_neurons
+    wanted = [(4, n)] + [(n, n)] * (n_layers - 1) + [(n, 1)]
+    assert sizes == wanted, f"{what} has layers of sizes {sizes} instead of {wanted}"
+    x = X
+    for layer in layers[:-1]:
+        x = dp.activations.get(act_func)(x @ layer.weight.value + layer.bias.value)
+    h = x @ layers[-1].weight.value + layers[-1].bias.value
+    assert np.allclose(p, 1 / (1 + np.exp(-h))), f"{what}: forward gives other numbers"
+    grad, loss = net.get_grad(Node(X), Node(Y))
+    by_hand = -(Y * np.log(p) + (1 - Y) * np.log(1 - p)).sum()
+    assert np.allclose(loss.value, by_hand), f"{what}: the loss is {loss.value}, not {by_hand}"
+    assert len(grad) == 2 * len(layers), f"{what}: gradients of {sorted(grad)} only"
+
+
+if "forward" not in vars(MyNet) or "loss" not in vars(MyNet):
+    print("No net yet: write MyNet in the cell above, run it, and then this one again.")
+else:
+    np.random.seed(0)
+    for sizes in [(10, 1), (3, 2), (5, 4)]:
+        for name in ["sigmoid", "tanh", "relu"]:
+            check_net(*sizes, name)
+    print("Right: the net obeys its parameters.")
+
+# %% [markdown]
 # ### Solution
 
 
-# %%
+# %% tags=["solution"]
 class Net(Model):
     def __init__(self, n_features, n_hidden_neurons, n_layers, act_func):
         super().__init__()
@@ -413,7 +520,7 @@ plt.show()
 # %%
 trace = gradlab.run(layers=10, width=10, activation="sigmoid", steps=100, members=20)
 print("median accuracy", np.median(trace["accuracy"][-1]))
-print(sentence(trace))
+print(trace.sentence())
 trace.plot.profile()
 
 # %% [markdown]
@@ -456,7 +563,7 @@ for rate in [0.001, 0.01, 0.1]:
 wild = {"scaling": 1000.0, "learning_rate": 0.01, "steps": 20, "dtype": "float32"}
 relu = gradlab.run(activation="relu", **wild)
 print("loss in the first steps:", relu["loss"].values[:4])
-print(sentence(relu))
+print(relu.sentence())
 
 # %% [markdown]
 # **Does clipping help?** A ceiling holds the activations, at the price of a second region without a

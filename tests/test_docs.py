@@ -1,25 +1,61 @@
-"""Every page's Python runs, from top to bottom, in an empty folder."""
+"""What the pages tell a reader to type works: Python and commands, page by page, in one folder."""
 
+import functools
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
+
+from gradlab import verbs
+from gradlab.cli import app
+from gradlab.experiment import OPTIMIZERS, Experiment
+from gradlab.plots import FIGURES
+from gradlab.recording.recorder import HISTOGRAM, PER_LAYER, PER_STEP
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"(?:\.venv/bin/)?gradlab ")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One folder for all pages, as a reader has one: what they write must not collide."""
+    return tmp_path_factory.mktemp("reader")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_python_on_the_page_runs(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_what_the_page_says_to_type_works(page, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    # one figure of each run instead of six, for the sake of time; all are drawn in their own tests
+    monkeypatch.setattr(verbs, "FIGURE_NAMES", ("gradients",))
     text = page.read_text(encoding="utf-8")
-    # blank lines keep the line numbers of the page in tracebacks
-    code = ["\n" * text[: found.start(1)].count("\n") + found[1] for found in BLOCK.finditer(text)]
     names = {"__name__": "__main__"}
-    for block in code:
-        exec(compile(block, str(page), "exec"), names)
+    for block in BLOCK.finditer(text):
+        if block[1] == "python":
+            # blank lines keep the line numbers of the page in tracebacks
+            code = "\n" * text[: block.start(2)].count("\n") + block[2]
+            exec(compile(code, str(page), "exec"), names)
+        elif not block[1]:
+            for line in block[2].replace("\\\n", " ").splitlines():
+                if COMMAND.match(line):
+                    run_command(line)
+
+
+@functools.cache  # a command that stands on two pages need not be run twice
+def run_command(line):
+    done = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
+    assert done.exit_code == 0, f"{line}\n{done.output}"
+
+
+def test_commands_are_found():
+    readme = PAGES[0].read_text(encoding="utf-8")
+    lines = [line for block in BLOCK.finditer(readme) for line in block[2].splitlines()]
+    assert sum(bool(COMMAND.match(line)) for line in lines) >= 5
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -32,3 +68,34 @@ def test_links_lead_somewhere(page):
 def test_every_page_is_in_the_table_of_contents():
     listed = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").split()
     assert {page.stem for page in PAGES} - {"README", "index"} <= set(listed)
+
+
+def rows(page, heading):
+    """First cells of the table under a heading of its first column."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    table = text[text.index(f"| {heading} |") :].split("\n\n")[0]
+    return [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+
+
+def test_every_setting_is_listed_and_has_the_flag_it_is_said_to_have():
+    settings = [name.strip("`") for name in rows("experiments.md", "setting")]
+    assert settings == list(Experiment.model_fields)
+    flags = {f for p in typer.main.get_command(app).commands["run"].params for f in p.opts}
+    for name in settings:
+        flag = "hyperparameter" if name == "hyperparameters" else name
+        assert "--" + flag.replace("_", "-") in flags
+
+
+def test_defaults_of_the_hyperparameters_are_listed():
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    for name, kind in OPTIMIZERS.items():
+        listed = re.search(rf"^\| `{name}` \| (.*) \|$", text, re.MULTILINE)[1]
+        found = {key: float(value) for key, value in re.findall(r"`(\w+)` ([\d.e-]+)", listed)}
+        assert found == {key: v for key, v in kind.defaults.items() if key != "alpha"}
+
+
+def test_every_quantity_and_figure_is_listed():
+    quantities = re.findall(r"`(\w+)`", " ".join(rows("quantities.md", "name")))
+    assert quantities == [*PER_LAYER, *PER_STEP]
+    assert HISTOGRAM in (ROOT / "docs" / "quantities.md").read_text(encoding="utf-8")
+    assert [name.strip("`") for name in rows("figures.md", "name")] == list(FIGURES)

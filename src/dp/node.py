@@ -495,7 +495,11 @@ class Node(p.Recorded):
                 f"{call} has no derivative here and would lose the gradient; write node.value "
                 f"for the plain array, or use one of {known} (without out= or where=)"
             )
-        return Node.record(primitive, inputs, NO_SETTINGS)
+        found = Node.record(primitive, inputs, NO_SETTINGS)
+        if primitive in _COMPARISONS:
+            dtype = next(one.dtype for one in inputs if isinstance(one, Node))
+            return Node.record(p.astype, (found,), {"dtype": dtype})
+        return found
 
     def __array_function__(
         self, function: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -534,7 +538,9 @@ _UFUNCS = {
     np.greater_equal: p.greater_equal,
     np.less: p.less,
     np.less_equal: p.less_equal,
+    np.equal: p.equal,
 }
+_COMPARISONS = {p.greater, p.greater_equal, p.less, p.less_equal, p.equal}
 _FUNCTIONS = {
     np.sum: "sum",
     np.mean: "mean",

@@ -136,6 +136,9 @@ def test_equality_compares_entries_and_hashing_identity():
     x = Node([[1.0, 2.0]])
     np.testing.assert_array_equal((x == 1.0).value, [[1.0, 0.0]])
     np.testing.assert_array_equal((x != x).value, [[0.0, 0.0]])
+    row = np.array([[1.0, 1.0]])
+    np.testing.assert_array_equal((row == x).value, [[1.0, 0.0]])
+    assert (row < x).dtype == np.float64
     assert (x == None) is False  # noqa: E711
     assert len({x, x, Node([[1.0, 2.0]])}) == 2
 

@@ -1,0 +1,269 @@
+"""Figures of the gradient's flow: over steps, over layers, over both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from gradlab.plots.canvas import (
+    BLUE,
+    COLOURS,
+    DEPTH_MAP,
+    Array,
+    band,
+    depth_colours,
+    draw_band,
+    draw_line,
+    finite,
+    loggable,
+    middle,
+    new_figure,
+    positive,
+)
+from gradlab.plots.marks import (
+    NONFINITE,
+    NONFINITE_COLOUR,
+    ZERO,
+    Mark,
+    draw_marks,
+    lower_legend,
+    mark_handles,
+)
+from gradlab.plots.scales import fitting_axis, log_axis, step_axis
+from gradlab.plots.titles import set_title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from gradlab.trace import Trace
+
+GRADIENT = "mean |dL/dW|"
+DELTA = "rms of the delta"
+BOTH = (("grad_mean_abs", GRADIENT), ("delta_rms", DELTA))
+BAND = "median and 10–90 % of {} nets"
+
+
+def panels(trace: Trace) -> Figure:
+    """Gradients over steps, one panel per layer on its own scale, as in the lesson.
+
+    An ensemble shows its median and the band from the 10th to the 90th percentile. Values that are
+    exactly zero or not finite are marked at the lower edge. A panel whose values span more than six
+    decades has a log axis.
+    """
+    names = _names(trace)
+    columns = min(4, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = new_figure(3.0 * columns + 0.4, 1.9 * rows + 0.9)
+    cells = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
+    steps = trace.dataset["step"].values
+    gradient = trace["grad_mean_abs"].values
+    for i, (axes, name) in enumerate(zip(cells, names, strict=False)):
+        values = gradient[:, i]
+        centre = middle(trace, values)
+        log = fitting_axis(axes, centre, *(band(values) if trace.ensemble else ()))
+        if trace.ensemble:
+            draw_band(axes, steps, values, BLUE, 0.2, log=log)
+        draw_line(axes, steps, loggable(centre) if log else finite(centre), color=BLUE, lw=1.3)
+        if not log:
+            _flat_axis(axes, centre)
+        _mark(axes, steps, values, centre)
+        axes.set_title(name, fontsize=9)
+        step_axis(axes, steps)
+        if i + columns >= len(names):  # nothing below it
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel("step")
+    for unused in cells[len(names) :]:
+        unused.set_visible(False)
+    figure.supylabel(GRADIENT, fontsize=10)
+    lower_legend(figure, mark_handles(figure, ensemble=trace.ensemble))
+    set_title(figure, trace, f"{GRADIENT} of each layer, each on its own scale", BAND)
+    return figure
+
+
+def gradients(trace: Trace) -> Figure:
+    """Mean |dL/dW| of all layers over steps in one chart with a log axis.
+
+    An ensemble shows its median and the band from the 10th to the 90th percentile. Gradients that
+    are exactly zero, not finite or beyond the axis are marked at its edge, and in the legend beside
+    the name of their layer.
+    """
+    figure = new_figure(8, 4.8)
+    axes = figure.subplots()
+    steps = trace.dataset["step"].values
+    values = trace["grad_mean_abs"].values
+    centre = middle(trace, values)
+    shown = [centre]
+    if trace.ensemble:
+        shown += band(values)
+    names = _names(trace)
+    for i, (name, colour) in enumerate(zip(names, depth_colours(len(names)), strict=True)):
+        if trace.ensemble:
+            draw_band(axes, steps, values[:, i], colour, 0.12, log=True)
+        signs = _mark(axes, steps, values[:, i], centre[:, i])
+        label = f"{name} {signs}" if signs else name
+        draw_line(axes, steps, loggable(centre[:, i]), color=colour, lw=1.4, label=label)
+    log_axis(axes, *shown)
+    step_axis(axes, steps)
+    axes.set(xlabel="step", ylabel=GRADIENT)
+    axes.grid(alpha=0.25)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles[::-1],
+        labels[::-1],
+        loc="outside right center",
+        fontsize=8,
+        title="layer",
+        ncols=math.ceil(len(labels) / 18),
+    )
+    lower_legend(figure, mark_handles(figure, ensemble=trace.ensemble))
+    set_title(figure, trace, f"{GRADIENT} of all layers", BAND)
+    return figure
+
+
+def heatmap(trace: Trace) -> Figure:
+    """Depth × step heatmaps of log10 mean |dL/dW| and of log10 of the delta's rms.
+
+    Both have the same colours. Exact zeros are white, values that are not finite red and crossed;
+    both are named in the legend. An ensemble shows its median.
+    """
+    figure = new_figure(11, 4.6)
+    both = figure.subplots(1, 2, sharey=True)
+    names = _names(trace)
+    steps = trace.dataset["step"].values
+    pitch = float(steps[-1] - steps[0]) / max(len(steps) - 1, 1) or 1.0
+    left, right = steps[0] - pitch / 2, steps[-1] + pitch / 2
+    quantities = [middle(trace, trace[quantity].values).T for quantity, _ in BOTH]
+    logs = [np.log10(positive(values)) for values in quantities]
+    known = np.concatenate([log[np.isfinite(log)] for log in logs])
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    pad = max((1 - (high - low)) / 2, 0.0)  # colours that span less than a decade exaggerate
+    handles: dict[str, Patch] = {}
+    for axes, values, log, (_, label) in zip(both, quantities, logs, BOTH, strict=True):
+        image = axes.imshow(
+            log,
+            cmap=DEPTH_MAP,
+            vmin=low - pad,
+            vmax=high + pad,
+            extent=(left, right, 0.5, len(names) + 0.5),
+            origin="lower",
+            aspect="auto",
+            interpolation="nearest",
+        )
+        covers: tuple[tuple[Mark, dict[str, Any]], ...] = (
+            (ZERO, {"fc": "white", "ec": "#BBBBBB", "hatch": ".."}),
+            (NONFINITE, {"fc": NONFINITE_COLOUR, "ec": "white", "hatch": "xx"}),
+        )
+        for kind, style in covers:
+            where = kind.where(values)
+            if where.any():
+                _cover(axes, where, left, pitch, gid=kind.gid, **style)
+                handles[kind.gid] = Patch(label=kind.text, **style)
+        axes.set(title=label, xlabel="step", xlim=(left, right))
+        axes.set_yticks(range(1, len(names) + 1), names, fontsize=7 if len(names) > 15 else 9)
+        step_axis(axes, steps)
+    if known.size:
+        figure.colorbar(image, ax=list(both), label="log10, the same on both sides", pad=0.02)
+    both[0].set_ylabel("layer (input below)")
+    lower_legend(figure, [*handles.values()])
+    set_title(figure, trace, "Where the gradient goes: depth × step")
+    return figure
+
+
+def profile(trace: Trace, steps: Sequence[int] | None = None) -> Figure:
+    """Mean |dL/dW| and the delta's rms over the layers, at chosen steps, on a log axis.
+
+    An ensemble shows its median and the band from the 10th to the 90th percentile. Values that are
+    exactly zero, not finite or beyond the axis are marked at its edge, in the colour of their step.
+
+    Parameters
+    ----------
+    trace : Trace
+    steps : sequence of ints, optional
+        Recorded steps; by default the first, the middle and the last.
+
+    Raises
+    ------
+    ValueError
+        If a step was not recorded, or none is given.
+    """
+    recorded = [int(step) for step in trace.dataset["step"].values]
+    if steps is None:
+        steps = list(dict.fromkeys([recorded[0], recorded[len(recorded) // 2], recorded[-1]]))
+    there = f"the trace has {len(recorded)} steps from {recorded[0]} to {recorded[-1]}"
+    if len(steps) == 0:
+        raise ValueError(f"no step to show; {there}")
+    for step in steps:
+        if step not in recorded:
+            raise ValueError(f"step {step!r} was not recorded; {there}")
+    figure = new_figure(10, 4.8)
+    both = figure.subplots(1, 2)
+    names = [str(name) for name in trace.dataset["layer"].values]
+    depth = np.arange(1, len(names) + 1)
+    # marks of several steps stand side by side above their layer
+    apart = min(6.0, 270 / len(names) / len(steps))
+    for axes, (quantity, label) in zip(both, BOTH, strict=True):
+        shown = []
+        for k, (step, colour, marker) in enumerate(
+            zip(steps, cycle(COLOURS), cycle("osD^v"), strict=False)
+        ):
+            values = trace[quantity].values[recorded.index(step)]
+            centre = middle(trace, values)
+            shown.append(centre)
+            if trace.ensemble:
+                draw_band(axes, depth, values, colour, 0.15, log=True)
+                shown += band(values)
+            draw_line(
+                axes, depth, loggable(centre), color=colour, marker=marker, ms=4,
+                label=f"step {step}",
+            )  # fmt: skip
+            _mark(axes, depth, values, centre, colour, apart * (k - (len(steps) - 1) / 2))
+        log_axis(axes, *shown)
+        many = 1 + len(names) // 15
+        axes.set_xticks(depth[::many], names[::many], fontsize=7 if many > 1 else 9)
+        axes.set_xlim(0.5, len(names) + 0.5)
+        axes.set(title=label, xlabel="layer, from the input to the output")
+        axes.grid(alpha=0.25)
+    handles = [*both[0].get_legend_handles_labels()[0]]
+    handles += mark_handles(figure, ensemble=trace.ensemble, neutral=True)
+    lower_legend(figure, handles, columns=7)
+    set_title(figure, trace, "The gradient's profile over the layers", BAND)
+    return figure
+
+
+# --- shared by these ------------------------------------------------------------------------------
+
+
+def _names(trace: Trace) -> list[str]:
+    return [f"{i}: {name}" for i, name in enumerate(trace.dataset["layer"].values, start=1)]
+
+
+def _mark(
+    axes: Axes, x: Array, values: Array, centre: Array, colour: Any = None, shift: float = 0.0
+) -> str:
+    """Marks where the line of the median has no place, and where any net is not finite."""
+    shown = np.where(np.isfinite(centre), centre, 1.0)
+    spoilt = np.where(np.isfinite(values).reshape(len(x), -1).all(axis=1), 1.0, np.nan)
+    return draw_marks(axes, x, np.stack([shown, spoilt], axis=1), colour=colour, shift=shift)
+
+
+def _flat_axis(axes: Axes, centre: Array) -> None:
+    """A linear axis from 0, also where there is nothing else."""
+    if not np.isfinite(loggable(centre)).any():
+        axes.set_ylim(0, 1)
+        axes.set_yticks([0])
+    axes.set_ylim(bottom=0)
+
+
+def _cover(axes: Axes, where: Array, left: float, pitch: float, **style: Any) -> None:
+    """Cover cells of a heatmap, a rectangle per run of steps; `where` is (layers, steps)."""
+    for row, flags in enumerate(where):
+        turns = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
+        runs = [(left + a * pitch, (b - a) * pitch) for a, b in turns.reshape(-1, 2)]
+        if runs:
+            axes.broken_barh(runs, (row + 0.5, 1), lw=0, **style)

@@ -1,0 +1,128 @@
+"""Marks at the edge of an axes for values that it cannot show, and their legend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
+
+from gradlab.plots.canvas import LARGEST, SMALLEST, Array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NONFINITE_COLOUR = "#B2182B"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A kind of value that no line can show; each kind has a row of its own at the edge."""
+
+    gid: str
+    glyph: str
+    text: str
+    marker: str
+    row: int
+    colour: str = "black"
+    hollow: bool = False
+
+    def where(self, values: Array) -> Array:
+        """Which values are of this kind; same shape."""
+        with np.errstate(invalid="ignore"):
+            known = np.isfinite(values)
+            kinds = {
+                "zero": values == 0,
+                "nonfinite": ~known,
+                "below": (values > 0) & (values < SMALLEST),
+                "above": known & (values > LARGEST),
+            }
+        return np.asarray(kinds[self.gid])
+
+    def style(self, colour: Any = None) -> dict[str, Any]:
+        """How it looks, as keywords of a line."""
+        colour = self.colour if colour is None else colour
+        face = "white" if self.hollow else colour
+        return {"ls": "none", "marker": self.marker, "ms": 5, "color": colour, "mfc": face}
+
+
+ZERO = Mark("zero", "▼", "exactly zero", "v", 0)
+NONFINITE = Mark("nonfinite", "×", "not finite", "x", 1, NONFINITE_COLOUR)
+BELOW = Mark("below", "▽", f"below {SMALLEST:g}", "v", 2, hollow=True)
+ABOVE = Mark("above", "△", f"above {LARGEST:g}", "^", -1, hollow=True)
+MARKS = (ZERO, NONFINITE, BELOW, ABOVE)
+
+
+def draw_marks(
+    axes: Axes,
+    x: Array,
+    values: Array,
+    kinds: tuple[Mark, ...] = MARKS,
+    colour: Any = None,
+    shift: float = 0.0,
+) -> str:
+    """Mark what no line shows.
+
+    Parameters
+    ----------
+    axes : Axes
+    x : array (n,)
+    values : array (n,) or (n, k)
+        A place is marked if any of its k values is of the kind.
+    kinds : tuple of Mark
+    colour : optional
+        The mark's own by default.
+    shift : float
+        To the right, in points.
+
+    Returns
+    -------
+    str
+        The signs of the kinds that occur.
+    """
+    found = ""
+    for kind in kinds:
+        where = kind.where(values)
+        at = x[where.reshape(len(x), -1).any(axis=1)]
+        if not len(at):
+            continue
+        found += kind.glyph
+        # rows are in points: their distance is the same in a small panel and in a large one
+        edge, up = (0.0, 5 + 7 * kind.row) if kind.row >= 0 else (1.0, -5)
+        across = axes.get_xaxis_transform()
+        (line,) = axes.plot(
+            at, np.full(len(at), edge), transform=across, clip_on=False, gid=kind.gid,
+            zorder=3, **kind.style(colour),
+        )  # fmt: skip
+        # afterwards: the axes would take the offset for a part of the data, and scale to it
+        inch = axes.figure.dpi_scale_trans
+        line.set_transform(across + ScaledTranslation(shift / 72, up / 72, inch))
+    return found
+
+
+def mark_handles(figure: Figure, *, ensemble: bool = False, neutral: bool = False) -> list[Any]:
+    """Legend entries for the marks that occur in a figure; `neutral` ones are black."""
+    drawn = {line.get_gid() for axes in figure.axes for line in axes.lines}
+    handles = []
+    for kind in MARKS:
+        if kind.gid in drawn:
+            text = kind.text
+            if kind is NONFINITE and ensemble:
+                text += " (one net or more)"
+            style = kind.style("black" if neutral else None)
+            handles.append(Line2D([], [], label=text, **style))
+    return handles
+
+
+def lower_legend(figure: Figure, handles: list[Any], columns: int = 4) -> None:
+    """A legend below the axes, if there is anything to explain."""
+    if handles:
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=min(columns, len(handles)),
+            fontsize=8,
+        )

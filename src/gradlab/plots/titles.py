@@ -1,0 +1,115 @@
+"""Titles that say what was run: whatever differs between two pictures, their titles differ."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gradlab.trace import Trace
+
+SIZE = 11.0  # points
+WIDTH = 0.6  # of a letter, on average and rather too wide, as a share of the size
+
+# An experiment's settings where none was chosen, so that a title tells the others only.
+DEFAULTS: dict[str, Any] = {
+    "data": "iris2",
+    "scaling": "standardise",
+    "layers": 10,
+    "width": 10,
+    "activation": "sigmoid",
+    "clip": None,
+    "init": "dp",
+    "init_scale": 1.0,
+    "normalisation": "none",
+    "residual": False,
+    "loss": "cross_entropy",
+    "reduction": "sum",
+    "optimizer": "sgd",
+    "learning_rate": 0.001,
+    "hyperparameters": {},
+    "steps": 100,
+    "batch_size": 128,
+    "seed": 0,
+    "members": 1,
+    "dtype": "float64",
+    "every": 1,
+    "histograms": False,
+}
+
+
+def set_title(figure: Figure, trace: Trace, text: str, nets: str = "median of {} nets") -> None:
+    """`text`, and below it what was run.
+
+    Parameters
+    ----------
+    figure : Figure
+    trace : Trace
+    text : str
+    nets : str
+        Which nets of an ensemble are shown; {} stands for their number.
+    """
+    shown = nets.format(trace.dataset.sizes["member"]) if trace.ensemble else ""
+    wrapped_title(figure, text, _parts(trace, shown))
+
+
+def wrapped_title(figure: Figure, text: str, parts: list[str] | None = None) -> None:
+    """A title in as many lines as it takes; `parts` are joined by commas and stay whole."""
+    letters = int(figure.get_figwidth() * 72 / (WIDTH * SIZE))
+    lines = textwrap.wrap(text, letters)
+    line = ""
+    for part in parts or []:
+        if line and len(line) + len(part) + 3 > letters:
+            lines.append(line + ",")
+            line = part
+        else:
+            line += f", {part}" if line else part
+    if line:
+        lines.append(line)
+    figure.suptitle("\n".join(lines), fontsize=SIZE)
+
+
+def _parts(trace: Trace, shown: str) -> list[str]:
+    """What was run, in the order of the course: net, training, data, which nets are shown."""
+    if not trace.experiment:
+        return [shown] if shown else []
+    e = DEFAULTS | trace.experiment
+    further = ", ".join(f"{name} {value:g}" for name, value in e["hyperparameters"].items())
+    scaling = e["scaling"]
+    if isinstance(scaling, str):
+        scaled = "" if scaling == DEFAULTS["scaling"] else f" {scaling}"
+    else:
+        scaled = f" × {scaling:g}"
+    ended = int(trace.dataset["step"].values[-1])
+    several = e["members"] > 1
+    seeds = f"seeds {e['seed']}–{e['seed'] + e['members'] - 1}" if several else f"seed {e['seed']}"
+    return [
+        f"{e['layers']} × {e['width']} {e['activation']}"
+        + (f" (ceiling {e['clip']:g})" if e["clip"] else ""),
+        f"{e['init']} init" + (f" × {e['init_scale']:g}" if e["init_scale"] != 1 else ""),
+        *_others(
+            e,
+            normalisation=f"{e['normalisation']} norm",
+            residual="residual",
+            loss=e["loss"].replace("_", " "),
+            reduction=f"{e['reduction']} over the batch",
+        ),
+        f"{e['optimizer']} {e['learning_rate']:g}" + (f" ({further})" if further else ""),
+        *_others(
+            e,
+            steps="1 step" if e["steps"] == 1 else f"{e['steps']} steps",
+            batch_size=f"batch {e['batch_size']}",
+        ),
+        *([f"interrupted after step {ended}"] if trace.attrs.get("interrupted") else []),
+        e["data"] + scaled,
+        *_others(e, dtype=e["dtype"], every=f"one step in {e['every']}", histograms="histograms"),
+        shown or seeds,
+        *([seeds] if shown and e["seed"] and not shown.startswith("seed") else []),
+    ]
+
+
+def _others(e: dict[str, Any], **words: str) -> list[str]:
+    """The words for those settings that are not the default."""
+    return [word for name, word in words.items() if e[name] != DEFAULTS[name]]
