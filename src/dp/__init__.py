@@ -1,19 +1,34 @@
 """Differentiable programming on NumPy: values that remember how they were computed."""
 
+from typing import TYPE_CHECKING, Any
+
 from dp import activations, initializers, losses, primitives
 from dp import optimizers as optimizer
 from dp.backward import gradients
 from dp.check import GradientError, check_gradient, numerical_gradients
 from dp.losses import binary_cross_entropy, categorical_cross_entropy, squared_error
 from dp.model import Layer, LayerCall, LayerWatch, Model, Net, watch_layers
-from dp.node import AnomalyError, Node, ShapeError, detect_anomaly, no_grad
-from dp.optimizers import SGD, Adam, Callback, Optimizer, RMS_Prop, SGD_Momentum, Step
+from dp.node import AnomalyError, CaptureError, Node, ShapeError, detect_anomaly, no_grad
+from dp.optimizers import (
+    SGD,
+    Adam,
+    Callback,
+    Optimizer,
+    ProgramCallback,
+    RMS_Prop,
+    SGD_Momentum,
+    Step,
+)
+
+if TYPE_CHECKING:
+    from dp.program import Program, capture
 
 __all__ = [
     "SGD",
     "Adam",
     "AnomalyError",
     "Callback",
+    "CaptureError",
     "GradientError",
     "Layer",
     "LayerCall",
@@ -22,12 +37,15 @@ __all__ = [
     "Net",
     "Node",
     "Optimizer",
+    "Program",
+    "ProgramCallback",
     "RMS_Prop",
     "SGD_Momentum",
     "ShapeError",
     "Step",
     "activations",
     "binary_cross_entropy",
+    "capture",
     "categorical_cross_entropy",
     "check_gradient",
     "detect_anomaly",
@@ -41,3 +59,11 @@ __all__ = [
     "squared_error",
     "watch_layers",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Program", "capture"):  # loaded when first used: `import dp` is light
+        from dp import program
+
+        return getattr(program, name)
+    raise AttributeError(f"module 'dp' has no attribute {name!r}")

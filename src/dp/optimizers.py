@@ -6,13 +6,18 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.node import Node
+from dp.node import Mode, Node, mode
 from dp.validation import decay, positive_integer, positive_number, seeds, unknown
+
+if TYPE_CHECKING:
+    from dp.program.captured import Captured
+    from dp.program.graph import Value
+    from dp.program.training import TrainingStep
 
 Array = NDArray[Any]
 
@@ -53,6 +58,23 @@ class Callback:
         """Called when the parameters have been changed."""
 
 
+class ProgramCallback(Callback):
+    """A callback that can read a compiled step's buffers instead of being handed copies.
+
+    What it reads is overwritten by the next step.
+    """
+
+    def keep(self, captured: Captured) -> Iterable[Value]:
+        """Say which of a captured model's values it will read, besides loss and gradients."""
+        return ()
+
+    def before_program_update(self, number: int, step: TrainingStep) -> None:
+        """Called when the gradients are known and the parameters not yet changed."""
+
+    def after_program_update(self, number: int, step: TrainingStep) -> None:
+        """Called when the parameters have been changed."""
+
+
 class Optimizer:
     """The training loop; subclasses say in `_update` how a gradient changes a parameter.
 
@@ -70,6 +92,9 @@ class Optimizer:
         each member the batches it would draw alone with that seed.
     callbacks : iterable
         Each a `Callback`, or a function `f(step)` that is called after every update.
+    compile : bool
+        Capture the step once and replay it (see `dp.capture`): the same numbers but for rounding,
+        several times faster. A loss that cannot be captured is refused in the first step.
 
     Raises
     ------
@@ -83,6 +108,8 @@ class Optimizer:
     # for subclasses with an __init__ of their own
     hyperparam: Mapping[str, Any] = MappingProxyType({})
     batch_size: int = 128
+    compile: bool = False
+    rows_ahead: Sequence[Array] = ()  # drawn by an interrupted compiled training, not yet used
     _streams: list[np.random.Generator] | None = None
 
     def __init__(
@@ -95,7 +122,13 @@ class Optimizer:
         *,
         seed: int | Sequence[int] | None = None,
         callbacks: Iterable[Callable[[Step], Any] | Callback] = (),
+        compile: bool = False,  # noqa: A002 (the word that users of other frameworks know)
     ) -> None:
+        if compile and type(self)._train is not Optimizer._train:
+            raise ValueError(
+                f"{type(self).__name__} has its own _train, which compile=True would not call"
+            )
+        self.compile = compile
         positive_integer("batch_size", batch_size)
         _check_data(x_train, y_train, getattr(model, "dtype", None))
         self.model = model
@@ -157,15 +190,48 @@ class Optimizer:
         (Node, Node)
             x (…, batch, features) and y (…, batch, outputs).
         """
-        n = self.x_train.shape[0]
-        members = getattr(self.model, "members", None)
-        if self._streams is None:
-            size = self.batch_size if members is None else (members, self.batch_size)
-            rows: Any = np.random.randint(0, n, size=size)
-        else:
-            drawn = [stream.integers(0, n, size=self.batch_size) for stream in self._streams]
-            rows = drawn[0] if members is None else np.stack(drawn)
+        (rows,) = self.draw_rows(1)
         return self._batch(self.x_train, rows), self._batch(self.y_train, rows)
+
+    def draw_rows(self, steps: int) -> list[Array]:
+        """Draw the rows of several steps' batches, as many calls for one step would.
+
+        Returns
+        -------
+        list of arrays
+            One per step, (batch,) or (members, batch).
+        """
+        ahead = list(self.rows_ahead[:steps])
+        self.rows_ahead = self.rows_ahead[steps:]
+        missing = steps - len(ahead)
+        n, size = self.x_train.shape[0], (missing, self.batch_size)
+        members = getattr(self.model, "members", None)
+        if self._streams is not None:
+            drawn = [stream.integers(0, n, size=size) for stream in self._streams]
+            return ahead + list(drawn[0] if members is None else np.stack(drawn, axis=1))
+        one: Any = self.batch_size if members is None else (members, self.batch_size)
+        return ahead + [np.random.randint(0, n, size=one) for _ in range(missing)]
+
+    def draws_rows(self) -> bool:
+        """Whether batches are rows drawn as `random_batch` does, and none of a subclass's own."""
+        return type(self).random_batch is Optimizer.random_batch
+
+    def elementwise(self) -> bool:
+        """Whether `_update` is the library's own, which treats each number alike and alone."""
+        return type(self)._update in (
+            SGD._update,
+            SGD_Momentum._update,
+            RMS_Prop._update,
+            Adam._update,
+        )
+
+    def program_callbacks(self) -> list[ProgramCallback]:
+        """Those callbacks that read a compiled step's buffers."""
+        return [c for c in getattr(self, "callbacks", ()) if isinstance(c, ProgramCallback)]
+
+    @staticmethod
+    def _print(number: int, loss: Array) -> None:
+        print(number, "\t", loss[0, 0] if loss.ndim == 2 else loss.mean())
 
     def _batch(self, data: Array, rows: Array) -> Node:
         picked = data[rows]
@@ -174,7 +240,11 @@ class Optimizer:
         return Node(picked.astype(getattr(self.model, "dtype", picked.dtype), copy=False))
 
     def _update(self, param: dict[str, Array], grad: dict[str, Array], g: str, i: int) -> None:
-        """Change parameter `g` by its gradient in step `i` (from 1); the subclass's."""
+        """Change parameter `g` by its gradient in step `i` (from 1); the subclass's.
+
+        The rules of the library are written with operations that Nodes have too, so that a program
+        can show them.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define _update")
 
     def train(self, steps: int = 1000, print_each: int | None = 100) -> Array:
@@ -207,20 +277,25 @@ class Optimizer:
             positive_integer("print_each", print_each)
         if self.x_train is None or self.y_train is None:
             raise ValueError("x_train and y_train are needed for training, got None")
+        callbacks = getattr(self, "callbacks", ())  # a subclass may have an __init__ of its own
+        if print_each:
+            print("iteration\tloss")
+        # eager steps say what is wrong inside these
+        if self.compile and mode() == Mode():
+            from dp.program import training
+
+            return training.train(self, steps, num_grad_stores, print_each)
         param = self.model.get_param()
         self.grad_stores = [
             {name: np.zeros_like(value) for name, value in param.items()}
             for _ in range(num_grad_stores)
         ]
-        callbacks = getattr(self, "callbacks", ())  # a subclass may have an __init__ of its own
-        if print_each:
-            print("iteration\tloss")
         for i in range(1, steps + 1):
             param = self.model.get_param()
             x, y = self.random_batch()
             grad, loss = self.model.get_grad(x, y)
             if print_each and (i == 1 or i % print_each == 0):
-                print(i, "\t", loss.value[0, 0] if loss.ndim == 2 else loss.value.mean())
+                self._print(i, loss.value)
             step = Step(i, x, y, loss, grad, param)
             for callback in callbacks:
                 if isinstance(callback, Callback):
@@ -257,10 +332,10 @@ class SGD_Momentum(Optimizer):
     beta: float
 
     def _update(self, param: dict[str, Array], grad: dict[str, Array], g: str, i: int) -> None:
-        average = self.grad_stores[0][g]
-        average *= self.beta
-        average += (1 - self.beta) * grad[g]
-        param[g] -= self.alpha * average
+        average = self.grad_stores[0]
+        average[g] *= self.beta
+        average[g] += (1 - self.beta) * grad[g]
+        param[g] -= self.alpha * average[g]
 
 
 class RMS_Prop(Optimizer):
@@ -273,10 +348,10 @@ class RMS_Prop(Optimizer):
     epsilon: float
 
     def _update(self, param: dict[str, Array], grad: dict[str, Array], g: str, i: int) -> None:
-        square = self.grad_stores[0][g]
-        square *= self.beta2
-        square += (1 - self.beta2) * grad[g] ** 2
-        root = np.sqrt(square / (1 - self.beta2**i))
+        square = self.grad_stores[0]
+        square[g] *= self.beta2
+        square[g] += (1 - self.beta2) * grad[g] ** 2
+        root = np.sqrt(square[g] / (1 - self.beta2**i))
         param[g] -= self.alpha * grad[g] / (root + self.epsilon)
 
 
@@ -291,13 +366,13 @@ class Adam(Optimizer):
     epsilon: float
 
     def _update(self, param: dict[str, Array], grad: dict[str, Array], g: str, i: int) -> None:
-        average, square = self.grad_stores[0][g], self.grad_stores[1][g]
-        average *= self.beta1
-        average += (1 - self.beta1) * grad[g]
-        square *= self.beta2
-        square += (1 - self.beta2) * grad[g] ** 2
-        root = np.sqrt(square / (1 - self.beta2**i))
-        param[g] -= self.alpha * (average / (1 - self.beta1**i)) / (root + self.epsilon)
+        average, square = self.grad_stores
+        average[g] *= self.beta1
+        average[g] += (1 - self.beta1) * grad[g]
+        square[g] *= self.beta2
+        square[g] += (1 - self.beta2) * grad[g] ** 2
+        root = np.sqrt(square[g] / (1 - self.beta2**i))
+        param[g] -= self.alpha * (average[g] / (1 - self.beta1**i)) / (root + self.epsilon)
 
 
 def _check_data(x_train: Any, y_train: Any, dtype: Any) -> None:

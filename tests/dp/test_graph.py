@@ -355,7 +355,7 @@ class TestDetectAnomaly:
     def test_backward_while_the_graph_is_kept(self):
         x = Node([[0.0, 1.0]])
         root = x.sqrt()
-        with dp.detect_anomaly(), pytest.raises(dp.AnomalyError, match="backward of sqrt .*Inf"):
+        with dp.detect_anomaly(), pytest.raises(dp.AnomalyError, match=r"backward of sqrt .*Inf"):
             dp.gradients(root, [x], create_graph=True)
 
     def test_it_names_the_layer_and_ends(self):

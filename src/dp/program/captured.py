@@ -1,0 +1,383 @@
+"""Capturing: run a function once on Nodes, and keep the graph of its value and of its gradients."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import keyword
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp import primitives as p
+from dp.activations import matching
+from dp.backward import sweep, topological_order
+from dp.model import LayerCall, watch_layers
+from dp.node import CaptureError, Node, as_matrix, capturing
+from dp.program.graph import Builder, Value, in_order, settings_key
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Origin:
+    """Where a value of the source comes from, for its comments.
+
+    Attributes
+    ----------
+    layer : str
+        Name of the layer; "" before the first and after the last.
+    backward : bool
+    rule : str
+        In the backward pass, the operation whose derivative it belongs to.
+    """
+
+    layer: str
+    backward: bool
+    rule: str = ""
+
+
+@dataclass
+class CapturedLayer:
+    """One layer's values: what goes in, before and after φ, and the delta."""
+
+    name: str
+    input: Value
+    pre_activation: Value
+    activation: Value
+    delta: Value | None
+
+
+@dataclass
+class Captured:
+    """A function as values.
+
+    Attributes
+    ----------
+    function : str
+        Its name.
+    inputs : list of Values
+        The function's arguments.
+    parameters : dict
+        Name -> its Value.
+    nodes : dict
+        Name -> the Node that holds the parameter's live array.
+    output : Value
+    gradients : dict
+        Name -> gradient of the output (of its sum, if it is no number).
+    layers : list of CapturedLayer
+    origins : dict
+        Value -> Origin.
+    """
+
+    function: str
+    inputs: list[Value]
+    parameters: dict[str, Value]
+    nodes: dict[str, Node]
+    output: Value
+    gradients: dict[str, Value] = field(default_factory=dict)
+    layers: list[CapturedLayer] = field(default_factory=list)
+    origins: dict[Value, Origin] = field(default_factory=dict)
+
+    def values(self) -> list[Value]:
+        """Every value that is computed, in an order in which it can be."""
+        # gradients of the last layers come first, as they do when they are computed
+        return in_order([self.output, *reversed(self.gradients.values())])
+
+
+def captured(
+    function: Callable[..., Node], arguments: Sequence[Any], gradient: bool = True
+) -> Captured:
+    """Run `function` and keep what it computes.
+
+    It is run a second time on other rows, without looking at the result: what differs between the
+    two graphs would wrongly be frozen.
+
+    Raises
+    ------
+    CaptureError
+        If the function gives no Node, decides by values, or computes anything outside the graph
+        that differs from call to call, such as random numbers.
+    """
+    names = _argument_names(function, len(arguments))
+    leaves = [Node(np.array(_array(argument))) for argument in arguments]
+    with capturing(), watch_layers() as watch:
+        output = _run(function, leaves)
+        calls = list(watch.calls)
+    with capturing(), np.errstate(all="ignore"):
+        others = [Node(_other_rows(leaf.value)) for leaf in leaves]
+        _check_same(_forward(output, leaves), _forward(_run(function, others), others))
+    return _Capture(getattr(function, "__name__", "function"), names, leaves, output, calls).build(
+        gradient
+    )
+
+
+def captured_rule(optimizer: Any, stores: int) -> Captured | None:
+    """How an optimiser updates one parameter `w`, as values; None where Nodes cannot tell."""
+    shape = (2, 2)
+    w, g = Node(np.full(shape, 0.5), "w"), Node(np.full(shape, 0.25), "g")
+    kept = [Node(np.full(shape, 0.125), f"s{k + 1}") for k in range(stores)]
+    number = Node(3.0, "i")
+    twin = copy.copy(optimizer)
+    twin.grad_stores = [{"w": node} for node in kept]
+    param: dict[str, Any] = {"w": w}
+    try:
+        twin._update(param, {"w": g}, "w", number)
+    except Exception:  # whatever a user's rule does with what it takes for arrays
+        return None
+    ends = [param["w"], *(store["w"] for store in twin.grad_stores)]
+    if not all(isinstance(node, Node) for node in ends):
+        return None
+    capture = _Capture("rule", [], [], ends[0], [])
+    values = []
+    for node, leaf in zip(ends, [w, *kept], strict=True):
+        for reached in reversed(topological_order(node)):
+            if reached.name is not None and reached not in capture.of:
+                capture.of[reached] = capture.builder.leaf(reached.name, reached.value)
+        value = capture.value(node)
+        value.name = leaf.name or ""
+        values.append(value)
+    return Captured("rule", [], {}, {}, values[0], dict(zip(_names(kept), values[1:], strict=True)))
+
+
+def _names(nodes: list[Node]) -> list[str]:
+    return [node.name or "" for node in nodes]
+
+
+def _array(argument: Any) -> Array:
+    return argument.value if isinstance(argument, Node) else as_matrix(argument)
+
+
+def _argument_names(function: Callable[..., Any], count: int) -> list[str]:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    named = [q.name for q in parameters if q.kind in (q.POSITIONAL_ONLY, q.POSITIONAL_OR_KEYWORD)]
+    return [*named[:count], *(f"x{i}" for i in range(len(named), count))]
+
+
+def _run(function: Callable[..., Node], leaves: list[Node]) -> Node:
+    output = function(*leaves)
+    if not isinstance(output, Node):
+        raise CaptureError(
+            f"{getattr(function, '__name__', function)!r} must give a Node to be captured, got "
+            f"{type(output).__name__}"
+        )
+    return output
+
+
+def _other_rows(array: Array) -> Array:
+    """A valid batch unlike the first: its last row only, over and over."""
+    return np.repeat(array[..., -1:, :], array.shape[-2], axis=-2)
+
+
+def _forward(output: Node, leaves: list[Node]) -> list[tuple[Any, ...]]:
+    """A graph as a list that can be compared: operation, settings, operands by position."""
+    arguments = {leaf: i for i, leaf in enumerate(leaves)}
+    positions: dict[Node, int] = {}
+    rows: list[tuple[Any, ...]] = []
+    for node in reversed(topological_order(output)):
+        positions[node] = len(rows)
+        if node.primitive is not None:
+            operands = tuple(positions[q] for q in node.parents)
+            rows.append((node.primitive.name, settings_key(node.settings), operands))
+        elif node in arguments:
+            rows.append(("argument", arguments[node], node.shape))
+        elif node.name is not None:
+            rows.append(("parameter", node.name, node.shape))
+        else:
+            rows.append(("constant", node.shape, node.value.tobytes()))
+    return rows
+
+
+def _check_same(first: list[tuple[Any, ...]], second: list[tuple[Any, ...]]) -> None:
+    if first == second:
+        return
+    for one, two in zip(first, second, strict=False):
+        if one != two:
+            if one[0] == two[0] == "constant" and one[1] == two[1]:
+                raise CaptureError(
+                    f"a constant of shape {one[1]} differs from call to call: it is random, or "
+                    "was computed from node.value; pass it as an argument, or compute it with "
+                    "Nodes"
+                )
+            if one[0] == two[0]:
+                raise CaptureError(
+                    f"the settings or operands of {one[0]!r} differ from call to call; a captured "
+                    "function must do the same for every batch"
+                )
+            raise CaptureError(
+                f"the function does {one[0]!r} for one batch and {two[0]!r} for another; a "
+                "captured function must do the same for every batch"
+            )
+    raise CaptureError(
+        f"the function does {len(first)} operations for one batch and {len(second)} for another; "
+        "a captured function must do the same for every batch"
+    )
+
+
+class _Capture:
+    """From the Nodes of one run to the values of a program."""
+
+    def __init__(
+        self,
+        function: str,
+        names: list[str],
+        leaves: list[Node],
+        output: Node,
+        calls: list[LayerCall],
+    ) -> None:
+        self.function, self.leaves, self.output, self.calls = function, leaves, output, calls
+        self.builder = Builder()
+        self.of: dict[Node, Value] = {}
+        self.taken: set[str] = {"np", "param"}
+        self.forward = list(reversed(topological_order(output)))
+        self.nodes: dict[str, Node] = {}
+        self.last: Node | None = None  # what the last layer gives; beyond it is the loss
+        for name, leaf in zip(names, leaves, strict=True):
+            self.of[leaf] = self.builder.leaf(self._free(name), leaf.value)
+        for node in self.forward:
+            if node.name is not None and node not in self.of:
+                if node.primitive is not None:
+                    raise CaptureError(f"{node.name!r} is no leaf: only leaves can be parameters")
+                if node.name in self.nodes:
+                    raise CaptureError(
+                        f"two different Nodes are both named {node.name!r}; each parameter needs "
+                        "its own name"
+                    )
+                self.nodes[node.name] = node
+                self.of[node] = self.builder.leaf(self._free(node.name), node.value)
+
+    def build(self, gradient: bool) -> Captured:
+        activations = self._activations()
+        self.last = activations[-1] if activations else None
+        found: dict[Node, Node] = {}
+        shares: list[tuple[Node, Node]] = []
+        if gradient:
+            found = sweep(
+                self.output,
+                topological_order(self.output),
+                set(self.nodes.values()),
+                create_graph=True,
+                also=set(self.forward),
+                shares=shares,
+            )
+        parameters = {name: self.of[node] for name, node in self.nodes.items()}
+        result = Captured(
+            self.function,
+            [self.of[leaf] for leaf in self.leaves],
+            parameters,
+            self.nodes,
+            self.value(self.output),
+        )
+        for call, activation in zip(self.calls, activations, strict=True):
+            h, x = self.value(call.pre_activation), self.value(activation)
+            self._name(h, f"{call.name}_pre")
+            self._name(x, call.name)
+            delta = found.get(call.pre_activation)
+            result.layers.append(
+                CapturedLayer(
+                    call.name,
+                    self.value(call.input),
+                    h,
+                    x,
+                    None if delta is None else self.value(delta),
+                )
+            )
+        self._name(result.output, self.function if self.function.isidentifier() else "output")
+        for name, node in reversed(self.nodes.items()):
+            if node in found:
+                result.gradients[name] = self.value(found[node])
+        result.gradients = dict(reversed(result.gradients.items()))
+        for node in [*self.nodes.values(), *self.forward]:
+            value = self.of[node]
+            if value.name and node in found:
+                self._name(self.value(found[node]), f"d_{value.name}")
+        result.origins = self._origins(shares)
+        return result
+
+    def value(self, node: Node) -> Value:
+        """The value of a Node, and of all that it was computed from."""
+        stack = [node]
+        while stack:
+            top = stack[-1]
+            if top in self.of:
+                stack.pop()
+                continue
+            if top.primitive is None:
+                self.of[top] = self.builder.constant(top.value)
+                continue
+            missing = [q for q in top.parents if q not in self.of]
+            if missing:
+                stack.extend(reversed(missing))
+                continue
+            self.of[top] = self.builder.apply(
+                top.primitive,
+                [self.of[q] for q in top.parents],
+                top.settings,
+                top.shape,
+                top.dtype,
+                top.value,
+            )
+        return self.of[node]
+
+    def _activations(self) -> list[Node]:
+        """What each layer gives: φ of its pre-activation, or that itself."""
+        consumers: dict[Node, list[Node]] = {}
+        for node in self.forward:
+            for parent in node.parents:
+                consumers.setdefault(parent, []).append(node)
+        found = []
+        for call in self.calls:
+            uses = consumers.get(call.pre_activation, [])
+            known = len(uses) == 1 and (
+                uses[0].primitive is p.softmax or matching(uses[0].primitive, uses[0].settings)
+            )
+            found.append(uses[0] if known else call.pre_activation)
+        return found
+
+    def _free(self, name: str) -> str:
+        """A Python name like `name` that nothing else has."""
+        clean = "".join(c if c.isalnum() or c == "_" else "_" for c in name) or "value"
+        if clean[0].isdigit() or keyword.iskeyword(clean):
+            clean = f"_{clean}"
+        free, number = clean, 2
+        while free in self.taken:
+            free, number = f"{clean}_{number}", number + 1
+        self.taken.add(free)
+        return free
+
+    def _name(self, value: Value, name: str) -> None:
+        if not value.name and not value.constant:
+            value.name = self._free(name)
+
+    def _origins(self, shares: list[tuple[Node, Node]]) -> dict[Value, Origin]:
+        """The layer of each value: forward by position, backward by the rule that made it."""
+        origins: dict[Value, Origin] = {}
+        number = {id(call.layer.weight): i for i, call in enumerate(self.calls)}
+        names = [*(call.name for call in self.calls), ""]
+        reached: dict[Node, int] = {}  # the last layer that a node has gone through
+        for node in self.forward:
+            at = max((reached[q] for q in node.parents), default=-1)
+            if any(q is self.last for q in node.parents):
+                at = len(self.calls)
+            elif node.primitive is p.dot:
+                at = max(at, number.get(id(node.parents[1]), -1))
+            reached[node] = at
+            if node.primitive is not None:
+                origins.setdefault(self.of[node], Origin(names[at], backward=False))
+        for share, node in shares:
+            assert node.primitive is not None
+            stack = [share]
+            while stack:
+                made = stack.pop()
+                value = self.of.get(made)
+                if value is None or value in origins or made in reached:
+                    continue
+                origins[value] = Origin(names[reached[node]], True, node.primitive.name)
+                stack.extend(made.parents)
+        return origins

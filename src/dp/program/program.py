@@ -1,0 +1,151 @@
+"""Program: a captured function, to be read and to be called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp.node import Node, ShapeError, as_matrix
+from dp.optimizers import Optimizer
+from dp.program.captured import Captured, captured
+from dp.program.graph import Value
+from dp.program.replay import Replay
+from dp.program.source import readable
+from dp.program.training import TrainingStep, one_step
+
+Array = NDArray[Any]
+
+
+@overload
+def capture(function: Optimizer) -> TrainingStep: ...
+@overload
+def capture(function: Callable[..., Node], *arguments: Any, gradient: bool = True) -> Program: ...
+def capture(
+    function: Callable[..., Node] | Optimizer, *arguments: Any, gradient: bool = True
+) -> Program | TrainingStep:
+    """Capture a function of Nodes, and its gradients, or a whole training step, as a program.
+
+    Parameters
+    ----------
+    function : callable or Optimizer
+        Takes as many Nodes as there are arguments and gives a Node, such as `model.loss`; named
+        Nodes that it uses are parameters. Of an optimiser, the step it makes on a batch: loss,
+        gradients and update.
+    *arguments : arrays
+        An example: the program takes arguments of these shapes and dtypes.
+    gradient : bool
+        Capture the gradients of the parameters too.
+
+    Returns
+    -------
+    Program or TrainingStep
+        Both have a `source` to read and can be called.
+
+    Raises
+    ------
+    CaptureError
+        If the function decides by values, draws random numbers, or uses plain NumPy on a Node's
+        value: a program could only repeat what it found once.
+
+    Examples
+    --------
+    >>> import dp
+    >>> net = dp.Net(2, 3, 1, "tanh", seed=0)
+    >>> program = dp.capture(net.loss, [[1.0, 2.0], [3.0, 4.0]], [[0.0], [1.0]])
+    >>> gradients, loss = program([[0.0, 1.0], [1.0, 0.0]], [[1.0], [1.0]])
+    >>> "h1 = np.tanh(h1_pre)" in program.source
+    True
+    """
+    if isinstance(function, Optimizer):
+        return one_step(function)
+    return Program(captured(function, arguments, gradient))
+
+
+class Program:
+    """A captured function; made by `capture`.
+
+    Its `source` is a module of plain NumPy with one function, which takes the arguments and a dict
+    of parameters, and returns what calling the program returns.
+    """
+
+    def __init__(self, captured: Captured) -> None:
+        self.captured = captured
+
+    @cached_property
+    def source(self) -> str:
+        """Plain NumPy, to be read; runs on its own."""
+        return readable(self.captured)
+
+    @cached_property
+    def _replay(self) -> Replay:
+        return Replay(self.captured)
+
+    @property
+    def fast_source(self) -> str:
+        """What a call runs: the same, into buffers made once."""
+        return self._replay.source
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{v.name} {'×'.join(map(str, v.shape))}" for v in self.captured.inputs)
+        return f"<program {self.captured.function}({shapes})>"
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Compute with the parameters' present values.
+
+        Parameters
+        ----------
+        *arguments : arrays
+            Of the captured shapes and dtypes.
+
+        Returns
+        -------
+        (dict, array)
+            Name -> gradient, and the value; or the value alone, if no gradient was captured. They
+            are the caller's: the next call does not change them.
+
+        Raises
+        ------
+        ShapeError
+            If an argument, or a parameter by now, has another shape than the captured one.
+        TypeError
+            If an argument is not as many, or of another dtype.
+        """
+        wanted = self.captured.inputs
+        if len(arguments) != len(wanted):
+            raise TypeError(f"{self!r} takes {len(wanted)} arguments, got {len(arguments)}")
+        replay = self._replay
+        for value, argument in zip(wanted, arguments, strict=True):
+            np.copyto(replay.arrays[value], _fitting(value, argument))
+        for name, node in self.captured.nodes.items():
+            _check_shape(name, node.shape, self.captured.parameters[name].shape)
+            np.copyto(replay.views[name], node.value)
+        replay.run()
+        output = replay.arrays[self.captured.output]
+        result = np.array(np.broadcast_to(output, self.captured.output.shape))
+        if not self.captured.gradients:
+            return result
+        views = replay.gradient_views
+        return {name: np.array(views[name], order="C") for name in self.captured.gradients}, result
+
+
+def _fitting(value: Value, argument: Any) -> Array:
+    array = argument.value if isinstance(argument, Node) else as_matrix(argument, value.dtype)
+    _check_shape(value.name, array.shape, value.shape)
+    if array.dtype != value.dtype:
+        raise TypeError(
+            f"argument {value.name!r} was captured as {value.dtype}, got {array.dtype}; convert "
+            "it, or capture anew"
+        )
+    return array
+
+
+def _check_shape(name: str, shape: tuple[int, ...], captured: tuple[int, ...]) -> None:
+    if shape != captured:
+        raise ShapeError(
+            f"{name!r} was captured with shape {captured}, got {shape}; a program takes one shape: "
+            "capture anew for another"
+        )

@@ -1,0 +1,680 @@
+"""Programs give what the graph gives: as a page that runs on its own, and as the fast form."""
+
+import contextlib
+import itertools
+import math
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from cases import CASES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dp
+from dp import Node
+from dp import primitives as p
+from dp.program.notation import NOTATIONS
+
+X = np.random.default_rng(0).normal(size=(12, 4))
+Y = (np.arange(12) % 3 == 0)[:, None].astype(float)
+ONE_HOT = np.eye(3)[np.arange(12) % 3]
+EACH_OPTIMISER = pytest.mark.parametrize(
+    "optimiser", [dp.SGD, dp.SGD_Momentum, dp.RMS_Prop, dp.Adam]
+)
+
+
+def close(found, right, dtype=np.float64, least=0.0):
+    """Within 1e-12 (float64) or 1e-5 (float32) of the largest entry, or of `least`."""
+    assert found.dtype == right.dtype == dtype
+    assert found.shape == right.shape
+    tolerance = 1e-12 if dtype == np.float64 else 1e-5
+    scale = max(float(np.abs(right).max(initial=0.0)), least)
+    np.testing.assert_allclose(found, right, rtol=tolerance, atol=tolerance * scale)
+
+
+def run_page(source, name, *arguments):
+    space = {}
+    exec(compile(source, "page.py", "exec"), space)
+    return space[name](*arguments)
+
+
+def check(function, arrays, dtype=np.float64):
+    """Compare value and gradients of a function of named Nodes: graph, page, and fast form."""
+    names = [f"p{i}" for i in range(len(arrays))]
+    nodes = [Node(array.copy(), name) for array, name in zip(arrays, names, strict=True)]
+
+    def closed():
+        return function(*nodes)
+
+    value = closed()
+    gradients = value.grad()
+    program = dp.capture(closed)
+    for _ in range(2):  # the second time on buffers that the first one has used
+        found, output = program()
+        assert set(found) == set(gradients)
+        close(output, value.value, dtype, least=1.0)
+        for name in found:
+            close(found[name], gradients[name], dtype, least=1.0)
+    param = {node.name: node.value for node in nodes}
+    page = run_page(program.source, "closed_gradients", param)
+    close(page[1], value.value, dtype, least=1.0)
+    for name in found:
+        close(page[0][name], gradients[name], dtype, least=1.0)
+
+
+# --- every operation ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_operation(case, dtype):
+    for number, shapes in enumerate(case.shapes):
+        arrays = case.arrays(shapes, seed=number, dtype=dtype)
+        weights = np.random.default_rng(number).normal(size=case.function(*map(Node, arrays)).shape)
+        weights = weights.astype(dtype)
+        check(lambda *nodes, w=weights: case.function(*nodes) * w, arrays, dtype)
+
+
+def test_every_primitive_has_a_notation():
+    by_hand = {p.take, p.scatter, p.gelu, p.silu}  # an index; or written out while capturing
+    assert set(NOTATIONS) | by_hand == set(p.TABLE.values())
+
+
+SPECIAL = [0.0, -0.0, 1000.0, -1000.0, 1e-30, np.inf, -np.inf, np.nan]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", dp.activations.ACTIVATIONS)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_special_values(name, dtype):
+    phi = dp.activations.get(name)
+    x = Node(np.array([SPECIAL], dtype), "x")
+    value = phi(x)
+    program = dp.capture(lambda: phi(x))
+    gradients, output = program()
+    np.testing.assert_array_equal(output, value.value)
+    np.testing.assert_array_equal(gradients["x"], value.grad()["x"])
+
+
+UNARY = {
+    "tanh": Node.tanh,
+    "sigmoid": Node.sigmoid,
+    "relu": Node.relu,
+    "softplus": Node.softplus,
+    "square": Node.square,
+    "negative": Node.__neg__,
+    "gelu": Node.gelu,
+    "elu": Node.elu,
+    "leaky": Node.leaky_relu,
+    "clip": lambda x: x.clip(-0.5, 0.7),
+    "softmax": Node.softmax,
+    "log_softmax": Node.log_softmax,
+    "transpose twice": lambda x: x.T.tanh().T,
+    "rows": lambda x: x[[2, 0, 0, 1]],
+    "sum": lambda x: x + x.sum(axis=1),
+    "mean": lambda x: x - x.mean(axis=0),
+    "max": lambda x: x - x.max(axis=1),
+    "plus": lambda x: x + 1.0,
+    "times": lambda x: x * -0.5,
+    "over": lambda x: x / 3.0,
+}
+BINARY = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "/": lambda a, b: a / (b.square() + 1.0),
+    "@": lambda a, b: a @ b.T @ b,
+    "where": lambda a, b: p.where(a > b, a, b * 0.5),
+}
+
+
+@st.composite
+def small_graphs(draw):
+    """A list of (operation, positions of its operands) over three leaves of 4 × 4."""
+    rows = []
+    for size in range(3, 3 + draw(st.integers(1, 12))):
+        name = draw(st.sampled_from([*UNARY, *BINARY]))
+        count = 1 if name in UNARY else 2
+        # the latest values more often, so that graphs grow deep
+        at = st.integers(0, size - 1) | st.just(size - 1)
+        rows.append((name, [draw(at) for _ in range(count)]))
+    return rows
+
+
+def grown(rows, leaves):
+    values = list(leaves)
+    for name, at in rows:
+        operation = UNARY.get(name) or BINARY[name]
+        values.append(operation(*(values[i] for i in at)))
+    return values[-1].sum() + values[len(values) // 2].sum()
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=small_graphs(), seed=st.integers(0, 5), stacked=st.booleans())
+def test_random_small_graphs(rows, seed, stacked):
+    rng = np.random.default_rng(seed)
+    shapes = [(4, 4), (1, 4), (4, 1)]
+    leaves = [
+        np.broadcast_to(
+            rng.normal(size=((2, *s) if stacked else s)), (2, 4, 4) if stacked else (4, 4)
+        )
+        for s in shapes
+    ]
+    with np.errstate(all="ignore"):
+        nodes = [Node(leaf.copy()) for leaf in leaves]
+        value = grown(rows, nodes)
+        sizes = [np.abs(part).max() for part in (value.value, *dp.gradients(value, nodes))]
+        if not max(sizes) < 100.0:  # beyond it, rounding errors are as large
+            return
+        check(lambda *nodes: grown(rows, nodes), [leaf.copy() for leaf in leaves])
+
+
+# --- nets -----------------------------------------------------------------------------------------
+
+
+def net_and_batch(seed=0, dtype=np.float64, n_outputs=1, **options):
+    net = dp.Net(4, 5, 3, seed=seed, dtype=dtype, n_outputs=n_outputs, **options)
+    y = Y if n_outputs == 1 else ONE_HOT
+    members = () if np.ndim(seed) == 0 else (len(seed),)
+    batch = [np.broadcast_to(part, (*members, *part.shape)).astype(dtype) for part in (X, y)]
+    return net, *batch
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("seed", [0, [0, 1, 2]], ids=["one", "three"])
+@pytest.mark.parametrize("activation", dp.activations.ACTIVATIONS)
+def test_a_step_of_every_activation(activation, seed, dtype):
+    net, x, y = net_and_batch(seed, dtype, act_func=activation)
+    right, loss = net.get_grad(x, y)
+    found, output = dp.capture(net.loss, x, y)(x, y)
+    close(output, loss.value, dtype)
+    assert list(found) == list(right)
+    for name in right:
+        close(found[name], right[name], dtype)
+
+
+@pytest.mark.parametrize("seed", [0, [0, 1, 2]], ids=["one", "three"])
+@pytest.mark.parametrize(
+    ("loss", "reduction", "n_outputs", "normalisation", "residual"),
+    list(itertools.product(
+        ["cross_entropy", "squared_error"], ["sum", "mean"], [1, 3], ["none", "layer", "batch"],
+        [False, True],
+    )),
+)  # fmt: skip
+def test_a_step_of_every_net(seed, loss, reduction, n_outputs, normalisation, residual):
+    net, x, y = net_and_batch(
+        seed, n_outputs=n_outputs, loss=loss, reduction=reduction, normalisation=normalisation,
+        residual=residual,
+    )  # fmt: skip
+    right, value = net.get_grad(x, y)
+    found, output = dp.capture(net.loss, x, y)(x, y)
+    close(output, value.value)
+    for name in right:  # behind a normalisation a bias has the gradient 0, but for rounding
+        close(found[name], right[name], least=0.0 if normalisation == "none" else 1.0)
+
+
+def trained(compiled, optimiser=dp.SGD, steps=100, seed=0, dtype=np.float64, rate=None, **options):
+    net = dp.Net(4, 5, 3, seed=seed, dtype=dtype, **options)
+    hyperparam = {} if rate is None else {"alpha": rate}
+    sgd = optimiser(net, X, Y, hyperparam, 8, seed=seed, compile=compiled)
+    last = sgd.train(steps, print_each=None)
+    return net.get_param(), last, sgd.grad_stores
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("seed", [0, [0, 1, 2]], ids=["one", "three"])
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "selu"])
+@EACH_OPTIMISER
+def test_a_hundred_steps(optimiser, activation, seed, dtype):
+    right = trained(False, optimiser, seed=seed, dtype=dtype, act_func=activation, rate=0.01)
+    found = trained(True, optimiser, seed=seed, dtype=dtype, act_func=activation, rate=0.01)
+    tolerance = 1e-9 if dtype == np.float64 else 1e-3
+    np.testing.assert_allclose(found[1], right[1], rtol=tolerance, atol=tolerance)
+    for name in right[0]:
+        np.testing.assert_allclose(found[0][name], right[0][name], rtol=tolerance, atol=tolerance)
+    assert len(found[2]) == len(right[2])
+    for ours, theirs in zip(found[2], right[2], strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in theirs:
+            scale = np.abs(theirs[name]).max()
+            np.testing.assert_allclose(
+                ours[name], theirs[name], rtol=tolerance, atol=tolerance * scale
+            )
+
+
+def test_a_member_does_not_depend_on_the_others():
+    together = trained(True, seed=[3, 4, 5], act_func="tanh")[0]
+    apart = trained(True, seed=[5, 3], act_func="tanh")[0]
+    alone = trained(True, seed=5, act_func="tanh")[0]
+    for name, value in alone.items():
+        np.testing.assert_allclose(together[name][2], value, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(apart[name][0], value, rtol=1e-12, atol=1e-14)
+
+
+# --- pages to read --------------------------------------------------------------------------------
+
+
+def test_the_page_of_a_small_net():
+    net = dp.Net(4, 3, 1, "tanh", seed=0)
+    assert (
+        dp.capture(net.loss, X, Y).source
+        == """\
+import numpy as np
+
+
+@np.errstate(over="ignore")
+def loss_gradients(x, y, param):
+    h1_weight = param["h1_weight"]
+    h1_bias = param["h1_bias"]
+    out_weight = param["out_weight"]
+    out_bias = param["out_bias"]
+
+    # layer h1: 4 -> 3, tanh
+    h1_pre = x @ h1_weight + h1_bias
+    h1 = np.tanh(h1_pre)
+
+    # layer out: 3 -> 1
+    out_pre = h1 @ out_weight + out_bias
+
+    # loss
+    t1 = 1 - 2 * y
+    t2 = out_pre * t1
+    loss = np.logaddexp(t2, 0).sum(keepdims=True)
+
+    # backward through the loss
+    d_out_pre = 1 / (1 + np.exp(-t2)) * t1
+
+    # backward through layer out
+    d_out_bias = d_out_pre.sum(axis=0, keepdims=True)
+    d_out_weight = h1.T @ d_out_pre
+    d_h1 = d_out_pre @ out_weight.T
+
+    # backward through layer h1, tanh
+    d_h1_pre = d_h1 * (1 - h1 * h1)
+    d_h1_bias = d_h1_pre.sum(axis=0, keepdims=True)
+    d_h1_weight = x.T @ d_h1_pre
+
+    return {
+        "h1_weight": d_h1_weight,
+        "h1_bias": d_h1_bias,
+        "out_weight": d_out_weight,
+        "out_bias": d_out_bias,
+    }, loss
+"""
+    )
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "gelu", "relu"])
+def test_the_page_runs_with_numpy_alone(activation, tmp_path):
+    net = dp.Net(4, 5, 2, activation, n_outputs=3, seed=0)
+    right, loss = net.get_grad(X, ONE_HOT)
+    np.savez(tmp_path / "given.npz", x=X, y=ONE_HOT, **net.get_param())
+    page = dp.capture(net.loss, X, ONE_HOT).source
+    script = f"""{page}
+import sys
+param = dict(np.load("given.npz"))
+found, loss = loss_gradients(param.pop("x"), param.pop("y"), param)
+np.savez("found.npz", loss=loss, **found)
+assert "dp" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=tmp_path)
+    found = np.load(tmp_path / "found.npz")
+    np.testing.assert_array_equal(found["loss"], loss.value)
+    for name in right:
+        np.testing.assert_array_equal(found[name], right[name])
+
+
+@EACH_OPTIMISER
+def test_the_page_of_a_whole_step(optimiser):
+    class All_Rows(optimiser):
+        def random_batch(self):
+            return Node(X), Node(Y)
+
+    net = dp.Net(4, 3, 2, "tanh", seed=0)
+    eager = All_Rows(net, X, Y, batch_size=12)
+    page = dp.capture(eager).source
+    param = {name: value.copy() for name, value in net.get_param().items()}
+    stores = [
+        {name: np.zeros_like(value) for name, value in param.items()}
+        for _ in range(optimiser.num_grad_stores)
+    ]
+    assert f"# {optimiser.__name__}\n" in page.replace("All_Rows", optimiser.__name__)
+    for i in (1, 2, 3):
+        arguments = [X, Y, param, *([stores] if stores else [])]
+        run_page(page, "step", *arguments, *([i] if "stores, i)" in page else []))
+    eager.train(3, print_each=None)
+    for name, value in net.get_param().items():
+        np.testing.assert_array_equal(param[name], value)
+
+
+def test_a_captured_step_makes_steps():
+    net, other = (dp.Net(4, 3, 2, "tanh", seed=0) for _ in range(2))
+    step = dp.capture(dp.Adam(net, X, Y, batch_size=12))
+    for number in (1, 2):
+        gradients, loss = step(X, Y, number)
+
+    class All_Rows(dp.Adam):
+        def random_batch(self):
+            return Node(X), Node(Y)
+
+    right, value = None, None
+    seen = []
+    adam = All_Rows(other, X, Y, callbacks=[lambda s: seen.append((s.grad, s.loss.value))])
+    adam.train(2, print_each=None)
+    right, value = seen[-1]
+    close(loss, value)
+    for name in right:
+        close(gradients[name], right[name])
+        close(net.get_param()[name], other.get_param()[name])
+    with pytest.raises(dp.ShapeError, match=r"captured for x \(12, 4\)"):
+        step(X[:3], Y[:3])
+
+
+# --- what cannot be captured ----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def refused(kind, *words):
+    with pytest.raises(kind) as caught:
+        yield
+    for word in words:
+        assert re.search(word, str(caught.value)), f"{word!r} not in {caught.value}"
+
+
+def with_loss(loss):
+    class Line(dp.Model):
+        def __init__(self):
+            super().__init__(seed=0)
+            self.out = self.Linear_Layer(4, 1, "out")
+
+    Line.loss = loss
+    return Line()
+
+
+def dropout(self, x, y):
+    kept = np.random.rand(*x.shape) > 0.5
+    return (self.out(x * kept) - y).square().sum()
+
+
+def centred_outside(self, x, y):
+    return (self.out(x - x.value.mean(axis=0, keepdims=True)) - y).square().sum()
+
+
+def branching(self, x, y):
+    error = (self.out(x) - y).square().sum()
+    return error if error > 1.0 else error * 0.5
+
+
+def hard_rows(self, x, y):
+    error = (self.out(x) - y).square()
+    return error[np.argsort(error.value[:, 0])[:2]].sum()
+
+
+def branching_outside(self, x, y):
+    h = self.out(x)
+    return (h.tanh() if x.value[0, 0] == x.value[1, 0] else h).sum()
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (dropout, "a constant of shape .* differs from call to call: it is random"),
+        (centred_outside, "was computed from node.value"),
+        (branching, "the truth of .* was asked for"),
+        (lambda self, x, y: self.out(x).sum() * float(self.out(x).sum()), "the number of"),
+        (hard_rows, "settings or operands of 'take' differ"),
+        (branching_outside, "does .* for one batch and .* for another"),
+        (lambda self, x, y: 3.0, "must give a Node to be captured, got float"),
+    ],
+)
+def test_what_a_program_would_freeze_is_refused(loss, words):
+    model = with_loss(loss)
+    with refused(dp.CaptureError, words):
+        dp.capture(model.loss, X, Y)
+    with refused(dp.CaptureError, words):
+        dp.SGD(model, X, Y, seed=0, compile=True).train(2, print_each=None)
+
+
+def test_other_shapes_and_types_are_refused():
+    net, x, y = net_and_batch()
+    program = dp.capture(net.loss, x, y)
+    with refused(dp.ShapeError, r"'x' was captured with shape \(12, 4\), got \(3, 4\)"):
+        program(x[:3], y[:3])
+    with refused(TypeError, "'x' was captured as float64, got float32"):
+        program(x.astype(np.float32), y)
+    with refused(TypeError, "takes 2 arguments, got 1"):
+        program(x)
+    assert program(x.astype(int), y)[1].dtype == np.float64
+
+
+def test_a_column_of_labels_by_mistake_a_row():
+    net, x, y = net_and_batch()
+    with refused(dp.ShapeError, "the labels have shape"):
+        dp.capture(net.loss, x, y.T)
+
+
+class Own_Train(dp.SGD):
+    def _train(self, *arguments):
+        return None
+
+
+def test_subclasses_that_a_program_would_pass_over():
+    net, x, y = net_and_batch()
+    with refused(ValueError, "Own_Train has its own _train"):
+        Own_Train(net, x, y, compile=True)
+
+    class Own_Grad(dp.Net):
+        def get_grad(self, x, y):
+            return super().get_grad(x, y)
+
+    with refused(dp.CaptureError, "Own_Grad has its own get_grad"):
+        dp.SGD(Own_Grad(4, 3, 1, seed=0), x, y, compile=True).train(1, print_each=None)
+    with refused(dp.CaptureError, "only a dp.Model can be compiled, got object"):
+        dp.SGD(object(), x, y, compile=True).train(1, print_each=None)
+
+
+def test_a_named_node_that_is_no_parameter_would_be_frozen():
+    model = with_loss(lambda self, x, y: (self.out(x) * Node(2.0, "scale") - y).square().sum())
+    with refused(dp.CaptureError, "no parameters of the model: scale"):
+        dp.SGD(model, X, Y, seed=0, compile=True).train(1, print_each=None)
+
+
+def test_labels_are_looked_at_although_the_steps_do_not():
+    y = Y.copy()
+    y[7] = 0.5
+    with refused(ValueError, "labels of the binary cross-entropy must be 0 or 1, got 0.5"):
+        dp.SGD(dp.Net(4, 3, 1, seed=0), X, y, batch_size=1, seed=0, compile=True).train(1, None)
+
+
+# --- training with compile=True -------------------------------------------------------------------
+
+
+def test_it_prints_what_eager_training_prints(capsys):
+    printed = []
+    for compiled in (False, True):
+        net = dp.Net(4, 3, 1, "tanh", seed=0)
+        dp.SGD(net, X, Y, seed=0, compile=compiled).train(30, print_each=10)
+        printed.append(capsys.readouterr().out.split())
+    assert [float(a) for a in printed[0][2:]] == pytest.approx([float(b) for b in printed[1][2:]])
+    assert printed[0][:2] == printed[1][:2] == ["iteration", "loss"]
+
+
+class Watching(dp.Callback):
+    def __init__(self):
+        self.seen = []
+
+    def before_update(self, step):
+        self.seen.append({name: value.copy() for name, value in step.param.items()})
+
+    def after_update(self, step):
+        self.seen.append(step)
+
+
+@EACH_OPTIMISER
+def test_callbacks_see_the_same(optimiser):
+    runs = []
+    for compiled in (False, True):
+        net, watching = dp.Net(4, 3, 2, "tanh", seed=0), Watching()
+        kept = []
+        optimiser(
+            net, X, Y, batch_size=8, seed=0, compile=compiled, callbacks=[watching, kept.append]
+        ).train(5, print_each=None)
+        assert kept == watching.seen[1::2]
+        runs.append(watching.seen)
+    for right, found in zip(*runs, strict=True):
+        if isinstance(right, dict):
+            for name in right:
+                close(found[name], right[name])
+        else:
+            assert found.number == right.number
+            for part in ("x", "y", "loss"):
+                close(getattr(found, part).value, getattr(right, part).value)
+            for name in right.grad:  # of every step, so they were copies
+                close(found.grad[name], right.grad[name])
+
+
+def test_a_callback_may_change_the_parameters():
+    results = []
+    for compiled in (False, True):
+        net = dp.Net(4, 3, 2, "tanh", seed=0)
+
+        def clip(step, net=net):
+            for value in net.get_param().values():
+                np.clip(value, -0.1, 0.1, out=value)
+
+        dp.SGD(net, X, Y, {"alpha": 0.1}, seed=0, compile=compiled, callbacks=[clip]).train(5, None)
+        results.append(net.get_param())
+    for name, value in results[0].items():
+        assert np.abs(value).max() <= 0.1
+        close(results[1][name], value)
+
+
+class Interrupted(dp.Callback):
+    def before_update(self, step):
+        if step.number == 4:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("seed", [None, 0, [0, 1]])
+def test_an_interrupt_leaves_everything_as_eager_training_would(seed):
+    results = []
+    for compiled in (False, True):
+        np.random.seed(0)
+        net = dp.Net(4, 3, 2, "tanh", seed=seed)
+        adam = dp.Adam(net, X, Y, seed=seed, compile=compiled, callbacks=[Interrupted()])
+        with pytest.raises(KeyboardInterrupt):
+            adam.train(10, print_each=None)
+        adam.callbacks.clear()
+        adam.train(5, print_each=None)  # with the batches that come next
+        results.append(net.get_param())
+    for name, value in results[0].items():
+        close(results[1][name], value)
+
+
+class Growing_Batches(dp.Adam):
+    def random_batch(self):
+        self.calls = getattr(self, "calls", 0) + 1
+        rows = np.arange(4 + self.calls % 3)
+        return Node(self.x_train[rows]), self.y_train[rows]
+
+
+def test_batches_of_several_shapes_are_captured_anew():
+    results = []
+    for compiled in (False, True):
+        net = dp.Net(4, 3, 2, "tanh", seed=0)
+        Growing_Batches(net, X, Y, compile=compiled).train(9, print_each=None)
+        results.append(net.get_param())
+    for name, value in results[0].items():
+        close(results[1][name], value)
+
+
+class Weights_Only(dp.SGD):
+    def _update(self, param, grad, g, i):
+        if g.endswith("_weight"):
+            param[g] = param[g] - self.alpha * np.sign(grad[g])
+
+
+def test_an_update_of_ones_own():
+    results = []
+    for compiled in (False, True):
+        net = dp.Net(4, 3, 2, "tanh", seed=0)
+        live = net.get_param()
+        Weights_Only(net, X, Y, seed=0, compile=compiled).train(9, print_each=None)
+        assert all(net.get_param()[name] is live[name] for name in live)
+        results.append(live)
+    for name, value in results[0].items():
+        close(results[1][name], value)
+
+
+def test_a_model_with_weights_used_twice_and_a_penalty():
+    class Shared(dp.Model):
+        def __init__(self):
+            super().__init__(seed=0)
+            self.hidden = self.Linear_Layer(4, 4, "hidden")
+            self.out = self.Linear_Layer(4, 1, "out")
+
+        def loss(self, x, y):
+            h = self.hidden(self.hidden(x).tanh()).tanh()
+            return (self.out(h) - y).square().sum() + 0.1 * self.out.weight.square().sum()
+
+    results = []
+    for compiled in (False, True):
+        net = Shared()
+        dp.SGD(net, X, Y, {"alpha": 0.0003}, seed=0, compile=compiled).train(20, print_each=None)
+        results.append(net.get_param())
+    for name, value in results[0].items():
+        close(results[1][name], value)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_anomalies_are_found_in_eager_steps():
+    net = dp.Net(4, 3, 2, "tanh", seed=0)
+    net.get_param()["h2_weight"][0, 0] = np.nan
+    sgd = dp.SGD(net, X, Y, seed=0, compile=True)
+    with dp.detect_anomaly(), pytest.raises(dp.AnomalyError, match="h2_weight"):
+        sgd.train(1, print_each=None)
+    with dp.no_grad(), pytest.raises(ValueError, match="inside no_grad"):
+        sgd.train(1, print_each=None)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_divergence_is_the_same():
+    found, right = (
+        trained(compiled, steps=6, act_func="relu", rate=1e200) for compiled in (True, False)
+    )
+    np.testing.assert_array_equal(np.isnan(found[1]), np.isnan(right[1]))
+    for name in right[0]:
+        np.testing.assert_array_equal(np.isfinite(found[0][name]), np.isfinite(right[0][name]))
+
+
+def test_many_steps_drawn_at_once_are_many_drawn_one_by_one():
+    for seed in (0, [1, 2]):
+        a, b = (dp.SGD(dp.Net(4, 3, 1, seed=seed), X, Y, seed=seed) for _ in range(2))
+        at_once = a.draw_rows(7)
+        for rows in at_once:
+            np.testing.assert_array_equal(rows, b.draw_rows(1)[0])
+
+
+def test_a_capture_is_cheap():
+    """Less work than a hundred eager steps, counted in Nodes."""
+    net, x, y = net_and_batch()
+    made = []
+    original = Node.record
+
+    def counting(*arguments):
+        made.append(1)
+        return original(*arguments)
+
+    Node.record = staticmethod(counting)
+    try:
+        dp.capture(net.loss, x, y)
+        captured = len(made)
+        made.clear()
+        net.get_grad(x, y)
+    finally:
+        Node.record = staticmethod(original)
+    assert captured < 10 * len(made)
+    assert math.isfinite(captured)
