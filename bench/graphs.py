@@ -65,7 +65,7 @@ def once(build: Callable[[dp.Node, int], dp.Node], size: int) -> tuple[float, fl
     return tuple(1e9 * t / size for t in (built - began, swept - built, deleted - swept))  # type: ignore[return-value]
 
 
-def main() -> None:
+def main(rounds: int = ROUNDS) -> None:
     """Print a Markdown table."""
     gc.collect()
     print("| graph | operations | forward ns | backward ns | delete ns | all, ratio |")
@@ -73,7 +73,7 @@ def main() -> None:
     for name, (build, small, large) in FORMS.items():
         once(build, small)
         times: dict[int, list[tuple[float, float, float]]] = {small: [], large: []}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for size in (small, large):
                 times[size].append(once(build, size))
         medians = {

@@ -64,13 +64,13 @@ def first_letter(folder: str) -> float:
     return waited
 
 
-def main() -> None:
+def main(rounds: int = ROUNDS) -> None:
     """Print two Markdown tables."""
     times: dict[str, list[float]] = {name: [] for name in PROCESSES}
     progress: list[float] = []
     imports: dict[str, list[float]] = {"numpy": [], "dp": []}
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for name, command in PROCESSES.items():
                 times[name].append(whole(command))
             progress.append(first_letter(folder))

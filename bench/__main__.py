@@ -1,0 +1,90 @@
+"""Command line of the measurements: `python -m bench lesson`, from the root of the repository."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from pathlib import Path
+
+ROUNDS = {"lesson": 10, "wide": 5, "deep": 8, "sweep": 1, "cold": 7, "graphs": 7, "startup": 11}
+LIMIT = {"wide": "matrix products alone", "deep": "matrix products alone", "graphs": "dp"}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("what", choices=list(ROUNDS))
+    parser.add_argument("--rounds", type=int, help="turns of each peer")
+    parser.add_argument("--peers", help="names, with commas in between; all that are installed")
+    parser.add_argument("--dtype", choices=["float32", "float64"])
+    parser.add_argument("--threads", type=int, default=1, help="threads and cores of each peer")
+    parser.add_argument("--out", type=Path, help="folder for tables and figures")
+    given = parser.parse_args()
+    if given.rounds is not None and given.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if not 1 <= given.threads <= (cores or 1):
+        parser.error(f"--threads must lie between 1 and {cores}, the number of cores")
+    return given
+
+
+def pin(threads: int) -> None:
+    """Restrict this process and its children to so many threads and cores, before NumPy comes."""
+    for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM"):
+        os.environ[f"{name}_NUM_THREADS"] = str(threads)
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    if threads == 1:
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[-threads:])
+
+
+def main() -> None:
+    """Measure, print, and write if asked to."""
+    given = arguments()
+    pin(given.threads)
+    from bench import cold, graphs, report, startup, timing
+    from bench.peers import chosen, versions
+    from bench.workloads import WORKLOADS
+
+    rounds = given.rounds or ROUNDS[given.what]
+    if given.what == "startup":
+        startup.main(rounds)
+        return
+    if given.what == "graphs":
+        graphs.main(rounds)
+        print()
+    workload = WORKLOADS["lesson" if given.what == "cold" else given.what]
+    try:
+        peers = chosen(workload.kind, given.peers.split(",") if given.peers else None)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    machine = (
+        f"Python {platform.python_version()}, {platform.machine()}, {given.threads} thread(s), "
+        f"{rounds} round(s); {versions()}."
+    )
+    limit = LIMIT.get(given.what, "the loop by hand")
+    for dtype in [given.dtype] if given.dtype else workload.dtypes:
+        if given.what == "cold":
+            rows = cold.measure(dtype, peers, rounds)
+            unit, first = "s per process", "first process, s"
+        elif given.what == "sweep":
+            rows = timing.fresh(dtype, peers, rounds)
+            unit, first = "s run again", "first run, s"
+        else:
+            rows = timing.measure(given.what, dtype, peers, rounds, given.threads)
+            unit, first = workload.unit, "first run, s"
+        title = f"{given.what}, {dtype}"
+        text = f"## {title}\n\n{report.table(rows, unit, limit, first)}\n\n{machine}\n"
+        print(text)
+        if given.out:
+            given.out.mkdir(parents=True, exist_ok=True)
+            stem = f"{given.what}-{dtype}" + f"-{given.threads}-threads" * (given.threads > 1)
+            (given.out / f"{stem}.md").write_text(text, encoding="utf-8")
+            report.figure(rows, title, limit, given.out / f"{stem}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""Timing in turns: every peer in a process of its own, A B C A B C …, on the same cores.
+
+A process of its own keeps thread pools and settings apart; turns keep a machine that is slow for a
+while from being unfair to one of them. A peer's result is compared with the reference before
+anything of it is timed, and a peer whose result is another is not timed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from bench.peers import Peer, Skipped
+from bench.workloads import WORKLOADS, Workload
+
+TURN = 0.25  # seconds of a peer's turn, about
+MOST = 40  # runs in a turn
+PATIENCE = 300.0  # seconds that a peer may take to answer
+
+
+@dataclass
+class Row:
+    """What was measured of one peer.
+
+    Attributes
+    ----------
+    import_s, first_s : float
+        Importing the peer; preparing, compiling and the first run.
+    rounds : list of lists of float
+        Seconds per unit, turn by turn.
+    skipped : str
+        Why there is nothing, if so.
+    note : str
+    """
+
+    peer: Peer
+    import_s: float = 0.0
+    first_s: float = 0.0
+    rounds: list[list[float]] = field(default_factory=list)
+    skipped: str = ""
+    note: str = ""
+    ratio: float = float("nan")
+
+    @property
+    def median(self) -> float:
+        """Of all runs, in seconds."""
+        return statistics.median([t for turn in self.rounds for t in turn])
+
+    @property
+    def minimum(self) -> float:
+        """Of all runs, in seconds."""
+        return min(t for turn in self.rounds for t in turn)
+
+
+def say(text: str) -> None:
+    """Progress, to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+# --- the peer's process ---------------------------------------------------------------------------
+
+
+class _Runner:
+    """A workload made ready by a peer: run it, look at its result, time it."""
+
+    def __init__(self, peer: Peer, workload: Workload, dtype: str) -> None:
+        began = time.perf_counter()
+        prepare = peer.function(workload.kind)
+        self.import_s = time.perf_counter() - began
+        work = workload.make(dtype)
+        began = time.perf_counter()
+        prepared = prepare(*work) if isinstance(work, tuple) else prepare(work)
+        self._units = workload.units
+        self._pair: tuple[Callable[[], Any], Callable[[], Any]] | None = None
+        if workload.kind == "steps":
+            run = prepared.run
+            run(work.steps)
+            result = prepared.parameters and [np.array(p) for p in prepared.parameters()]
+            self._pair = (lambda: run(1), lambda: run(1 + self._units))
+        else:
+            self._run = prepared
+            result = prepared()
+        self.first_s = time.perf_counter() - began
+        self.results = [result]
+        if workload.kind in ("lesson", "chain"):
+            self.results.append(prepared())  # the second run is to be as right as the first
+        if workload.kind == "lesson" and peer.captures:
+            self._pair = (prepared, prepare(replace(work, steps=2 * work.steps)))
+
+    def turn(self) -> list[float]:
+        """Seconds per unit, of a few runs after one that is not counted."""
+        if self._pair:
+            return self._difference(*self._pair)
+        took = self._time(self._run)
+        if took > 4 * TURN:
+            return [took / self._units]
+        runs = min(MOST, max(2, int(TURN / took)))
+        return [self._time(self._run) / self._units for _ in range(runs)]
+
+    def _difference(self, short: Callable[[], Any], long: Callable[[], Any]) -> list[float]:
+        """What more of the same costs: without what a call does at its beginning, as capturing."""
+        runs = min(MOST, max(3, int(TURN / (self._time(short) + self._time(long)))))
+        pairs = [(self._time(short), self._time(long)) for _ in range(runs)]
+        less, more = (min(times) for times in zip(*pairs, strict=True))
+        return [(more - less) / self._units]
+
+    @staticmethod
+    def _time(run: Callable[[], Any]) -> float:
+        began = time.perf_counter()
+        run()
+        return time.perf_counter() - began
+
+
+def _serve(connection: Any, peer: Peer, name: str, dtype: str) -> None:
+    try:
+        runner = _Runner(peer, WORKLOADS[name], dtype)
+        connection.send(("ready", (runner.import_s, runner.first_s, runner.results)))
+        while connection.recv() == "turn":
+            connection.send(("times", runner.turn()))
+    except Skipped as reason:
+        connection.send(("skipped", str(reason)))
+    except EOFError:
+        pass
+    except Exception as error:
+        traceback.print_exc()
+        connection.send(("skipped", f"{type(error).__name__}: {str(error)[:200]}"))
+
+
+class Process:
+    """A peer in a process of its own."""
+
+    def __init__(self, peer: Peer, name: str, dtype: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other, peer, name, dtype))
+        self._process.start()
+        other.close()
+
+    def answer(self) -> Any:
+        """Wait for what the process has to say.
+
+        Raises
+        ------
+        Skipped
+            If it cannot run, died, or lets us wait too long.
+        """
+        if not self._connection.poll(PATIENCE):
+            raise Skipped(f"no answer within {PATIENCE:.0f} s")
+        try:
+            kind, content = self._connection.recv()
+        except EOFError:
+            raise Skipped("its process ended") from None
+        if kind == "skipped":
+            raise Skipped(content)
+        return content
+
+    def turn(self) -> list[float]:
+        """Let it run for a while; seconds per unit."""
+        self._connection.send("turn")
+        times: list[float] = self.answer()
+        return times
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self._process.join(2)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+
+
+# --- ours -----------------------------------------------------------------------------------------
+
+
+def measure(
+    name: str, dtype: str, peers: Sequence[Peer], rounds: int, threads: int = 1
+) -> list[Row]:
+    """Measure a workload, in turns.
+
+    Returns
+    -------
+    list of Row
+        Fastest first, skipped ones last; `ratio` is the median over the rounds of the best run
+        in a peer's turn by the best run of the limit's in the same round.
+    """
+    workload = WORKLOADS[name]
+    rows = [Row(peer, skipped=peer.missing()) for peer in peers]
+    check = workload.checker(dtype)
+    running: list[tuple[Row, Process]] = []
+    try:
+        for row in rows:
+            if row.skipped:
+                say(f"{name} {dtype}: {row.peer.name} skipped: {row.skipped}")
+                continue
+            process = Process(row.peer, name, dtype)
+            try:
+                row.import_s, row.first_s, results = process.answer()
+                for result in results:
+                    check(result, row.peer.name)
+            except (Skipped, ValueError) as reason:
+                row.skipped = str(reason)
+                say(f"{name} {dtype}: {row.peer.name} skipped: {row.skipped}")
+                process.close()
+                continue
+            say(f"{name} {dtype}: {row.peer.name} ready, its result is right ({row.first_s:.2f} s)")
+            running.append((row, process))
+        for number in range(rounds):
+            for row, process in running if number % 2 == 0 else running[::-1]:
+                if row.skipped:
+                    continue
+                if threads > 1:
+                    time.sleep(0.2)  # until the others' threads have gone to sleep
+                try:
+                    row.rounds.append(process.turn())
+                except Skipped as reason:
+                    row.skipped = str(reason)
+            say(f"{name} {dtype}: round {number + 1} of {rounds}")
+    finally:
+        for _, process in running:
+            process.close()
+    return ranked(rows, workload.kind)
+
+
+def ranked(rows: Sequence[Row], kind: str) -> list[Row]:
+    """Fill in the ratios to the limit, round by round; fastest first, skipped ones last."""
+    done = [row for row in rows if not row.skipped]
+    limits = [row for row in done if kind in row.peer.limit]
+    for row in done if limits else ():
+        row.ratio = statistics.median(
+            min(turn) / min(min(limit.rounds[i]) for limit in limits)
+            for i, turn in enumerate(row.rounds)
+        )
+    return sorted(rows, key=lambda row: (bool(row.skipped), row.ratio))
+
+
+def fresh(dtype: str, peers: Sequence[Peer], rounds: int) -> list[Row]:
+    """The sweep, each in a fresh process: the first run with everything, and one more."""
+    workload = WORKLOADS["sweep"]
+    check = workload.checker(dtype)
+    rows = [Row(peer, skipped=peer.missing()) for peer in peers]
+    firsts: dict[str, list[float]] = {row.peer.name: [] for row in rows}
+    for number in range(rounds):
+        for row in rows:
+            if row.skipped:
+                continue
+            process = Process(row.peer, "sweep", dtype)
+            try:
+                row.import_s, first, results = process.answer()
+                row.note, scale = check(results[0], row.peer.name)
+                firsts[row.peer.name].append(first * scale)
+                row.rounds.append([t * scale for t in process.turn()])
+            except (Skipped, ValueError) as reason:
+                row.skipped = str(reason)
+            finally:
+                process.close()
+            told = row.skipped and f"skipped: {row.skipped}"
+            say(f"sweep {dtype}: round {number + 1}, {row.peer.name}: {told or f'{first:.1f} s'}")
+    for row in rows:
+        if not row.skipped:
+            row.first_s = statistics.median(firsts[row.peer.name])
+    limit = min(
+        (row.first_s for row in rows if not row.skipped and "sweep" in row.peer.limit), default=1.0
+    )
+    for row in rows:
+        row.ratio = row.first_s / limit if not row.skipped else row.ratio
+    return sorted(rows, key=lambda row: (bool(row.skipped), row.ratio))
