@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import activations, initializers, losses
+from dp import primitives as p
 from dp.backward import sweep_named
 from dp.node import Node, ShapeError, as_leaf, mode
 from dp.validation import one_of, positive_integer, positive_number, seeds, unknown
@@ -133,6 +134,38 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"<layer {self.name!r} {self.fan_in} -> {self.fan_out}>"
+
+
+def consumers_of(order: Sequence[Node]) -> dict[Node, list[Node]]:
+    """Who takes what: each Node of a graph -> those that were computed from it."""
+    consumers: dict[Node, list[Node]] = {}
+    for node in order:
+        for parent in node.parents:
+            consumers.setdefault(parent, []).append(node)
+    return consumers
+
+
+def activation_after(
+    pre_activation: Node, consumers: Mapping[Node, Sequence[Node]], output: Node
+) -> tuple[activations.Activation | None, Node]:
+    """Which activation function a graph applies to a pre-activation, and the Node it gives.
+
+    The identity, if nothing but matrix products follow, or nothing at all; None (and the
+    pre-activation) if what follows is no activation function that we know.
+    """
+    uses = consumers.get(pre_activation, ())
+    if len(uses) == 1:
+        use = uses[0]
+        softmax = activations.SOFTMAX
+        if use.primitive is softmax.primitive and use.settings == softmax.settings:
+            return softmax, use
+        function = activations.matching(use.primitive, use.settings)
+        if function is not None:
+            return function, use
+    linear = bool(uses) and all(use.primitive is p.dot for use in uses)
+    if pre_activation is output or linear:
+        return activations.get("identity"), pre_activation
+    return None, pre_activation
 
 
 class _LayersByName:

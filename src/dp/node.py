@@ -16,6 +16,7 @@ from dp.validation import number
 
 Array = NDArray[Any]
 NO_SETTINGS: dict[str, Any] = {}
+FLOAT64 = np.dtype(np.float64)
 
 
 class ShapeError(ValueError):
@@ -592,9 +593,13 @@ def _as_nodes(operands: tuple[Any, ...]) -> tuple[Node, ...]:
     else:
         return operands
     # Numbers, and arrays of integers, take the dtype of the Nodes they meet: float32 stays float32.
-    floats = [o.dtype for o in operands if isinstance(o, Node) and o.dtype.kind == "f"]
-    dtype = np.result_type(*floats) if floats else np.dtype(np.float64)
-    return tuple(o if isinstance(o, Node) else _constant(o, dtype) for o in operands)
+    dtype = None
+    for operand in operands:
+        if isinstance(operand, Node) and (own := operand.value.dtype).kind == "f":
+            dtype = own if dtype is None or own is dtype else np.promote_types(dtype, own)
+    if dtype is None:
+        dtype = FLOAT64
+    return tuple([o if isinstance(o, Node) else _constant(o, dtype) for o in operands])
 
 
 def as_leaf(value: Any, dtype: np.dtype[Any]) -> Node:
@@ -612,6 +617,12 @@ def as_leaf(value: Any, dtype: np.dtype[Any]) -> Node:
 
 
 def _constant(value: Any, dtype: np.dtype[Any]) -> Node:
+    if type(value) is float or type(value) is int:  # nearly always; the rest takes its time
+        node = Node.__new__(Node)
+        node.value = np.array(value, dtype, ndmin=2)
+        node.name = node.primitive = None
+        node.parents, node.settings = (), NO_SETTINGS
+        return node
     weak = isinstance(value, numbers.Real) or (isinstance(value, np.ndarray) and not value.ndim)
     return Node(np.array([[value]], dtype=dtype) if weak else as_matrix(value, dtype))
 
@@ -630,7 +641,7 @@ def _check_shapes(primitive: p.Primitive, parents: tuple[Node, ...]) -> None:
                 f"{describe(primitive, parents)}: the left side has {a[-1]} columns, the right "
                 f"side {b[-2]} rows; they must be as many"
             )
-    elif primitive.elementwise and a != b:
+    elif primitive.elementwise and a != b and (1, 1) not in (a, b):
         (rows_a, columns_a), (rows_b, columns_b) = a[-2:], b[-2:]
         crossed = (columns_a == 1 != columns_b and rows_b == 1 != rows_a) or (
             rows_a == 1 != rows_b and columns_b == 1 != columns_a

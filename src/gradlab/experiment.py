@@ -25,9 +25,12 @@ from gradlab.data import DATASETS, Data, check_scaling, load
 from gradlab.decision import add_decision
 from gradlab.files import write_atomically
 from gradlab.interrupts import Interrupts
-from gradlab.recording import record
+from gradlab.recording import Recorder, record
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dp.program.training import TrainingStep
     from gradlab.trace import Trace
 
 OPTIMIZERS = {
@@ -266,8 +269,8 @@ class Experiment(BaseModel):
             {"alpha": self.learning_rate, **self.hyperparameters},
             self.batch_size,
             seed=self.seeds if self.members > 1 else self.seed,
+            compile=True,
         )
-        done = 0
         started = time.perf_counter()
         with (
             Interrupts() as interrupts,
@@ -280,15 +283,8 @@ class Experiment(BaseModel):
                 histograms=self.histograms,
             ) as recorder,
         ):
-
-            def count(step: dp.Step) -> None:
-                nonlocal done
-                done = step.number
-                if progress is not None:
-                    loss = float(step.loss.value.mean())
-                    progress(step.number, self.steps, loss, recorder.latest_accuracy)
-
-            optimizer.callbacks.append(count)
+            counting = _Counting(self.steps, recorder, progress)
+            optimizer.callbacks.append(counting)
             try:
                 optimizer.train(self.steps, print_each=None)
                 interrupts.finish()
@@ -304,8 +300,8 @@ class Experiment(BaseModel):
                     "dtype": self.dtype,
                     "versions": json.dumps(_versions()),
                     "wall_time_s": time.perf_counter() - started,
-                    "steps_done": done,
-                    "interrupted": int(done < self.steps),
+                    "steps_done": counting.done,
+                    "interrupted": int(counting.done < self.steps),
                 },
                 members=self.seeds if self.members > 1 else None,
             )
@@ -313,6 +309,25 @@ class Experiment(BaseModel):
             if data.n_features >= 2:
                 add_decision(trace, net, data)
         return trace
+
+
+class _Counting(dp.ProgramCallback):
+    """Counts the steps that were completed, and reports them."""
+
+    def __init__(self, steps: int, recorder: Recorder, progress: Progress | None) -> None:
+        self.steps, self.recorder, self.progress = steps, recorder, progress
+        self.done = 0
+
+    def after_update(self, step: dp.Step) -> None:
+        self._count(step.number, step.loss.value)
+
+    def after_program_update(self, number: int, step: TrainingStep) -> None:
+        self._count(number, step.loss)
+
+    def _count(self, number: int, loss: NDArray[Any]) -> None:
+        self.done = number
+        if self.progress is not None:
+            self.progress(number, self.steps, float(loss.mean()), self.recorder.accuracy)
 
 
 _KINDS = {

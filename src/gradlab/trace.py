@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMAT = 1
-REQUIRED = ("grad_mean_abs", "delta_rms", "loss")
+REQUIRED = ("loss", "layer")
+PER_LAYER = ("grad_mean_abs", "delta_rms", "activation_mean", "weight_rms")  # some, to be checked
 
 
 class TraceError(ValueError):
@@ -154,7 +155,8 @@ def _check(dataset: xr.Dataset, file: Path) -> None:
         ) from None
     if number > FORMAT:
         raise TraceError(f"{file}: format {number}; this version reads up to {FORMAT}")
-    for name in REQUIRED:
+    per_layer = [str(name) for name in dataset.data_vars if str(name) in PER_LAYER]
+    for name in ("loss", *per_layer):
         dims = ("step",) if name == "loss" else ("step", "layer")
         if dataset[name].dims[: len(dims)] != dims or not dataset[name].size:
             raise TraceError(

@@ -76,7 +76,8 @@ def test_histograms_count_every_entry(trace):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda d: d.rename(layer="storey"), "grad_mean_abs has the dimensions"),
+        (lambda d: d.rename(layer="storey"), "it lacks layer"),
+        (lambda d: d.transpose("layer", ...), "grad_mean_abs has the dimensions"),
         (lambda d: d.assign_attrs(experiment="{"), "its experiment"),
         (lambda d: d.assign_attrs(experiment='{"a": 1}'), "its experiment is"),
         (lambda d: d.assign_attrs(format="NETCDF4"), "its format is 'NETCDF4'"),

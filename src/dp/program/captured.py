@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import primitives as p
-from dp.activations import matching
+from dp.activations import Activation
 from dp.backward import sweep, topological_order
-from dp.model import LayerCall, watch_layers
+from dp.model import LayerCall, activation_after, consumers_of, watch_layers
 from dp.node import CaptureError, Node, as_matrix, capturing
 from dp.program.graph import Builder, Value, in_order, settings_key
 
@@ -42,9 +42,13 @@ class Origin:
 
 @dataclass
 class CapturedLayer:
-    """One layer's values: what goes in, before and after φ, and the delta."""
+    """One layer's values: what goes in, before and after φ, and the delta.
+
+    `function` is φ, or None if it is none that we know; `activation` is then the pre-activation.
+    """
 
     name: str
+    function: Activation | None
     input: Value
     pre_activation: Value
     activation: Value
@@ -253,8 +257,9 @@ class _Capture:
                 self.of[node] = self.builder.leaf(self._free(node.name), node.value)
 
     def build(self, gradient: bool) -> Captured:
-        activations = self._activations()
-        self.last = activations[-1] if activations else None
+        consumers = consumers_of(self.forward)
+        after = [activation_after(c.pre_activation, consumers, self.output) for c in self.calls]
+        self.last = after[-1][1] if after else None
         found: dict[Node, Node] = {}
         shares: list[tuple[Node, Node]] = []
         if gradient:
@@ -274,7 +279,7 @@ class _Capture:
             self.nodes,
             self.value(self.output),
         )
-        for call, activation in zip(self.calls, activations, strict=True):
+        for call, (function, activation) in zip(self.calls, after, strict=True):
             h, x = self.value(call.pre_activation), self.value(activation)
             self._name(h, f"{call.name}_pre")
             self._name(x, call.name)
@@ -282,6 +287,7 @@ class _Capture:
             result.layers.append(
                 CapturedLayer(
                     call.name,
+                    function,
                     self.value(call.input),
                     h,
                     x,
@@ -324,21 +330,6 @@ class _Capture:
                 top.value,
             )
         return self.of[node]
-
-    def _activations(self) -> list[Node]:
-        """What each layer gives: φ of its pre-activation, or that itself."""
-        consumers: dict[Node, list[Node]] = {}
-        for node in self.forward:
-            for parent in node.parents:
-                consumers.setdefault(parent, []).append(node)
-        found = []
-        for call in self.calls:
-            uses = consumers.get(call.pre_activation, [])
-            known = len(uses) == 1 and (
-                uses[0].primitive is p.softmax or matching(uses[0].primitive, uses[0].settings)
-            )
-            found.append(uses[0] if known else call.pre_activation)
-        return found
 
     def _free(self, name: str) -> str:
         """A Python name like `name` that nothing else has."""

@@ -31,6 +31,7 @@ from dp.program.graph import Value, in_order, settings_key
 from dp.program.notation import NOTATIONS, Notation, details
 
 Array = NDArray[Any]
+Named = tuple[Array, str]
 
 # Up to this size an operation costs more for being called than for being done.
 SMALL = 1 << 16  # bytes
@@ -127,21 +128,36 @@ class Replay:
         All of them in one vector each.
     run : callable
         Computes everything from the inputs and parameters that lie in their buffers.
+
+    Parameters
+    ----------
+    captured : Captured
+    keep : iterable of Values
+        Which of them, besides output and gradients, are wanted in `arrays`.
+    beside : Replay, optional
+        Another one of the same parameters, whose vector this one reads instead of one of its own,
+        if it lays them out alike (`shares_parameters`).
     """
 
-    def __init__(self, captured: Captured, keep: Iterable[Value] = ()) -> None:
-        self.planner = planner = _Planner(captured, list(keep))
+    def __init__(
+        self, captured: Captured, keep: Iterable[Value] = (), beside: Replay | None = None
+    ) -> None:
+        self.planner: _Planner = _Planner(
+            captured, list(keep), None if beside is None else beside.planner
+        )
+        planner = self.planner
         self.source = planner.source
         self.arrays = planner.arrays
         self.full = planner.full
         self.parameters, self.gradients = planner.flat, planner.flat_gradient
         self.run = planner.function
+        self.shares_parameters = planner.shared
         self.views = planner.parameter_views(self.parameters)
         self.gradient_views = planner.parameter_views(self.gradients)
 
 
 class _Planner:
-    def __init__(self, captured: Captured, keep: list[Value]) -> None:
+    def __init__(self, captured: Captured, keep: list[Value], beside: _Planner | None) -> None:
         self.captured, self.keep = captured, keep
         self.outputs = [captured.output, *captured.gradients.values(), *keep]
         values = in_order(self.outputs)
@@ -150,7 +166,7 @@ class _Planner:
         self.block_of: dict[Value, Block] = {}  # parameter -> block
         self.ones: set[Value] = set()  # values whose buffers have a column of ones
         self.steps = self._steps(values)
-        self._lay_out_parameters()
+        self._lay_out_parameters(beside)
         self._find_places_in_time()
         self.slab_of: dict[Value, Slab] = {}
         self._gather()
@@ -272,7 +288,7 @@ class _Planner:
                 found[of_w] = (x, delta, block)
         return found
 
-    def _lay_out_parameters(self) -> None:
+    def _lay_out_parameters(self, beside: _Planner | None) -> None:
         """Give each block its stretch, those of one shape side by side."""
         shapes = list(dict.fromkeys(block.shape for block in self.blocks))
         self.blocks.sort(key=lambda block: shapes.index(block.shape))
@@ -283,6 +299,9 @@ class _Planner:
         dtypes = {parameter.dtype for parameter in self.captured.parameters.values()}
         dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
         self.flat, self.flat_gradient = np.zeros(at, dtype), np.zeros(at, dtype)
+        self.shared = beside is not None and self.layout == beside.layout
+        if beside is not None and self.shared:
+            self.flat = beside.flat
         # Where only a sigmoid wants x W + b, it wants it negated: one sign for all weights at once
         # instead of one for each layer's units.
         self.negated: set[Value] = set()
@@ -293,6 +312,11 @@ class _Planner:
                 alone = self.uses[h] == 1 and h not in self.outputs
                 if alone and any(s.kind == "affine" and s.lanes[0][1] is h for s in self.steps):
                     self.negated.add(h)
+
+    @property
+    def layout(self) -> list[Any]:
+        """What decides where each parameter lies."""
+        return [(block.shape, list(block.members.items())) for block in self.blocks]
 
     def parameter_views(self, flat: Array) -> dict[str, Array]:
         """Name -> view of a flat vector, in the parameter's shape."""
@@ -527,10 +551,8 @@ class _Planner:
         for slab in slabs.values():
             slab.ones = any(value in self.ones for value in slab.values)
         for step in self.steps:
-            if len(step.lanes) > 1 and step.kind in PADDED:
-                given = [self.slab_of.get(o) for o in step.lanes[0][0]]
-                if any(slab and slab.ones for slab in given):
-                    self.slab_of[step.lanes[0][1]].ones = True
+            if len(step.lanes) > 1 and step.kind in PADDED and self._all_padded(step):
+                self.slab_of[step.lanes[0][1]].ones = True
         for slab in slabs.values():
             rows, columns = slab.shape[-2:]
             whole = (len(slab.values), *slab.shape[:-2], rows, columns + slab.ones)
@@ -542,6 +564,11 @@ class _Planner:
         for base in map(self._base, self.outputs):  # to the end, nobody else may have their memory
             if base in self.made and base not in self.arrays:
                 self._own(base, buffer)
+
+    def _all_padded(self, step: Step) -> bool:
+        """Whether all that a merged step takes has the column of ones, or is one number."""
+        slabs = [self.slab_of.get(o) for o in step.lanes[0][0] if o.uniform is None]
+        return bool(slabs) and all(slab is not None and slab.ones for slab in slabs)
 
     def _own(self, value: Value, make: Any) -> None:
         rows, columns = value.shape[-2:]
@@ -628,21 +655,25 @@ class _Planner:
     def _lines(self, step: Step) -> list[str]:
         if step.kind == "affine":
             (((x, w), y),) = step.lanes
-            x_name = self._array_name(self.full[x], f"{x.name or 't'}_1")
             flat = self.negative_flat if y in self.negated else self.flat
-            block = self._array_name(self.block_of[w].of(flat), f"{w.name}_block")
-            self.names["matmul"] = np.matmul
-            return [f"matmul({x_name}, {block}, {self._operand(y, False)})"]
+            inputs = (self.full[x], f"{x.name or 't'}_1")
+            block = (self.block_of[w].of(flat), f"{w.name}_block")
+            return [self._product(inputs, block, (self._view(y), y.name or "t"))]
+        if step.kind is p.dot and len(step.lanes) == 1:
+            (((a, b), y),) = step.lanes
+            left, right, out = ((self._view(v), v.name or "t") for v in (a, b, y))
+            return [self._product(left, right, out)]
         if step.kind == "gradient":
             return self._gradient_lines(step)
         results = [result for _, result in step.lanes]
         first, many = results[0], len(step.lanes) > 1
         whole = many and step.kind in PADDED and self.slab_of[first].ones
+        whole = whole and self._all_padded(step)
         operands = []
         for k, operand in enumerate(step.lanes[0][0]):
             column = [given[k] for given, _ in step.lanes]
             if many and operand in self.slab_of and any(v is not operand for v in column):
-                view = self._slab_view(column, whole and self.slab_of[operand].ones)
+                view = self._slab_view(column, whole)
                 operands.append(self._array_name(view, f"{operand.name or 't'}_to"))
             else:
                 operands.append(self._operand(operand, step.kind.elementwise))
@@ -663,13 +694,22 @@ class _Planner:
             swapped = (count, *block.shape[:-2], block.shape[-1], block.shape[-2])
             stretch = self.flat_gradient[block.start : block.start + count * block.size]
             out = stretch.reshape(swapped).swapaxes(-1, -2)
-        names = (
-            self._array_name(left.swapaxes(-1, -2), "inputs_T"),
-            self._array_name(right, "deltas"),
-            self._array_name(out, "d_block"),
-        )
+        inputs = (left.swapaxes(-1, -2), "inputs_T")
+        return [self._product(inputs, (right, "deltas"), (out, "d_block"))]
+
+    def _product(self, a: Named, b: Named, out: Named) -> str:
+        """A matrix product; of two matrices by the method `dot`, which costs less to call."""
+        arrays = (a[0], b[0], out[0])
+        if all(array.ndim == 2 and array.dtype == out[0].dtype for array in arrays):
+            if not out[0].flags.c_contiguous:  # (a b)ᵀ = bᵀ aᵀ
+                a, b, out = ((x.T, f"{name}_T") for x, name in (b, a, out))
+            if out[0].flags.c_contiguous:
+                left = self._array_name(a[0], a[1])
+                dot = self._named(self.names[left].dot, f"{left}_dot")
+                return f"{dot}({self._array_name(*b)}, {self._array_name(*out)})"
+            a, b, out = ((x.T, name.removesuffix("_T")) for x, name in (b, a, out))
         self.names["matmul"] = np.matmul
-        return [f"matmul({', '.join(names)})"]
+        return f"matmul({', '.join(self._array_name(*part) for part in (a, b, out))})"
 
     def _calls(
         self, primitive: p.Primitive, value: Value, operands: list[str], y: str

@@ -144,8 +144,8 @@ class _Page:
         if not origin.layer:
             return "backward through the loss" if origin.backward else "loss"
         layer = next(layer for layer in self.captured.layers if layer.name == origin.layer)
-        phi = layer.activation.primitive
-        shown = "" if layer.activation is layer.pre_activation or phi is None else f", {phi.name}"
+        phi = layer.function
+        shown = "" if phi is None or layer.activation is layer.pre_activation else f", {phi.name}"
         if origin.backward:
             return f"backward through layer {origin.layer}{shown}"
         fan = f"{layer.input.shape[-1]} -> {layer.pre_activation.shape[-1]}"

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 import dp
-from dp.activations import SOFTMAX, Activation, matching
+from dp.activations import SOFTMAX, Activation
 from dp.backward import topological_order
+from dp.model import activation_after, consumers_of
 from gradlab.recording import quantities as q
 from gradlab.recording.recorder import LayerArrays, LayerInfo, Recorder
+
+if TYPE_CHECKING:
+    from dp.program.captured import Captured
+    from dp.program.graph import Value
+    from dp.program.training import TrainingStep
 
 Array = NDArray[Any]
 Results = dict[tuple[dp.primitives.Primitive | None, dp.Node], Array]
@@ -33,6 +40,7 @@ def record(
     reference: tuple[Any, Any] | None = None,
     every: int = 1,
     histograms: bool = False,
+    quantities: Collection[str] | None = None,
 ) -> Iterator[Recorder]:
     """Record every training step of `optimizer` inside the block.
 
@@ -47,6 +55,9 @@ def record(
         Record every k-th step.
     histograms : bool
         Record log10 histograms of the gradients too.
+    quantities : collection of str, optional
+        Record only these, such as ["grad_mean_abs"]: names in `PER_LAYER` and "accuracy". The loss
+        is always recorded.
 
     Yields
     ------
@@ -57,6 +68,8 @@ def record(
     ------
     RecordingError
         In the first step, if a layer is used twice in one pass: its deltas would be mixed up.
+    ValueError
+        If there is no such quantity.
 
     Examples
     --------
@@ -71,7 +84,7 @@ def record(
     >>> recorder.trace().grad_w.shape
     (4, 5)
     """
-    recorder = Recorder(every, histograms)
+    recorder = Recorder(every, histograms, quantities)
     with dp.watch_layers() as watch:
         callback = _Recording(model, recorder, watch, reference)
         optimizer.callbacks.insert(0, callback)
@@ -81,7 +94,9 @@ def record(
             optimizer.callbacks.remove(callback)
 
 
-class _Recording(dp.Callback):
+class _Recording(dp.ProgramCallback):
+    """Records eager steps here, compiled ones through a reader of their buffers."""
+
     def __init__(
         self,
         model: dp.Model,
@@ -92,9 +107,10 @@ class _Recording(dp.Callback):
         self.model, self.recorder, self.watch = model, recorder, watch
         self.reference = reference
         self._functions: list[Activation | None] = []
-        self._seen: list[LayerArrays] = []
+        self._seen: list[dict[str, Any]] = []
         self._loss: Any = None
         self._accuracy: Any = None
+        self._reader: Any = None
 
     def before_update(self, step: dp.Step) -> None:
         """Take what belongs to the weights before the update."""
@@ -102,7 +118,7 @@ class _Recording(dp.Callback):
             return
         started = time.perf_counter()
         calls = list(self.watch.calls)
-        _check_once(calls)
+        check_once([call.name for call in calls])
         x, y = self.reference if self.reference is not None else (step.x, step.y)
         x, y = _array(x), _array(y)  # a batch drawn by the user's code may be Nodes or arrays
         with dp.watch_layers() as inner:
@@ -110,24 +126,14 @@ class _Recording(dp.Callback):
             output = self.model.forward(dp.Node(x.astype(self.model.dtype, copy=False)))
             reference = {call.name: call for call in inner.calls}
         if not self.recorder.layers:
-            self._functions = self._find_functions(calls, reference, output)
-            self.recorder.begin(
-                [
-                    LayerInfo(
-                        call.name,
-                        call.layer.fan_in,
-                        call.layer.fan_out,
-                        UNKNOWN if function is None else function.name,
-                    )
-                    for call, function in zip(calls, self._functions, strict=True)
-                ]
-            )
+            self._begin(calls, reference, output)
         known = _results(step.loss) | _results(output)
         self._seen = [
             self._arrays(step, call, function, reference.get(call.name), known)
             for call, function in zip(calls, self._functions, strict=True)
         ]
         self._accuracy = q.accuracy(output.value, y)
+        self.recorder.accuracy = float(self._accuracy.mean())
         self._loss = step.loss.value[..., 0, 0]
         self.recorder.spent(time.perf_counter() - started)
 
@@ -136,9 +142,64 @@ class _Recording(dp.Callback):
         if not self.recorder.wants(step.number):
             return
         started = time.perf_counter()
-        after = [step.param[f"{info.name}_weight"] for info in self.recorder.layers]
-        self.recorder.add(step.number, self._seen, after, self._loss, self._accuracy)
+        groups = []
+        for position, (info, arrays) in enumerate(
+            zip(self.recorder.layers, self._seen, strict=True)
+        ):
+            arrays["weight_after"] = step.param[f"{info.name}_weight"]
+            # one step and one layer, as leading axes
+            given: dict[str, Any] = {
+                name: None if x is None else x[None, None] for name, x in arrays.items()
+            }
+            groups.append(((position,), LayerArrays(**given)))
+        loss, accuracy = (np.asarray(x)[None] for x in (self._loss, self._accuracy))
+        self.recorder.add([step.number], groups, loss, accuracy)
         self.recorder.spent(time.perf_counter() - started)
+
+    # --- compiled steps ---------------------------------------------------------------------------
+
+    def keep(self, captured: Captured) -> list[Value]:
+        """Say what is to be read of a compiled step."""
+        from gradlab.recording.dp_program import ProgramReader
+
+        if self._reader is None:
+            self._reader = ProgramReader(self.model, self.recorder, self.reference)
+        wanted: list[Value] = self._reader.keep(captured)
+        return wanted
+
+    def before_program_update(self, number: int, step: TrainingStep) -> None:
+        """Take what belongs to the weights before the update."""
+        if self.recorder.wants(number):
+            started = time.perf_counter()
+            self._reader.before_update(step)
+            self.recorder.spent(time.perf_counter() - started)
+
+    def after_program_update(self, number: int, step: TrainingStep) -> None:
+        """Complete the step with what the update did."""
+        if self.recorder.wants(number):
+            started = time.perf_counter()
+            self._reader.after_update(number, step)
+            self.recorder.spent(time.perf_counter() - started)
+
+    # --- eager steps ------------------------------------------------------------------------------
+
+    def _begin(
+        self, calls: list[dp.LayerCall], reference: dict[str, dp.LayerCall], output: dp.Node
+    ) -> None:
+        """Find each layer's activation function, in the graph of the forward pass."""
+        consumers = consumers_of(topological_order(output))
+        self._functions = [
+            activation_after(reference[call.name].pre_activation, consumers, output)[0]
+            if call.name in reference
+            else None
+            for call in calls
+        ]
+        self.recorder.begin(
+            [
+                layer_info(call.name, call.layer.fan_in, call.layer.fan_out, function)
+                for call, function in zip(calls, self._functions, strict=True)
+            ]
+        )
 
     def _arrays(
         self,
@@ -147,35 +208,26 @@ class _Recording(dp.Callback):
         function: Activation | None,
         reference: dp.LayerCall | None,
         known: Results,
-    ) -> LayerArrays:
-        arrays = LayerArrays(
-            gradient=step.grad.get(f"{call.name}_weight"),
-            weight=step.param[f"{call.name}_weight"].copy(),
-            delta=call.delta,
-        )
+    ) -> dict[str, Any]:
+        """What `LayerArrays` takes, but for the weight after the update."""
+        arrays: dict[str, Any] = {
+            "gradient": step.grad.get(f"{call.name}_weight"),
+            "weight": step.param[f"{call.name}_weight"].copy(),
+            "delta": call.delta,
+        }
         if function is not None:
             h = call.pre_activation
-            arrays.activation = _apply(function, h, known)
+            arrays["activation"] = _apply(function, h, known)
             if function is not SOFTMAX:  # its units do not saturate one by one
-                arrays.saturated = function.saturated(h.value, arrays.activation)
+                arrays["saturated"] = function.saturated(h.value, arrays["activation"])
             if reference is not None:
-                arrays.reference_activation = _apply(function, reference.pre_activation, known)
+                arrays["reference_activation"] = _apply(function, reference.pre_activation, known)
         return arrays
 
-    def _find_functions(
-        self, calls: list[dp.LayerCall], reference: dict[str, dp.LayerCall], output: dp.Node
-    ) -> list[Activation | None]:
-        """The activation function of each layer, from the graph of the forward pass."""
-        consumers: dict[dp.Node, list[dp.Node]] = {}
-        for node in topological_order(output):
-            for parent in node.parents:
-                consumers.setdefault(parent, []).append(node)
-        found = []
-        for call in calls:
-            there = reference.get(call.name)
-            h = None if there is None else there.pre_activation
-            found.append(None if h is None else _function_of(h, consumers, output))
-        return found
+
+def layer_info(name: str, fan_in: int, fan_out: int, function: Activation | None) -> LayerInfo:
+    """Describe a layer of dp for the recorder."""
+    return LayerInfo(name, fan_in, fan_out, UNKNOWN if function is None else function.name)
 
 
 def _results(output: dp.Node) -> Results:
@@ -199,26 +251,8 @@ def _array(matrix: Any) -> Array:
     return matrix.value if isinstance(matrix, dp.Node) else dp.Node(matrix).value
 
 
-def _function_of(
-    h: dp.Node, consumers: dict[dp.Node, list[dp.Node]], output: dp.Node
-) -> Activation | None:
-    """What is applied to the pre-activation `h`; None if it is nothing we know."""
-    uses = consumers.get(h, [])
-    if len(uses) == 1:
-        use = uses[0]
-        if use.primitive is SOFTMAX.primitive:
-            return SOFTMAX
-        function = matching(use.primitive, use.settings)
-        if function is not None:
-            return function
-    linear = all(use.primitive is dp.primitives.dot for use in uses)
-    if h is output or (uses and linear):
-        return dp.activations.get("identity")
-    return None
-
-
-def _check_once(calls: list[dp.LayerCall]) -> None:
-    names = [call.name for call in calls]
+def check_once(names: Sequence[str]) -> None:
+    """Raise RecordingError unless there are layers, and each is used once."""
     if not names:
         raise RecordingError(
             "the model's loss used no layer made by Linear_Layer or ReLu_Layer, so there is "

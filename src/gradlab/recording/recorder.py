@@ -6,13 +6,14 @@ An adapter hands over arrays (`LayerArrays`); what is computed from them is deci
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dp.validation import one_of, positive_integer
 from gradlab.recording import quantities as q
 
 if TYPE_CHECKING:
@@ -49,12 +50,15 @@ class LayerInfo:
 
 @dataclass
 class LayerArrays:
-    """One layer's arrays in one step; None for what cannot be had, which is recorded as NaN.
+    """The arrays of one layer, or of several alike; None for what cannot be had.
+
+    Every array may have leading axes (steps, layers, members of an ensemble), the same ones in all;
+    what is missing is recorded as NaN.
 
     Attributes
     ----------
-    gradient, weight : array (…, fan_in, fan_out)
-        dL/dW, and W before the update.
+    gradient, weight, weight_after : array (…, fan_in, fan_out)
+        dL/dW, and W before and after the update.
     delta, activation : array (…, batch, units)
         dL/d(pre-activation) and φ(pre-activation) of the training batch.
     saturated : boolean array (…, batch, units)
@@ -64,10 +68,19 @@ class LayerArrays:
 
     gradient: Array | None
     weight: Array
+    weight_after: Array
     delta: Array | None = None
     activation: Array | None = None
     saturated: NDArray[np.bool_] | None = None
     reference_activation: Array | None = None
+
+    def part(self, step: int, layer: int) -> LayerArrays:
+        """One step and layer of arrays with these two leading axes."""
+        found = replace(self)
+        for field in fields(self):
+            array = getattr(self, field.name)
+            setattr(found, field.name, None if array is None else array[step, layer])
+        return found
 
 
 class Recorder:
@@ -79,18 +92,31 @@ class Recorder:
         Record every k-th step, starting with the first.
     histograms : bool
         Record log10 histograms of the gradients too.
+    quantities : collection of str, optional
+        Which of `PER_LAYER`, and whether "accuracy", to record; all by default. The loss always is.
     """
 
-    def __init__(self, every: int = 1, histograms: bool = False) -> None:
-        if every < 1:
-            raise ValueError(f"every must be an integer of at least 1, got {every!r}")
-        self.every, self.histograms = every, histograms
+    def __init__(
+        self, every: int = 1, histograms: bool = False, quantities: Collection[str] | None = None
+    ) -> None:
+        positive_integer("every", every)
+        if isinstance(quantities, str):
+            quantities = (quantities,)
+        for name in quantities or ():
+            one_of("quantity", name, (*PER_LAYER, "accuracy"))
+        self.every = every
+        wanted = [
+            name for name in (*PER_LAYER, "accuracy") if quantities is None or name in quantities
+        ]
+        self.quantities = (*wanted, *([HISTOGRAM] if histograms else []))
         self.layers: tuple[LayerInfo, ...] = ()
+        self.accuracy = float("nan")  # of the latest step, mean over members
         self._rows: dict[str, list[Array]] = {}
         self._steps: list[int] = []
         self._nonfinite: dict[str, Any] = {}
         self._started = time.perf_counter()
         self._spent = 0.0
+        self._waiting: Callable[[], None] = lambda: None
 
     # --- filling ----------------------------------------------------------------------------------
 
@@ -98,11 +124,19 @@ class Recorder:
         """Whether step number `step` (from 1) is to be recorded."""
         return (step - 1) % self.every == 0
 
-    def begin(self, layers: Sequence[LayerInfo]) -> None:
-        """Say which layers there are, in the order of the forward pass."""
+    def needs(self, *quantities: str) -> bool:
+        """Whether any of these is to be recorded."""
+        return any(name in self.quantities for name in quantities)
+
+    def begin(self, layers: Sequence[LayerInfo], waiting: Callable[[], None] | None = None) -> None:
+        """Say which layers there are, in the order of the forward pass.
+
+        `waiting` is called before the record is read: it adds what an adapter still holds back.
+        """
         self.layers = tuple(layers)
-        names = [*PER_LAYER, *PER_STEP, *([HISTOGRAM] if self.histograms else [])]
-        self._rows = {name: [] for name in names}
+        self._rows = {name: [] for name in (*self.quantities, "loss")}
+        if waiting is not None:
+            self._waiting = waiting
 
     def spent(self, seconds: float) -> None:
         """Count time that recording took."""
@@ -110,55 +144,70 @@ class Recorder:
 
     def add(
         self,
-        step: int,
-        layers: Sequence[LayerArrays],
-        after: Sequence[Array],
-        loss: Any,
-        accuracy: Any,
+        steps: Sequence[int],
+        groups: Sequence[tuple[Sequence[int], LayerArrays]],
+        loss: Array,
+        accuracy: Array,
     ) -> None:
-        """Record one step.
+        """Record some steps.
 
         Parameters
         ----------
-        step : int
-            From 1.
-        layers : sequence of LayerArrays
-            As announced in `begin`.
-        after : sequence of arrays
-            Each layer's weight after the update.
-        loss, accuracy : number or array (members,)
+        steps : sequence of int
+            Their numbers, from 1.
+        groups : sequence of (positions, LayerArrays)
+            Each with layers that are alike, by their positions among those announced in `begin`;
+            the arrays' leading axes are steps, those layers, and members if there are any.
+        loss, accuracy : array (steps,) or (steps, members)
         """
-        measured = [
-            measure(arrays, weight, self.histograms)
-            for arrays, weight in zip(layers, after, strict=True)
-        ]
-        for name in self._rows:
-            if name in measured[0]:
-                self._rows[name].append(np.stack([layer[name] for layer in measured]))
-        self._rows["loss"].append(np.asarray(loss, dtype=np.float64))
-        self._rows["accuracy"].append(np.asarray(accuracy, dtype=np.float64))
-        self._steps.append(step)
-        if not self._nonfinite and not self._all_finite():
-            self._nonfinite = {
-                "nonfinite_step": step,
-                **first_nonfinite(self.layers, layers, after),
-            }
+        shape = (len(steps), len(self.layers), *loss.shape[1:])
+        found = {name: np.empty(shape) for name in self._per_layer()}
+        if HISTOGRAM in self.quantities:
+            found[HISTOGRAM] = np.empty((*shape, len(q.HISTOGRAM_EDGES)))
+        for positions, arrays in groups:
+            for name, values in measure(arrays, self.quantities).items():
+                found[name][:, list(positions)] = values
+        for name, values in found.items():
+            self._rows[name].append(values)
+        self._rows["loss"].append(np.array(loss, dtype=np.float64))
+        if "accuracy" in self._rows:
+            self._rows["accuracy"].append(np.array(accuracy, dtype=np.float64))
+        self._steps += steps
+        if not self._nonfinite:
+            self._look_for_nonfinite(steps, groups, loss, found.get("nonfinite_count"))
 
-    def _all_finite(self) -> bool:
-        latest = (self._rows["nonfinite_count"][-1], self._rows["loss"][-1])
-        return not latest[0].any() and bool(np.isfinite(latest[1]).all())
+    def _per_layer(self) -> list[str]:
+        return [name for name in self.quantities if name in PER_LAYER]
+
+    def _look_for_nonfinite(
+        self,
+        steps: Sequence[int],
+        groups: Sequence[tuple[Sequence[int], LayerArrays]],
+        loss: Array,
+        counts: Array | None,
+    ) -> None:
+        bad = ~np.isfinite(loss).reshape(len(steps), -1).all(axis=1)
+        if counts is not None:
+            bad |= counts.reshape(len(steps), -1).any(axis=1)
+        if bad.any():
+            at = int(bad.argmax())
+            layers = {
+                position: arrays.part(at, i)
+                for positions, arrays in groups
+                for i, position in enumerate(positions)
+            }
+            self._nonfinite = {
+                "nonfinite_step": steps[at],
+                **first_nonfinite(self.layers, [layers[i] for i in sorted(layers)]),
+            }
 
     # --- reading ----------------------------------------------------------------------------------
 
     @property
     def n_steps(self) -> int:
         """Number of steps recorded so far."""
+        self._waiting()
         return len(self._steps)
-
-    @property
-    def latest_accuracy(self) -> float:
-        """Accuracy of the latest step recorded, mean over members; NaN before the first."""
-        return float(self._rows["accuracy"][-1].mean()) if self._steps else float("nan")
 
     @property
     def overhead(self) -> float:
@@ -186,15 +235,18 @@ class Recorder:
 
         from gradlab.trace import Trace
 
+        self._waiting()
         if not self._steps:
             raise ValueError("nothing has been recorded yet: no training step was completed")
-        # steps are noted last, so an interrupt in the middle of `add` leaves only a row to cut off
+        # steps are noted last, so an interrupt in the middle of `add` leaves only rows to cut off
         count = len(self._steps)
-        columns = {name: np.stack(rows[:count]) for name, rows in self._rows.items()}
+        columns = {name: np.concatenate(rows)[:count] for name, rows in self._rows.items()}
         ensemble = columns["loss"].ndim > 1
         dims = ("step", "layer", *(("member",) if ensemble else ()))
-        variables: dict[str, Any] = {name: (dims, columns[name]) for name in PER_LAYER}
-        variables |= {name: (("step", *dims[2:]), columns[name]) for name in PER_STEP}
+        variables: dict[str, Any] = {name: (dims, columns[name]) for name in self._per_layer()}
+        variables |= {
+            name: (("step", *dims[2:]), columns[name]) for name in PER_STEP if name in columns
+        }
         coords: dict[str, Any] = {
             "step": np.array(self._steps),
             "layer": [info.name for info in self.layers],
@@ -206,7 +258,7 @@ class Recorder:
         if ensemble:
             size = columns["loss"].shape[1]
             coords["member"] = list(range(size) if members is None else members)
-        if self.histograms:
+        if HISTOGRAM in columns:
             variables[HISTOGRAM] = ((*dims, "bin"), columns[HISTOGRAM])
             coords["bin"] = q.HISTOGRAM_EDGES
         return Trace(
@@ -222,9 +274,7 @@ class Recorder:
         )
 
 
-def first_nonfinite(
-    infos: Sequence[LayerInfo], layers: Sequence[LayerArrays], after: Sequence[Array]
-) -> dict[str, Any]:
+def first_nonfinite(infos: Sequence[LayerInfo], layers: Sequence[LayerArrays]) -> dict[str, Any]:
     """Where in a step the first value that is not finite came up: forward, then backward.
 
     Returns
@@ -234,13 +284,13 @@ def first_nonfinite(
         "weight after the update") and `nonfinite_values` (their number in that array); or only
         `nonfinite_in`: "loss".
     """
-    forward = list(zip(infos, layers, after, strict=True))
+    both = list(zip(infos, layers, strict=True))
     order: list[tuple[str, LayerInfo, Array | None]] = [
-        ("activation", info, arrays.activation) for info, arrays, _ in forward
+        ("activation", info, arrays.activation) for info, arrays in both
     ]
-    for info, arrays, _ in reversed(forward):
+    for info, arrays in reversed(both):
         order += [("delta", info, arrays.delta), ("gradient", info, arrays.gradient)]
-    order += [("weight after the update", info, weight) for info, _, weight in forward]
+    order += [("weight after the update", info, arrays.weight_after) for info, arrays in both]
     for kind, info, array in order:
         count = 0 if array is None else int(np.sum(q.nonfinite_count(array)))
         if count:
@@ -252,36 +302,31 @@ def first_nonfinite(
     return {"nonfinite_in": "loss"}
 
 
-def measure(arrays: LayerArrays, after: Array, histogram: bool = False) -> dict[str, Array]:
-    """Every quantity of one layer in one step; shapes as in `quantities`."""
+def measure(arrays: LayerArrays, wanted: Collection[str]) -> dict[str, Array]:
+    """The quantities wanted, of layers that are alike; the leading axes are kept."""
     gradient, delta, activation = arrays.gradient, arrays.delta, arrays.activation
-    missing = np.full(arrays.weight.shape[:-2], np.nan)
-    present = [x for x in (gradient, delta, activation, after) if x is not None]
-    found = {
-        "grad_mean_abs": missing if gradient is None else q.mean_abs(gradient),
-        "grad_rms": missing if gradient is None else q.rms(gradient),
-        "grad_zero_fraction": missing if gradient is None else q.zero_fraction(gradient),
-        "delta_rms": missing if delta is None else q.rms(delta),
-        "activation_mean": missing if activation is None else q.mean(activation),
-        "activation_std": missing if activation is None else q.std(activation),
-        "saturated_fraction": (
-            missing
-            if arrays.saturated is None or activation is None
-            else q.saturated_fraction(arrays.saturated, activation)
-        ),
-        "dead_fraction": (
-            missing
-            if arrays.reference_activation is None
-            else q.dead_fraction(arrays.reference_activation)
-        ),
-        "weight_rms": q.rms(arrays.weight),
-        "update_ratio": q.update_ratio(arrays.weight, after),
-        "nonfinite_count": np.sum([q.nonfinite_count(x) for x in present], axis=0),
+    of_what: dict[str, tuple[Callable[..., Array], tuple[Array | None, ...]]] = {
+        "grad_mean_abs": (q.mean_abs, (gradient,)),
+        "grad_rms": (q.rms, (gradient,)),
+        "grad_zero_fraction": (q.zero_fraction, (gradient,)),
+        "delta_rms": (q.rms, (delta,)),
+        "activation_mean": (q.mean, (activation,)),
+        "activation_std": (q.std, (activation,)),
+        "saturated_fraction": (q.saturated_fraction, (arrays.saturated, activation)),
+        "dead_fraction": (q.dead_fraction, (arrays.reference_activation,)),
+        "weight_rms": (q.rms, (arrays.weight,)),
+        "update_ratio": (q.update_ratio, (arrays.weight, arrays.weight_after)),
+        HISTOGRAM: (q.log10_histogram, (gradient,)),
     }
-    found = {name: np.asarray(value, dtype=np.float64) for name, value in found.items()}
-    if histogram:
-        counts = len(q.HISTOGRAM_EDGES)
-        found[HISTOGRAM] = (
-            np.zeros((*missing.shape, counts)) if gradient is None else q.log10_histogram(gradient)
-        )
+    leading = arrays.weight.shape[:-2]
+    found: dict[str, Array] = {}
+    for name, (quantity, given) in of_what.items():
+        if name in wanted:
+            missing = any(x is None for x in given)
+            found[name] = np.full(leading, np.nan) if missing else quantity(*given)
+    if HISTOGRAM in found and gradient is None:
+        found[HISTOGRAM] = np.zeros((*leading, len(q.HISTOGRAM_EDGES)))
+    if "nonfinite_count" in wanted:
+        present = [x for x in (gradient, delta, activation, arrays.weight_after) if x is not None]
+        found["nonfinite_count"] = np.sum([q.nonfinite_count(x) for x in present], axis=0)
     return found

@@ -1,0 +1,285 @@
+"""Reading compiled steps of dp: several steps and layers at a time, from the step's own buffers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import dp
+from dp.activations import SOFTMAX, Activation
+from dp.program.captured import Captured, CapturedLayer, captured
+from dp.program.graph import Value
+from dp.program.replay import Replay
+from dp.program.training import TrainingStep
+from gradlab.recording import quantities as q
+from gradlab.recording.dp import check_once, layer_info
+from gradlab.recording.recorder import LayerArrays, Recorder
+
+Array = NDArray[Any]
+
+AT_MOST = 1 << 21  # bytes of steps that wait to be measured together
+
+
+@dataclass
+class _Layer:
+    """One layer, in the training step and in the forward pass on the reference batch."""
+
+    train: CapturedLayer
+    function: Activation | None
+    reference: Value | None
+    weight: Array  # its view in the flat vector of parameters
+
+
+class _Kept:
+    """A few steps of some arrays of one shape: [step, which], each matrix column by column."""
+
+    def __init__(self, arrays: Sequence[Array], steps: int) -> None:
+        self.sources = [array.swapaxes(-1, -2) for array in arrays]
+        shape = self.sources[0].shape
+        self.memory = np.empty((steps, len(arrays), *shape), arrays[0].dtype)
+
+    def take(self, at: int) -> None:
+        """Copy the arrays as they are now."""
+        for place, source in zip(self.memory[at], self.sources, strict=True):
+            np.copyto(place, source)
+
+    def of(self, steps: int) -> Array:
+        """The first steps, (steps, which, …, rows, columns)."""
+        return self.memory[:steps].swapaxes(-1, -2)
+
+
+class ProgramReader:
+    """Copies what is to be recorded from a compiled step, and measures several steps at once."""
+
+    def __init__(
+        self, model: dp.Model, recorder: Recorder, reference: tuple[Any, Any] | None
+    ) -> None:
+        self.model, self.recorder, self.reference = model, recorder, reference
+        self._step: TrainingStep | None = None
+        self._numbers: list[int] = []
+        needs = recorder.needs
+        self._deltas = needs("delta_rms", "nonfinite_count")
+        self._activations = needs(
+            "activation_mean", "activation_std", "saturated_fraction", "nonfinite_count"
+        )
+        self._dead = needs("dead_fraction")
+        self._accuracy = needs("accuracy")
+
+    def keep(self, captured: Captured) -> list[Value]:
+        """Which of a training step's values are read."""
+        check_once([layer.name for layer in captured.layers])
+        wanted: list[Value] = []
+        for layer in captured.layers:
+            if self._deltas and layer.delta is not None:
+                wanted.append(layer.delta)
+            if self._activations:
+                wanted += [layer.pre_activation, layer.activation]
+        return wanted
+
+    def before_update(self, step: TrainingStep) -> None:
+        """Copy what belongs to the weights before the update."""
+        if step is not self._step:
+            self.flush()
+            self._prepare(step)
+        at = len(self._numbers)
+        self._gradient[at] = step.replay.gradients
+        self._before[at] = step.replay.parameters
+        self._loss[at] = step.loss[..., 0, 0]
+        if self._forward is not None:
+            self._run_forward(step)
+            output = self._forward.arrays[self._captured_forward.output]
+            found = q.accuracy(output, self._labels(step))
+            self._accuracies[at] = found
+            self.recorder.accuracy = float(found.mean())
+        for kept in self._kept:
+            kept.take(at)
+
+    def after_update(self, number: int, step: TrainingStep) -> None:
+        """Copy the weights after the update; measure, if enough steps wait."""
+        self._after[len(self._numbers)] = step.replay.parameters
+        self._numbers.append(number)
+        if len(self._numbers) == len(self._after):
+            self.flush()
+
+    def flush(self) -> None:
+        """Measure the steps that wait."""
+        count = len(self._numbers)
+        if not count:
+            return
+        groups = [(positions, self._arrays(positions, count)) for positions in self._groups]
+        numbers, self._numbers = self._numbers, []
+        with np.errstate(all="ignore"):
+            self.recorder.add(numbers, groups, self._loss[:count], self._accuracies[:count])
+
+    # --- getting ready ----------------------------------------------------------------------------
+
+    def _prepare(self, step: TrainingStep) -> None:
+        self._step = step
+        self._prepare_forward(step)
+        known = {layer.name: layer for layer in self._captured_forward.layers}
+        self._layers = []
+        for layer in step.captured.layers:
+            there = known.get(layer.name)
+            weight = step.replay.views[f"{layer.name}_weight"]
+            self._layers.append(
+                _Layer(
+                    layer,
+                    None if there is None else there.function,
+                    None if there is None else there.activation,
+                    weight,
+                )
+            )
+        if not self.recorder.layers:
+            self.recorder.begin(
+                [
+                    layer_info(x.train.name, x.weight.shape[-2], x.weight.shape[-1], x.function)
+                    for x in self._layers
+                ],
+                self.flush,
+            )
+        self._group()
+        self._make_room(step)
+
+    def _prepare_forward(self, step: TrainingStep) -> None:
+        """The forward pass on the reference batch, which shares the training step's parameters."""
+        if self.reference is not None:
+            x = dp.Node(self.reference[0]).value.astype(self.model.dtype, copy=False)
+        else:
+            x = step.replay.arrays[step.x]
+        self._captured_forward = captured(self.model.forward, (x,), gradient=False)
+        self._forward: Replay | None = None
+        if self._dead or self._accuracy:
+            keep = [layer.activation for layer in self._captured_forward.layers]
+            self._forward = Replay(self._captured_forward, keep, beside=step.replay)
+            np.copyto(self._forward.arrays[self._captured_forward.inputs[0]], x)
+
+    def _run_forward(self, step: TrainingStep) -> None:
+        forward = self._forward
+        assert forward is not None
+        if self.reference is None:
+            place = forward.arrays[self._captured_forward.inputs[0]]
+            np.copyto(place, step.replay.arrays[step.x])
+        if not forward.shares_parameters:
+            for name, view in forward.views.items():
+                np.copyto(view, step.replay.views[name])
+        forward.run()
+
+    def _labels(self, step: TrainingStep) -> Array:
+        if self.reference is None:
+            return step.replay.arrays[step.y]
+        return dp.Node(self.reference[1]).value
+
+    def _group(self) -> None:
+        """Put layers together that are alike and whose weights lie at equal distances."""
+        self._groups: list[list[int]] = []
+        alike: dict[Any, list[int]] = {}
+        for position, layer in enumerate(self._layers):
+            train = layer.train
+            key = (
+                layer.weight.shape,
+                train.pre_activation.shape,
+                train.delta is None,
+                layer.function,
+                train.activation is train.pre_activation,
+                layer.reference is None or layer.reference.shape,
+            )
+            alike.setdefault(repr(key), []).append(position)
+        for positions in alike.values():
+            starts = [_start(self._layers[i].weight) for i in positions]
+            if len({b - a for a, b in itertools.pairwise(starts)}) <= 1:
+                self._groups.append(positions)
+            else:
+                self._groups += [[i] for i in positions]
+
+    def _make_room(self, step: TrainingStep) -> None:
+        """Memory for as many steps as are measured together."""
+        sources: list[tuple[str, list[int], list[Array]]] = []
+        arrays = step.replay.arrays
+        for positions in self._groups:
+            layers = [self._layers[i] for i in positions]
+            first = layers[0]
+            if self._deltas and first.train.delta is not None:
+                deltas = [x.train.delta for x in layers if x.train.delta is not None]
+                sources.append(("delta", positions, [arrays[value] for value in deltas]))
+            if self._activations and first.function is not None:
+                sources.append(("pre", positions, [arrays[x.train.pre_activation] for x in layers]))
+                if first.train.activation is not first.train.pre_activation:
+                    sources.append(("phi", positions, [arrays[x.train.activation] for x in layers]))
+            if self._dead and self._forward is not None and first.function is not None:
+                there = [x.reference for x in layers if x.reference is not None]
+                if len(there) == len(layers):
+                    far = [self._forward.arrays[value] for value in there]
+                    sources.append(("reference", positions, far))
+        flat = step.replay.parameters
+        size = sum(array.nbytes for _, _, group in sources for array in group) + 3 * flat.nbytes
+        count = max(1, min(64, AT_MOST // max(size, 1)))
+        self._of: dict[tuple[str, int], _Kept] = {}
+        for what, positions, group in sources:
+            self._of[what, positions[0]] = _Kept(group, count)
+        self._kept = list(self._of.values())
+        self._gradient, self._before, self._after = (
+            np.empty((count, flat.size), flat.dtype) for _ in range(3)
+        )
+        members = step.loss.shape[:-2]
+        self._loss, self._accuracies = (np.full((count, *members), np.nan) for _ in range(2))
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _arrays(self, positions: list[int], count: int) -> LayerArrays:
+        """What waits of a group of layers; leading axes: steps, layers, members."""
+        first = self._layers[positions[0]]
+        found = LayerArrays(
+            gradient=self._weights(self._gradient, positions, count),
+            weight=self._weights(self._before, positions, count),
+            weight_after=self._weights(self._after, positions, count),
+        )
+
+        def kept(what: str) -> Array | None:
+            memory = self._of.get((what, positions[0]))
+            return None if memory is None else memory.of(count)
+
+        found.delta, found.reference_activation = kept("delta"), kept("reference")
+        h, function = kept("pre"), first.function
+        if h is not None and function is not None:
+            with np.errstate(all="ignore"):
+                x = kept("phi")
+                found.activation = function(h) if x is None else x
+                if function is not SOFTMAX and self.recorder.needs("saturated_fraction"):
+                    found.saturated = function.saturated(h, found.activation)
+        if f"{first.train.name}_weight" not in self._trained:
+            found.gradient = None
+        return found
+
+    @property
+    def _trained(self) -> dict[str, Value]:
+        assert self._step is not None
+        return self._step.captured.gradients
+
+    def _weights(self, rows: Array, positions: list[int], count: int) -> Array:
+        """The weights of a group in rows of flat vectors: (steps, layers, …, fan_in, fan_out)."""
+        weight = self._layers[positions[0]].weight
+        starts = [_start(self._layers[i].weight) for i in positions]
+        apart = starts[1] - starts[0] if len(starts) > 1 else 0
+        begin = starts[0] - rows_start(self._step)
+        return np.lib.stride_tricks.as_strided(
+            rows[:count, begin // rows.itemsize :],
+            (count, len(positions), *weight.shape),
+            (rows.strides[0], apart, *weight.strides),
+            writeable=False,
+        )
+
+
+def _start(view: Array) -> int:
+    address: int = view.__array_interface__["data"][0]
+    return address
+
+
+def rows_start(step: TrainingStep | None) -> int:
+    """Where the flat vector of parameters begins in memory."""
+    assert step is not None
+    return _start(step.replay.parameters)

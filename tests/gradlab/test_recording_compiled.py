@@ -1,0 +1,127 @@
+"""Recorded from compiled steps, every quantity is what eager steps give."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import dp
+from gradlab import record
+from gradlab.data import load
+from gradlab.experiment import Experiment
+from gradlab.recording import RecordingError
+from gradlab.recording.recorder import PER_LAYER
+
+IRIS = {name: load(name) for name in ("iris2", "iris")}
+
+
+def recorded(compiled, data="iris2", steps=70, model=dp.Net, optimiser=dp.SGD, options=None, **net):
+    """A trace of more steps than are measured at once."""
+    data = IRIS[data]
+    net = model(data.n_features, 5, 3, n_outputs=data.n_outputs, **net)
+    sgd = optimiser(net, data.x, data.y, batch_size=16, seed=net.seed, compile=compiled)
+    with np.errstate(all="ignore"), record(net, sgd, **(options or {})) as recorder:
+        sgd.train(steps, print_each=None)
+    return recorder.trace().dataset
+
+
+def same(found, right, tolerance=1e-7):
+    assert set(found) == set(right)
+    assert list(found["activation"].values) == list(right["activation"].values)
+    for name in right:
+        scale = float(np.nanmax(np.abs(right[name].values), initial=0.0))
+        np.testing.assert_allclose(
+            found[name], right[name], rtol=tolerance, atol=tolerance * scale, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("seed", [0, [0, 1]], ids=["one", "two"])
+@pytest.mark.parametrize("activation", dp.activations.ACTIVATIONS)
+def test_every_activation(activation, seed):
+    iris = IRIS["iris2"]
+    options = {"reference": (iris.x, iris.y), "histograms": True}
+    found, right = (
+        recorded(compiled, act_func=activation, seed=seed, options=options)
+        for compiled in (True, False)
+    )
+    same(found, right)
+
+
+@pytest.mark.parametrize(
+    ("normalisation", "residual", "every", "own"),
+    list(itertools.product(["none", "layer", "batch"], [False, True], [1, 3], [False, True])),
+)
+def test_every_net(normalisation, residual, every, own):
+    iris = IRIS["iris"]
+    options = {"every": every, "reference": None if own else (iris.x, iris.y)}
+    net = {"act_func": "tanh", "normalisation": normalisation, "residual": residual, "seed": 0}
+    found, right = (recorded(c, "iris", options=options, **net) for c in (True, False))
+    same(found, right, 1e-6)
+
+
+def test_a_layer_by_another_name_and_an_unknown_function():
+    net = {"act_func": lambda h: h * h.sigmoid() * 0.5, "seed": 0}
+    found, right = (recorded(compiled, **net) for compiled in (True, False))
+    assert list(found["activation"].values) == ["unknown"] * 3 + ["sigmoid"]
+    assert np.isnan(found["activation_mean"].sel(layer="h1")).all()
+    same(found, right)
+
+
+def test_quantities_can_be_chosen():
+    everything = recorded(True, act_func="tanh", seed=0)
+    for chosen in (["grad_mean_abs"], ["delta_rms", "accuracy"], ["dead_fraction"]):
+        for compiled in (True, False):
+            found = recorded(compiled, act_func="tanh", seed=0, options={"quantities": chosen})
+            assert set(found.data_vars) == {*chosen, "loss"}
+            for name in found.data_vars:
+                np.testing.assert_allclose(found[name], everything[name], rtol=1e-9)
+    with pytest.raises(ValueError, match="unknown quantity 'grad_mean'; did you mean"):
+        recorded(True, seed=0, options={"quantities": ["grad_mean"]})
+
+
+def test_divergence_is_found_where_it_came_up():
+    found, right = (
+        Experiment.of(
+            activation="relu", learning_rate=0.05, scaling=30.0, dtype="float32", steps=20
+        )
+        for _ in range(2)
+    )
+    trace = found.run()
+    step = trace.attrs["nonfinite_step"]
+    counts = trace["nonfinite_count"].values.any(axis=1)
+    assert trace["step"].values[counts.argmax()] == step
+    assert trace.attrs["nonfinite_in"] in ("activation", "delta", "gradient", "loss")
+    assert right.run().attrs["nonfinite_layer"] == trace.attrs["nonfinite_layer"]
+
+
+class Twice(dp.Model):
+    def __init__(self, *_, **__):
+        super().__init__(seed=0)
+        self.hidden = self.Linear_Layer(4, 4, "hidden")
+
+    def loss(self, x, y):
+        return self.hidden(self.hidden(x).tanh()).square().sum()
+
+    forward = loss
+
+
+def test_a_layer_used_twice_is_refused():
+    with pytest.raises(RecordingError, match="layer 'hidden' is used 2 times"):
+        recorded(True, model=Twice)
+
+
+def test_an_interrupted_training_keeps_the_steps_that_wait():
+    iris = IRIS["iris2"]
+
+    class Stop(dp.ProgramCallback):
+        def after_program_update(self, number, step):
+            if number == 7:
+                raise KeyboardInterrupt
+
+    net = dp.Net(4, 5, 3, "tanh", seed=0)
+    sgd = dp.SGD(net, iris.x, iris.y, seed=0, compile=True, callbacks=[Stop()])
+    with pytest.raises(KeyboardInterrupt), record(net, sgd) as recorder:
+        sgd.train(20, print_each=None)
+    assert recorder.n_steps == 7
+    assert set(PER_LAYER) <= set(recorder.trace().dataset)
+
