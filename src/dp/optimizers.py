@@ -62,7 +62,14 @@ class ProgramCallback(Callback):
     """A callback that can read a compiled step's buffers instead of being handed copies.
 
     What it reads is overwritten by the next step.
+
+    Attributes
+    ----------
+    reads_loss : bool
+        Whether it reads the loss, which need not be computed otherwise.
     """
+
+    reads_loss = True
 
     def keep(self, captured: Captured) -> Iterable[Value]:
         """Say which of a captured model's values it will read, besides loss and gradients."""

@@ -314,6 +314,9 @@ class Experiment(BaseModel):
 class _Counting(dp.ProgramCallback):
     """Counts the steps that were completed, and reports them."""
 
+    # the recorder reads it anyway
+    reads_loss = True
+
     def __init__(self, steps: int, recorder: Recorder, progress: Progress | None) -> None:
         self.steps, self.recorder, self.progress = steps, recorder, progress
         self.done = 0

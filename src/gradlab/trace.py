@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMAT = 1
-REQUIRED = ("loss", "layer")
-PER_LAYER = ("grad_mean_abs", "delta_rms", "activation_mean", "weight_rms")  # some, to be checked
+REQUIRED = ("step", "layer")
 
 
 class TraceError(ValueError):
@@ -155,9 +154,10 @@ def _check(dataset: xr.Dataset, file: Path) -> None:
         ) from None
     if number > FORMAT:
         raise TraceError(f"{file}: format {number}; this version reads up to {FORMAT}")
-    per_layer = [str(name) for name in dataset.data_vars if str(name) in PER_LAYER]
-    for name in ("loss", *per_layer):
-        dims = ("step",) if name == "loss" else ("step", "layer")
+    for name, variable in dataset.data_vars.items():
+        dims = ("step", "layer") if "layer" in variable.dims else ("step",)
+        if "step" not in variable.dims:
+            continue
         if dataset[name].dims[: len(dims)] != dims or not dataset[name].size:
             raise TraceError(
                 f"{file}: not a trace written by gradlab: {name} has the dimensions "

@@ -122,7 +122,7 @@ NOTATIONS: dict[p.Primitive, Notation] = {
             "np.negative({0}, {y})",
             "np.exp({y}, {y})",
             "np.add({y}, {one}, {y})",
-            "np.reciprocal({y}, {y})",
+            "np.divide({one}, {y}, {y})",
         ),
         (0,),
     ),

@@ -108,6 +108,7 @@ class Slab:
     values: list[Value] = field(default_factory=list)
     ones: bool = False
     array: Array | None = None
+    over: Slab | None = None  # whose memory it takes over
 
 
 def buffer(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
@@ -127,7 +128,8 @@ class Replay:
     parameters, gradients : arrays (n,)
         All of them in one vector each.
     run : callable
-        Computes everything from the inputs and parameters that lie in their buffers.
+        Computes everything from the inputs and parameters that lie in their buffers; with False,
+        not what only the function's value needs.
 
     Parameters
     ----------
@@ -553,17 +555,44 @@ class _Planner:
         for step in self.steps:
             if len(step.lanes) > 1 and step.kind in PADDED and self._all_padded(step):
                 self.slab_of[step.lanes[0][1]].ones = True
+        self._let_slabs_take_over()
         for slab in slabs.values():
+            if slab.over is not None:
+                continue
             rows, columns = slab.shape[-2:]
             whole = (len(slab.values), *slab.shape[:-2], rows, columns + slab.ones)
             slab.array = buffer(whole, slab.dtype)
             slab.array[..., columns:] = 1
+        for slab in slabs.values():
+            while slab.over is not None:
+                slab.array, slab.over = slab.over.array, slab.over.over
+            assert slab.array is not None
             for i, value in enumerate(slab.values):
-                self.arrays[value] = slab.array[i][..., :columns]
+                self.arrays[value] = slab.array[i][..., : slab.shape[-1]]
                 self.full[value] = slab.array[i]
         for base in map(self._base, self.outputs):  # to the end, nobody else may have their memory
             if base in self.made and base not in self.arrays:
                 self._own(base, buffer)
+
+    def _let_slabs_take_over(self) -> None:
+        """Where a merged step takes a whole slab that nobody needs later, it may write over it."""
+        for step in self.steps:
+            notation = notation_of(step.kind) if len(step.lanes) > 1 else None
+            results = [result for _, result in step.lanes]
+            own = self.slab_of.get(results[0])
+            if notation is None or own is None or own.values != results:
+                continue
+            for k in notation.over:
+                column = [operands[k] for operands, _ in step.lanes]
+                slab = self.slab_of.get(column[0])
+                if (
+                    slab is not None
+                    and slab.values == column
+                    and all(max(self.used[value]) == step.at for value in column)
+                    and (slab.shape, slab.dtype, slab.ones) == (own.shape, own.dtype, own.ones)
+                ):
+                    own.over = slab
+                    break
 
     def _all_padded(self, step: Step) -> bool:
         """Whether all that a merged step takes has the column of ones, or is one number."""
@@ -598,7 +627,7 @@ class _Planner:
     # --- the text ---------------------------------------------------------------------------------
 
     def _compiled(self) -> Any:
-        lines = ["def run():"]
+        lines = ["def run(value=True):"]
         if self.negated:
             self.names["negative"] = np.negative
             flat, negative = (
@@ -606,8 +635,12 @@ class _Planner:
                 self._named(self.negative_flat, "negative_parameters"),
             )
             lines.append(f"    negative({flat}, {negative})")
+        only_value = self._only_for_the_value()
         for step in self.steps:
-            lines += [f"    {line}" for line in self._lines(step)]
+            indent = "        " if step in only_value else "    "
+            if step in only_value and lines[-1][:8] != indent:
+                lines.append("    if value:")
+            lines += [f"{indent}{line}" for line in self._lines(step)]
         gradients = self.parameter_views(self.flat_gradient)
         for name, value in self.captured.gradients.items():
             if self.arrays[value] is not gradients[name] and value not in self.with_block:
@@ -619,6 +652,20 @@ class _Planner:
         self.source = "\n".join([*lines, ""])
         exec(compile(self.source, "<fast form>", "exec"), self.names)
         return self.names["run"]
+
+    def _only_for_the_value(self) -> set[Step]:
+        """Steps that neither gradients nor what is kept needs: only the function's own value."""
+        if not self.captured.gradients:
+            return set()
+        needed = {self._base(v) for v in (*self.captured.gradients.values(), *self.keep)}
+        needed |= {block.gradient for block in self.blocks}
+        found = set()
+        for step in reversed(self.steps):
+            if any(result in needed for _, result in step.lanes):
+                needed |= {self._base(o) for operands, _ in step.lanes for o in operands}
+            else:
+                found.add(step)
+        return found
 
     def _named(self, thing: Any, wanted: str) -> str:
         """A name for an array or function, the same for the same thing."""

@@ -243,12 +243,24 @@ def train(optimizer: Optimizer, steps: int, num_grad_stores: int, print_each: in
     that comes by an exception.
     """
     loop = _Loop(optimizer, num_grad_stores)
+    readers = loop.readers
     try:
         for number in range(1, steps + 1):
-            loop.step(number, steps)
-            if print_each and (number == 1 or number % print_each == 0):
-                optimizer._print(number, loop.now.loss)
-            loop.finish(number)
+            shown = print_each and (number == 1 or number % print_each == 0)
+            loop.fill(number, steps)
+            now = loop.now
+            now.replay.run(loop.reads_loss or bool(shown) or number == steps)
+            if shown:
+                optimizer._print(number, now.loss)
+            for reader in readers:
+                reader.before_program_update(number, now)
+            if loop.others:
+                loop.tell(number)
+            now.update(number)
+            for reader in readers:
+                reader.after_program_update(number, now)
+            if loop.others:
+                loop.tell_after()
     finally:
         loop.close()
     last: Array = loop.now.loss.copy()
@@ -263,18 +275,15 @@ class _Loop:
         self.optimizer, self.num_grad_stores = optimizer, num_grad_stores
         self.readers = optimizer.program_callbacks()
         self.others = [c for c in optimizer.callbacks if c not in self.readers]
+        self.reads_loss = bool(self.others) or any(reader.reads_loss for reader in self.readers)
         self.programs: list[TrainingStep] = []
+        self.now: TrainingStep  # the program in use, the last of them
         self.draws = optimizer.draws_rows()
         self.ahead: list[Array] = []
         check_labels(optimizer)
 
-    @property
-    def now(self) -> TrainingStep:
-        """The program in use."""
-        return self.programs[-1]
-
-    def step(self, number: int, steps: int) -> None:
-        """Take a batch, compute loss and gradients, and tell whoever wants to know."""
+    def fill(self, number: int, steps: int) -> None:
+        """Fill the batch of step `number`."""
         if self.draws:
             if not self.ahead:
                 self.ahead = self.optimizer.draw_rows(min(AHEAD, steps + 1 - number))[::-1]
@@ -291,11 +300,6 @@ class _Loop:
             )
             self._use(x, y)
             self.now.give(x, y)
-        self.now.replay.run()
-        for reader in self.readers:
-            reader.before_program_update(number, self.now)
-        if self.others:
-            self._tell(number)
 
     def _use(self, x: Array, y: Array) -> None:
         """Make the program for a batch's shape the one in use; capture it if it is new."""
@@ -307,16 +311,16 @@ class _Loop:
         known = [program for program in self.programs if program.fits(x, y)]
         if known:
             self.programs.remove(known[0])
-        self.programs.append(
-            known[0] if known else TrainingStep(self.optimizer, x, y, self.num_grad_stores)
-        )
+        self.now = known[0] if known else TrainingStep(self.optimizer, x, y, self.num_grad_stores)
+        self.programs.append(self.now)
         self.now.load()
         for old, new in zip(stores, self.now.named_stores, strict=False):
             for name in new:
                 np.copyto(new[name], old[name])
         self.optimizer.grad_stores = self.now.stores
 
-    def _tell(self, number: int) -> None:
+    def tell(self, number: int) -> None:
+        """Tell callbacks that take steps, before the update."""
         from dp.optimizers import Callback, Step
 
         now = self.now
@@ -330,22 +334,17 @@ class _Loop:
                 callback.before_update(self.told)
         now.load()
 
-    def finish(self, number: int) -> None:
-        """Update, and tell whoever wants to know."""
+    def tell_after(self) -> None:
+        """Tell callbacks that take steps, after the update."""
         from dp.optimizers import Callback
 
-        now = self.now
-        now.update(number)
-        for reader in self.readers:
-            reader.after_program_update(number, now)
-        if self.others:
-            now.store()
-            for callback in self.others:
-                if isinstance(callback, Callback):
-                    callback.after_update(self.told)
-                else:
-                    callback(self.told)
-            now.load()
+        self.now.store()
+        for callback in self.others:
+            if isinstance(callback, Callback):
+                callback.after_update(self.told)
+            else:
+                callback(self.told)
+        self.now.load()
 
     def close(self) -> None:
         """Leave model and optimiser as eager training would."""

@@ -56,8 +56,7 @@ def record(
     histograms : bool
         Record log10 histograms of the gradients too.
     quantities : collection of str, optional
-        Record only these, such as ["grad_mean_abs"]: names in `PER_LAYER` and "accuracy". The loss
-        is always recorded.
+        Record only these, such as ["grad_mean_abs", "loss"]: names in `PER_LAYER` and `PER_STEP`.
 
     Yields
     ------
@@ -106,6 +105,7 @@ class _Recording(dp.ProgramCallback):
     ) -> None:
         self.model, self.recorder, self.watch = model, recorder, watch
         self.reference = reference
+        self.reads_loss = recorder.needs("loss")
         self._functions: list[Activation | None] = []
         self._seen: list[dict[str, Any]] = []
         self._loss: Any = None
@@ -151,7 +151,7 @@ class _Recording(dp.ProgramCallback):
             given: dict[str, Any] = {
                 name: None if x is None else x[None, None] for name, x in arrays.items()
             }
-            groups.append(((position,), LayerArrays(**given)))
+            groups.append(([position], LayerArrays(**given)))
         loss, accuracy = (np.asarray(x)[None] for x in (self._loss, self._accuracy))
         self.recorder.add([step.number], groups, loss, accuracy)
         self.recorder.spent(time.perf_counter() - started)

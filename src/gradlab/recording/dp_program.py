@@ -18,7 +18,7 @@ from dp.program.replay import Replay
 from dp.program.training import TrainingStep
 from gradlab.recording import quantities as q
 from gradlab.recording.dp import check_once, layer_info
-from gradlab.recording.recorder import LayerArrays, Recorder
+from gradlab.recording.recorder import HISTOGRAM, LayerArrays, Recorder
 
 Array = NDArray[Any]
 
@@ -69,6 +69,12 @@ class ProgramReader:
         )
         self._dead = needs("dead_fraction")
         self._accuracy = needs("accuracy")
+        self._gradients = needs(
+            "grad_mean_abs", "grad_rms", "grad_zero_fraction", "nonfinite_count", HISTOGRAM
+        )
+        self._weights_before = needs("weight_rms", "update_ratio")
+        self._weights_after = needs("update_ratio", "nonfinite_count")
+        self._loss_too = needs("loss")
 
     def keep(self, captured: Captured) -> list[Value]:
         """Which of a training step's values are read."""
@@ -87,9 +93,13 @@ class ProgramReader:
             self.flush()
             self._prepare(step)
         at = len(self._numbers)
-        self._gradient[at] = step.replay.gradients
-        self._before[at] = step.replay.parameters
-        self._loss[at] = step.loss[..., 0, 0]
+        replay = step.replay
+        if self._gradients:
+            self._gradient[at] = replay.gradients
+        if self._weights_before:
+            self._before[at] = replay.parameters
+        if self._loss_too:
+            self._loss[at] = step.loss[..., 0, 0]
         if self._forward is not None:
             self._run_forward(step)
             output = self._forward.arrays[self._captured_forward.output]
@@ -101,7 +111,8 @@ class ProgramReader:
 
     def after_update(self, number: int, step: TrainingStep) -> None:
         """Copy the weights after the update; measure, if enough steps wait."""
-        self._after[len(self._numbers)] = step.replay.parameters
+        if self._weights_after:
+            self._after[len(self._numbers)] = step.replay.parameters
         self._numbers.append(number)
         if len(self._numbers) == len(self._after):
             self.flush()
@@ -223,7 +234,7 @@ class ProgramReader:
             self._of[what, positions[0]] = _Kept(group, count)
         self._kept = list(self._of.values())
         self._gradient, self._before, self._after = (
-            np.empty((count, flat.size), flat.dtype) for _ in range(3)
+            np.zeros((count, flat.size), flat.dtype) for _ in range(3)
         )
         members = step.loss.shape[:-2]
         self._loss, self._accuracies = (np.full((count, *members), np.nan) for _ in range(2))
@@ -233,11 +244,13 @@ class ProgramReader:
     def _arrays(self, positions: list[int], count: int) -> LayerArrays:
         """What waits of a group of layers; leading axes: steps, layers, members."""
         first = self._layers[positions[0]]
-        found = LayerArrays(
-            gradient=self._weights(self._gradient, positions, count),
-            weight=self._weights(self._before, positions, count),
-            weight_after=self._weights(self._after, positions, count),
-        )
+        found = LayerArrays()
+        if self._gradients and f"{first.train.name}_weight" in self._trained:
+            found.gradient = self._weights(self._gradient, positions, count)
+        if self._weights_before:
+            found.weight = self._weights(self._before, positions, count)
+        if self._weights_after:
+            found.weight_after = self._weights(self._after, positions, count)
 
         def kept(what: str) -> Array | None:
             memory = self._of.get((what, positions[0]))
@@ -251,8 +264,6 @@ class ProgramReader:
                 found.activation = function(h) if x is None else x
                 if function is not SOFTMAX and self.recorder.needs("saturated_fraction"):
                     found.saturated = function.saturated(h, found.activation)
-        if f"{first.train.name}_weight" not in self._trained:
-            found.gradient = None
         return found
 
     @property
@@ -265,21 +276,16 @@ class ProgramReader:
         weight = self._layers[positions[0]].weight
         starts = [_start(self._layers[i].weight) for i in positions]
         apart = starts[1] - starts[0] if len(starts) > 1 else 0
-        begin = starts[0] - rows_start(self._step)
-        return np.lib.stride_tricks.as_strided(
-            rows[:count, begin // rows.itemsize :],
+        assert self._step is not None
+        return np.ndarray(
             (count, len(positions), *weight.shape),
+            rows.dtype,
+            rows,
+            starts[0] - _start(self._step.replay.parameters),
             (rows.strides[0], apart, *weight.strides),
-            writeable=False,
         )
 
 
 def _start(view: Array) -> int:
     address: int = view.__array_interface__["data"][0]
     return address
-
-
-def rows_start(step: TrainingStep | None) -> int:
-    """Where the flat vector of parameters begins in memory."""
-    assert step is not None
-    return _start(step.replay.parameters)

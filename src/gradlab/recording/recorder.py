@@ -66,9 +66,9 @@ class LayerArrays:
         φ on the reference batch, for dead units.
     """
 
-    gradient: Array | None
-    weight: Array
-    weight_after: Array
+    gradient: Array | None = None
+    weight: Array | None = None
+    weight_after: Array | None = None
     delta: Array | None = None
     activation: Array | None = None
     saturated: NDArray[np.bool_] | None = None
@@ -93,7 +93,7 @@ class Recorder:
     histograms : bool
         Record log10 histograms of the gradients too.
     quantities : collection of str, optional
-        Which of `PER_LAYER`, and whether "accuracy", to record; all by default. The loss always is.
+        Which of `PER_LAYER` and `PER_STEP` to record; all by default.
     """
 
     def __init__(
@@ -103,16 +103,17 @@ class Recorder:
         if isinstance(quantities, str):
             quantities = (quantities,)
         for name in quantities or ():
-            one_of("quantity", name, (*PER_LAYER, "accuracy"))
+            one_of("quantity", name, (*PER_LAYER, *PER_STEP))
         self.every = every
         wanted = [
-            name for name in (*PER_LAYER, "accuracy") if quantities is None or name in quantities
+            name for name in (*PER_LAYER, *PER_STEP) if quantities is None or name in quantities
         ]
         self.quantities = (*wanted, *([HISTOGRAM] if histograms else []))
         self.layers: tuple[LayerInfo, ...] = ()
         self.accuracy = float("nan")  # of the latest step, mean over members
         self._rows: dict[str, list[Array]] = {}
         self._steps: list[int] = []
+        self._members: tuple[int, ...] = ()
         self._nonfinite: dict[str, Any] = {}
         self._started = time.perf_counter()
         self._spent = 0.0
@@ -134,7 +135,7 @@ class Recorder:
         `waiting` is called before the record is read: it adds what an adapter still holds back.
         """
         self.layers = tuple(layers)
-        self._rows = {name: [] for name in (*self.quantities, "loss")}
+        self._rows = {name: [] for name in self.quantities}
         if waiting is not None:
             self._waiting = waiting
 
@@ -159,6 +160,7 @@ class Recorder:
             Each with layers that are alike, by their positions among those announced in `begin`;
             the arrays' leading axes are steps, those layers, and members if there are any.
         loss, accuracy : array (steps,) or (steps, members)
+            Their shape tells whether there are members; their numbers are recorded if wanted.
         """
         shape = (len(steps), len(self.layers), *loss.shape[1:])
         found = {name: np.empty(shape) for name in self._per_layer()}
@@ -166,15 +168,17 @@ class Recorder:
             found[HISTOGRAM] = np.empty((*shape, len(q.HISTOGRAM_EDGES)))
         for positions, arrays in groups:
             for name, values in measure(arrays, self.quantities).items():
-                found[name][:, list(positions)] = values
+                found[name][:, positions] = np.nan if values is None else values
         for name, values in found.items():
             self._rows[name].append(values)
-        self._rows["loss"].append(np.array(loss, dtype=np.float64))
-        if "accuracy" in self._rows:
-            self._rows["accuracy"].append(np.array(accuracy, dtype=np.float64))
+        for name, values in (("loss", loss), ("accuracy", accuracy)):
+            if name in self._rows:
+                self._rows[name].append(np.array(values, dtype=np.float64))
+        self._members = loss.shape[1:]
         self._steps += steps
         if not self._nonfinite:
-            self._look_for_nonfinite(steps, groups, loss, found.get("nonfinite_count"))
+            known = loss if self.needs("loss") else np.zeros_like(loss)
+            self._look_for_nonfinite(steps, groups, known, found.get("nonfinite_count"))
 
     def _per_layer(self) -> list[str]:
         return [name for name in self.quantities if name in PER_LAYER]
@@ -241,7 +245,7 @@ class Recorder:
         # steps are noted last, so an interrupt in the middle of `add` leaves only rows to cut off
         count = len(self._steps)
         columns = {name: np.concatenate(rows)[:count] for name, rows in self._rows.items()}
-        ensemble = columns["loss"].ndim > 1
+        ensemble = bool(self._members)
         dims = ("step", "layer", *(("member",) if ensemble else ()))
         variables: dict[str, Any] = {name: (dims, columns[name]) for name in self._per_layer()}
         variables |= {
@@ -256,8 +260,7 @@ class Recorder:
             "activation": ("layer", [info.activation for info in self.layers]),
         }
         if ensemble:
-            size = columns["loss"].shape[1]
-            coords["member"] = list(range(size) if members is None else members)
+            coords["member"] = list(range(*self._members) if members is None else members)
         if HISTOGRAM in columns:
             variables[HISTOGRAM] = ((*dims, "bin"), columns[HISTOGRAM])
             coords["bin"] = q.HISTOGRAM_EDGES
@@ -302,8 +305,11 @@ def first_nonfinite(infos: Sequence[LayerInfo], layers: Sequence[LayerArrays]) -
     return {"nonfinite_in": "loss"}
 
 
-def measure(arrays: LayerArrays, wanted: Collection[str]) -> dict[str, Array]:
-    """The quantities wanted, of layers that are alike; the leading axes are kept."""
+def measure(arrays: LayerArrays, wanted: Collection[str]) -> dict[str, Array | None]:
+    """The quantities wanted, of layers that are alike; the leading axes are kept.
+
+    None for what cannot be had. (A histogram then counts nothing.)
+    """
     gradient, delta, activation = arrays.gradient, arrays.delta, arrays.activation
     of_what: dict[str, tuple[Callable[..., Array], tuple[Array | None, ...]]] = {
         "grad_mean_abs": (q.mean_abs, (gradient,)),
@@ -318,14 +324,13 @@ def measure(arrays: LayerArrays, wanted: Collection[str]) -> dict[str, Array]:
         "update_ratio": (q.update_ratio, (arrays.weight, arrays.weight_after)),
         HISTOGRAM: (q.log10_histogram, (gradient,)),
     }
-    leading = arrays.weight.shape[:-2]
-    found: dict[str, Array] = {}
-    for name, (quantity, given) in of_what.items():
-        if name in wanted:
-            missing = any(x is None for x in given)
-            found[name] = np.full(leading, np.nan) if missing else quantity(*given)
+    found: dict[str, Array | None] = {
+        name: None if any(x is None for x in given) else quantity(*given)
+        for name, (quantity, given) in of_what.items()
+        if name in wanted
+    }
     if HISTOGRAM in found and gradient is None:
-        found[HISTOGRAM] = np.zeros((*leading, len(q.HISTOGRAM_EDGES)))
+        found[HISTOGRAM] = np.zeros(1)
     if "nonfinite_count" in wanted:
         present = [x for x in (gradient, delta, activation, arrays.weight_after) if x is not None]
         found["nonfinite_count"] = np.sum([q.nonfinite_count(x) for x in present], axis=0)
