@@ -5,7 +5,7 @@ What makes it fast is the number of calls and what lies beside what:
 - A layer's weight and bias are one *block* [W; b], and its input has a column of ones, so that
   x W + b is one product, and so are both gradients.
 - Every buffer holds its matrices column by column, so that this column lies at the end and all
-  other columns are contiguous.
+  other columns are contiguous; blocks are held row by row, the bias last.
 - All parameters are views of one flat vector, all gradients of another: an update is one
   operation.
 - The same small operation in several layers, where nothing forbids it, is one operation on a slab
@@ -35,6 +35,7 @@ Named = tuple[Array, str]
 
 # Up to this size an operation costs more for being called than for being done.
 SMALL = 1 << 16  # bytes
+SMALL_PRODUCT = 1 << 14  # bytes of an operand
 VIEWS = (p.transpose, p.broadcast_to)
 # Harmless, and quick, on the column of ones too, so that a whole slab is one stretch of memory.
 PADDED = (p.add, p.subtract, p.multiply, p.negative, p.square)
@@ -95,8 +96,7 @@ class Block:
 
     def of(self, flat: Array) -> Array:
         """The block as a view of a flat vector."""
-        swapped = (*self.shape[:-2], self.shape[-1], self.shape[-2])
-        return flat[self.start : self.start + self.size].reshape(swapped).swapaxes(-1, -2)
+        return flat[self.start : self.start + self.size].reshape(self.shape)
 
 
 @dataclass
@@ -401,7 +401,11 @@ class _Planner:
         ((operands, result),) = step.lanes
         if result.dtype.itemsize * math.prod(result.shape) > SMALL:
             return None
-        if step.kind != "gradient":
+        if step.kind == "gradient":
+            # later, its operands would have left the cache, which costs more than a call
+            if any(o.dtype.itemsize * math.prod(o.shape) > SMALL_PRODUCT for o in operands):
+                return None
+        else:
             notation = notation_of(step.kind) if step.kind != "affine" else None
             if notation is None or not step.kind.elementwise or not notation.calls:
                 return None
@@ -738,9 +742,8 @@ class _Planner:
             left = self._slab_view(xs, True) if xs[0] in self.slab_of else self.full[xs[0]]
             right = self._slab_view(deltas, False)
             count = len(step.lanes)
-            swapped = (count, *block.shape[:-2], block.shape[-1], block.shape[-2])
             stretch = self.flat_gradient[block.start : block.start + count * block.size]
-            out = stretch.reshape(swapped).swapaxes(-1, -2)
+            out = stretch.reshape((count, *block.shape))
         inputs = (left.swapaxes(-1, -2), "inputs_T")
         return [self._product(inputs, (right, "deltas"), (out, "d_block"))]
 
