@@ -94,8 +94,8 @@ def _train_compiled(work: Training) -> Array:
     net, sgd = _ready(work, compile=True)
     with gradlab.record(net, sgd, quantities=("grad_mean_abs",)) as recorder:
         sgd.train(work.steps, print_each=None)
-    found = recorder.trace()["grad_mean_abs"]
-    return np.asarray(found.transpose(..., "step", "layer").values)
+    found = recorder["grad_mean_abs"]
+    return np.moveaxis(found, (0, 1), (-2, -1))
 
 
 def compiled_lesson(work: Training) -> Callable[[], Array]:

@@ -125,3 +125,14 @@ def test_an_interrupted_training_keeps_the_steps_that_wait():
     assert recorder.n_steps == 7
     assert set(PER_LAYER) <= set(recorder.trace().dataset)
 
+
+def test_a_quantity_can_be_had_as_a_plain_array():
+    iris = IRIS["iris2"]
+    net = dp.Net(4, 5, 3, "tanh", seed=[0, 1])
+    sgd = dp.SGD(net, iris.x, iris.y, seed=[0, 1], compile=True)
+    with record(net, sgd, quantities=["grad_rms"]) as recorder:
+        sgd.train(3, print_each=None)
+    assert recorder["grad_rms"].shape == (3, 4, 2)
+    np.testing.assert_array_equal(recorder["grad_rms"], recorder.trace()["grad_rms"].values)
+    with pytest.raises(KeyError, match="'loss' was not recorded; there are grad_rms"):
+        recorder["loss"]

@@ -34,7 +34,7 @@ Array = NDArray[Any]
 Named = tuple[Array, str]
 
 # Up to this size an operation costs more for being called than for being done.
-SMALL = 1 << 16  # bytes
+SMALL = 1 << 18  # bytes
 SMALL_PRODUCT = 1 << 14  # bytes of an operand
 VIEWS = (p.transpose, p.broadcast_to)
 # Harmless, and quick, on the column of ones too, so that a whole slab is one stretch of memory.
@@ -114,6 +114,10 @@ class Slab:
 def buffer(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
     """Memory for a stack of matrices, each column by column."""
     return np.zeros((*shape[:-2], shape[-1], shape[-2]), dtype).swapaxes(-1, -2)
+
+
+def _contiguous(array: Array) -> bool:
+    return array.flags.c_contiguous or array.swapaxes(-1, -2).flags.c_contiguous
 
 
 class Replay:
@@ -308,12 +312,14 @@ class _Planner:
         # instead of one for each layer's units.
         self.negated: set[Value] = set()
         self.negative_flat = np.zeros(at, dtype)
-        for step in self.steps if self.flat.nbytes <= SMALL else ():
+        affine = {step.lanes[0][1] for step in self.steps if step.kind == "affine"}
+        for step in self.steps:
             if step.kind is p.sigmoid:
                 h = step.lanes[0][0][0]
-                alone = self.uses[h] == 1 and h not in self.outputs
-                if alone and any(s.kind == "affine" and s.lanes[0][1] is h for s in self.steps):
+                if h in affine and self.uses[h] == 1 and h not in self.outputs:
                     self.negated.add(h)
+        if sum(math.prod(h.shape) for h in self.negated) < at:
+            self.negated.clear()
 
     @property
     def layout(self) -> list[Any]:
@@ -499,6 +505,7 @@ class _Planner:
 
     def _find_places_in_memory(self) -> None:
         self._place_fixed()
+        self.scratched: set[Value] = set()  # results on whose way the operand's buffer is used
         lasts = {value: max(at) for value, at in self.used.items()}
         free: dict[Any, list[Array]] = {}
         for step in reversed(self.steps):
@@ -517,7 +524,7 @@ class _Planner:
                         and operand.shape == result.shape
                         and operand.dtype == result.dtype
                         and operand not in self.ones
-                        and (place.flags.c_contiguous or place.swapaxes(-1, -2).flags.c_contiguous)
+                        and _contiguous(place)
                     )
                     if fits:
                         self.arrays[operand] = place
@@ -525,6 +532,12 @@ class _Planner:
                             self.pooled.add(operand)
                         own = True  # it is not free before this step: the operand lies there
                         over = ()
+                if len(step.lanes) == 1 and not _contiguous(place):
+                    first = operands[0]
+                    dies = first in self.made and lasts.get(first) == step.at
+                    whole = (first.shape, first.dtype) == (result.shape, result.dtype)
+                    if dies and whole and first not in self.arrays and 0 in over:
+                        self.scratched.add(result)
                 for operand in operands:
                     base = self._base(operand)
                     if base in self.made and base not in self.arrays:
@@ -779,9 +792,15 @@ class _Planner:
             word: self._number(number, value.dtype)
             for word, number in (("one", 1), ("zero", 0), ("bit", 1))
         }
+        if primitive is p.relu:
+            constants["zeros"] = self._zeros(y)
         calls = notation.calls
         if value.operands[0] in self.negated:
             calls = (calls[1].replace("({y}", "({0}"), *calls[2:])
+        if value in self.scratched:  # all but the last result into the operand's own buffer
+            last = calls[-1].rpartition("{y}")
+            steps = [call.replace("{y}", "{0}") for call in calls[:-1]]
+            calls = (*steps, last[0].replace("{y}", "{0}") + last[1] + last[2])
         lines = []
         for call in calls:
             text = call.format(*operands, y=y, **constants, **details(value)).removeprefix("np.")
@@ -797,6 +816,14 @@ class _Planner:
         if self.names.setdefault(name, np.array(number, dtype)) != np.array(number, dtype):
             return self._named(np.array(number, dtype), name)
         return name
+
+    def _zeros(self, like: str) -> str:
+        """As many zeros as an array has entries: `maximum` with one zero is slow."""
+        array = self.names[like]
+        key = ("zeros", array.shape, array.dtype.str)
+        if key not in self._by_place:
+            self._by_place[key] = self._named(buffer(array.shape, array.dtype), f"zeros_{like}")
+        return self._by_place[key]
 
     def _transposed(self, name: str) -> str:
         array = self.names[name]

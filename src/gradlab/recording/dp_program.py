@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 import dp
 from dp.activations import SOFTMAX, Activation
+from dp.backward import topological_order
+from dp.model import activation_after, consumers_of
 from dp.program.captured import Captured, CapturedLayer, captured
 from dp.program.graph import Value
 from dp.program.replay import Replay
@@ -132,19 +134,15 @@ class ProgramReader:
     def _prepare(self, step: TrainingStep) -> None:
         self._step = step
         self._prepare_forward(step)
-        known = {layer.name: layer for layer in self._captured_forward.layers}
-        self._layers = []
-        for layer in step.captured.layers:
-            there = known.get(layer.name)
-            weight = step.replay.views[f"{layer.name}_weight"]
-            self._layers.append(
-                _Layer(
-                    layer,
-                    None if there is None else there.function,
-                    None if there is None else there.activation,
-                    weight,
-                )
+        self._layers = [
+            _Layer(
+                layer,
+                self._functions.get(layer.name),
+                self._far.get(layer.name),
+                step.replay.views[f"{layer.name}_weight"],
             )
+            for layer in step.captured.layers
+        ]
         if not self.recorder.layers:
             self.recorder.begin(
                 [
@@ -157,17 +155,24 @@ class ProgramReader:
         self._make_room(step)
 
     def _prepare_forward(self, step: TrainingStep) -> None:
-        """The forward pass on the reference batch, which shares the training step's parameters."""
+        """The forward pass on the reference batch, which shares the training step's parameters.
+
+        Every layer's activation function is found in it: a loss of logits does not show the last.
+        """
         if self.reference is not None:
             x = dp.Node(self.reference[0]).value.astype(self.model.dtype, copy=False)
         else:
             x = step.replay.arrays[step.x]
-        self._captured_forward = captured(self.model.forward, (x,), gradient=False)
         self._forward: Replay | None = None
-        if self._dead or self._accuracy:
-            keep = [layer.activation for layer in self._captured_forward.layers]
-            self._forward = Replay(self._captured_forward, keep, beside=step.replay)
-            np.copyto(self._forward.arrays[self._captured_forward.inputs[0]], x)
+        self._far: dict[str, Value] = {}
+        if not (self._dead or self._accuracy):
+            self._functions = _functions(self.model, x)
+            return
+        self._captured_forward = captured(self.model.forward, (x,), gradient=False)
+        self._functions = {x.name: x.function for x in self._captured_forward.layers}
+        self._far = {x.name: x.activation for x in self._captured_forward.layers}
+        self._forward = Replay(self._captured_forward, self._far.values(), beside=step.replay)
+        np.copyto(self._forward.arrays[self._captured_forward.inputs[0]], x)
 
     def _run_forward(self, step: TrainingStep) -> None:
         forward = self._forward
@@ -284,6 +289,17 @@ class ProgramReader:
             starts[0] - _start(self._step.replay.parameters),
             (rows.strides[0], apart, *weight.strides),
         )
+
+
+def _functions(model: dp.Model, x: Array) -> dict[str, Activation | None]:
+    """The activation function of every layer, by name, from one forward pass."""
+    with dp.watch_layers() as watch:
+        output = model.forward(dp.Node(x))
+    consumers = consumers_of(topological_order(output))
+    return {
+        call.name: activation_after(call.pre_activation, consumers, output)[0]
+        for call in watch.calls
+    }
 
 
 def _start(view: Array) -> int:

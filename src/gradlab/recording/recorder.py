@@ -213,6 +213,21 @@ class Recorder:
         self._waiting()
         return len(self._steps)
 
+    def __getitem__(self, name: str) -> Array:
+        """A quantity recorded so far, as a plain array: (steps, layers[, members]).
+
+        Raises
+        ------
+        KeyError
+            If it was not recorded.
+        """
+        self._waiting()
+        if name not in self._rows:
+            raise KeyError(f"{name!r} was not recorded; there are {', '.join(self._rows)}")
+        rows = self._rows[name]
+        found: Array = np.concatenate(rows)[: len(self._steps)] if rows else np.empty(0)
+        return found
+
     @property
     def overhead(self) -> float:
         """Share of the time since the recorder was made that recording took."""
@@ -243,8 +258,7 @@ class Recorder:
         if not self._steps:
             raise ValueError("nothing has been recorded yet: no training step was completed")
         # steps are noted last, so an interrupt in the middle of `add` leaves only rows to cut off
-        count = len(self._steps)
-        columns = {name: np.concatenate(rows)[:count] for name, rows in self._rows.items()}
+        columns = {name: self[name] for name in self._rows}
         ensemble = bool(self._members)
         dims = ("step", "layer", *(("member",) if ensemble else ()))
         variables: dict[str, Any] = {name: (dims, columns[name]) for name in self._per_layer()}
