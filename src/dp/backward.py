@@ -148,18 +148,15 @@ def sweep(
     """
     leads = set(targets)
     for node in reversed(order):
-        if node not in leads:
-            for parent in node.parents:
-                if parent in leads:
-                    leads.add(node)
-                    break
+        if not leads.isdisjoint(node.parents):
+            leads.add(node)
     detecting = mode().detecting
     found: dict[Node, Any] = {}
     cotangents: dict[Node, Any] = {output: _seed(output, cotangent, create_graph)}
     for node in order:
-        if node not in leads or node not in cotangents:
+        g = cotangents.pop(node, None)
+        if g is None or node not in leads:
             continue
-        g = cotangents.pop(node)
         if node in targets or node in also:
             found[node] = g
         if node.primitive is None:
@@ -168,7 +165,7 @@ def sweep(
         # the one place where the two readings of a rule part: Nodes record, arrays compute
         y: Any = node if create_graph else node.value
         operands: Any = parents if create_graph else [q.value for q in parents]
-        for parent, rule in zip(parents, node.primitive.rules, strict=True):
+        for parent, rule in zip(parents, node.primitive.rules):  # noqa: B905 (strict takes time)
             if rule is None or parent not in leads:
                 continue
             try:
@@ -178,14 +175,15 @@ def sweep(
             value = parent.value
             if share.shape != value.shape:
                 share = sum_to(share, shape=value.shape)
-            if share.dtype != value.dtype:
+            if share.dtype is not value.dtype and share.dtype != value.dtype:
                 share = astype(share, dtype=value.dtype)
             if detecting:
                 _check_finite(share, node, parent)
             if shares is not None:
                 shares.append((share, node))
-            if parent in cotangents:
-                share = cotangents[parent] + share
+            before = cotangents.get(parent)
+            if before is not None:
+                share = before + share
                 if detecting:
                     _check_finite(share, node, parent)
             cotangents[parent] = share

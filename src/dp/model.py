@@ -76,6 +76,11 @@ class Layer:
     """An affine map x W + b, a normalisation if any, and an activation function if any.
 
     Made by `Model`. The activation is whatever maps a Node to a Node of the same shape.
+
+    Attributes
+    ----------
+    fan_in, fan_out : int
+        Numbers of inputs and units.
     """
 
     def __init__(
@@ -88,16 +93,7 @@ class Layer:
     ) -> None:
         self.name, self.weight, self.bias = name, weight, bias
         self.activation, self.normalise = activation, normalise
-
-    @property
-    def fan_in(self) -> int:
-        """Number of inputs."""
-        return self.weight.shape[-2]
-
-    @property
-    def fan_out(self) -> int:
-        """Number of units."""
-        return self.weight.shape[-1]
+        self.fan_in, self.fan_out = weight.shape[-2:]
 
     def __call__(self, x: Any) -> Node:
         """(…, batch, fan_in) -> (…, batch, fan_out).
@@ -109,8 +105,8 @@ class Layer:
         TypeError
             If x is not made of real numbers, or the activation function gives no Node.
         """
-        given = as_leaf(x, self.weight.dtype)
-        if given.shape[-1] != self.fan_in:
+        given = as_leaf(x, self.weight.value.dtype)
+        if given.value.shape[-1] != self.fan_in:
             raise ShapeError(
                 f"dot in layer {self.name!r}: its input has shape {given.shape}, its weight "
                 f"{self.weight.shape}; each row of the input must have {self.fan_in} entries, "

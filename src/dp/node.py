@@ -17,6 +17,7 @@ from dp.validation import number
 Array = NDArray[Any]
 NO_SETTINGS: dict[str, Any] = {}
 FLOAT64 = np.dtype(np.float64)
+_new = object.__new__
 
 
 class ShapeError(ValueError):
@@ -126,23 +127,29 @@ class Node(p.Recorded):
             If the shapes do not fit, naming the operation, the shapes and the layer.
         """
         parents = _as_nodes(operands)
-        values = [parent.value for parent in parents]
-        if len(values) > 1:
+        if len(parents) > 1:
             _check_shapes(primitive, parents)
         try:
-            value = primitive.kernel(*values, **settings)
+            if len(parents) == 1:
+                value = primitive.kernel(parents[0].value, **settings)
+            else:
+                value = primitive.kernel(*[parent.value for parent in parents], **settings)
         except ValueError as error:
             raise ShapeError(f"{describe(primitive, parents, settings)}: {error}") from error
         recording, detecting, _ = _MODE.get()
         if detecting and not np.isfinite(value).all():
             raise AnomalyError(_anomaly_message(primitive, parents, settings, value))
-        node = Node.__new__(Node)
+        node = _new(Node)
         node.value = value
         node.name = None
         if recording:
-            node.primitive, node.parents, node.settings = primitive, parents, settings
+            node.primitive = primitive
+            node.parents = parents
+            node.settings = settings
         else:
-            node.primitive, node.parents, node.settings = None, (), NO_SETTINGS
+            node.primitive = None
+            node.parents = ()
+            node.settings = NO_SETTINGS
         return node
 
     # --- what it is -------------------------------------------------------------------------------
@@ -611,14 +618,14 @@ def as_leaf(value: Any, dtype: np.dtype[Any]) -> Node:
         If the value is not made of real numbers.
     """
     node = value if isinstance(value, Node) else Node(as_matrix(value))
-    if node.primitive is not None or node.name is not None or node.dtype == dtype:
+    if node.primitive is not None or node.name is not None or node.value.dtype == dtype:
         return node
     return Node(node.value.astype(dtype))
 
 
 def _constant(value: Any, dtype: np.dtype[Any]) -> Node:
     if type(value) is float or type(value) is int:  # nearly always; the rest takes its time
-        node = Node.__new__(Node)
+        node = _new(Node)
         node.value = np.array(value, dtype, ndmin=2)
         node.name = node.primitive = None
         node.parents, node.settings = (), NO_SETTINGS

@@ -96,6 +96,10 @@ def matrix_axes(axis: int | None) -> tuple[int, ...]:
 
 
 def _sum_to(x: Array, shape: tuple[int, ...]) -> Array:
+    if len(shape) == x.ndim and shape[-2] == 1 and shape[-1] == x.shape[-1]:  # a bias, mostly
+        row: Array = np.add.reduce(x, axis=-2, keepdims=True)
+        if row.shape == shape:
+            return row
     lead = x.ndim - len(shape)
     grown = [lead + i for i, n in enumerate(shape) if n == 1 and x.shape[lead + i] != 1]
     summed: Array = x.sum(axis=(*range(lead), *grown), keepdims=True)
