@@ -1,11 +1,13 @@
-"""Draw the pictures of these pages, and the table: `python docs/pictures.py`."""
+"""Make the pictures of these pages, the table and the program: `python docs/pictures.py`."""
 
 import tempfile
 from pathlib import Path
 
 from typer.testing import CliRunner
 
+import dp
 from gradlab.cli import app
+from gradlab.data import load
 from gradlab.trace import Trace
 
 DOCS = Path(__file__).parent
@@ -22,6 +24,13 @@ def main() -> None:
         trace = Trace.load(Path(folder) / "trace.nc")
         for file, figure in FIGURES.items():
             getattr(trace.plot, figure)().savefig(DOCS / f"{file}.png", dpi=110)
+    (DOCS / "program.txt").write_text(program(), encoding="utf-8")
+
+
+def program() -> str:
+    """The page of NumPy that docs/programs.md shows."""
+    data = load("iris2")
+    return dp.capture(dp.Net(4, 10, 2, "tanh", seed=0).loss, data.x, data.y).source
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import dp
 from gradlab import verbs
 from gradlab.cli import app
+from gradlab.data import load
 from gradlab.experiment import OPTIMIZERS, Experiment
 from gradlab.plots import FIGURES
 from gradlab.recording.recorder import HISTOGRAM, PER_LAYER, PER_STEP
@@ -99,3 +101,13 @@ def test_every_quantity_and_figure_is_listed():
     assert quantities == [*PER_LAYER, *PER_STEP]
     assert HISTOGRAM in (ROOT / "docs" / "quantities.md").read_text(encoding="utf-8")
     assert [name.strip("`") for name in rows("figures.md", "name")] == list(FIGURES)
+
+
+def test_the_programs_shown_are_those_that_are_made():
+    page = (ROOT / "docs" / "programs.md").read_text(encoding="utf-8")
+    data = load("iris2")
+    net = dp.Net(4, 10, 2, "tanh", seed=0)
+    shown = (ROOT / "docs" / "program.txt").read_text(encoding="utf-8")
+    assert dp.capture(net.loss, data.x, data.y).source == shown
+    source = dp.capture(dp.SGD_Momentum(net, data.x, data.y, batch_size=100)).source
+    assert source[source.index("def step") :] in page

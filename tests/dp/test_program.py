@@ -120,6 +120,9 @@ UNARY = {
     "plus": lambda x: x + 1.0,
     "times": lambda x: x * -0.5,
     "over": lambda x: x / 3.0,
+    "layer 1": None,  # with weights and biases, see `grown`
+    "layer 2": None,
+    "layer 3": None,
 }
 BINARY = {
     "+": lambda a, b: a + b,
@@ -145,10 +148,15 @@ def small_graphs(draw):
 
 
 def grown(rows, leaves):
+    leaves, parameters = leaves[:3], list(zip(leaves[3::2], leaves[4::2], strict=True))
     values = list(leaves)
     for name, at in rows:
-        operation = UNARY.get(name) or BINARY[name]
-        values.append(operation(*(values[i] for i in at)))
+        if name.startswith("layer"):
+            weight, bias = parameters[int(name[-1]) - 1]
+            values.append(values[at[0]] @ weight + bias)
+        else:
+            operation = UNARY.get(name) or BINARY[name]
+            values.append(operation(*(values[i] for i in at)))
     return values[-1].sum() + values[len(values) // 2].sum()
 
 
@@ -157,12 +165,10 @@ def grown(rows, leaves):
 def test_random_small_graphs(rows, seed, stacked):
     rng = np.random.default_rng(seed)
     shapes = [(4, 4), (1, 4), (4, 1)]
-    leaves = [
-        np.broadcast_to(
-            rng.normal(size=((2, *s) if stacked else s)), (2, 4, 4) if stacked else (4, 4)
-        )
-        for s in shapes
-    ]
+    stack = (2,) if stacked else ()
+    leaves = [np.broadcast_to(rng.normal(size=stack + s), (*stack, 4, 4)) for s in shapes]
+    for _ in range(3):
+        leaves += [rng.normal(size=(*stack, 4, 4)) / 2, rng.normal(size=(*stack, 1, 4))]
     with np.errstate(all="ignore"):
         nodes = [Node(leaf.copy()) for leaf in leaves]
         value = grown(rows, nodes)
@@ -607,6 +613,44 @@ def test_an_update_of_ones_own():
         results.append(live)
     for name, value in results[0].items():
         close(results[1][name], value)
+
+
+class Towers(dp.Model):
+    """Layers side by side, some of them used twice."""
+
+    def __init__(self, seed=0):
+        super().__init__(seed=seed)
+        self.first = [self.Linear_Layer(4, 5, f"first{i}") for i in range(3)]
+        self.second = [self.Linear_Layer(5, 5, f"second{i}") for i in range(3)]
+        self.third = [self.Linear_Layer(5, 1, f"third{i}") for i in range(3)]
+
+    def loss(self, x, y):
+        a = [first(x).tanh() for first in self.first]
+        doubled = [one * 2.0 for one in a]  # like a, it goes into layers: both need their ones
+        b = [second(one).tanh() for second, one in zip(self.second, a, strict=True)]
+        c = [second(one).tanh() for second, one in zip(self.second, doubled, strict=True)]
+        total = 0.0
+        for third, *parts in zip(self.third, b, c, strict=True):
+            total = total + sum((third(part) - y).square().mean() for part in parts)
+        return total
+
+
+@pytest.mark.parametrize("seed", [0, [0, 1]], ids=["one", "two"])
+def test_layers_side_by_side(seed):
+    results = []
+    for compiled in (False, True):
+        net = Towers(seed)
+        dp.SGD(net, X, Y, {"alpha": 0.01}, seed=seed, compile=compiled).train(20, print_each=None)
+        results.append(net.get_param())
+    for name, value in results[0].items():
+        close(results[1][name], value)
+
+
+def test_parameters_of_several_dtypes_are_refused():
+    a, b = Node(np.ones((2, 2)), "a"), Node(np.ones((2, 2), np.float32), "b")
+    program = dp.capture(lambda: (a @ b).sum())
+    with refused(dp.CaptureError, "several dtypes"):
+        program()
 
 
 def test_a_model_with_weights_used_twice_and_a_penalty():

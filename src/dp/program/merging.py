@@ -1,0 +1,212 @@
+"""Doing at once what several layers do alike.
+
+The same small operation in several layers, where each may wait for the others, becomes one
+operation on *slabs*, in which those layers' buffers lie side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp.program.captured import Captured
+from dp.program.graph import Value, settings_key
+from dp.program.steps import Step, Steps, notation_of
+
+Array = NDArray[Any]
+
+# Up to this size an operation costs more for being called than for being done.
+SMALL = 1 << 18  # bytes
+SMALL_PRODUCT = 1 << 14  # bytes of an operand
+
+
+@dataclass
+class Slab:
+    """Buffers of one shape, side by side."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    values: list[Value] = field(default_factory=list)
+    ones: bool = False
+    array: Array | None = None
+    over: Slab | None = None  # whose memory it takes over
+
+
+class Merging(Steps):
+    """Steps, some of them merged.
+
+    Attributes
+    ----------
+    made, used : dicts
+        Value -> when it is computed, and when it is needed.
+    slab_of : dict
+        Value -> the slab in which its buffer lies, if it lies in one.
+    """
+
+    def __init__(self, captured: Captured, keep: list[Value], beside: Steps | None) -> None:
+        super().__init__(captured, keep, beside)
+        self._find_places_in_time()
+        self.slab_of: dict[Value, Slab] = {}
+        self._gather()
+
+    def _find_places_in_time(self) -> None:
+        self.made: dict[Value, float] = {}
+        self.used: dict[Value, list[float]] = {}
+        end = float(len(self.steps))
+        for step in self.steps:
+            for operands, result in step.lanes:
+                self.made[result] = step.at
+                for operand in operands:
+                    self.used.setdefault(self.base(operand), []).append(step.at)
+        for value in self.outputs:
+            self.used.setdefault(self.base(value), []).append(end)
+        for block in self.blocks:
+            self.used.setdefault(block.gradient, []).append(end)
+
+    def _gather(self) -> None:
+        """Make one step of several equal ones, where each may wait for the others."""
+        alike: dict[Any, list[Step]] = {}
+        for step in self.steps:
+            key = self._likeness(step)
+            if key is not None:
+                alike.setdefault(key, []).append(step)
+        late = 0
+        for steps in alike.values():
+            if len(steps) == 1:
+                continue
+            # in the order of the layers, whichever way the graph goes through them
+            steps.sort(key=self._layer_order)
+            groups: list[tuple[list[Step], float, float]] = []
+            for step in steps:
+                ((operands, result),) = step.lanes
+                since = max((self.made.get(self.base(o), -1.0) for o in operands), default=-1.0)
+                until = min(self.used[result])
+                for i, (group, ready, deadline) in enumerate(groups):
+                    if max(ready, since) < min(deadline, until) and not self._chained(group, step):
+                        groups[i] = ([*group, step], max(ready, since), min(deadline, until))
+                        break
+                else:
+                    groups.append(([step], since, until))
+            for group, ready, _ in groups:
+                late += 1
+                if not self._merge(group, ready + late * 1e-6):
+                    for part in self._by_slab(group):
+                        self._merge(part, ready + late * 1e-6)
+        self.steps.sort(key=lambda step: step.at)
+
+    @staticmethod
+    def _chained(group: list[Step], step: Step) -> bool:
+        """Whether a step takes what another one gives."""
+        ((operands, result),) = step.lanes
+        lanes = [other.lanes[0] for other in group]
+        return any(y in operands or result in given for given, y in lanes)
+
+    def _by_slab(self, group: list[Step]) -> list[list[Step]]:
+        parts: dict[Any, list[Step]] = {}
+        for step in group:
+            slabs = tuple(id(self.slab_of.get(self.base(o))) for o in step.lanes[0][0])
+            parts.setdefault(slabs, []).append(step)
+        return list(parts.values())
+
+    def _likeness(self, step: Step) -> Any:
+        """What steps must share to be done at once; None if this one is better done alone."""
+        ((operands, result),) = step.lanes
+        if result.dtype.itemsize * math.prod(result.shape) > SMALL:
+            return None
+        if step.kind == "gradient":
+            # later, its operands would have left the cache, which costs more than a call
+            if any(o.dtype.itemsize * math.prod(o.shape) > SMALL_PRODUCT for o in operands):
+                return None
+        else:
+            notation = notation_of(step.kind) if step.kind != "affine" else None
+            if notation is None or not step.kind.elementwise or not notation.calls:
+                return None
+            if result in self.outputs:
+                return None
+        parts = tuple(
+            (o.uniform, o.dtype) if o.uniform is not None else (o.shape, o.dtype) for o in operands
+        )
+        kind = "gradient" if step.kind == "gradient" else step.kind.name
+        return kind, settings_key(self._settings(step)), parts, result.shape, result.dtype
+
+    def _settings(self, step: Step) -> dict[str, Any]:
+        return step.lanes[0][1].settings
+
+    def _layer_order(self, step: Step) -> tuple[float, int]:
+        ((operands, result),) = step.lanes
+        if step.kind == "gradient":
+            return next(b.start for b in self.blocks if b.gradient is result), 0
+        bases = [self.base(o) for o in operands if not o.constant]
+        first = min(bases, key=lambda base: self.made.get(base, -1.0))
+        slab = self.slab_of.get(first)
+        return self.made.get(first, -1.0), slab.values.index(first) if slab else 0
+
+    def _merge(self, group: list[Step], at: float) -> bool:
+        """Make one step of several; False if their buffers cannot lie side by side."""
+        if len(group) == 1:
+            return True
+        columns = [
+            [step.lanes[0][0][k] for step in group] for k in range(len(group[0].lanes[0][0]))
+        ]
+        results = [step.lanes[0][1] for step in group]
+        slabs = []
+        for column in columns:
+            if all(value is column[0] for value in column) or column[0].uniform is not None:
+                continue
+            slabs.append(column)
+        if group[0].kind == "gradient":
+            starts = np.diff(
+                [next(b for b in self.blocks if b.gradient is r).start for r in results]
+            )
+            if (starts != starts[0]).any():
+                return False
+        else:
+            slabs.append(results)
+        placed = dict(self.slab_of)
+        before = {id(slab): list(slab.values) for slab in placed.values()}
+        if not all(self._side_by_side(column) for column in slabs):
+            self.slab_of = placed
+            for slab in placed.values():
+                slab.values = before[id(slab)]
+            return False
+        merged = Step(group[0].kind, at, [step.lanes[0] for step in group])
+        for step in group:
+            self.steps.remove(step)
+            for operand in step.lanes[0][0]:
+                uses = self.used[self.base(operand)]
+                uses[uses.index(step.at)] = at
+            self.made[step.lanes[0][1]] = at
+        self.steps.append(merged)
+        return True
+
+    def _side_by_side(self, values: list[Value]) -> bool:
+        """Give values places in one slab, in this order; False if they have others already."""
+        if len(set(values)) < len(values) or any(v not in self.made for v in values):
+            return False
+        if any(v in self.outputs for v in values) and any(v in self.with_block for v in values):
+            return False
+        slabs = {id(self.slab_of[v]): self.slab_of[v] for v in values if v in self.slab_of}
+        if len(slabs) > 1:
+            return False
+        if not slabs:
+            slab = Slab(values[0].shape, values[0].dtype, list(values))
+        else:
+            (slab,) = slabs.values()
+            there = [i for i, v in enumerate(values) if v in self.slab_of]
+            known = [values[i] for i in there]
+            at = slab.values.index(known[0])
+            if slab.values[at : at + len(known)] != known:
+                return False
+            if there == list(range(len(known))) and at + len(known) == len(slab.values):
+                slab.values = slab.values + values[len(known) :]
+            elif there == list(range(len(values) - len(known), len(values))) and at == 0:
+                slab.values = values[: len(values) - len(known)] + slab.values
+            elif len(known) != len(values):
+                return False
+        for value in values:
+            self.slab_of[value] = slab
+        return True

@@ -1,0 +1,272 @@
+"""Which operations the fast form has: the graph's, with weights and biases put together.
+
+A layer's weight and bias are one *block* [W; b], and its input has a column of ones, so that
+x W + b is one product, and so are both gradients. All parameters are views of one flat vector, and
+all gradients of another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp import primitives as p
+from dp.node import CaptureError
+from dp.program.captured import Captured
+from dp.program.graph import Value, in_order
+from dp.program.notation import NOTATIONS, Notation
+
+Array = NDArray[Any]
+
+VIEWS = (p.transpose, p.broadcast_to)  # which cost nothing: buffers stay where they are
+
+# Zeros put in by a mask, in two operations of which the first may wait: with integers of the same
+# bits, where a float survives (all bits 1) or becomes 0.0 (all bits 0), NaN or not. NumPy's own
+# masked writes cost forty times as much.
+BITS = p.Primitive("bits", lambda mask: mask, (), elementwise=True)
+KEEP = p.Primitive("keep", lambda _, x: x, (), elementwise=True)
+OWN_NOTATIONS = {
+    BITS: Notation((), calls=("np.subtract({0}, {bit}, {y}, casting='unsafe')",)),
+    KEEP: Notation((), calls=("np.bitwise_and({0}, {1}, {y})",), over=(1,)),
+}
+
+
+def notation_of(kind: Any) -> Notation | None:
+    """How a kind of step is written; None where its kernel is called."""
+    return OWN_NOTATIONS.get(kind) or NOTATIONS.get(kind)
+
+
+class Step:
+    """One operation of the fast form, or the same one in several layers.
+
+    `kind` is a primitive, or "affine" ([x, 1] · block) or "gradient" ([x, 1]ᵀ · delta, a block's
+    gradient); `lanes` holds, for each layer, the operands and the result.
+    """
+
+    __slots__ = ("at", "kind", "lanes")
+
+    def __init__(self, kind: Any, at: float, lanes: list[tuple[tuple[Value, ...], Value]]) -> None:
+        self.kind, self.at, self.lanes = kind, at, lanes
+
+
+@dataclass(eq=False)
+class Block:
+    """A weight and a bias under each other, or one other parameter: a stretch of the flat vectors.
+
+    Attributes
+    ----------
+    shape : tuple
+        (…, fan_in + 1, fan_out), or the parameter's own.
+    members : dict
+        Parameter's name -> its rows.
+    gradient : Value
+        Stands for the whole block's gradient.
+    """
+
+    shape: tuple[int, ...]
+    members: dict[str, slice]
+    gradient: Value
+    start: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return math.prod(self.shape)
+
+    def of(self, flat: Array) -> Array:
+        """The block as a view of a flat vector."""
+        return flat[self.start : self.start + self.size].reshape(self.shape)
+
+
+class Steps:
+    """The operations of the fast form, and where the parameters lie.
+
+    Attributes
+    ----------
+    steps : list of Step
+        In an order in which they can be done.
+    blocks : list of Block
+    ones : set of Values
+        Those whose buffers have a column of ones: layers' inputs.
+    flat, flat_gradient : arrays (n,)
+        All parameters, and all their gradients.
+    negated : set of Values
+        Pre-activations that are computed with the opposite sign, from `negative_flat`.
+    """
+
+    def __init__(self, captured: Captured, keep: list[Value], beside: Steps | None) -> None:
+        self.captured, self.keep = captured, keep
+        self.outputs = [captured.output, *captured.gradients.values(), *keep]
+        values = in_order(self.outputs)
+        self.uses = Counter(o for value in values for o in value.operands)
+        self.blocks: list[Block] = []
+        self.block_of: dict[Value, Block] = {}  # parameter -> block
+        self.ones: set[Value] = set()
+        self.steps = self._steps(values)
+        self._lay_out_parameters(beside)
+
+    @staticmethod
+    def base(value: Value) -> Value:
+        """What a view looks at."""
+        while value.primitive in VIEWS:
+            value = value.operands[0]
+        return value
+
+    def _steps(self, values: list[Value]) -> list[Step]:
+        """The operations in the order of the graph, weights and biases put together."""
+        affine = self._affine(values)
+        gradient = self._block_gradients(affine)
+        parameters = self.captured.parameters.values()
+        for parameter in parameters:
+            if parameter not in self.block_of:
+                self._new_block({parameter: parameter.shape[-2]})
+        replaced = {product for product, _, _ in affine.values()}
+        bits: dict[tuple[Value, Any], Value] = {}
+        steps: list[Step] = []
+        for value in values:
+            if value in affine:
+                _, x, w = affine[value]
+                steps.append(Step("affine", len(steps), [((x, w), value)]))
+            elif value in gradient:
+                x, delta, block = gradient[value]
+                steps.append(Step("gradient", len(steps), [((x, delta), block.gradient)]))
+            elif value.primitive is p.where and self._zeroes(value):
+                mask, _, x = value.operands
+                integer = np.dtype(f"i{value.dtype.itemsize}")
+                if (mask, integer) not in bits:
+                    bits[mask, integer] = Value(BITS, (mask,), {}, mask.shape, integer)
+                    steps.append(Step(BITS, len(steps), [((mask,), bits[mask, integer])]))
+                steps.append(Step(KEEP, len(steps), [((bits[mask, integer], x), value)]))
+            elif value not in replaced and value.primitive not in VIEWS:
+                steps.append(Step(value.primitive, len(steps), [(value.operands, value)]))
+        # a bias' gradient comes with its weight's
+        done = {name for _, _, block in gradient.values() for name in block.members}
+        self.with_block = {g for name, g in self.captured.gradients.items() if name in done}
+        return [s for s in steps if s.kind == "gradient" or s.lanes[0][1] not in self.with_block]
+
+    def _zeroes(self, value: Value) -> bool:
+        mask, zero, x = value.operands
+        return (
+            zero.uniform == 0.0
+            and mask.shape == x.shape == value.shape
+            and mask.dtype == bool
+            and x.dtype == value.dtype
+            and not x.constant
+        )
+
+    def _affine(self, values: list[Value]) -> dict[Value, tuple[Value, Value, Value]]:
+        """Sums x·W + b that can be one product: sum -> (product, x, W)."""
+        parameters = set(self.captured.parameters.values())
+        bias_of: dict[Value, Value] = {}
+        taken: set[Value] = set()
+        found = {}
+        for value in values:
+            if value.primitive is not p.add or value.operands[0].primitive is not p.dot:
+                continue
+            product, b = value.operands
+            x, w = product.operands
+            fits = (
+                {w, b} <= parameters
+                and self.uses[product] == 1
+                and b.shape == (*w.shape[:-2], 1, w.shape[-1])
+                and x.primitive not in VIEWS
+                and x not in parameters
+                and not x.constant
+                and (bias_of.get(w) is b or not {w, b} & taken)
+            )
+            if not fits:
+                continue
+            if w not in bias_of:
+                bias_of[w] = b
+                taken |= {w, b}
+                self._new_block({w: w.shape[-2], b: 1})
+            self.ones.add(x)
+            found[value] = (product, x, w)
+        return found
+
+    def _new_block(self, rows: dict[Value, int]) -> None:
+        names = {value: name for name, value in self.captured.parameters.items()}
+        members, at = {}, 0
+        for value, count in rows.items():
+            members[names[value]] = slice(at, at + count)
+            at += count
+        first = next(iter(rows))
+        shape = (*first.shape[:-2], at, first.shape[-1])
+        block = Block(shape, members, Value(None, (), {}, shape, first.dtype, name="gradient"))
+        self.blocks.append(block)
+        for value in rows:
+            self.block_of[value] = block
+
+    def _block_gradients(
+        self, affine: dict[Value, tuple[Value, Value, Value]]
+    ) -> dict[Value, tuple[Value, Value, Block]]:
+        """Gradients of weights that their biases' come with: gradient of W -> (x, delta, block)."""
+        gradients = self.captured.gradients
+        names = {value: name for name, value in self.captured.parameters.items()}
+        inputs = {w: x for _, x, w in affine.values()}
+        found = {}
+        for w, x in inputs.items():
+            block = self.block_of[w]
+            w_name, b_name = block.members
+            assert names[w] == w_name
+            of_w, of_b = gradients.get(w_name), gradients.get(b_name)
+            if of_w is None or of_b is None or of_w.primitive is not p.dot:
+                continue
+            left, delta = of_w.operands
+            own = left.primitive is p.transpose and left.operands[0] is x
+            summed = of_b is delta or (of_b.primitive is p.sum_to and of_b.operands[0] is delta)
+            alone = not self.uses[of_w] and (of_b is delta or not self.uses[of_b])
+            if own and summed and alone and of_b not in self.keep and of_w not in self.keep:
+                found[of_w] = (x, delta, block)
+        return found
+
+    def _lay_out_parameters(self, beside: Steps | None) -> None:
+        """Give each block its stretch, those of one shape side by side."""
+        shapes = list(dict.fromkeys(block.shape for block in self.blocks))
+        self.blocks.sort(key=lambda block: shapes.index(block.shape))
+        at = 0
+        for block in self.blocks:
+            block.start = at
+            at += block.size
+        dtypes = {parameter.dtype for parameter in self.captured.parameters.values()}
+        if len(dtypes) > 1:
+            raise CaptureError(
+                f"the parameters have several dtypes ({', '.join(map(str, dtypes))}); a program "
+                "keeps them in one vector, of one dtype"
+            )
+        dtype = dtypes.pop() if dtypes else np.dtype(np.float64)
+        self.flat, self.flat_gradient = np.zeros(at, dtype), np.zeros(at, dtype)
+        self.shared = beside is not None and self.layout == beside.layout
+        if beside is not None and self.shared:
+            self.flat = beside.flat
+        # Where only a sigmoid wants x W + b, it wants it negated: one sign for all weights at once
+        # instead of one for each layer's units.
+        self.negated: set[Value] = set()
+        self.negative_flat = np.zeros(at, dtype)
+        affine = {step.lanes[0][1] for step in self.steps if step.kind == "affine"}
+        for step in self.steps:
+            if step.kind is p.sigmoid:
+                h = step.lanes[0][0][0]
+                if h in affine and self.uses[h] == 1 and h not in self.outputs:
+                    self.negated.add(h)
+        if sum(math.prod(h.shape) for h in self.negated) < at:
+            self.negated.clear()
+
+    @property
+    def layout(self) -> list[Any]:
+        """What decides where each parameter lies."""
+        return [(block.shape, list(block.members.items())) for block in self.blocks]
+
+    def parameter_views(self, flat: Array) -> dict[str, Array]:
+        """Name -> view of a flat vector, in the parameter's shape."""
+        found = {}
+        for block in self.blocks:
+            whole = block.of(flat)
+            for name, rows in block.members.items():
+                found[name] = whole[..., rows, :]
+        return {name: found[name] for name in self.captured.parameters}
