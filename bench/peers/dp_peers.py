@@ -42,9 +42,9 @@ def _train(work: Training, **options: Any) -> Array:
 
     def collect(step: dp.Step) -> None:
         # layers of one shape at once: fewer calls
-        alike = np.abs([step.grad[name] for name in names[1:-1]]).mean((-1, -2))
-        first, last = (np.abs(step.grad[names[i]]).mean((-1, -2)) for i in (0, -1))
-        recorded.append([first, *alike, last])
+        first, *hidden, last = (step.grad[name] for name in names)
+        alike = np.abs(hidden).mean((-1, -2)) if hidden else ()
+        recorded.append([np.abs(first).mean((-1, -2)), *alike, np.abs(last).mean((-1, -2))])
 
     net, sgd = _ready(work, callbacks=[collect], **options)
     names = [f"{layer}_weight" for layer in net.layers]
