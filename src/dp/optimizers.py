@@ -284,6 +284,11 @@ class Optimizer:
             positive_integer("print_each", print_each)
         if self.x_train is None or self.y_train is None:
             raise ValueError("x_train and y_train are needed for training, got None")
+        for method in ("get_param", "set_param", "get_grad"):
+            if not hasattr(self.model, method):
+                raise TypeError(
+                    f"the model must have {method}, as dp.Model has; got {self.model!r}"
+                )
         callbacks = getattr(self, "callbacks", ())  # a subclass may have an __init__ of its own
         if print_each:
             print("iteration\tloss")

@@ -1,4 +1,4 @@
-"""See, predict, explain and repair the flow of gradients through a deep network."""
+"""See where the gradient goes in a deep network: train, record, draw, and say what happened."""
 
 from __future__ import annotations
 

@@ -478,7 +478,7 @@ def test_subclasses_that_a_program_would_pass_over():
 
     with refused(dp.CaptureError, "Own_Grad has its own get_grad"):
         dp.SGD(Own_Grad(4, 3, 1, seed=0), x, y, compile=True).train(1, print_each=None)
-    with refused(dp.CaptureError, "only a dp.Model can be compiled, got object"):
+    with refused(TypeError, "the model must have get_param"):
         dp.SGD(object(), x, y, compile=True).train(1, print_each=None)
 
 
