@@ -22,6 +22,9 @@ Array = NDArray[Any]
 # Up to this size an operation costs more for being called than for being done.
 SMALL = 1 << 18  # bytes
 SMALL_PRODUCT = 1 << 14  # bytes of an operand
+# A larger slab would be written to memory and read back, where each layer's own part of it would
+# still have been in the cache.
+LARGEST_SLAB = 1 << 21  # bytes
 
 
 @dataclass
@@ -146,13 +149,16 @@ class Merging(Steps):
         return self.made.get(first, -1.0), slab.values.index(first) if slab else 0
 
     def _merge(self, group: list[Step], at: float) -> bool:
-        """Make one step of several; False if their buffers cannot lie side by side."""
+        """Make one step of several, if it pays; False if their buffers cannot lie side by side."""
         if len(group) == 1:
             return True
         columns = [
             [step.lanes[0][0][k] for step in group] for k in range(len(group[0].lanes[0][0]))
         ]
         results = [step.lanes[0][1] for step in group]
+        size = sum(r.dtype.itemsize * math.prod(r.shape) for r in results)
+        if size > LARGEST_SLAB and group[0].kind != "gradient":
+            return True
         slabs = []
         for column in columns:
             if all(value is column[0] for value in column) or column[0].uniform is not None:
