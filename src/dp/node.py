@@ -623,12 +623,19 @@ def as_leaf(value: Any, dtype: np.dtype[Any]) -> Node:
     return Node(node.value.astype(dtype))
 
 
+_CONSTANTS: dict[tuple[float, np.dtype[Any]], Node] = {}  # the numbers that programs are full of
+MOST_CONSTANTS = 1000
+
+
 def _constant(value: Any, dtype: np.dtype[Any]) -> Node:
     if type(value) is float or type(value) is int:  # nearly always; the rest takes its time
-        node = _new(Node)
-        node.value = np.array(value, dtype, ndmin=2)
-        node.name = node.primitive = None
-        node.parents, node.settings = (), NO_SETTINGS
+        node = _CONSTANTS.get((value, dtype))
+        if node is None:
+            node = Node(np.array([[value]], dtype))
+            node.value.flags.writeable = False  # it is shared
+            # not 0, which equals -0, and not NaN, which equals nothing
+            if value and value == value and len(_CONSTANTS) < MOST_CONSTANTS:
+                _CONSTANTS[value, dtype] = node
         return node
     weak = isinstance(value, numbers.Real) or (isinstance(value, np.ndarray) and not value.ndim)
     return Node(np.array([[value]], dtype=dtype) if weak else as_matrix(value, dtype))
