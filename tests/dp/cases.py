@@ -1,10 +1,13 @@
-"""Every primitive and every function composed of them, with shapes and numbers to try them on."""
+"""What several tests share: every operation, with shapes and numbers to try it on; and refusals."""
 
+import contextlib
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 
 import dp
 from dp import primitives as p
@@ -217,3 +220,11 @@ CASES = [
     Case("squared_error", lambda x: dp.squared_error(x, one_hot(x)), None, BLOCK),
     Case("squared mean", lambda x: dp.squared_error(x.tanh(), one_hot(x), "mean"), None, BLOCK),
 ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def refused(kind, *words):
+    with pytest.raises(kind) as caught:
+        yield
+    for word in words:
+        assert re.search(word, str(caught.value)), f"{word!r} not in {caught.value}"

@@ -1,10 +1,10 @@
 """Every mistake gets an error that names the value, and what would be accepted."""
 
-import contextlib
 import re
 
 import numpy as np
 import pytest
+from cases import refused
 
 import dp
 from dp import Model, Net, Node
@@ -16,14 +16,6 @@ FIVE = Node(np.ones((5, 1)))
 
 def net():
     return Net(4, 3, 2, "tanh", seed=0)
-
-
-@contextlib.contextmanager
-def refused(kind, *words):
-    with pytest.raises(kind) as caught:
-        yield
-    for word in words:
-        assert re.search(word, str(caught.value)), f"{word!r} not in {caught.value}"
 
 
 # --- names ----------------------------------------------------------------------------------------

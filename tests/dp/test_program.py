@@ -1,15 +1,13 @@
 """Programs give what the graph gives: as a page that runs on its own, and as the fast form."""
 
-import contextlib
 import itertools
 import math
-import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from cases import CASES
+from cases import CASES, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -380,14 +378,6 @@ def test_a_captured_step_makes_steps():
 
 
 # --- what cannot be captured ----------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def refused(kind, *words):
-    with pytest.raises(kind) as caught:
-        yield
-    for word in words:
-        assert re.search(word, str(caught.value)), f"{word!r} not in {caught.value}"
 
 
 def with_loss(loss):

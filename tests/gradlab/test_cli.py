@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import gradlab
 import gradlab.recording
 import gradlab.summary
+from dp import SGD
 from gradlab import experiment, verbs
 from gradlab.cli import app, log_bars
 from gradlab.experiment import Experiment, ExperimentError
@@ -112,9 +113,7 @@ def test_another_experiment_is_not_overwritten(tmp_path):
     assert call("run", *SMALL, "--seed", 1, "--out", tmp_path, "--overwrite").exit_code == 0
 
 
-def test_ctrl_c_saves_what_was_recorded(tmp_path, monkeypatch):
-    from dp import SGD
-
+def interrupt_in_step_3(monkeypatch):
     update = SGD._update
 
     def interrupted(self, param, grad, g, i):
@@ -123,6 +122,10 @@ def test_ctrl_c_saves_what_was_recorded(tmp_path, monkeypatch):
         update(self, param, grad, g, i)
 
     monkeypatch.setattr(SGD, "_update", interrupted)
+
+
+def test_ctrl_c_saves_what_was_recorded(tmp_path, monkeypatch):
+    interrupt_in_step_3(monkeypatch)
     done = call("run", *SMALL, "--out", tmp_path)
     assert done.exit_code == 130
     assert "Interrupted after step 2 of 4; what was recorded is saved" in done.output
@@ -184,8 +187,6 @@ def test_ctrl_c_after_the_last_step_loses_nothing(tmp_path, monkeypatch, moment)
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_being_asked_to_end_saves_too(tmp_path, monkeypatch):
-    from dp import SGD
-
     update = SGD._update
 
     def ended(self, param, grad, g, i):
@@ -201,8 +202,6 @@ def test_being_asked_to_end_saves_too(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_repeat_keeps_the_complete_trace(tmp_path, monkeypatch):
-    from dp import SGD
-
     call("run", *SMALL, "--out", tmp_path / "out")
     update = SGD._update
 
