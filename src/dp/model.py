@@ -484,6 +484,7 @@ class Net(Model):
         one_of("reduction", reduction, ("sum", "mean"))
         positive_number("init_scale", init_scale)
         activation: Any = act_func if callable(act_func) else activations.get(act_func)
+        self.activation = activation
         self.n_outputs = n_outputs
         self.normalisation, self.residual = normalisation, residual
         self.loss_name, self.reduction = loss, reduction

@@ -620,6 +620,8 @@ def as_leaf(value: Any, dtype: np.dtype[Any]) -> Node:
     node = value if isinstance(value, Node) else Node(as_matrix(value))
     if node.primitive is not None or node.name is not None or node.value.dtype == dtype:
         return node
+    if _MODE.get().capturing:  # as an operation, or an argument would become a constant
+        return Node.record(p.astype, (node,), {"dtype": dtype})
     return Node(node.value.astype(dtype))
 
 

@@ -101,7 +101,8 @@ class Optimizer:
         Each a `Callback`, or a function `f(step)` that is called after every update.
     compile : bool
         Capture the step once and replay it (see `dp.capture`): the same numbers but for rounding,
-        several times faster. A loss that cannot be captured is refused in the first step.
+        several times faster. A loss that cannot be captured is refused in the first step, and one
+        that has changed since in the next step whose number is a power of two.
 
     Raises
     ------
@@ -116,7 +117,6 @@ class Optimizer:
     hyperparam: Mapping[str, Any] = MappingProxyType({})
     batch_size: int = 128
     compile: bool = False
-    rows_ahead: Sequence[Array] = ()  # drawn by an interrupted compiled training, not yet used
     _streams: list[np.random.Generator] | None = None
 
     def __init__(
@@ -208,29 +208,25 @@ class Optimizer:
         list of arrays
             One per step, (batch,) or (members, batch).
         """
-        ahead = list(self.rows_ahead[:steps])
-        self.rows_ahead = self.rows_ahead[steps:]
-        missing = steps - len(ahead)
-        n, size = self.x_train.shape[0], (missing, self.batch_size)
+        n, size = self.x_train.shape[0], (steps, self.batch_size)
         members = getattr(self.model, "members", None)
         if self._streams is not None:
             drawn = [stream.integers(0, n, size=size) for stream in self._streams]
-            return ahead + list(drawn[0] if members is None else np.stack(drawn, axis=1))
+            return list(drawn[0] if members is None else np.stack(drawn, axis=1))
         one: Any = self.batch_size if members is None else (members, self.batch_size)
-        return ahead + [np.random.randint(0, n, size=one) for _ in range(missing)]
+        return [np.random.randint(0, n, size=one) for _ in range(steps)]
 
     def draws_rows(self) -> bool:
         """Whether batches are rows drawn as `random_batch` does, and none of a subclass's own."""
-        return type(self).random_batch is Optimizer.random_batch
+        return self.x_train.ndim <= 2 and not any(
+            method in vars(self) or getattr(type(self), method) is not getattr(Optimizer, method)
+            for method in ("random_batch", "draw_rows", "_batch")
+        )
 
     def elementwise(self) -> bool:
         """Whether `_update` is the library's own, which treats each number alike and alone."""
-        return type(self)._update in (
-            SGD._update,
-            SGD_Momentum._update,
-            RMS_Prop._update,
-            Adam._update,
-        )
+        known = (SGD._update, SGD_Momentum._update, RMS_Prop._update, Adam._update)
+        return type(self)._update in known and "_update" not in vars(self)
 
     def program_callbacks(self) -> list[ProgramCallback]:
         """Those callbacks that read a compiled step's buffers."""

@@ -136,3 +136,57 @@ def test_a_quantity_can_be_had_as_a_plain_array():
     np.testing.assert_array_equal(recorder["grad_rms"], recorder.trace()["grad_rms"].values)
     with pytest.raises(KeyError, match="'loss' was not recorded; there are grad_rms"):
         recorder["loss"]
+
+
+class Asking(dp.Callback):
+    """Reads the record in the middle of every step."""
+
+    def before_update(self, step):
+        self.seen = self.recorder.n_steps
+
+
+def test_the_record_may_be_read_in_the_middle_of_a_step():
+    iris, traces = IRIS["iris2"], []
+    for callbacks in ([], [asking := Asking()]):
+        net = dp.Net(4, 5, 3, "tanh", seed=0)
+        sgd = dp.SGD(net, iris.x, iris.y, seed=0, compile=True, callbacks=callbacks)
+        with record(net, sgd) as recorder:
+            asking.recorder = recorder
+            sgd.train(9, print_each=None)
+        traces.append(recorder.trace().dataset)
+    assert asking.seen == 8
+    same(*traces)
+
+
+class Aside(dp.Model):
+    def __init__(self, *_, **__):
+        super().__init__(seed=0)
+        self.main = self.Linear_Layer(4, 1, "main")
+        self.side = self.Linear_Layer(4, 1, "side")
+
+    def forward(self, x):
+        self.side(x)
+        return self.main(x).sigmoid()
+
+    def loss(self, x, y):
+        return dp.squared_error(self.forward(x), y)
+
+
+def test_a_layer_beside_the_loss_is_recorded_eagerly_and_refused_compiled():
+    assert np.isnan(recorded(False, model=Aside, steps=2)["grad_rms"].sel(layer="side")).all()
+    with pytest.raises(RecordingError, match="does not depend on layer 'side'"):
+        recorded(True, model=Aside, steps=2)
+
+
+class Deciding(Aside):
+    def forward(self, x):
+        h = self.main(x)
+        return h.sigmoid() if h.value[0] != h.value[1] else h.tanh()
+
+    def loss(self, x, y):
+        return dp.squared_error(self.main(x).sigmoid(), y)
+
+
+def test_a_forward_pass_that_decides_by_values_is_refused():
+    with pytest.raises(RecordingError, match="forward of Deciding cannot be captured"):
+        recorded(True, model=Deciding, steps=2)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import keyword
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,11 @@ from dp.node import CaptureError, Node, as_matrix, capturing
 from dp.program.graph import Builder, Value, in_order, settings_key
 
 Array = NDArray[Any]
+
+# What the pages themselves call something.
+RESERVED = frozenset(
+    ("np", "param", "stores", "gradients", "step", "name", "w", "g", "i", "scatter", "math")
+) | frozenset(("normal_cdf", "normal_pdf", "functools", "annotations", "Any", "NDArray", "Array"))
 
 
 @dataclass
@@ -75,6 +81,8 @@ class Captured:
     layers : list of CapturedLayer
     origins : dict
         Value -> Origin.
+    taken : set of str
+        Names that stand for something.
     """
 
     function: str
@@ -85,6 +93,7 @@ class Captured:
     gradients: dict[str, Value] = field(default_factory=dict)
     layers: list[CapturedLayer] = field(default_factory=list)
     origins: dict[Value, Origin] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
 
     def values(self) -> list[Value]:
         """Every value that is computed, in an order in which it can be."""
@@ -97,8 +106,8 @@ def captured(
 ) -> Captured:
     """Run `function` and keep what it computes.
 
-    It is run a second time on other rows, without looking at the result: what differs between the
-    two graphs would wrongly be frozen.
+    It is run again on other data and with other parameters, without looking at the results: what
+    differs between the graphs would wrongly be frozen.
 
     Raises
     ------
@@ -108,12 +117,21 @@ def captured(
     """
     names = _argument_names(function, len(arguments))
     leaves = [Node(np.array(_array(argument))) for argument in arguments]
+    state: Any = np.random.get_state()
     with capturing(), watch_layers() as watch:
         output = _run(function, leaves)
         calls = list(watch.calls)
-    with capturing(), np.errstate(all="ignore"):
-        others = [Node(_other_rows(leaf.value)) for leaf in leaves]
-        _check_same(_forward(output, leaves), _forward(_run(function, others), others))
+    now: Any = np.random.get_state()
+    if state[2] != now[2] or not np.array_equal(state[1], now[1]):
+        raise CaptureError(
+            f"{getattr(function, '__name__', function)!r} draws random numbers, which a program "
+            "would draw only once; pass them as an argument"
+        )
+    found = _forward(output, leaves)
+    for other in (_moved_rows, _one_row):
+        others = [Node(other(leaf.value)) for leaf in leaves]
+        with capturing(), np.errstate(all="ignore"), _moved_parameters(output):
+            _check_same(found, _forward(_run(function, others), others))
     return _Capture(getattr(function, "__name__", "function"), names, leaves, output, calls).build(
         gradient
     )
@@ -135,7 +153,7 @@ def captured_rule(optimizer: Any, stores: int) -> Captured | None:
     ends = [param["w"], *(store["w"] for store in twin.grad_stores)]
     if not all(isinstance(node, Node) for node in ends):
         return None
-    capture = _Capture("rule", [], [], ends[0], [])
+    capture = _Capture("rule", [], [], ends[0], [], taken=())
     values = []
     for node, leaf in zip(ends, [w, *kept], strict=True):
         for reached in reversed(topological_order(node)):
@@ -174,9 +192,31 @@ def _run(function: Callable[..., Node], leaves: list[Node]) -> Node:
     return output
 
 
-def _other_rows(array: Array) -> Array:
-    """A valid batch unlike the first: its last row only, over and over."""
+def _moved_rows(array: Array) -> Array:
+    """A batch unlike the first: backwards, and smaller where it may be (labels may not)."""
+    whole = array.dtype.kind != "f" or not (array != np.rint(array)).any()
+    return array[..., ::-1, :] * (1.0 if whole else array.dtype.type(0.875))
+
+
+def _one_row(array: Array) -> Array:
+    """A batch unlike the first: its last row over and over."""
     return np.repeat(array[..., -1:, :], array.shape[-2], axis=-2)
+
+
+@contextlib.contextmanager
+def _moved_parameters(output: Node) -> Iterator[None]:
+    """Move the parameters of a graph a little, inside the block."""
+    named = [node for node in topological_order(output) if node.name is not None]
+    arrays = [node.value for node in named if node.value.flags.writeable]
+    kept = [array.copy() for array in arrays]
+    try:
+        for array in arrays:
+            array *= 0.875
+            array += 0.0078125
+        yield
+    finally:
+        for array, before in zip(arrays, kept, strict=True):
+            array[...] = before
 
 
 def _forward(output: Node, leaves: list[Node]) -> list[tuple[Any, ...]]:
@@ -224,6 +264,22 @@ def _check_same(first: list[tuple[Any, ...]], second: list[tuple[Any, ...]]) -> 
     )
 
 
+def identifier(name: str) -> str:
+    """A Python name like `name`, in ASCII."""
+    clean = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name) or "t"
+    return f"_{clean}" if clean[0].isdigit() or keyword.iskeyword(clean) else clean
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """A Python name like `name` that is not taken; from now on it is."""
+    clean = identifier(name)
+    free, number = clean, 2
+    while free in taken:
+        free, number = f"{clean}_{number}", number + 1
+    taken.add(free)
+    return free
+
+
 class _Capture:
     """From the Nodes of one run to the values of a program."""
 
@@ -234,11 +290,12 @@ class _Capture:
         leaves: list[Node],
         output: Node,
         calls: list[LayerCall],
+        taken: Collection[str] = RESERVED,
     ) -> None:
         self.function, self.leaves, self.output, self.calls = function, leaves, output, calls
         self.builder = Builder()
         self.of: dict[Node, Value] = {}
-        self.taken: set[str] = {"np", "param"}
+        self.taken = set(taken)
         self.forward = list(reversed(topological_order(output)))
         self.nodes: dict[str, Node] = {}
         self.last: Node | None = None  # what the last layer gives; beyond it is the loss
@@ -304,6 +361,7 @@ class _Capture:
             if value.name and node in found:
                 self._name(self.value(found[node]), f"d_{value.name}")
         result.origins = self._origins(shares)
+        result.taken = self.taken
         return result
 
     def value(self, node: Node) -> Value:
@@ -333,14 +391,7 @@ class _Capture:
 
     def _free(self, name: str) -> str:
         """A Python name like `name` that nothing else has."""
-        clean = "".join(c if c.isalnum() or c == "_" else "_" for c in name) or "value"
-        if clean[0].isdigit() or keyword.iskeyword(clean):
-            clean = f"_{clean}"
-        free, number = clean, 2
-        while free in self.taken:
-            free, number = f"{clean}_{number}", number + 1
-        self.taken.add(free)
-        return free
+        return free_name(name, self.taken)
 
     def _name(self, value: Value, name: str) -> None:
         if not value.name and not value.constant:

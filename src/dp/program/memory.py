@@ -110,16 +110,23 @@ class Memory(Merging):
             self.arrays[self.captured.parameters[name]] = view
         gradients = self.parameter_views(self.flat_gradient)
         for name, value in self.captured.gradients.items():
-            if value in self.with_block or (value in self.made and value not in self.arrays):
+            if value in self.dropped or (
+                name not in self.by_block and value in self.made and value not in self.arrays
+            ):
                 self.arrays[value] = gradients[name]
         for block in self.blocks:
             self.arrays[block.gradient] = block.of(self.flat_gradient)
         slabs = {id(slab): slab for slab in self.slab_of.values()}
         for slab in slabs.values():
             slab.ones = any(value in self.ones for value in slab.values)
-        for step in self.steps:
-            if self.padded(step):
-                self.slab_of[step.lanes[0][1]].ones = True
+        # until nothing changes: a result with a column of ones may be another step's operand
+        while grown := [
+            slab
+            for step in self.steps
+            if self.padded(step) and not (slab := self.slab_of[step.lanes[0][1]]).ones
+        ]:
+            for slab in grown:
+                slab.ones = True
         self._let_slabs_take_over()
         for slab in slabs.values():
             if slab.over is not None:
@@ -156,6 +163,7 @@ class Memory(Merging):
                     and all(max(self.used[value]) == step.at for value in column)
                     and (slab.shape, slab.dtype, slab.ones) == (own.shape, own.dtype, own.ones)
                     and not self._needs_ones(slab)
+                    and not self._needs_ones(own)
                 ):
                     own.over = slab
                     break
@@ -168,7 +176,11 @@ class Memory(Merging):
         """
         if len(step.lanes) == 1 or step.kind not in PADDED:
             return False
-        slabs = [self.slab_of.get(o) for o in step.lanes[0][0] if o.uniform is None]
+        first = step.lanes[0][0]
+        shared = [o for k, o in enumerate(first) if o is step.lanes[1][0][k] and o.uniform is None]
+        if shared:  # which is no slab of as many as there are lanes
+            return False
+        slabs = [self.slab_of.get(o) for o in first if o.uniform is None]
         whole = bool(slabs) and all(slab is not None and slab.ones for slab in slabs)
         return whole and not self._needs_ones(self.slab_of[step.lanes[0][1]])
 

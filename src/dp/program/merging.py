@@ -54,6 +54,7 @@ class Merging(Steps):
         super().__init__(captured, keep, beside)
         self._find_places_in_time()
         self.slab_of: dict[Value, Slab] = {}
+        self._moments = {step.at for step in self.steps}
         self._gather()
 
     def _find_places_in_time(self) -> None:
@@ -77,7 +78,6 @@ class Merging(Steps):
             key = self._likeness(step)
             if key is not None:
                 alike.setdefault(key, []).append(step)
-        late = 0
         for steps in alike.values():
             if len(steps) == 1:
                 continue
@@ -85,21 +85,43 @@ class Merging(Steps):
             steps.sort(key=self._layer_order)
             groups: list[tuple[list[Step], float, float]] = []
             for step in steps:
-                ((operands, result),) = step.lanes
-                since = max((self.made.get(self.base(o), -1.0) for o in operands), default=-1.0)
-                until = min(self.used[result])
+                since, until = self._window([step])
                 for i, (group, ready, deadline) in enumerate(groups):
                     if max(ready, since) < min(deadline, until) and not self._chained(group, step):
                         groups[i] = ([*group, step], max(ready, since), min(deadline, until))
                         break
                 else:
                     groups.append(([step], since, until))
-            for group, ready, _ in groups:
-                late += 1
-                if not self._merge(group, ready + late * 1e-6):
+            for group, _, _ in groups:
+                if not self._merge(group):
                     for part in self._by_slab(group):
-                        self._merge(part, ready + late * 1e-6)
+                        self._merge(part)
         self.steps.sort(key=lambda step: step.at)
+        self._check_order()
+
+    def _window(self, group: list[Step]) -> tuple[float, float]:
+        """When a group's operands are all there, and when its first result is needed."""
+        operands = [self.base(o) for step in group for o in step.lanes[0][0]]
+        ready = max((self.made.get(operand, -1.0) for operand in operands), default=-1.0)
+        return ready, min(min(self.used[step.lanes[0][1]]) for step in group)
+
+    def _moment(self, ready: float, deadline: float) -> float:
+        """A moment between two at which nothing else is done: order decides who may overwrite."""
+        share = 0.5
+        while (at := ready + share * (deadline - ready)) in self._moments:
+            share = (share + 0.6180339887) % 1.0  # the golden section meets no moment twice
+        self._moments.add(at)
+        assert ready < at < deadline
+        return at
+
+    def _check_order(self) -> None:
+        """No step may read what is not made yet: it would find the previous call's numbers."""
+        there: set[Value] = set()
+        for step in self.steps:
+            for operands, _ in step.lanes:
+                for base in map(self.base, operands):
+                    assert base in there or base not in self.made, f"{base} is read too early"
+            there.update(result for _, result in step.lanes)
 
     @staticmethod
     def _chained(group: list[Step], step: Step) -> bool:
@@ -130,28 +152,36 @@ class Merging(Steps):
                 return None
             if result in self.outputs:
                 return None
+        # a slab has one axis more in front, so that all must have as many axes as the result
+        if any(o.uniform is None and len(o.shape) != len(result.shape) for o in operands):
+            return None
         parts = tuple(
-            (o.uniform, o.dtype) if o.uniform is not None else (o.shape, o.dtype) for o in operands
+            (o.uniform, o.dtype)
+            if o.uniform is not None
+            else (o.shape, o.dtype, o in self.negated, o in self.ones)
+            for o in operands
         )
         kind = "gradient" if step.kind == "gradient" else step.kind.name
-        return kind, settings_key(self._settings(step)), parts, result.shape, result.dtype
-
-    def _settings(self, step: Step) -> dict[str, Any]:
-        return step.lanes[0][1].settings
+        return kind, settings_key(result.settings), parts, result.shape, result.dtype
 
     def _layer_order(self, step: Step) -> tuple[float, int]:
         ((operands, result),) = step.lanes
         if step.kind == "gradient":
             return next(b.start for b in self.blocks if b.gradient is result), 0
-        bases = [self.base(o) for o in operands if not o.constant]
+        bases = [self.base(o) for o in operands if not o.constant] or [result]
         first = min(bases, key=lambda base: self.made.get(base, -1.0))
         slab = self.slab_of.get(first)
         return self.made.get(first, -1.0), slab.values.index(first) if slab else 0
 
-    def _merge(self, group: list[Step], at: float) -> bool:
+    def _merge(self, group: list[Step]) -> bool:
         """Make one step of several, if it pays; False if their buffers cannot lie side by side."""
         if len(group) == 1:
             return True
+        # anew, as what was merged before has moved
+        ready, deadline = self._window(group)
+        if not ready < deadline:
+            return True
+        at = self._moment(ready, min(deadline, ready + 1.0))
         columns = [
             [step.lanes[0][0][k] for step in group] for k in range(len(group[0].lanes[0][0]))
         ]
@@ -168,8 +198,9 @@ class Merging(Steps):
             starts = np.diff(
                 [next(b for b in self.blocks if b.gradient is r).start for r in results]
             )
-            if (starts != starts[0]).any():
-                return False
+            block = next(b for b in self.blocks if b.gradient is results[0])
+            if (starts != block.size).any():
+                return True
         else:
             slabs.append(results)
         placed = dict(self.slab_of)
@@ -192,8 +223,6 @@ class Merging(Steps):
     def _side_by_side(self, values: list[Value]) -> bool:
         """Give values places in one slab, in this order; False if they have others already."""
         if len(set(values)) < len(values) or any(v not in self.made for v in values):
-            return False
-        if any(v in self.outputs for v in values) and any(v in self.with_block for v in values):
             return False
         slabs = {id(self.slab_of[v]): self.slab_of[v] for v in values if v in self.slab_of}
         if len(slabs) > 1:

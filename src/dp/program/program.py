@@ -9,11 +9,10 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.node import Node, ShapeError, as_matrix
+from dp.node import Node
 from dp.optimizers import Optimizer
 from dp.program.captured import Captured, captured
-from dp.program.graph import Value
-from dp.program.replay import Replay
+from dp.program.replay import Replay, check_shape, fitting, quietly
 from dp.program.source import readable
 from dp.program.training import TrainingStep, one_step
 
@@ -119,33 +118,15 @@ class Program:
             raise TypeError(f"{self!r} takes {len(wanted)} arguments, got {len(arguments)}")
         replay = self._replay
         for value, argument in zip(wanted, arguments, strict=True):
-            np.copyto(replay.arrays[value], _fitting(value, argument))
+            np.copyto(replay.arrays[value], fitting(value, argument))
         for name, node in self.captured.nodes.items():
-            _check_shape(name, node.shape, self.captured.parameters[name].shape)
+            check_shape(name, node.shape, self.captured.parameters[name].shape)
             np.copyto(replay.views[name], node.value)
-        replay.run()
+        with quietly(self.captured):
+            replay.run()
         output = replay.arrays[self.captured.output]
         result = np.array(np.broadcast_to(output, self.captured.output.shape))
         if not self.captured.gradients:
             return result
         views = replay.gradient_views
         return {name: np.array(views[name], order="C") for name in self.captured.gradients}, result
-
-
-def _fitting(value: Value, argument: Any) -> Array:
-    array = argument.value if isinstance(argument, Node) else as_matrix(argument, value.dtype)
-    _check_shape(value.name, array.shape, value.shape)
-    if array.dtype != value.dtype:
-        raise TypeError(
-            f"argument {value.name!r} was captured as {value.dtype}, got {array.dtype}; convert "
-            "it, or capture anew"
-        )
-    return array
-
-
-def _check_shape(name: str, shape: tuple[int, ...], captured: tuple[int, ...]) -> None:
-    if shape != captured:
-        raise ShapeError(
-            f"{name!r} was captured with shape {captured}, got {shape}; a program takes one shape: "
-            "capture anew for another"
-        )

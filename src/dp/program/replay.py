@@ -6,6 +6,7 @@ What makes it fast is the number of calls (`steps.py`, `merging.py`) and what li
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import primitives as p
-from dp.program.captured import Captured
+from dp.node import Node, ShapeError, as_matrix
+from dp.program.captured import Captured, identifier
 from dp.program.graph import Value
 from dp.program.memory import Memory, buffer
 from dp.program.notation import details
@@ -22,6 +24,7 @@ from dp.program.steps import KEEP, Step, notation_of
 
 Array = NDArray[Any]
 Named = tuple[Array, str]
+RESERVED = {"run", "value"}
 
 
 class Replay:
@@ -93,7 +96,7 @@ class _Text(Memory):
             lines += [f"{indent}{line}" for line in self._lines(step)]
         gradients = self.parameter_views(self.flat_gradient)
         for name, value in self.captured.gradients.items():
-            if self.arrays[value] is not gradients[name] and value not in self.with_block:
+            if self.arrays[value] is not gradients[name] and name not in self.by_block:
                 view, given = self._named(gradients[name], f"d_{name}"), self._operand(value, False)
                 self.names["copyto"] = np.copyto
                 lines.append(f"    copyto({view}, {given})")
@@ -118,10 +121,10 @@ class _Text(Memory):
         return found
 
     def _named(self, thing: Any, wanted: str) -> str:
-        """A name for an array or function, the same for the same thing."""
-        clean = "".join(c if c.isalnum() else "_" for c in wanted) or "t"
+        """A name for an array or function, the same for the same thing, and none of NumPy's."""
+        clean = identifier(wanted)
         name, number = clean, 2
-        while name in self.names and self.names[name] is not thing:
+        while self.names.get(name, thing) is not thing or name in RESERVED or hasattr(np, name):
             name, number = f"{clean}_{number}", number + 1
         self.names[name] = thing
         return name
@@ -184,8 +187,10 @@ class _Text(Memory):
             left, right, out = self.full[x], self._view(delta), block.of(self.flat_gradient)
         else:
             xs, deltas = ([ops[k] for ops, _ in step.lanes] for k in (0, 1))
-            left = self._slab_view(xs, True) if xs[0] in self.slab_of else self.full[xs[0]]
-            right = self._slab_view(deltas, False)
+            left = self.full[xs[0]] if xs[0] is xs[1] else self._slab_view(xs, True)
+            right = (
+                self._view(deltas[0]) if deltas[0] is deltas[1] else self._slab_view(deltas, False)
+            )
             count = len(step.lanes)
             stretch = self.flat_gradient[block.start : block.start + count * block.size]
             out = stretch.reshape((count, *block.shape))
@@ -264,3 +269,31 @@ class _Text(Memory):
     def _as_bits(self, name: str) -> str:
         array = self.names[name]
         return self._array_name(array.view(f"i{array.dtype.itemsize}"), f"{name}_bits")
+
+
+def quietly(captured: Captured) -> contextlib.AbstractContextManager[Any]:
+    """No warning where a sigmoid's exp overflows on its way to a right result."""
+    if any(value.primitive is p.sigmoid for value in captured.values()):
+        return np.errstate(over="ignore")
+    return contextlib.nullcontext()
+
+
+def fitting(value: Value, argument: Any) -> Array:
+    """Give an argument as an array, if it has the captured shape and dtype."""
+    array = argument.value if isinstance(argument, Node) else as_matrix(argument, value.dtype)
+    check_shape(value.name, array.shape, value.shape)
+    if array.dtype != value.dtype:
+        raise TypeError(
+            f"argument {value.name!r} was captured as {value.dtype}, got {array.dtype}; convert "
+            "it, or capture anew"
+        )
+    return array
+
+
+def check_shape(name: str, shape: tuple[int, ...], captured: tuple[int, ...]) -> None:
+    """Raise ShapeError unless a shape is the captured one."""
+    if shape != captured:
+        raise ShapeError(
+            f"{name!r} was captured with shape {captured}, got {shape}; a program takes one shape: "
+            "capture anew for another"
+        )

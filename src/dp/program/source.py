@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections import Counter
 
 import numpy as np
 
 from dp import primitives as p
 from dp import special
-from dp.program.captured import Captured, Origin
+from dp.program.captured import Captured, Origin, free_name
 from dp.program.graph import Value
 from dp.program.notation import LOOSE, NOTATIONS, SIGN, TIGHT, details
 
@@ -123,7 +124,7 @@ class _Page:
         captured = self.captured
         for name, parameter in captured.parameters.items():
             if self.uses[parameter]:
-                self.lines.append(f'{parameter.name} = param["{name}"]')
+                self.lines.append(f"{parameter.name} = param[{_quoted(name)}]")
         section: tuple[str, bool] | None = None
         for value in self.values:
             if self._inlined(value):
@@ -144,12 +145,13 @@ class _Page:
         if not origin.layer:
             return "backward through the loss" if origin.backward else "loss"
         layer = next(layer for layer in self.captured.layers if layer.name == origin.layer)
+        shown_name = origin.layer if origin.layer.isprintable() else _quoted(origin.layer)
         phi = layer.function
         shown = "" if phi is None or layer.activation is layer.pre_activation else f", {phi.name}"
         if origin.backward:
-            return f"backward through layer {origin.layer}{shown}"
+            return f"backward through layer {shown_name}{shown}"
         fan = f"{layer.input.shape[-1]} -> {layer.pre_activation.shape[-1]}"
-        return f"layer {origin.layer}: {fan}{shown}"
+        return f"layer {shown_name}: {fan}{shown}"
 
     def _inlined(self, value: Value) -> bool:
         """Whether it is written where it is used, instead of getting a line of its own."""
@@ -167,7 +169,7 @@ class _Page:
     def _assign(self, value: Value) -> None:
         if not value.name:
             self.passing += 1
-            value.name = f"t{self.passing}"
+            value.name = free_name(f"t{self.passing}", self.captured.taken)
         expression, _ = self._expression(value)
         self.lines.append(f"{value.name} = {expression}")
         for line in _lines(value)[1:]:
@@ -222,7 +224,10 @@ class _Page:
     def _operand(self, value: Value, need: int) -> str:
         if value.constant:
             if value.uniform is None:
-                return self.constants.setdefault(value, f"c{len(self.constants) + 1}")
+                if value not in self.constants:
+                    wanted = f"c{len(self.constants) + 1}"
+                    self.constants[value] = free_name(wanted, self.captured.taken)
+                return self.constants[value]
             text = _number(value)
             return f"({text})" if text.startswith("-") and need >= SIGN else text
         text, level = self.written.get(value, (value.name, TIGHT))
@@ -232,7 +237,7 @@ class _Page:
         output = self._end(self.captured.output)
         if not self.captured.gradients:
             return output
-        pairs = [f'"{name}": {self._end(g)}' for name, g in self.captured.gradients.items()]
+        pairs = [f"{_quoted(name)}: {self._end(g)}" for name, g in self.captured.gradients.items()]
         flat = "{" + ", ".join(pairs) + "}"
         if len(flat) + len(output) < LINE:
             return f"{flat}, {output}"
@@ -261,7 +266,15 @@ def _number(value: Value) -> str:
 
 def _literal(value: Value) -> str:
     assert value.array is not None
-    return f"np.array({value.array.tolist()!r}, dtype=np.{value.dtype})"
+    numbers = repr(value.array.tolist())
+    for word in ("inf", "nan"):
+        numbers = numbers.replace(word, f"np.{word}")
+    return f"np.array({numbers}, dtype=np.{value.dtype})"
+
+
+def _quoted(name: str) -> str:
+    """A string as it is written between double quotes."""
+    return json.dumps(name, ensure_ascii=False)
 
 
 def _index_text(part: object) -> str:

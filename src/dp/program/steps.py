@@ -95,6 +95,8 @@ class Steps:
         Those whose buffers have a column of ones: layers' inputs.
     flat, flat_gradient : arrays (n,)
         All parameters, and all their gradients.
+    by_block : set of str
+        Parameters whose gradients are computed as part of a block's.
     negated : set of Values
         Pre-activations that are computed with the opposite sign, from `negative_flat`.
     """
@@ -144,10 +146,14 @@ class Steps:
                 steps.append(Step(KEEP, len(steps), [((bits[mask, integer], x), value)]))
             elif value not in replaced and value.primitive not in VIEWS:
                 steps.append(Step(value.primitive, len(steps), [(value.operands, value)]))
-        # a bias' gradient comes with its weight's
-        done = {name for _, _, block in gradient.values() for name in block.members}
-        self.with_block = {g for name, g in self.captured.gradients.items() if name in done}
-        return [s for s in steps if s.kind == "gradient" or s.lanes[0][1] not in self.with_block]
+        # a bias' gradient comes with its weight's; its own sum over the rows is not needed
+        self.by_block = {name for _, _, block in gradient.values() for name in block.members}
+        self.dropped = {
+            g
+            for name, g in self.captured.gradients.items()
+            if name in self.by_block and not self.uses[g]
+        }
+        return [s for s in steps if s.kind == "gradient" or s.lanes[0][1] not in self.dropped]
 
     def _zeroes(self, value: Value) -> bool:
         mask, zero, x = value.operands
@@ -207,6 +213,7 @@ class Steps:
     ) -> dict[Value, tuple[Value, Value, Block]]:
         """Gradients of weights that their biases' come with: gradient of W -> (x, delta, block)."""
         gradients = self.captured.gradients
+        times = Counter(gradients.values())
         names = {value: name for name, value in self.captured.parameters.items()}
         inputs = {w: x for _, x, w in affine.values()}
         found = {}
@@ -220,7 +227,9 @@ class Steps:
             left, delta = of_w.operands
             own = left.primitive is p.transpose and left.operands[0] is x
             summed = of_b is delta or (of_b.primitive is p.sum_to and of_b.operands[0] is delta)
-            alone = not self.uses[of_w] and (of_b is delta or not self.uses[of_b])
+            # two layers of one input and one delta share their gradients
+            alone = times[of_w] == times[of_b] == 1 and not self.uses[of_w]
+            alone = alone and (of_b is delta or not self.uses[of_b])
             if own and summed and alone and of_b not in self.keep and of_w not in self.keep:
                 found[of_w] = (x, delta, block)
         return found

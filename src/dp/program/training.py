@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.model import Model
+from dp.activations import Activation
+from dp.model import Model, Net
 from dp.node import CaptureError, Node, ShapeError, no_grad
 from dp.program.captured import Captured, captured, captured_rule
-from dp.program.replay import Replay
+from dp.program.replay import Replay, fitting, quietly
 from dp.program.source import readable_step
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ Array = NDArray[Any]
 # Numbers of a flat vector that are updated at once: what stays in a core's cache meanwhile.
 CHUNK = 1 << 15
 AHEAD = 64  # steps whose batches are drawn at once
+MOST_PROGRAMS = 15  # kept besides the one in use, where batches have several shapes
 
 
 class TrainingStep:
@@ -50,7 +53,6 @@ class TrainingStep:
         self.replay = Replay(self.captured, wanted)
         self.x, self.y = self.captured.inputs
         self.loss = self.replay.arrays[self.captured.output]
-        self._live = {name: node.value for name, node in self.captured.nodes.items()}
         self._trained = list(self.captured.gradients)
         self.rows: list[tuple[Array, Array]] = []
         self._prepare_update()
@@ -87,34 +89,34 @@ class TrainingStep:
 
         Raises
         ------
-        ShapeError
+        ShapeError, TypeError
             If the batch has another shape or dtype.
         """
-        if not self.fits(x, y):
-            raise ShapeError(
-                f"the step was captured for x {self.x.shape} {self.x.dtype} and y {self.y.shape} "
-                f"{self.y.dtype}, got {x.shape} {x.dtype} and {y.shape} {y.dtype}"
-            )
+        x, y = fitting(self.x, x), fitting(self.y, y)
         self.load()
         self.give(x, y)
-        self.replay.run()
+        with self.quietly():
+            self.replay.run()
         found = self.gradients, self.loss.copy()
-        self.optimizer.grad_stores = self.stores
         self.update(number)
         self.store()
         return found
+
+    def quietly(self) -> contextlib.AbstractContextManager[Any]:
+        """No warning where a sigmoid's exp overflows on its way to a right result."""
+        return quietly(self.captured)
 
     # --- parameters -------------------------------------------------------------------------------
 
     def load(self) -> None:
         """Fetch the model's parameters."""
         for name, view in self.replay.views.items():
-            np.copyto(view, self._live[name])
+            np.copyto(view, self.captured.nodes[name].value)
 
     def store(self) -> None:
         """Bring the parameters back into the model's live arrays."""
         for name, view in self.replay.views.items():
-            np.copyto(self._live[name], view)
+            np.copyto(self.captured.nodes[name].value, view)
 
     @property
     def gradients(self) -> dict[str, Array]:
@@ -158,36 +160,77 @@ class TrainingStep:
         An update of the library's own acts on each number alone, so it takes the flat vectors in
         pieces that fit a cache; one of the user's own takes parameter by parameter.
         """
-        optimizer, replay = self.optimizer, self.replay
+        replay, param = self.replay, self.optimizer.model.get_param()
+        self.elementwise = self.optimizer.elementwise()
         flat, gradient = replay.parameters, replay.gradients
-        self.own = optimizer.elementwise()
         stores = [np.zeros_like(flat) for _ in range(self.num_grad_stores)]
+        views = [replay.planner.parameter_views(store) for store in stores]
         self.named_stores = [
-            {n: v for n, v in replay.planner.parameter_views(store).items() if n in self._trained}
-            for store in stores
+            {
+                name: named[name] if self.elementwise and name in named else np.zeros_like(value)
+                for name, value in param.items()
+            }
+            for named in views
         ]
-        if self.own:
-            pieces = {f"{at}": slice(at, at + CHUNK) for at in range(0, len(flat), CHUNK)}
-            self.param = {name: flat[piece] for name, piece in pieces.items()}
-            self.grad = {name: gradient[piece] for name, piece in pieces.items()}
-            self.stores = [
-                {name: store[piece] for name, piece in pieces.items()} for store in stores
-            ]
-        else:
-            self.param = {name: replay.views[name] for name in self._trained}
-            self.grad = {name: replay.gradient_views[name] for name in self._trained}
-            self.stores = self.named_stores
+        pieces = {str(at): slice(at, at + CHUNK) for at in range(0, len(flat), CHUNK)}
+        self._pieces = {name: flat[piece] for name, piece in pieces.items()}
+        self._gradient_pieces = {name: gradient[piece] for name, piece in pieces.items()}
+        self._store_pieces = [
+            {name: store[piece] for name, piece in pieces.items()} for store in stores
+        ]
 
-    def update(self, number: int) -> None:
-        """Change the parameters by the gradients, by the optimiser's `_update`."""
-        param = self.param
-        for name in self.param:
-            self.optimizer._update(param, self.grad, name, number)
-        if not self.own:
-            for name, view in self.replay.views.items():
-                if name in param and param[name] is not view:  # replaced instead of changed
-                    np.copyto(view, param[name])
-                    param[name] = view
+    def update(self, number: int, grad: dict[str, Array] | None = None) -> None:
+        """Change the parameters by the gradients, by the optimiser's `_update`.
+
+        `grad` are gradients that callbacks may have changed.
+        """
+        optimizer = self.optimizer
+        if self.elementwise:
+            for name in grad or ():
+                if name in self._trained:
+                    np.copyto(self.replay.gradient_views[name], grad[name])  # type: ignore[index]
+            optimizer.grad_stores = self._store_pieces
+            try:
+                for piece in self._pieces:
+                    optimizer._update(self._pieces, self._gradient_pieces, piece, number)
+            finally:
+                optimizer.grad_stores = self.named_stores
+            return
+        self.store()
+        try:
+            given = self.gradients if grad is None else grad
+            param = optimizer.model.get_param()
+            for name in param:
+                if name in given:
+                    optimizer._update(param, given, name, number)
+            optimizer.model.set_param(param)
+        finally:
+            self.load()
+
+    def verify(self, number: int) -> None:
+        """Compare with the model itself, which may by now do something else than was captured.
+
+        Raises
+        ------
+        CaptureError
+            If it gives other gradients.
+        """
+        self.store()
+        arrays = self.replay.arrays
+        with np.errstate(all="ignore"):
+            right, _ = self.optimizer.model.get_grad(
+                Node(arrays[self.x].copy()), Node(arrays[self.y].copy())
+            )
+        largest = max(float(np.abs(value).max(initial=0.0)) for value in right.values())
+        for name, view in self.replay.gradient_views.items():
+            if name in right and np.isfinite(largest):
+                tolerance = 1e-6 if view.dtype == np.float64 else 1e-2
+                if not np.allclose(view, right[name], rtol=tolerance, atol=tolerance * largest):
+                    raise CaptureError(
+                        f"in step {number} the model gives another gradient of {name!r} than the "
+                        "program captured from it: something that its loss uses has changed since, "
+                        "such as an attribute, or is random; train without compile=True"
+                    )
 
 
 def one_step(optimizer: Optimizer) -> TrainingStep:
@@ -205,11 +248,13 @@ def one_step(optimizer: Optimizer) -> TrainingStep:
 def _check_model(model: Any) -> None:
     if not isinstance(model, Model):
         raise CaptureError(f"only a dp.Model can be compiled, got {type(model).__name__}")
-    if type(model).get_grad is not Model.get_grad:
-        raise CaptureError(
-            f"{type(model).__name__} has its own get_grad, which a program would not call; train "
-            "it without compile=True"
-        )
+    for method in ("get_grad", "set_param"):
+        own = getattr(type(model), method) is not getattr(Model, method)
+        if own or method in vars(model):
+            raise CaptureError(
+                f"{type(model).__name__} has its own {method}, which a program would not call; "
+                "train it without compile=True"
+            )
 
 
 def _captured(model: Any, x: Array, y: Array) -> Captured:
@@ -218,6 +263,8 @@ def _captured(model: Any, x: Array, y: Array) -> Captured:
         raise ShapeError(
             f"{type(model).__name__}.loss must give one number, got shape {found.output.shape}"
         )
+    if not found.gradients:
+        raise ValueError(f"the loss of {type(model).__name__} depends on none of its parameters")
     strangers = set(found.nodes) - set(model.get_param())
     if strangers:
         raise CaptureError(
@@ -227,13 +274,15 @@ def _captured(model: Any, x: Array, y: Array) -> Captured:
     return found
 
 
-def check_labels(optimizer: Optimizer) -> None:
-    """Let the model's loss look at every label there is, as eager steps would in time."""
+def _check_labels(optimizer: Optimizer) -> None:
+    """Let a net's loss look at every label there is, as eager steps would in time."""
+    net = optimizer.model
+    if not isinstance(net, Net) or net.loss_name != "cross_entropy":
+        return
     x, y = optimizer.x_train, optimizer.y_train
     _, first = np.unique(y.reshape(len(y), -1), axis=0, return_index=True)
-    # a ShapeError comes from a loss that takes batches of one size only
-    with no_grad(), np.errstate(all="ignore"), contextlib.suppress(ShapeError):
-        optimizer.model.loss(optimizer._batch(x, first), optimizer._batch(y, first))
+    with no_grad(), np.errstate(all="ignore"):
+        net.loss(optimizer._batch(x, first), optimizer._batch(y, first))
 
 
 def train(optimizer: Optimizer, steps: int, num_grad_stores: int, print_each: int | None) -> Array:
@@ -244,25 +293,27 @@ def train(optimizer: Optimizer, steps: int, num_grad_stores: int, print_each: in
     """
     loop = _Loop(optimizer, num_grad_stores)
     readers = loop.readers
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(loop.close)
         for number in range(1, steps + 1):
             shown = print_each and (number == 1 or number % print_each == 0)
             loop.fill(number, steps)
             now = loop.now
+            if number == 1:
+                stack.enter_context(now.quietly())
             now.replay.run(loop.reads_loss or bool(shown) or number == steps)
+            # 2, 4, 8, …: what changes is found in time, at little cost
+            if loop.doubts and number > 1 and not number & (number - 1):
+                now.verify(number)
             if shown:
                 optimizer._print(number, now.loss)
             for reader in readers:
                 reader.before_program_update(number, now)
-            if loop.others:
-                loop.tell(number)
-            now.update(number)
+            now.update(number, loop.tell(number) if loop.others else None)
             for reader in readers:
                 reader.after_program_update(number, now)
             if loop.others:
                 loop.tell_after()
-    finally:
-        loop.close()
     last: Array = loop.now.loss.copy()
     return last
 
@@ -274,19 +325,28 @@ class _Loop:
         _check_model(optimizer.model)
         self.optimizer, self.num_grad_stores = optimizer, num_grad_stores
         self.readers = optimizer.program_callbacks()
-        self.others = [c for c in optimizer.callbacks if c not in self.readers]
+        callbacks = getattr(optimizer, "callbacks", ())  # a subclass may have its own __init__
+        self.others = [c for c in callbacks if c not in self.readers]
         self.reads_loss = bool(self.others) or any(reader.reads_loss for reader in self.readers)
+        # a net of the library's own depends on nothing but its parameters
+        model = optimizer.model
+        plain = type(model) is Net and isinstance(model.activation, Activation)
+        self.doubts = not plain or "loss" in vars(model)
         self.programs: list[TrainingStep] = []
         self.now: TrainingStep  # the program in use, the last of them
-        self.draws = optimizer.draws_rows()
+        # callbacks may change the data, the batch size, or draw numbers themselves
+        self.draws = not self.others and optimizer.draws_rows()
         self.ahead: list[Array] = []
-        check_labels(optimizer)
+        self._drawn = 0
+        self._states: list[Any] = []
+        if self.draws:
+            _check_labels(optimizer)
 
     def fill(self, number: int, steps: int) -> None:
         """Fill the batch of step `number`."""
         if self.draws:
             if not self.ahead:
-                self.ahead = self.optimizer.draw_rows(min(AHEAD, steps + 1 - number))[::-1]
+                self._draw(steps + 1 - number)
             rows = self.ahead.pop()
             if not self.programs:
                 data = (self.optimizer.x_train, self.optimizer.y_train)
@@ -301,54 +361,74 @@ class _Loop:
             self._use(x, y)
             self.now.give(x, y)
 
+    def _draw(self, most: int) -> None:
+        """Draw the rows of the next steps; of NumPy's global stream, which others use, of one."""
+        streams = self.optimizer._streams
+        count = 1 if streams is None else min(AHEAD, most)
+        self._states = [stream.bit_generator.state for stream in streams or ()]
+        self._drawn = count
+        self.ahead = self.optimizer.draw_rows(count)[::-1]
+
     def _use(self, x: Array, y: Array) -> None:
         """Make the program for a batch's shape the one in use; capture it if it is new."""
         if self.programs and self.now.fits(x, y):
             return
-        stores = self.now.named_stores if self.programs else []
-        if self.programs:
-            self.now.store()
+        before = self.now if self.programs else None
+        if before is not None:
+            before.store()
         known = [program for program in self.programs if program.fits(x, y)]
         if known:
             self.programs.remove(known[0])
         self.now = known[0] if known else TrainingStep(self.optimizer, x, y, self.num_grad_stores)
-        self.programs.append(self.now)
+        self.programs = [*self.programs[-MOST_PROGRAMS:], self.now]
         self.now.load()
-        for old, new in zip(stores, self.now.named_stores, strict=False):
-            for name in new:
-                np.copyto(new[name], old[name])
-        self.optimizer.grad_stores = self.now.stores
+        if before is not None:
+            for old, new in zip(before.named_stores, self.now.named_stores, strict=True):
+                for name in new:
+                    np.copyto(new[name], old[name])
+        self.optimizer.grad_stores = self.now.named_stores
 
-    def tell(self, number: int) -> None:
-        """Tell callbacks that take steps, before the update."""
+    def tell(self, number: int) -> dict[str, Array]:
+        """Tell callbacks that take steps, before the update; gives the gradients they leave."""
         from dp.optimizers import Callback, Step
 
         now = self.now
-        now.store()
         arrays = now.replay.arrays
         x, y = Node(arrays[now.x].copy()), Node(arrays[now.y].copy())
         loss = Node(now.loss.copy())
-        self.told = Step(number, x, y, loss, now.gradients, self.optimizer.model.get_param())
-        for callback in self.others:
-            if isinstance(callback, Callback):
-                callback.before_update(self.told)
-        now.load()
+        with self._parameters_in_the_model():
+            self.told = Step(number, x, y, loss, now.gradients, self.optimizer.model.get_param())
+            for callback in self.others:
+                if isinstance(callback, Callback):
+                    callback.before_update(self.told)
+        return self.told.grad
 
     def tell_after(self) -> None:
         """Tell callbacks that take steps, after the update."""
         from dp.optimizers import Callback
 
+        with self._parameters_in_the_model():
+            for callback in self.others:
+                if isinstance(callback, Callback):
+                    callback.after_update(self.told)
+                else:
+                    callback(self.told)
+
+    @contextlib.contextmanager
+    def _parameters_in_the_model(self) -> Iterator[None]:
+        """Callbacks find them there and may change them, even if they then raise."""
         self.now.store()
-        for callback in self.others:
-            if isinstance(callback, Callback):
-                callback.after_update(self.told)
-            else:
-                callback(self.told)
-        self.now.load()
+        try:
+            yield
+        finally:
+            self.now.load()
 
     def close(self) -> None:
         """Leave model and optimiser as eager training would."""
-        self.optimizer.rows_ahead = self.ahead[::-1]
+        if self.ahead:  # go back, and forward again as far as was used
+            for stream, state in zip(self.optimizer._streams or (), self._states, strict=True):
+                stream.bit_generator.state = state
+            if len(self.ahead) < self._drawn:
+                self.optimizer.draw_rows(self._drawn - len(self.ahead))
         if self.programs:
             self.now.store()
-            self.optimizer.grad_stores = self.now.named_stores

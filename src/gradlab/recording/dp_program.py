@@ -14,12 +14,13 @@ import dp
 from dp.activations import SOFTMAX, Activation
 from dp.backward import topological_order
 from dp.model import activation_after, consumers_of
+from dp.node import CaptureError
 from dp.program.captured import Captured, CapturedLayer, captured
 from dp.program.graph import Value
-from dp.program.replay import Replay
+from dp.program.replay import Replay, quietly
 from dp.program.training import TrainingStep
 from gradlab.recording import quantities as q
-from gradlab.recording.dp import check_once, layer_info
+from gradlab.recording.dp import RecordingError, check_once, layer_info
 from gradlab.recording.recorder import HISTOGRAM, LayerArrays, Recorder
 
 Array = NDArray[Any]
@@ -64,6 +65,7 @@ class ProgramReader:
         self.model, self.recorder, self.reference = model, recorder, reference
         self._step: TrainingStep | None = None
         self._numbers: list[int] = []
+        self._open = False  # whether a step is between its two halves
         needs = recorder.needs
         self._deltas = needs("delta_rms", "nonfinite_count")
         self._activations = needs(
@@ -94,6 +96,7 @@ class ProgramReader:
         if step is not self._step:
             self.flush()
             self._prepare(step)
+        self._open = True
         at = len(self._numbers)
         replay = step.replay
         if self._gradients:
@@ -116,11 +119,12 @@ class ProgramReader:
         if self._weights_after:
             self._after[len(self._numbers)] = step.replay.parameters
         self._numbers.append(number)
+        self._open = False
         if len(self._numbers) == len(self._after):
             self.flush()
 
     def flush(self) -> None:
-        """Measure the steps that wait."""
+        """Measure the steps that wait and are complete."""
         count = len(self._numbers)
         if not count:
             return
@@ -128,12 +132,24 @@ class ProgramReader:
         numbers, self._numbers = self._numbers, []
         with np.errstate(all="ignore"):
             self.recorder.add(numbers, groups, self._loss[:count], self._accuracies[:count])
+        if self._open:  # asked for in the middle of a step, whose first half moves to the front
+            for memory in (
+                self._gradient, self._before, self._loss, self._accuracies,
+                *(kept.memory for kept in self._kept),
+            ):  # fmt: skip
+                memory[0] = memory[count]
 
     # --- getting ready ----------------------------------------------------------------------------
 
     def _prepare(self, step: TrainingStep) -> None:
         self._step = step
         self._prepare_forward(step)
+        for layer in step.captured.layers:
+            if f"{layer.name}_weight" not in step.replay.views:
+                raise RecordingError(
+                    f"the loss does not depend on layer {layer.name!r}, so that its program has no "
+                    "place for its weights; record it without compile=True"
+                )
         self._layers = [
             _Layer(
                 layer,
@@ -168,7 +184,13 @@ class ProgramReader:
         if not (self._dead or self._accuracy):
             self._functions = _functions(self.model, x)
             return
-        self._captured_forward = captured(self.model.forward, (x,), gradient=False)
+        try:
+            self._captured_forward = captured(self.model.forward, (x,), gradient=False)
+        except CaptureError as error:
+            raise RecordingError(
+                f"forward of {type(self.model).__name__} cannot be captured, as it must be to "
+                f"record dead units and accuracy of compiled training: {error}"
+            ) from None
         self._functions = {x.name: x.function for x in self._captured_forward.layers}
         self._far = {x.name: x.activation for x in self._captured_forward.layers}
         self._forward = Replay(self._captured_forward, self._far.values(), beside=step.replay)
@@ -183,7 +205,8 @@ class ProgramReader:
         if not forward.shares_parameters:
             for name, view in forward.views.items():
                 np.copyto(view, step.replay.views[name])
-        forward.run()
+        with quietly(self._captured_forward):
+            forward.run()
 
     def _labels(self, step: TrainingStep) -> Array:
         if self.reference is None:
