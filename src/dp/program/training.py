@@ -257,8 +257,14 @@ def _check_model(model: Any) -> None:
             )
 
 
+def pure(model: Model) -> bool:
+    """Whether a model is a net of the library's own, which depends on its parameters alone."""
+    own = {"loss", "forward", "logits"} & vars(model).keys()
+    return type(model) is Net and isinstance(model.activation, Activation) and not own
+
+
 def _captured(model: Any, x: Array, y: Array) -> Captured:
-    found = captured(model.loss, (x, y))
+    found = captured(model.loss, (x, y), trusted=pure(model))
     if found.output.shape[-2:] != (1, 1):
         raise ShapeError(
             f"{type(model).__name__}.loss must give one number, got shape {found.output.shape}"
@@ -328,10 +334,7 @@ class _Loop:
         callbacks = getattr(optimizer, "callbacks", ())  # a subclass may have its own __init__
         self.others = [c for c in callbacks if c not in self.readers]
         self.reads_loss = bool(self.others) or any(reader.reads_loss for reader in self.readers)
-        # a net of the library's own depends on nothing but its parameters
-        model = optimizer.model
-        plain = type(model) is Net and isinstance(model.activation, Activation)
-        self.doubts = not plain or "loss" in vars(model)
+        self.doubts = not pure(optimizer.model)
         self.programs: list[TrainingStep] = []
         self.now: TrainingStep  # the program in use, the last of them
         # callbacks may change the data, the batch size, or draw numbers themselves

@@ -18,7 +18,7 @@ from dp.node import CaptureError
 from dp.program.captured import Captured, CapturedLayer, captured
 from dp.program.graph import Value
 from dp.program.replay import Replay, quietly
-from dp.program.training import TrainingStep
+from dp.program.training import TrainingStep, pure
 from gradlab.recording import quantities as q
 from gradlab.recording.dp import RecordingError, check_once, layer_info
 from gradlab.recording.recorder import HISTOGRAM, LayerArrays, Recorder
@@ -185,7 +185,9 @@ class ProgramReader:
             self._functions = _functions(self.model, x)
             return
         try:
-            self._captured_forward = captured(self.model.forward, (x,), gradient=False)
+            self._captured_forward = captured(
+                self.model.forward, (x,), gradient=False, trusted=pure(self.model)
+            )
         except CaptureError as error:
             raise RecordingError(
                 f"forward of {type(self.model).__name__} cannot be captured, as it must be to "
