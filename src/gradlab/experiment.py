@@ -62,6 +62,15 @@ class FrozenDict(dict[str, float]):
         return FrozenDict, (dict(self),)
 
 
+# the settings that are a name in a table: in words, and the table
+_NAMES: dict[str, tuple[str, Any]] = {
+    "data": ("data set", DATASETS),
+    "activation": ("activation", ACTIVATIONS),
+    "init": ("initialiser", INITIALIZERS),
+    "optimizer": ("optimiser", OPTIMIZERS),
+}
+
+
 class ExperimentError(ValueError):
     """A description that cannot be run, with what would be accepted."""
 
@@ -118,17 +127,12 @@ class Experiment(BaseModel):
                     raise ValueError(unknown("setting", name, cls.model_fields))
         return given
 
-    @field_validator("data", "activation", "init", "optimizer")
+    @field_validator(*_NAMES)
     @classmethod
     def _known_name(cls, name: str, info: Any) -> str:
-        known: Any = {
-            "data": DATASETS,
-            "activation": ACTIVATIONS,
-            "init": INITIALIZERS,
-            "optimizer": OPTIMIZERS,
-        }[info.field_name]
+        kind, known = _NAMES[info.field_name]
         if name not in known:
-            raise ValueError(unknown(_KINDS[info.field_name], name, known))
+            raise ValueError(unknown(kind, name, known))
         return name
 
     @field_validator("scaling", mode="before")
@@ -331,14 +335,6 @@ class _Counting(dp.ProgramCallback):
         self.done = number
         if self.progress is not None:
             self.progress(number, self.steps, float(loss.mean()), self.recorder.accuracy)
-
-
-_KINDS = {
-    "data": "data set",
-    "activation": "activation",
-    "init": "initialiser",
-    "optimizer": "optimiser",
-}
 
 
 def _in_words(error: ValidationError, file: str = "", elsewhere: Collection[str] = ()) -> str:

@@ -203,14 +203,7 @@ def test_being_asked_to_end_saves_too(tmp_path, monkeypatch):
 
 def test_an_interrupted_repeat_keeps_the_complete_trace(tmp_path, monkeypatch):
     call("run", *SMALL, "--out", tmp_path / "out")
-    update = SGD._update
-
-    def interrupted(self, param, grad, g, i):
-        if i == 3:
-            raise KeyboardInterrupt
-        update(self, param, grad, g, i)
-
-    monkeypatch.setattr(SGD, "_update", interrupted)
+    interrupt_in_step_3(monkeypatch)
     done = call("run", *SMALL, "--out", tmp_path / "out")
     assert "holds other results, which stay" in done.output
     assert Trace.load(tmp_path / "out" / "trace.nc").dataset.sizes["step"] == 4

@@ -167,7 +167,7 @@ class Merging(Steps):
     def _layer_order(self, step: Step) -> tuple[float, int]:
         ((operands, result),) = step.lanes
         if step.kind == "gradient":
-            return next(b.start for b in self.blocks if b.gradient is result), 0
+            return self.block_of[result].start, 0
         bases = [self.base(o) for o in operands if not o.constant] or [result]
         first = min(bases, key=lambda base: self.made.get(base, -1.0))
         slab = self.slab_of.get(first)
@@ -195,11 +195,8 @@ class Merging(Steps):
                 continue
             slabs.append(column)
         if group[0].kind == "gradient":
-            starts = np.diff(
-                [next(b for b in self.blocks if b.gradient is r).start for r in results]
-            )
-            block = next(b for b in self.blocks if b.gradient is results[0])
-            if (starts != block.size).any():
+            blocks = [self.block_of[result] for result in results]
+            if (np.diff([block.start for block in blocks]) != blocks[0].size).any():
                 return True
         else:
             slabs.append(results)

@@ -181,7 +181,7 @@ class _Text(Memory):
         return self._calls(step.kind, first, operands, name)
 
     def _gradient_lines(self, step: Step) -> list[str]:
-        block = next(b for b in self.blocks if b.gradient is step.lanes[0][1])
+        block = self.block_of[step.lanes[0][1]]
         if len(step.lanes) == 1:
             (((x, delta), _),) = step.lanes
             left, right, out = self.full[x], self._view(delta), block.of(self.flat_gradient)

@@ -107,7 +107,7 @@ class Steps:
         values = in_order(self.outputs)
         self.uses = Counter(o for value in values for o in value.operands)
         self.blocks: list[Block] = []
-        self.block_of: dict[Value, Block] = {}  # parameter -> block
+        self.block_of: dict[Value, Block] = {}  # parameter, or block's gradient -> block
         self.ones: set[Value] = set()
         self.steps = self._steps(values)
         self._lay_out_parameters(beside)
@@ -205,6 +205,7 @@ class Steps:
         shape = (*first.shape[:-2], at, first.shape[-1])
         block = Block(shape, members, Value(None, (), {}, shape, first.dtype, name="gradient"))
         self.blocks.append(block)
+        self.block_of[block.gradient] = block
         for value in rows:
             self.block_of[value] = block
 
