@@ -10,6 +10,7 @@ from gradlab import record
 from gradlab.data import load
 from gradlab.experiment import Experiment
 from gradlab.recording import RecordingError
+from gradlab.recording import recorder as recorder_module
 from gradlab.recording.recorder import PER_LAYER
 
 IRIS = {name: load(name) for name in ("iris2", "iris")}
@@ -190,3 +191,26 @@ class Deciding(Aside):
 def test_a_forward_pass_that_decides_by_values_is_refused():
     with pytest.raises(RecordingError, match="forward of Deciding cannot be captured"):
         recorded(True, model=Deciding, steps=2)
+
+
+def test_an_interrupt_while_measuring_loses_no_step(monkeypatch):
+    iris, measure, pressed = IRIS["iris2"], recorder_module.measure, []
+
+    def interrupted(*arguments):
+        if not pressed:
+            pressed.append(1)
+            raise KeyboardInterrupt
+        return measure(*arguments)
+
+    monkeypatch.setattr(recorder_module, "measure", interrupted)
+    net = dp.Net(4, 5, 3, "tanh", seed=0)
+    sgd = dp.SGD(net, iris.x, iris.y, seed=0, compile=True)
+    with record(net, sgd) as recorder:
+        with pytest.raises(KeyboardInterrupt):
+            sgd.train(100, print_each=None)
+        steps = recorder.n_steps
+    assert pressed
+    assert steps > 1
+    trace = recorder.trace()
+    assert list(trace["step"].values) == list(range(1, steps + 1))
+    assert np.isfinite(trace["grad_mean_abs"]).all()

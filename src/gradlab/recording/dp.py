@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -187,13 +187,8 @@ class _Recording(dp.ProgramCallback):
         self, calls: list[dp.LayerCall], reference: dict[str, dp.LayerCall], output: dp.Node
     ) -> None:
         """Find each layer's activation function, in the graph of the forward pass."""
-        consumers = consumers_of(topological_order(output))
-        self._functions = [
-            activation_after(reference[call.name].pre_activation, consumers, output)[0]
-            if call.name in reference
-            else None
-            for call in calls
-        ]
+        known = functions_of(reference.values(), output)
+        self._functions = [known.get(call.name) for call in calls]
         self.recorder.begin(
             [
                 layer_info(call.name, call.layer.fan_in, call.layer.fan_out, function)
@@ -223,6 +218,14 @@ class _Recording(dp.ProgramCallback):
             if reference is not None:
                 arrays["reference_activation"] = _apply(function, reference.pre_activation, known)
         return arrays
+
+
+def functions_of(calls: Iterable[dp.LayerCall], output: dp.Node) -> dict[str, Activation | None]:
+    """The activation function of every layer of a forward pass, by the layer's name."""
+    consumers = consumers_of(topological_order(output))
+    return {
+        call.name: activation_after(call.pre_activation, consumers, output)[0] for call in calls
+    }
 
 
 def layer_info(name: str, fan_in: int, fan_out: int, function: Activation | None) -> LayerInfo:

@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 
 import dp
 from dp.activations import SOFTMAX, Activation
-from dp.backward import topological_order
-from dp.model import activation_after, consumers_of
 from dp.node import CaptureError
 from dp.program.captured import Captured, CapturedLayer, captured
 from dp.program.graph import Value
 from dp.program.replay import Replay, quietly
 from dp.program.training import TrainingStep, pure
 from gradlab.recording import quantities as q
-from gradlab.recording.dp import RecordingError, check_once, layer_info
+from gradlab.recording.dp import RecordingError, check_once, functions_of, layer_info
 from gradlab.recording.recorder import HISTOGRAM, LayerArrays, Recorder
 
 Array = NDArray[Any]
@@ -129,9 +127,10 @@ class ProgramReader:
         if not count:
             return
         groups = [(positions, self._arrays(positions, count)) for positions in self._groups]
-        numbers, self._numbers = self._numbers, []
         with np.errstate(all="ignore"):
-            self.recorder.add(numbers, groups, self._loss[:count], self._accuracies[:count])
+            self.recorder.add(self._numbers, groups, self._loss[:count], self._accuracies[:count])
+        # only now: an interrupt while measuring leaves them to be measured again
+        self._numbers = []
         if self._open:  # asked for in the middle of a step, whose first half moves to the front
             for memory in (
                 self._gradient, self._before, self._loss, self._accuracies,
@@ -182,7 +181,9 @@ class ProgramReader:
         self._forward: Replay | None = None
         self._far: dict[str, Value] = {}
         if not (self._dead or self._accuracy):
-            self._functions = _functions(self.model, x)
+            with dp.watch_layers() as watch:
+                output = self.model.forward(dp.Node(x))
+            self._functions = functions_of(watch.calls, output)
             return
         try:
             self._captured_forward = captured(
@@ -314,17 +315,6 @@ class ProgramReader:
             starts[0] - _start(self._step.replay.parameters),
             (rows.strides[0], apart, *weight.strides),
         )
-
-
-def _functions(model: dp.Model, x: Array) -> dict[str, Activation | None]:
-    """The activation function of every layer, by name, from one forward pass."""
-    with dp.watch_layers() as watch:
-        output = model.forward(dp.Node(x))
-    consumers = consumers_of(topological_order(output))
-    return {
-        call.name: activation_after(call.pre_activation, consumers, output)[0]
-        for call in watch.calls
-    }
 
 
 def _start(view: Array) -> int:

@@ -111,8 +111,9 @@ class Recorder:
         self.quantities = (*wanted, *([HISTOGRAM] if histograms else []))
         self.layers: tuple[LayerInfo, ...] = ()
         self.accuracy = float("nan")  # of the latest step, mean over members
-        self._rows: dict[str, list[Array]] = {}
-        self._steps: list[int] = []
+        # what each call of `add` gave, as a whole: an interrupt leaves all of it or nothing
+        self._added: list[tuple[list[int], dict[str, Array]]] = []
+        self._latest: Sequence[int] = ()
         self._members: tuple[int, ...] = ()
         self._nonfinite: dict[str, Any] = {}
         self._started = time.perf_counter()
@@ -135,7 +136,6 @@ class Recorder:
         `waiting` is called before the record is read: it adds what an adapter still holds back.
         """
         self.layers = tuple(layers)
-        self._rows = {name: [] for name in self.quantities}
         if waiting is not None:
             self._waiting = waiting
 
@@ -150,7 +150,7 @@ class Recorder:
         loss: Array,
         accuracy: Array,
     ) -> None:
-        """Record some steps.
+        """Record some steps; the same `steps` object a second time is ignored.
 
         Parameters
         ----------
@@ -162,6 +162,8 @@ class Recorder:
         loss, accuracy : array (steps,) or (steps, members)
             Their shape tells whether there are members; their numbers are recorded if wanted.
         """
+        if steps is self._latest:  # an interrupt kept the caller from noting that it was added
+            return
         shape = (len(steps), len(self.layers), *loss.shape[1:])
         found = {name: np.empty(shape) for name in self._per_layer()}
         if HISTOGRAM in self.quantities:
@@ -169,13 +171,12 @@ class Recorder:
         for positions, arrays in groups:
             for name, values in measure(arrays, self.quantities).items():
                 found[name][:, positions] = np.nan if values is None else values
-        for name, values in found.items():
-            self._rows[name].append(values)
         for name, values in (("loss", loss), ("accuracy", accuracy)):
-            if name in self._rows:
-                self._rows[name].append(np.array(values, dtype=np.float64))
+            if self.needs(name):
+                found[name] = np.array(values, dtype=np.float64)
         self._members = loss.shape[1:]
-        self._steps += steps
+        self._added.append((list(steps), found))
+        self._latest = steps
         if not self._nonfinite:
             known = loss if self.needs("loss") else np.zeros_like(loss)
             self._look_for_nonfinite(steps, groups, known, found.get("nonfinite_count"))
@@ -211,7 +212,7 @@ class Recorder:
     def n_steps(self) -> int:
         """Number of steps recorded so far."""
         self._waiting()
-        return len(self._steps)
+        return len(self._steps())
 
     def __getitem__(self, name: str) -> Array:
         """A quantity recorded so far, as a plain array: (steps, layers[, members]).
@@ -222,11 +223,13 @@ class Recorder:
             If it was not recorded.
         """
         self._waiting()
-        if name not in self._rows:
-            raise KeyError(f"{name!r} was not recorded; there are {', '.join(self._rows)}")
-        rows = self._rows[name]
-        found: Array = np.concatenate(rows)[: len(self._steps)] if rows else np.empty(0)
-        return found
+        if not self.needs(name):
+            raise KeyError(f"{name!r} was not recorded; there are {', '.join(self.quantities)}")
+        rows = [found[name] for _, found in self._added]
+        return np.concatenate(rows) if rows else np.empty(0)
+
+    def _steps(self) -> list[int]:
+        return [number for steps, _ in self._added for number in steps]
 
     @property
     def overhead(self) -> float:
@@ -255,10 +258,9 @@ class Recorder:
         from gradlab.trace import Trace
 
         self._waiting()
-        if not self._steps:
+        if not self._added:
             raise ValueError("nothing has been recorded yet: no training step was completed")
-        # steps are noted last, so an interrupt in the middle of `add` leaves only rows to cut off
-        columns = {name: self[name] for name in self._rows}
+        columns = {name: self[name] for name in self.quantities}
         ensemble = bool(self._members)
         dims = ("step", "layer", *(("member",) if ensemble else ()))
         variables: dict[str, Any] = {name: (dims, columns[name]) for name in self._per_layer()}
@@ -266,7 +268,7 @@ class Recorder:
             name: (("step", *dims[2:]), columns[name]) for name in PER_STEP if name in columns
         }
         coords: dict[str, Any] = {
-            "step": np.array(self._steps),
+            "step": np.array(self._steps()),
             "layer": [info.name for info in self.layers],
             "depth": ("layer", np.arange(1, len(self.layers) + 1)),
             "fan_in": ("layer", [info.fan_in for info in self.layers]),
