@@ -298,7 +298,7 @@ else:
     optimiser = SGD(net, X, Y)
     with gradlab.record(net, optimiser) as recorder:
         optimiser.train(steps=20, print_each=None)
-    expected = recorder.trace().grad_w
+    expected = recorder.trace.grad_w
     shape = np.shape(mine.grad_w)
     assert shape == expected.shape, f"grad_w has shape {shape} instead of {expected.shape}"
     for row, name in enumerate(["h0", "h1"]):
@@ -360,7 +360,7 @@ net = Net()
 optimiser = SGD(net, X, Y)
 with gradlab.record(net, optimiser) as recorder:
     optimiser.train(50, print_each=None)
-trace = recorder.trace()
+trace = recorder.trace
 
 assert np.array_equal(mine.grad_w, trace.grad_w)
 trace

@@ -35,6 +35,8 @@ class Activation:
         Supremum of |φ'|.
     saturates : str
         Where |φ'| is below 5 % of `max_slope`, in words.
+    flat : tuple of (float, float)
+        The same as intervals of h, each with both its ends.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Activation:
     range: tuple[float, float]
     max_slope: float
     saturates: str
+    flat: tuple[tuple[float, float], ...] = ()
     primitive: p.Primitive | None = field(repr=False, default=None)
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -49,34 +52,44 @@ class Activation:
         """φ(h): a Node of a Node, an array of an array."""
         return h if self.primitive is None else self.primitive(h, **self.settings)
 
-    def derivative(self, h: Array, x: Array | None = None) -> Array:
-        """φ'(h), elementwise, by the very rule that the reverse sweep uses.
-
-        `x` is φ(h), for those who have it already.
-        """
+    def derivative(self, h: Array) -> Array:
+        """φ'(h), elementwise, by the very rule that the reverse sweep uses."""
         h = np.asarray(h)
         if self.primitive is None:
             return np.ones_like(h)
         rule = self.primitive.rules[0]
         assert rule is not None
-        y = self.primitive.kernel(h, **self.settings) if x is None else x
+        y = self.primitive.kernel(h, **self.settings)
         slope: Array = rule(np.ones_like(h), y, h, **self.settings)
         return slope
 
-    def saturated(self, h: Array, x: Array | None = None) -> NDArray[np.bool_]:
-        """Where |φ'(h)| is below 5 % of its maximum; False where h is NaN."""
-        with np.errstate(all="ignore"):
-            flat = np.abs(self.derivative(h, x)) < SATURATED_BELOW * self.max_slope
-        below: NDArray[np.bool_] = flat & ~np.isnan(h)
-        return below
+    def saturated(self, h: Any) -> Any:
+        """Where |φ'(h)| is below 5 % of its maximum; False where h is NaN.
+
+        Comparisons alone, so that arrays of any library will do.
+        """
+        found = None
+        for low, high in self.flat:
+            inside = h <= high if low == -_INF else h >= low
+            if low > -_INF and high < _INF:
+                inside = inside & (h <= high)
+            found = inside if found is None else found | inside
+        return h > _INF if found is None else found  # nowhere: nothing is above infinity
 
 
 _INF = math.inf
+_SMALLEST = 2.0**-149  # above 0, also in float32
 _ACOSH = math.acosh(math.sqrt(1.0 / SATURATED_BELOW))  # tanh' = 1 / cosh² = 5 %
 # sigmoid' = s (1 - s) = 5 % of 1/4
 _LOGIT = math.log(
     (1.0 + math.sqrt(1.0 - SATURATED_BELOW)) / (1.0 - math.sqrt(1.0 - SATURATED_BELOW))
 )
+_LOG = math.log(SATURATED_BELOW)  # exp' = exp = 5 %
+
+
+def _beyond(end: float) -> tuple[tuple[float, float], ...]:
+    """Both tails: |h| >= end."""
+    return (-_INF, -end), (end, _INF)
 
 
 def clipped_relu(ceiling: float = 6.0) -> Activation:
@@ -94,6 +107,7 @@ def clipped_relu(ceiling: float = 6.0) -> Activation:
         (0.0, ceiling),
         1.0,
         f"h <= 0 and h >= {ceiling:g}",
+        ((-_INF, 0.0), (ceiling, _INF)),
         p.clipped_relu,
         {"ceiling": ceiling},
     )
@@ -110,17 +124,18 @@ def leaky_relu(slope: float = 0.01) -> Activation:
     slope = number("the slope of a leaky relu", slope)
     low = 0.0 if slope <= 0 else -_INF  # with a negative slope the left arm points upwards
     steepest = max(1.0, abs(slope))
-    flat = [
-        where
-        for where, size in (("h <= 0", abs(slope)), ("h > 0", 1.0))
-        if size < SATURATED_BELOW * steepest
-    ]
+    left = ("h <= 0", ((-_INF, 0.0),)), abs(slope)
+    right = ("h > 0", ((_SMALLEST, _INF),)), 1.0
+    saturates, flat = next(
+        (arm for arm, size in (left, right) if size < SATURATED_BELOW * steepest), ("nowhere", ())
+    )
     return Activation(
         "leaky_relu",
         f"h if h > 0 else {slope:g} h",
         (low, _INF),
         steepest,
-        flat[0] if flat else "nowhere",
+        saturates,
+        flat,
         p.leaky_relu,
         {"slope": slope},
     )
@@ -143,6 +158,7 @@ def elu(alpha: float = 1.0) -> Activation:
         (-alpha, _INF),
         steepest,
         f"h < {ends:.2f}" if ends < 0 else "h <= 0",
+        ((-_INF, min(ends, 0.0)),),
         p.elu,
         {"alpha": alpha, "scale": 1.0},
     )
@@ -150,17 +166,26 @@ def elu(alpha: float = 1.0) -> Activation:
 
 _ALL = [
     Activation("identity", "h", (-_INF, _INF), 1.0, "nowhere"),
-    Activation("sigmoid", "1 / (1 + exp(-h))", (0.0, 1.0), 0.25, f"|h| > {_LOGIT:.2f}", p.sigmoid),
-    Activation("tanh", "tanh(h)", (-1.0, 1.0), 1.0, f"|h| > {_ACOSH:.2f}", p.tanh),
+    Activation(
+        "sigmoid",
+        "1 / (1 + exp(-h))",
+        (0.0, 1.0),
+        0.25,
+        f"|h| > {_LOGIT:.2f}",
+        _beyond(_LOGIT),
+        p.sigmoid,
+    ),
+    Activation("tanh", "tanh(h)", (-1.0, 1.0), 1.0, f"|h| > {_ACOSH:.2f}", _beyond(_ACOSH), p.tanh),
     Activation(
         "lecun_tanh",
         "1.7159 tanh(2 h / 3)",
         (-p.LECUN_SCALE, p.LECUN_SCALE),
         p.LECUN_SCALE * p.LECUN_STRETCH,
         f"|h| > {_ACOSH / p.LECUN_STRETCH:.2f}",
+        _beyond(_ACOSH / p.LECUN_STRETCH),
         p.lecun_tanh,
     ),
-    Activation("relu", "max(0, h)", (0.0, _INF), 1.0, "h <= 0", p.relu),
+    Activation("relu", "max(0, h)", (0.0, _INF), 1.0, "h <= 0", ((-_INF, 0.0),), p.relu),
     clipped_relu(),
     leaky_relu(),
     elu(),
@@ -169,17 +194,19 @@ _ALL = [
         "1.0507 (h if h > 0 else 1.6733 (exp(h) - 1))",
         (-p.SELU_SCALE * p.SELU_ALPHA, _INF),
         p.SELU_SCALE * p.SELU_ALPHA,
-        f"h < {math.log(SATURATED_BELOW):.2f}",
+        f"h < {_LOG:.2f}",
+        ((-_INF, _LOG),),
         p.elu,
         {"alpha": p.SELU_ALPHA, "scale": p.SELU_SCALE},
     ),
-    # the extrema of gelu and silu: roots of φ' and φ'' to double precision
+    # the extrema of gelu and silu, and where their slopes are at 5 %, to double precision
     Activation(
         "gelu",
         "h Φ(h)",
         (-0.16997120747990369, _INF),
         0.5 * math.erfc(-1.0) + math.exp(-1.0) / math.sqrt(math.pi),  # φ'' = 0 at h = √2
         "h < -2.28, and -0.90 < h < -0.63",
+        ((-_INF, -2.2785606938035556), (-0.90326131905940406, -0.63345662811112531)),
         p.gelu,
     ),
     Activation(
@@ -188,6 +215,7 @@ _ALL = [
         (-0.27846454276107379, _INF),
         1.0998393194969217,
         "h < -3.93, and -1.60 < h < -1.06",
+        ((-_INF, -3.9298973170368844), (-1.5950734907213252, -1.0591201597490294)),
         p.silu,
     ),
     Activation(
@@ -195,7 +223,8 @@ _ALL = [
         "log(1 + exp(h))",
         (0.0, _INF),
         1.0,
-        f"h < {math.log(SATURATED_BELOW / (1.0 - SATURATED_BELOW)):.2f}",
+        f"h < {_LOG - math.log(1.0 - SATURATED_BELOW):.2f}",
+        ((-_INF, _LOG - math.log(1.0 - SATURATED_BELOW)),),
         p.softplus,
     ),
 ]
@@ -207,6 +236,7 @@ SOFTMAX = Activation(
     (0.0, 1.0),
     0.25,
     "not elementwise",
+    (),
     p.softmax,
     {"axis": 1},
 )

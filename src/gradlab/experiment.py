@@ -296,7 +296,7 @@ class Experiment(BaseModel):
                 interrupts.finish()
                 if not recorder.n_steps:
                     raise
-            trace = recorder.trace(
+            trace = recorder.to_trace(
                 {
                     "experiment": self.model_dump_json(),
                     "experiment_hash": self.hash,

@@ -184,7 +184,7 @@ def test_a_students_grad_w_is_what_the_recorder_gives(activation, iris):
 
     assert student.grad_w.shape == (n_layers + 1, n_epochs)
     assert (student.grad_w > 0).all()
-    np.testing.assert_array_equal(student.grad_w, recorder.trace().grad_w)
+    np.testing.assert_array_equal(student.grad_w, recorder.trace.grad_w)
     for name, value in net.get_param().items():
         np.testing.assert_array_equal(students_net.get_param()[name], value)
 
@@ -257,7 +257,7 @@ def test_batches_that_are_plain_arrays_are_recorded(iris):
     sgd = Course_Batches(net, iris.x, iris.y, batch_size=16)
     with gradlab.record(net, sgd) as recorder:
         sgd.train(3, print_each=None)
-    assert recorder.trace().grad_w.shape == (3, 3)
+    assert recorder.trace.grad_w.shape == (3, 3)
 
 
 def test_a_net_of_configurable_depth_may_keep_its_layers_as_it_likes(iris):
@@ -282,7 +282,7 @@ def test_a_net_of_configurable_depth_may_keep_its_layers_as_it_likes(iris):
     net = Deep(3)
     with gradlab.record(net, sgd := dp.SGD(net, iris.x, iris.y, seed=0)) as recorder:
         sgd.train(2, print_each=None)
-    assert recorder.trace().grad_w.shape == (4, 2)
+    assert recorder.trace.grad_w.shape == (4, 2)
 
 
 class Own_Init(dp.SGD):

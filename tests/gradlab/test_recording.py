@@ -43,6 +43,7 @@ def by_hand(weights, biases, x, y, reference, rate, phi, slope, saturated):
         found["grad_mean_abs"].append(np.mean(np.abs(gradient)))
         found["grad_rms"].append(rms(gradient))
         found["grad_zero_fraction"].append(np.mean(gradient == 0))
+        found["clip_factor"].append(1)
         found["delta_rms"].append(rms(delta))
         found["activation_mean"].append(np.mean(inputs[i + 1]))
         found["activation_std"].append(np.std(inputs[i + 1]))
@@ -93,7 +94,7 @@ def test_every_quantity_against_numpy(activation):
     sgd.batches = list(batches)
     with record(net, sgd, reference=(IRIS.x, IRIS.y)) as recorder:
         sgd.train(4, print_each=None)
-    trace = recorder.trace()
+    trace = recorder.trace
     assert list(trace["layer"].values) == NAMES
     assert list(trace["activation"].values) == [activation, activation, "sigmoid"]
     assert (list(trace["fan_in"].values), list(trace["fan_out"].values)) == ([4, 6, 6], [6, 6, 1])
@@ -134,7 +135,7 @@ def recorded(net, steps=2, **settings):
     sgd = dp.SGD(net, IRIS.x, IRIS.y, seed=0)
     with record(net, sgd, **settings) as recorder:
         sgd.train(steps, print_each=None)
-    return recorder.trace()
+    return recorder.trace
 
 
 def test_functions_are_found_in_a_students_graph():
@@ -209,7 +210,7 @@ def test_a_second_block_records_a_second_training():
     with record(net, sgd) as second:
         sgd.train(3, print_each=None)
     assert (first.n_steps, second.n_steps) == (2, 3)
-    loss = first.trace()["loss"].values, second.trace()["loss"].values
+    loss = first.trace["loss"].values, second.trace["loss"].values
     assert not np.isin(loss[0], loss[1]).any()
 
 
@@ -223,7 +224,7 @@ def test_what_was_recorded_survives_an_exception():
     sgd = dp.SGD(net, IRIS.x, IRIS.y, seed=0, callbacks=[fail])
     with pytest.raises(RuntimeError, match="student's own"), record(net, sgd) as recorder:
         sgd.train(10, print_each=None)
-    assert list(recorder.trace()["step"].values) == [1, 2, 3]
+    assert list(recorder.trace["step"].values) == [1, 2, 3]
     assert len(sgd.callbacks) == 1
 
 
@@ -233,7 +234,7 @@ def test_nothing_recorded_is_said():
     with record(net, sgd) as recorder:
         pass
     with pytest.raises(ValueError, match="nothing has been recorded yet"):
-        recorder.trace()
+        _ = recorder.trace
 
 
 @pytest.mark.parametrize("every", [2, 3, 100])
@@ -293,7 +294,7 @@ def recorded_members(seeds):
     sgd = dp.SGD(net, IRIS.x, IRIS.y, seed=seeds)
     with record(net, sgd, reference=(IRIS.x, IRIS.y)) as recorder:
         sgd.train(3, print_each=None)
-    return recorder.trace(members=seeds if isinstance(seeds, list) else None)
+    return recorder.to_trace(members=seeds if isinstance(seeds, list) else None)
 
 
 # --- the quantities, one by one -------------------------------------------------------------------

@@ -23,7 +23,7 @@ def recorded(compiled, data="iris2", steps=70, model=dp.Net, optimiser=dp.SGD, o
     sgd = optimiser(net, data.x, data.y, batch_size=16, seed=net.seed, compile=compiled)
     with np.errstate(all="ignore"), record(net, sgd, **(options or {})) as recorder:
         sgd.train(steps, print_each=None)
-    return recorder.trace().dataset
+    return recorder.trace.dataset
 
 
 def same(found, right, tolerance=1e-7):
@@ -124,7 +124,7 @@ def test_an_interrupted_training_keeps_the_steps_that_wait():
     with pytest.raises(KeyboardInterrupt), record(net, sgd) as recorder:
         sgd.train(20, print_each=None)
     assert recorder.n_steps == 7
-    assert set(PER_LAYER) <= set(recorder.trace().dataset)
+    assert set(PER_LAYER) <= set(recorder.trace.dataset)
 
 
 def test_a_quantity_can_be_had_as_a_plain_array():
@@ -134,7 +134,7 @@ def test_a_quantity_can_be_had_as_a_plain_array():
     with record(net, sgd, quantities=["grad_rms"]) as recorder:
         sgd.train(3, print_each=None)
     assert recorder["grad_rms"].shape == (3, 4, 2)
-    np.testing.assert_array_equal(recorder["grad_rms"], recorder.trace()["grad_rms"].values)
+    np.testing.assert_array_equal(recorder["grad_rms"], recorder.trace["grad_rms"].values)
     with pytest.raises(KeyError, match="'loss' was not recorded; there are grad_rms"):
         recorder["loss"]
 
@@ -154,7 +154,7 @@ def test_the_record_may_be_read_in_the_middle_of_a_step():
         with record(net, sgd) as recorder:
             asking.recorder = recorder
             sgd.train(9, print_each=None)
-        traces.append(recorder.trace().dataset)
+        traces.append(recorder.trace.dataset)
     assert asking.seen == 8
     same(*traces)
 
@@ -211,6 +211,6 @@ def test_an_interrupt_while_measuring_loses_no_step(monkeypatch):
         steps = recorder.n_steps
     assert pressed
     assert steps > 1
-    trace = recorder.trace()
+    trace = recorder.trace
     assert list(trace["step"].values) == list(range(1, steps + 1))
     assert np.isfinite(trace["grad_mean_abs"]).all()

@@ -80,7 +80,7 @@ def record(
     >>> sgd = SGD(net, data.x, data.y, seed=0)
     >>> with record(net, sgd) as recorder:
     ...     _ = sgd.train(5, print_each=None)
-    >>> recorder.trace().grad_w.shape
+    >>> recorder.trace.grad_w.shape
     (4, 5)
     """
     recorder = Recorder(every, histograms, quantities)
@@ -214,7 +214,7 @@ class _Recording(dp.ProgramCallback):
             h = call.pre_activation
             arrays["activation"] = _apply(function, h, known)
             if function is not SOFTMAX:  # its units do not saturate one by one
-                arrays["saturated"] = function.saturated(h.value, arrays["activation"])
+                arrays["saturated"] = function.saturated(h.value)
             if reference is not None:
                 arrays["reference_activation"] = _apply(function, reference.pre_activation, known)
         return arrays

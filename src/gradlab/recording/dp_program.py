@@ -294,7 +294,7 @@ class ProgramReader:
                 x = kept("phi")
                 found.activation = function(h) if x is None else x
                 if function is not SOFTMAX and self.recorder.needs("saturated_fraction"):
-                    found.saturated = function.saturated(h, found.activation)
+                    found.saturated = function.saturated(h)
         return found
 
     @property

@@ -1,18 +1,26 @@
-"""What is measured per layer, each quantity defined once.
+"""What is measured per layer, each quantity defined once, for arrays of any library.
 
 Functions take arrays whose last two axes are one matrix (a gradient or a weight: fan_in × fan_out;
 a delta or an activation: samples × units) and return one number per matrix, with the leading axes
-(members of an ensemble) kept. A non-finite entry makes the number non-finite: nothing is dropped.
+(steps, layers, members of an ensemble) kept. Where a matrix has other axes (the kernel of a
+convolution), `axes` says which they are: the last ones, or all. A non-finite entry makes the number
+non-finite: nothing is dropped.
+
+Arrays of NumPy are reduced in as few passes over memory as can be, and looked at a second time in
+the rare cases that need it. Others (on a GPU, or in a program that is being traced) are reduced
+where they are, by their own library, without a look at the values.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+Array = Any  # of NumPy, PyTorch or JAX: whatever follows the array API standard
 
 MATRIX = (-2, -1)
 
@@ -21,59 +29,92 @@ MATRIX = (-2, -1)
 HISTOGRAM_EDGES = np.concatenate([[-np.inf], np.arange(-20.0, 5.5, 0.5)])
 
 
-def mean_abs(matrix: Array) -> Array:
+def mean_abs(matrix: Array, axes: Sequence[int] = MATRIX) -> Array:
     """Mean of |entries|."""
-    return np.asarray(np.abs(matrix).mean(axis=MATRIX))
+    xp, x = _entries(matrix, axes)
+    if xp is np:
+        return _mean(np.abs(x))
+    return xp.mean(xp.abs(x), axis=-1)
 
 
-def rms(matrix: Array) -> Array:
+def rms(matrix: Array, axes: Sequence[int] = MATRIX) -> Array:
     """Root of the mean square, also of entries whose squares overflow or underflow."""
-    with np.errstate(all="ignore"):
-        square = np.asarray(np.square(matrix).mean(axis=MATRIX, dtype=np.float64))
-        limits = np.finfo(matrix.dtype)
-        # squares lose digits below tiny / eps; a second look at what is there costs little
+    xp, x = _entries(matrix, axes)
+    if xp is np:
+        with np.errstate(all="ignore"):
+            square = np.vecdot(x, x) / x.shape[-1]
+        limits = np.finfo(x.dtype)
+        # squares lose digits below tiny / eps
         if ((square > limits.tiny / limits.eps) & (square < limits.max)).all():
             return np.asarray(np.sqrt(square))
-        size = np.abs(matrix.astype(np.float64))
-        largest = size.max(axis=MATRIX, keepdims=True)
-        scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-        root = np.sqrt(np.square(size / scale).mean(axis=MATRIX))
-        return np.asarray(root * scale[..., 0, 0])
+        x = x.astype(np.float64)
+    largest = xp.max(xp.abs(x), axis=-1, keepdims=True)
+    usual = (largest > 0) & xp.isfinite(largest)
+    scale = xp.where(usual, largest, xp.ones_like(largest))
+    scaled = x / scale
+    return xp.sqrt(xp.mean(scaled * scaled, axis=-1)) * scale[..., 0]
 
 
-def zero_fraction(matrix: Array) -> Array:
-    """Share of entries that are exactly zero."""
-    return _share((matrix == 0).mean(axis=MATRIX), matrix)
+def zero_fraction(
+    matrix: Array, axes: Sequence[int] = MATRIX, nonfinite: Array | None = None
+) -> Array:
+    """Share of entries that are exactly zero; NaN if any is not finite.
+
+    `nonfinite` is their number (see `nonfinite_count`), for those who have it already.
+    """
+    if nonfinite is None:
+        nonfinite = nonfinite_count(matrix, axes)
+    _, x = _entries(matrix, axes)
+    return share(x == 0, nonfinite, axes=(-1,))
 
 
-def mean(matrix: Array) -> Array:
+def mean(matrix: Array, axes: Sequence[int] = MATRIX) -> Array:
     """Mean of the entries."""
-    with np.errstate(all="ignore"):
-        return np.asarray(matrix.mean(axis=MATRIX, dtype=np.float64))
+    xp, x = _entries(matrix, axes)
+    return _mean(x) if xp is np else xp.mean(x, axis=-1)
 
 
-def std(matrix: Array) -> Array:
+def std(matrix: Array, axes: Sequence[int] = MATRIX) -> Array:
     """Standard deviation of the entries (population, ddof 0)."""
+    xp, x = _entries(matrix, axes)
+    if xp is not np:
+        return rms(x - xp.mean(x, axis=-1, keepdims=True), axes=(-1,))
     with np.errstate(all="ignore"):
-        return np.asarray(matrix.std(axis=MATRIX, dtype=np.float64))
+        return rms(x - _mean(x)[..., None].astype(x.dtype), axes=(-1,))
 
 
-def saturated_fraction(saturated: NDArray[np.bool_], activation: Array) -> Array:
-    """Share of the activations that are saturated (see `dp.activations`)."""
-    return _share(saturated.mean(axis=MATRIX), activation)
+def share(true: Array, nonfinite: Array, axes: Sequence[int] = MATRIX) -> Array:
+    """Share of entries that are true; NaN where the layer has entries that are not finite.
+
+    Nothing is known of such a layer's units: NaN is neither zero nor saturated, and to count it as
+    "no" would make a broken layer look healthy.
+    """
+    xp, x = _entries(true, axes)
+    if xp is np:
+        found = np.count_nonzero(x, axis=-1) / x.shape[-1]
+        return np.where(nonfinite == 0, found, np.nan)
+    found = xp.mean(xp.astype(x, xp.float32), axis=-1)
+    return xp.where(nonfinite == 0, found, xp.full_like(found, xp.nan))
+
+
+def zero_units(activation: Array, lead: int | None = None, unit: int = -1) -> Array:
+    """Which units are exactly zero on every sample: booleans (…, units).
+
+    The first `lead` axes are kept (all but two if it is not given), `unit` is the axis of the
+    units, and all the others are samples.
+    """
+    xp = _namespace(activation)
+    lead = activation.ndim - 2 if lead is None else lead
+    samples = tuple(i for i in range(lead, activation.ndim) if i != unit % activation.ndim)
+    return xp.all(activation == 0, axis=samples)
 
 
 def dead_fraction(activation: Array) -> Array:
     """Share of units whose output is exactly zero on every sample of the reference batch."""
-    return _share((activation == 0).all(axis=-2).mean(axis=-1), activation)
+    return share(zero_units(activation), nonfinite_count(activation), axes=(-1,))
 
 
-def _share(share: Array, matrix: Array) -> Array:
-    """A share, or NaN where the matrix is not finite: nothing is known of such a layer's units."""
-    return np.where(np.isfinite(matrix).all(axis=MATRIX), share, np.nan)
-
-
-def accuracy(output: Array, labels: Array) -> Array:
+def accuracy(output: Array, labels: NDArray[Any]) -> NDArray[Any]:
     """Share of samples whose class is right; one number per member.
 
     Parameters
@@ -93,31 +134,137 @@ def accuracy(output: Array, labels: Array) -> Array:
     return np.asarray((right & np.isfinite(output).all(axis=-1)).mean(axis=-1))
 
 
-def update_ratio(before: Array, after: Array) -> Array:
+def ratio(change: Array, size: Array) -> Array:
+    """change / size of what cannot be negative; 0 where both are 0."""
+    xp = _namespace(change)
+    if xp is np:
+        with np.errstate(all="ignore"):
+            return np.where((change == 0) & (size == 0), 0.0, change / size)
+    return xp.where((change == 0) & (size == 0), xp.zeros_like(change), change / size)
+
+
+def update_ratio(before: Array, after: Array, axes: Sequence[int] = MATRIX) -> Array:
     """Rms of the change of the weights, over the rms of the weights before it.
 
     0 where neither moved from zero weights, Inf where zero weights moved.
     """
-    change, size = rms(after - before), rms(before)
-    with np.errstate(all="ignore"):
-        return np.where((change == 0) & (size == 0), 0.0, change / size)
+    return ratio(rms(after - before, axes), rms(before, axes))
 
 
-def nonfinite_count(matrix: Array) -> Array:
-    """Number of entries that are NaN or infinite."""
-    return np.asarray((~np.isfinite(matrix)).sum(axis=MATRIX))
+def clip_factor(gradient: Array, used: Array, axes: Sequence[int] = MATRIX) -> Array:
+    """Rms of the gradient that the optimiser was given, over the rms of dL/dW.
+
+    1 where nothing was clipped, also where both are 0.
+    """
+    before, after = rms(gradient, axes), rms(used, axes)
+    xp = _namespace(before)
+    return xp.where((before == 0) & (after == 0), xp.ones_like(before), ratio(after, before))
 
 
-def log10_histogram(matrix: Array) -> Array:
+def nonfinite_count(
+    matrix: Array, axes: Sequence[int] = MATRIX, summary: Array | None = None
+) -> Array:
+    """Number of entries that are NaN or infinite.
+
+    `summary` is a number of each matrix that is finite only if all its entries are, such as their
+    mean: where it is, they need not be counted.
+    """
+    xp, x = _entries(matrix, axes)
+    if xp is not np:
+        return xp.sum(xp.astype(~xp.isfinite(x), xp.int32), axis=-1)
+    if summary is None:
+        with np.errstate(all="ignore"):
+            summary = np.vecdot(x, x)
+    if np.isfinite(summary).all():
+        return np.zeros(x.shape[:-1], np.intp)
+    return np.asarray(x.shape[-1] - np.count_nonzero(np.isfinite(x), axis=-1))
+
+
+def log10_histogram(matrix: Array, axes: Sequence[int] = MATRIX) -> Array:
     """Counts of log10 |entries| in the bins of `HISTOGRAM_EDGES`; shape (…, bins).
 
     A bin holds its lower edge; the last one, and what lies above, are counted together; entries
     that are not finite are in no bin (see `nonfinite_count`).
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log10(np.abs(matrix.astype(np.float64)))
-    bins = np.searchsorted(HISTOGRAM_EDGES, logs, side="right") - 1
-    flat = bins.reshape(*matrix.shape[:-2], -1)
-    finite = np.isfinite(matrix).reshape(flat.shape)
-    counts = [((flat == b) & finite).sum(axis=-1) for b in range(len(HISTOGRAM_EDGES))]
-    return np.stack(counts, axis=-1)
+    xp, x = _entries(matrix, axes)
+    size = xp.abs(x)
+    finite = xp.isfinite(x)
+    # how many lie at or above each edge; edges as sizes, so that they are exact powers of ten
+    edges = 10.0**HISTOGRAM_EDGES
+    above = [xp.sum(xp.astype(finite & (size >= float(edge)), xp.int32), axis=-1) for edge in edges]
+    return xp.stack([*(a - b for a, b in itertools.pairwise(above)), above[-1]], axis=-1)
+
+
+# --- several calls of one layer in one step -------------------------------------------------------
+
+ROOT_MEAN_SQUARE = ("delta_rms",)
+
+
+def pooled(parts: Sequence[Mapping[str, float]], sizes: Sequence[int]) -> dict[str, float]:
+    """The quantities of several batches of a layer together, from those of each.
+
+    Parameters
+    ----------
+    parts : sequence of mappings
+        Quantities of `delta` or `activation`, all with the same names.
+    sizes : sequence of int
+        How many entries each of them has.
+
+    Returns
+    -------
+    dict
+        What the quantities of the joined batches are: means (and shares) weighted by size, the root
+        of mean squares, and by them the standard deviation of the union.
+    """
+    weights = np.asarray(sizes, dtype=np.float64) / sum(sizes)
+    columns = {name: np.array([part[name] for part in parts], np.float64) for name in parts[0]}
+    found = {}
+    for name, values in columns.items():
+        if name in ROOT_MEAN_SQUARE:
+            found[name] = float(np.sqrt(weights @ values**2))
+        elif name == "activation_std":
+            means = columns["activation_mean"]
+            variance = weights @ (values**2 + (means - weights @ means) ** 2)
+            found[name] = float(np.sqrt(variance))
+        else:
+            found[name] = float(weights @ values)
+    return found
+
+
+# --- arrays of any library ------------------------------------------------------------------------
+
+
+def _namespace(x: Array) -> Any:
+    """The library of an array, with the names of the array API standard."""
+    if isinstance(x, np.ndarray | np.generic):
+        return np
+    import array_api_compat
+
+    return array_api_compat.array_namespace(x)
+
+
+def _entries(matrix: Array, axes: Sequence[int]) -> tuple[Any, Array]:
+    """(Library, entries of each matrix as one axis), in the order of memory where it matters."""
+    xp = _namespace(matrix)
+    lead = matrix.ndim - len(axes)
+    if lead and any(axis % matrix.ndim < lead for axis in axes):
+        raise ValueError(f"axes must be the last ones of {matrix.ndim}, got {tuple(axes)}")
+    if xp is not np:
+        if matrix.dtype in (getattr(xp, "float16", None), getattr(xp, "bfloat16", None)):
+            matrix = xp.astype(matrix, xp.float32)
+        return xp, xp.reshape(matrix, (*matrix.shape[:lead], -1))
+    if matrix.dtype == np.float16:
+        matrix = matrix.astype(np.float32)
+    # their order does not matter; in that of memory, no copy is made
+    steps = matrix.strides
+    order = sorted(range(lead, matrix.ndim), key=lambda axis: -steps[axis])
+    return np, matrix.transpose(*range(lead), *order).reshape(*matrix.shape[:lead], -1)
+
+
+def _mean(x: NDArray[Any]) -> NDArray[Any]:
+    """Mean of the last axis, also where the sum overflows in the array's own precision."""
+    with np.errstate(all="ignore"):
+        found = np.asarray(x.mean(axis=-1))
+        if x.dtype != np.float64 and not np.isfinite(found).all():
+            return np.asarray(x.mean(axis=-1, dtype=np.float64))
+    return found

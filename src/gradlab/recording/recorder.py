@@ -5,26 +5,29 @@ An adapter hands over arrays (`LayerArrays`); what is computed from them is deci
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.validation import one_of, positive_integer
+from dp.validation import number, one_of, positive_integer
 from gradlab.recording import quantities as q
 
 if TYPE_CHECKING:
     from gradlab.trace import Trace
 
-Array = NDArray[Any]
+Array = Any  # see `quantities`
+Axes = Sequence[int]
 
 PER_LAYER = (
     "grad_mean_abs",
     "grad_rms",
     "grad_zero_fraction",
+    "clip_factor",
     "delta_rms",
     "activation_mean",
     "activation_std",
@@ -35,6 +38,8 @@ PER_LAYER = (
     "nonfinite_count",
 )
 PER_STEP = ("loss", "accuracy")
+# the arrays in which a layer's entries that are not finite are counted, in the order of a step
+KINDS = ("activation", "delta", "gradient", "weight after the update")
 HISTOGRAM = "grad_log10_histogram"
 
 
@@ -59,6 +64,8 @@ class LayerArrays:
     ----------
     gradient, weight, weight_after : array (…, fan_in, fan_out)
         dL/dW, and W before and after the update.
+    used_gradient : array (…, fan_in, fan_out)
+        What the optimiser was given instead of dL/dW, if that was clipped.
     delta, activation : array (…, batch, units)
         dL/d(pre-activation) and φ(pre-activation) of the training batch.
     saturated : boolean array (…, batch, units)
@@ -69,18 +76,11 @@ class LayerArrays:
     gradient: Array | None = None
     weight: Array | None = None
     weight_after: Array | None = None
+    used_gradient: Array | None = None
     delta: Array | None = None
     activation: Array | None = None
     saturated: NDArray[np.bool_] | None = None
     reference_activation: Array | None = None
-
-    def part(self, step: int, layer: int) -> LayerArrays:
-        """One step and layer of arrays with these two leading axes."""
-        found = replace(self)
-        for field in fields(self):
-            array = getattr(self, field.name)
-            setattr(found, field.name, None if array is None else array[step, layer])
-        return found
 
 
 class Recorder:
@@ -94,22 +94,34 @@ class Recorder:
         Record log10 histograms of the gradients too.
     quantities : collection of str, optional
         Which of `PER_LAYER` and `PER_STEP` to record; all by default.
+    max_overhead : float, optional
+        Leave out steps, so that recording takes at most this share of the time: 0.05 for 5 %.
     """
 
     def __init__(
-        self, every: int = 1, histograms: bool = False, quantities: Collection[str] | None = None
+        self,
+        every: int = 1,
+        histograms: bool = False,
+        quantities: Collection[str] | None = None,
+        max_overhead: float | None = None,
     ) -> None:
         positive_integer("every", every)
+        if max_overhead is not None and not 0 < number("max_overhead", max_overhead) <= 1:
+            raise ValueError(
+                f"max_overhead must be a share of the time, above 0 and at most 1 (0.05 for 5 %), "
+                f"got {max_overhead!r}"
+            )
         if isinstance(quantities, str):
             quantities = (quantities,)
         for name in quantities or ():
             one_of("quantity", name, (*PER_LAYER, *PER_STEP))
-        self.every = every
+        self.every, self.max_overhead = every, max_overhead
         wanted = [
             name for name in (*PER_LAYER, *PER_STEP) if quantities is None or name in quantities
         ]
         self.quantities = (*wanted, *([HISTOGRAM] if histograms else []))
         self.layers: tuple[LayerInfo, ...] = ()
+        self.missing: dict[str, dict[str, str]] = {}  # layer -> what cannot be had -> why
         self.accuracy = float("nan")  # of the latest step, mean over members
         # what each call of `add` gave, as a whole: an interrupt leaves all of it or nothing
         self._added: list[tuple[list[int], dict[str, Array]]] = []
@@ -118,13 +130,21 @@ class Recorder:
         self._nonfinite: dict[str, Any] = {}
         self._started = time.perf_counter()
         self._spent = 0.0
+        self._decided = (0, False)  # a step, and whether it is recorded
         self._waiting: Callable[[], None] = lambda: None
 
     # --- filling ----------------------------------------------------------------------------------
 
     def wants(self, step: int) -> bool:
-        """Whether step number `step` (from 1) is to be recorded."""
-        return (step - 1) % self.every == 0
+        """Whether step number `step` (from 1) is to be recorded; the answer stays the same."""
+        if (step - 1) % self.every:
+            return False
+        if self.max_overhead is None:
+            return True
+        if step != self._decided[0]:
+            first = not self._decided[0]
+            self._decided = (step, first or self.overhead <= self.max_overhead)
+        return self._decided[1]
 
     def needs(self, *quantities: str) -> bool:
         """Whether any of these is to be recorded."""
@@ -165,45 +185,82 @@ class Recorder:
         if steps is self._latest:  # an interrupt kept the caller from noting that it was added
             return
         shape = (len(steps), len(self.layers), *loss.shape[1:])
-        found = {name: np.empty(shape) for name in self._per_layer()}
+        found: dict[str, Array] = {name: np.full(shape, np.nan) for name in self._per_layer()}
         if HISTOGRAM in self.quantities:
-            found[HISTOGRAM] = np.empty((*shape, len(q.HISTOGRAM_EDGES)))
-        for positions, arrays in groups:
-            for name, values in measure(arrays, self.quantities).items():
-                found[name][:, positions] = np.nan if values is None else values
+            found[HISTOGRAM] = np.zeros((*shape, len(q.HISTOGRAM_EDGES)))
+        counts: dict[str, Array] = {kind: np.zeros(shape) for kind in KINDS}
+        with np.errstate(all="ignore"):
+            for positions, arrays in groups:
+                here, nonfinite = measure(arrays, self.quantities)
+                for name, values in here.items():
+                    found[name][:, positions] = values
+                for kind, values in nonfinite.items():
+                    counts[kind][:, positions] = values
+        self.add_measured(steps, found, counts, loss, accuracy)
+
+    def add_measured(
+        self,
+        steps: Sequence[int],
+        found: Mapping[str, Array],
+        counts: Mapping[str, Array],
+        loss: Array,
+        accuracy: Array,
+    ) -> None:
+        """Record some steps whose quantities were measured already; `steps` as for `add`.
+
+        Parameters
+        ----------
+        steps : sequence of int
+            Their numbers, from 1.
+        found : mapping of name to array (steps, layers) or (steps, layers, members)
+            Quantities of `PER_LAYER`; one that is missing is recorded as NaN.
+        counts : mapping of kind to array of the same shape
+            Number of entries that are not finite, in each of `KINDS`.
+        loss, accuracy : array (steps,) or (steps, members)
+        """
+        if steps is self._latest:
+            return
+        shape = (len(steps), len(self.layers), *loss.shape[1:])
+        total = np.sum([np.broadcast_to(count, shape) for count in counts.values()], axis=0)
+        kept = {
+            name: np.array(found[name], np.float64) if name in found else np.full(shape, np.nan)
+            for name in (*self._per_layer(), *self._histogram())
+        }
+        if self.needs("nonfinite_count"):
+            kept["nonfinite_count"] = total
         for name, values in (("loss", loss), ("accuracy", accuracy)):
             if self.needs(name):
-                found[name] = np.array(values, dtype=np.float64)
+                kept[name] = np.array(values, dtype=np.float64)
         self._members = loss.shape[1:]
-        self._added.append((list(steps), found))
+        self._added.append((list(steps), kept))
         self._latest = steps
         if not self._nonfinite:
-            known = loss if self.needs("loss") else np.zeros_like(loss)
-            self._look_for_nonfinite(steps, groups, known, found.get("nonfinite_count"))
+            self._look_for_nonfinite(steps, counts, loss)
 
     def _per_layer(self) -> list[str]:
         return [name for name in self.quantities if name in PER_LAYER]
 
+    def _histogram(self) -> list[str]:
+        return [name for name in self.quantities if name == HISTOGRAM]
+
     def _look_for_nonfinite(
-        self,
-        steps: Sequence[int],
-        groups: Sequence[tuple[Sequence[int], LayerArrays]],
-        loss: Array,
-        counts: Array | None,
+        self, steps: Sequence[int], counts: Mapping[str, Array], loss: Array
     ) -> None:
-        bad = ~np.isfinite(loss).reshape(len(steps), -1).all(axis=1)
-        if counts is not None:
-            bad |= counts.reshape(len(steps), -1).any(axis=1)
+        bad = np.zeros(len(steps), bool)
+        if self.needs("loss"):
+            bad |= ~np.isfinite(loss).reshape(len(steps), -1).all(axis=1)
+        if self.needs("nonfinite_count"):
+            for count in counts.values():
+                bad |= count.reshape(len(steps), -1).any(axis=1)
         if bad.any():
             at = int(bad.argmax())
-            layers = {
-                position: arrays.part(at, i)
-                for positions, arrays in groups
-                for i, position in enumerate(positions)
+            there = {
+                kind: count[at].reshape(len(self.layers), -1).sum(axis=1)
+                for kind, count in counts.items()
             }
             self._nonfinite = {
                 "nonfinite_step": steps[at],
-                **first_nonfinite(self.layers, [layers[i] for i in sorted(layers)]),
+                **first_nonfinite([info.name for info in self.layers], there),
             }
 
     # --- reading ----------------------------------------------------------------------------------
@@ -236,7 +293,12 @@ class Recorder:
         """Share of the time since the recorder was made that recording took."""
         return self._spent / max(time.perf_counter() - self._started, 1e-12)
 
-    def trace(
+    @property
+    def trace(self) -> Trace:
+        """Everything recorded so far; see `to_trace`."""
+        return self.to_trace()
+
+    def to_trace(
         self, attributes: Mapping[str, Any] | None = None, members: Sequence[int] | None = None
     ) -> Trace:
         """Everything recorded so far, as a Trace.
@@ -277,6 +339,8 @@ class Recorder:
         }
         if ensemble:
             coords["member"] = list(range(*self._members) if members is None else members)
+        if self.missing:
+            attributes = {**(attributes or {}), "missing": json.dumps(self.missing)}
         if HISTOGRAM in columns:
             variables[HISTOGRAM] = ((*dims, "bin"), columns[HISTOGRAM])
             coords["bin"] = q.HISTOGRAM_EDGES
@@ -293,61 +357,135 @@ class Recorder:
         )
 
 
-def first_nonfinite(infos: Sequence[LayerInfo], layers: Sequence[LayerArrays]) -> dict[str, Any]:
+def first_nonfinite(names: Sequence[str], counts: Mapping[str, Array]) -> dict[str, Any]:
     """Where in a step the first value that is not finite came up: forward, then backward.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The layers, in the order of the forward pass.
+    counts : mapping of kind to array (layers,)
+        Number of entries that are not finite, in each of `KINDS`.
 
     Returns
     -------
     dict
-        `nonfinite_layer` (a name), `nonfinite_in` ("activation", "delta", "gradient" or
-        "weight after the update") and `nonfinite_values` (their number in that array); or only
-        `nonfinite_in`: "loss".
+        `nonfinite_layer` (a name), `nonfinite_in` (one of `KINDS`) and `nonfinite_values` (their
+        number in that array); or only `nonfinite_in`: "loss".
     """
-    both = list(zip(infos, layers, strict=True))
-    order: list[tuple[str, LayerInfo, Array | None]] = [
-        ("activation", info, arrays.activation) for info, arrays in both
-    ]
-    for info, arrays in reversed(both):
-        order += [("delta", info, arrays.delta), ("gradient", info, arrays.gradient)]
-    order += [("weight after the update", info, arrays.weight_after) for info, arrays in both]
-    for kind, info, array in order:
-        count = 0 if array is None else int(np.sum(q.nonfinite_count(array)))
+    forward = range(len(names))
+    order = [("activation", i) for i in forward]
+    order += [(kind, i) for i in reversed(forward) for kind in ("delta", "gradient")]
+    order += [("weight after the update", i) for i in forward]
+    for kind, i in order:
+        count = int(counts[kind][i]) if kind in counts else 0
         if count:
             return {
-                "nonfinite_layer": info.name,
+                "nonfinite_layer": names[i],
                 "nonfinite_in": kind,
                 "nonfinite_values": count,
             }
     return {"nonfinite_in": "loss"}
 
 
-def measure(arrays: LayerArrays, wanted: Collection[str]) -> dict[str, Array | None]:
-    """The quantities wanted, of layers that are alike; the leading axes are kept.
+def measure(
+    arrays: LayerArrays, wanted: Collection[str]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Quantities of layers that are alike, and where their entries are not finite.
 
-    None for what cannot be had. (A histogram then counts nothing.)
+    Returns
+    -------
+    found : dict of name to array
+        The quantities wanted, as far as they can be had; the arrays' leading axes are kept.
+    counts : dict of kind to array
+        Number of entries that are not finite, in each of `KINDS` that is there.
     """
-    gradient, delta, activation = arrays.gradient, arrays.delta, arrays.activation
-    of_what: dict[str, tuple[Callable[..., Array], tuple[Array | None, ...]]] = {
-        "grad_mean_abs": (q.mean_abs, (gradient,)),
-        "grad_rms": (q.rms, (gradient,)),
-        "grad_zero_fraction": (q.zero_fraction, (gradient,)),
-        "delta_rms": (q.rms, (delta,)),
-        "activation_mean": (q.mean, (activation,)),
-        "activation_std": (q.std, (activation,)),
-        "saturated_fraction": (q.saturated_fraction, (arrays.saturated, activation)),
-        "dead_fraction": (q.dead_fraction, (arrays.reference_activation,)),
-        "weight_rms": (q.rms, (arrays.weight,)),
-        "update_ratio": (q.update_ratio, (arrays.weight, arrays.weight_after)),
-        HISTOGRAM: (q.log10_histogram, (gradient,)),
-    }
-    found: dict[str, Array | None] = {
-        name: None if any(x is None for x in given) else quantity(*given)
-        for name, (quantity, given) in of_what.items()
-        if name in wanted
-    }
-    if HISTOGRAM in found and gradient is None:
-        found[HISTOGRAM] = np.zeros(1)
-    if "nonfinite_count" in wanted:
-        present = [x for x in (gradient, delta, activation, arrays.weight_after) if x is not None]
-        found["nonfinite_count"] = np.sum([q.nonfinite_count(x) for x in present], axis=0)
+    found: dict[str, Array] = {}
+    counts: dict[str, Array] = {}
+    if arrays.gradient is not None:
+        found |= of_gradient(arrays.gradient, wanted, counts)
+        if "clip_factor" in wanted:
+            found["clip_factor"] = (
+                np.ones(arrays.gradient.shape[:-2])
+                if arrays.used_gradient is None
+                else q.clip_factor(arrays.gradient, arrays.used_gradient)
+            )
+    if arrays.delta is not None:
+        found |= of_delta(arrays.delta, wanted, counts)
+    if arrays.activation is not None:
+        found |= of_activation(arrays.activation, arrays.saturated, wanted, counts)
+    if arrays.reference_activation is not None and "dead_fraction" in wanted:
+        found["dead_fraction"] = q.dead_fraction(arrays.reference_activation)
+    found |= of_weights(arrays.weight, arrays.weight_after, wanted, counts)
+    return found, counts
+
+
+def of_gradient(
+    gradient: Array, wanted: Collection[str], counts: dict[str, Array], axes: Axes = q.MATRIX
+) -> dict[str, Array]:
+    """Quantities of dL/dW; its entries that are not finite are put into `counts`."""
+    found: dict[str, Array] = {}
+    if "grad_mean_abs" in wanted:
+        found["grad_mean_abs"] = q.mean_abs(gradient, axes)
+    if "grad_rms" in wanted:
+        found["grad_rms"] = q.rms(gradient, axes)
+    count = counts["gradient"] = q.nonfinite_count(gradient, axes, next(iter(found.values()), None))
+    if "grad_zero_fraction" in wanted:
+        found["grad_zero_fraction"] = q.zero_fraction(gradient, axes, count)
+    if HISTOGRAM in wanted:
+        found[HISTOGRAM] = q.log10_histogram(gradient, axes)
+    return found
+
+
+def of_delta(
+    delta: Array, wanted: Collection[str], counts: dict[str, Array], axes: Axes = q.MATRIX
+) -> dict[str, Array]:
+    """Quantities of dL/d(pre-activation)."""
+    found = {"delta_rms": q.rms(delta, axes)} if "delta_rms" in wanted else {}
+    counts["delta"] = q.nonfinite_count(delta, axes, found.get("delta_rms"))
+    return found
+
+
+def of_activation(
+    activation: Array,
+    saturated: Array | None,
+    wanted: Collection[str],
+    counts: dict[str, Array],
+    axes: Axes = q.MATRIX,
+) -> dict[str, Array]:
+    """Quantities of φ(h) on the training batch; `saturated` are booleans of the same shape."""
+    found: dict[str, Array] = {}
+    if "activation_mean" in wanted:
+        found["activation_mean"] = q.mean(activation, axes)
+    if "activation_std" in wanted:
+        found["activation_std"] = q.std(activation, axes)
+    counts["activation"] = q.nonfinite_count(activation, axes, next(iter(found.values()), None))
+    if "saturated_fraction" in wanted and saturated is not None:
+        found["saturated_fraction"] = q.share(saturated, counts["activation"], axes)
+    return found
+
+
+def of_weights(
+    before: Array | None,
+    after: Array | None,
+    wanted: Collection[str],
+    counts: dict[str, Array],
+    axes: Axes = q.MATRIX,
+) -> dict[str, Array]:
+    """Quantities of W, before and after the update."""
+    found: dict[str, Array] = {}
+    size = None
+    if before is not None and ("weight_rms" in wanted or "update_ratio" in wanted):
+        size = q.rms(before, axes)
+        if "weight_rms" in wanted:
+            found["weight_rms"] = size
+    change = None
+    if size is not None and after is not None and "update_ratio" in wanted:
+        change = q.rms(after - before, axes)
+        found["update_ratio"] = q.ratio(change, size)
+    if after is not None:
+        # finite weights plus a finite change are finite
+        counts["weight after the update"] = q.nonfinite_count(
+            after, axes, None if change is None else change + size
+        )
     return found
