@@ -9,19 +9,20 @@ if TYPE_CHECKING:
     from gradlab.experiment import Experiment
     from gradlab.recording import record
     from gradlab.trace import Trace
-    from gradlab.verbs import activations, plot, run
+    from gradlab.verbs import activations, export, plot, run
 
 # Loaded when first used, so that `gradlab --help` answers at once.
 _HOMES = {
     "Experiment": "gradlab.experiment",
     "Trace": "gradlab.trace",
     "activations": "gradlab.verbs",
+    "export": "gradlab.verbs",
     "plot": "gradlab.verbs",
     "record": "gradlab.recording",
     "run": "gradlab.verbs",
 }
 
-__all__ = ["Experiment", "Trace", "activations", "plot", "record", "run"]
+__all__ = ["Experiment", "Trace", "activations", "export", "plot", "record", "run"]
 
 
 def __getattr__(name: str) -> Any:

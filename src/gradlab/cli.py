@@ -260,6 +260,30 @@ def plot(
         typer.echo(file)
 
 
+@app.command()
+def export(
+    trace: Annotated[
+        Path, typer.Argument(help="A trace.nc written by `gradlab run`, or its folder.")
+    ],
+    to: Annotated[
+        str | None,
+        typer.Option(help="csv, parquet or tensorboard. [as the ending of --out says]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File, or folder for TensorBoard. [beside the trace]")
+    ] = None,
+) -> None:
+    """Write a saved trace for other tools: CSV, Parquet, TensorBoard."""
+    with _errors_in_words():
+        from gradlab import verbs
+        from gradlab.exports import MissingLibraryError
+
+        try:
+            typer.echo(verbs.export(trace, to, out))
+        except MissingLibraryError as error:
+            _fail(str(error))
+
+
 @contextmanager
 def _progress_bar(steps: int) -> Iterator[Progress]:
     from rich.console import Console

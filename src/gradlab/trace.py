@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gradlab.files import write_atomically
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
     from matplotlib.figure import Figure
 
@@ -88,6 +89,30 @@ class Trace:
         from gradlab.summary import layer_table
 
         return layer_table(self)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Give a tidy table: a row per step, layer, quantity and member; see `exports.to_frame`."""
+        from gradlab.exports import to_frame
+
+        return to_frame(self)
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write that table as comma-separated values, atomically; see `exports`."""
+        from gradlab.exports import to_csv
+
+        to_csv(self, path)
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Write that table, and `attrs`, as a Parquet file, atomically; see `exports`."""
+        from gradlab.exports import to_parquet
+
+        to_parquet(self, path)
+
+    def to_tensorboard(self, folder: str | os.PathLike[str]) -> None:
+        """Write what TensorBoard shows into a new folder, or an empty one; see `exports`."""
+        from gradlab.exports import to_tensorboard
+
+        to_tensorboard(self, folder)
 
     def __repr__(self) -> str:
         sizes = self.dataset.sizes
