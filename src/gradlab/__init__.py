@@ -6,8 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradlab.bridges import copy_weights, from_torch, to_torch
     from gradlab.experiment import Experiment
     from gradlab.recording import record
+    from gradlab.recording.sklearn import from_sklearn, record_sklearn
     from gradlab.trace import Trace
     from gradlab.verbs import activations, export, plot, run
 
@@ -16,13 +18,31 @@ _HOMES = {
     "Experiment": "gradlab.experiment",
     "Trace": "gradlab.trace",
     "activations": "gradlab.verbs",
+    "copy_weights": "gradlab.bridges",
     "export": "gradlab.verbs",
+    "from_sklearn": "gradlab.recording.sklearn",
+    "from_torch": "gradlab.bridges",
     "plot": "gradlab.verbs",
     "record": "gradlab.recording",
+    "record_sklearn": "gradlab.recording.sklearn",
     "run": "gradlab.verbs",
+    "to_torch": "gradlab.bridges",
 }
 
-__all__ = ["Experiment", "Trace", "activations", "export", "plot", "record", "run"]
+__all__ = [
+    "Experiment",
+    "Trace",
+    "activations",
+    "copy_weights",
+    "export",
+    "from_sklearn",
+    "from_torch",
+    "plot",
+    "record",
+    "record_sklearn",
+    "run",
+    "to_torch",
+]
 
 
 def __getattr__(name: str) -> Any:

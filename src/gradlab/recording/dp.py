@@ -15,6 +15,7 @@ from dp.activations import SOFTMAX, Activation
 from dp.backward import topological_order
 from dp.model import activation_after, consumers_of
 from gradlab.recording import quantities as q
+from gradlab.recording.errors import RecordingError
 from gradlab.recording.recorder import LayerArrays, LayerInfo, Recorder
 
 if TYPE_CHECKING:
@@ -28,10 +29,6 @@ Results = dict[tuple[dp.primitives.Primitive | None, dp.Node], Array]
 UNKNOWN = "unknown"
 
 
-class RecordingError(RuntimeError):
-    """A model whose layers cannot be recorded without reporting a wrong number."""
-
-
 @contextlib.contextmanager
 def record(
     model: dp.Model,
@@ -41,55 +38,24 @@ def record(
     every: int = 1,
     histograms: bool = False,
     quantities: Collection[str] | None = None,
+    max_overhead: float | None = None,
 ) -> Iterator[Recorder]:
-    """Record every training step of `optimizer` inside the block.
-
-    Parameters
-    ----------
-    model : dp.Model
-        Any model whose layers were made by `Linear_Layer` or `ReLu_Layer`.
-    optimizer : dp.Optimizer
-    reference : (x, y), optional
-        The batch on which dead units and accuracy are measured; by default each step's own batch.
-    every : int
-        Record every k-th step.
-    histograms : bool
-        Record log10 histograms of the gradients too.
-    quantities : collection of str, optional
-        Record only these, such as ["grad_mean_abs", "loss"]: names in `PER_LAYER` and `PER_STEP`.
-
-    Yields
-    ------
-    Recorder
-        Its `trace()` may be taken at any time, also after an exception ended the training.
+    """Record every training step of dp's `optimizer` inside the block; see `gradlab.record`.
 
     Raises
     ------
     RecordingError
         In the first step, if a layer is used twice in one pass: its deltas would be mixed up.
-    ValueError
-        If there is no such quantity.
-
-    Examples
-    --------
-    >>> from dp import SGD, Net
-    >>> from gradlab import record
-    >>> from gradlab.data import load
-    >>> data = load("iris2")
-    >>> net = Net(4, 10, 3, "tanh", seed=0)
-    >>> sgd = SGD(net, data.x, data.y, seed=0)
-    >>> with record(net, sgd) as recorder:
-    ...     _ = sgd.train(5, print_each=None)
-    >>> recorder.trace.grad_w.shape
-    (4, 5)
     """
-    recorder = Recorder(every, histograms, quantities)
+    recorder = Recorder(every, histograms, quantities, max_overhead)
     with dp.watch_layers() as watch:
         callback = _Recording(model, recorder, watch, reference)
         optimizer.callbacks.insert(0, callback)
+        recorder.turn(on=True)
         try:
             yield recorder
         finally:
+            recorder.turn(on=False)
             optimizer.callbacks.remove(callback)
 
 

@@ -18,7 +18,8 @@ from dp.program.graph import Value
 from dp.program.replay import Replay, quietly
 from dp.program.training import TrainingStep, pure
 from gradlab.recording import quantities as q
-from gradlab.recording.dp import RecordingError, check_once, functions_of, layer_info
+from gradlab.recording.dp import check_once, functions_of, layer_info
+from gradlab.recording.errors import RecordingError
 from gradlab.recording.recorder import HISTOGRAM, LayerArrays, Recorder
 
 Array = NDArray[Any]

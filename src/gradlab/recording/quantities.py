@@ -14,11 +14,21 @@ where they are, by their own library, without a look at the values.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+# mean squares that are exact: below tiny / eps they have lost digits
+_EXACT = {
+    np.dtype(kind).char: (
+        float(np.finfo(kind).tiny / np.finfo(kind).eps),
+        float(np.finfo(kind).max),
+    )
+    for kind in (np.float32, np.float64)
+}
 
 Array = Any  # of NumPy, PyTorch or JAX: whatever follows the array API standard
 
@@ -43,10 +53,11 @@ def rms(matrix: Array, axes: Sequence[int] = MATRIX) -> Array:
     if xp is np:
         with np.errstate(all="ignore"):
             square = np.vecdot(x, x) / x.shape[-1]
-        limits = np.finfo(x.dtype)
-        # squares lose digits below tiny / eps
-        if ((square > limits.tiny / limits.eps) & (square < limits.max)).all():
-            return np.asarray(np.sqrt(square))
+        low, high = _EXACT[x.dtype.char]
+        if low < square < high if x.ndim == 1 else ((low < square) & (square < high)).all():
+            return np.sqrt(square)
+        if not x.any():
+            return np.zeros_like(square)
         x = x.astype(np.float64)
     largest = xp.max(xp.abs(x), axis=-1, keepdims=True)
     usual = (largest > 0) & xp.isfinite(largest)
@@ -74,13 +85,17 @@ def mean(matrix: Array, axes: Sequence[int] = MATRIX) -> Array:
     return _mean(x) if xp is np else xp.mean(x, axis=-1)
 
 
-def std(matrix: Array, axes: Sequence[int] = MATRIX) -> Array:
-    """Standard deviation of the entries (population, ddof 0)."""
+def std(matrix: Array, axes: Sequence[int] = MATRIX, mean: Array | None = None) -> Array:
+    """Standard deviation of the entries (population, ddof 0).
+
+    `mean` is theirs, for those who have it already.
+    """
     xp, x = _entries(matrix, axes)
     if xp is not np:
         return rms(x - xp.mean(x, axis=-1, keepdims=True), axes=(-1,))
     with np.errstate(all="ignore"):
-        return rms(x - _mean(x)[..., None].astype(x.dtype), axes=(-1,))
+        centre = np.asarray(_mean(x) if mean is None else mean)
+        return rms(x - centre[..., None].astype(x.dtype), axes=(-1,))
 
 
 def share(true: Array, nonfinite: Array, axes: Sequence[int] = MATRIX) -> Array:
@@ -91,9 +106,10 @@ def share(true: Array, nonfinite: Array, axes: Sequence[int] = MATRIX) -> Array:
     """
     xp, x = _entries(true, axes)
     if xp is np:
-        found = np.count_nonzero(x, axis=-1) / x.shape[-1]
-        return np.where(nonfinite == 0, found, np.nan)
-    found = xp.mean(xp.astype(x, xp.float32), axis=-1)
+        if x.ndim == 1:  # much faster without an axis
+            return np.count_nonzero(x) / x.size if nonfinite == 0 else np.nan
+        return np.where(nonfinite == 0, np.count_nonzero(x, axis=-1) / x.shape[-1], np.nan)
+    found = xp.sum(xp.astype(x, xp.int32), axis=-1) / x.shape[-1]
     return xp.where(nonfinite == 0, found, xp.full_like(found, xp.nan))
 
 
@@ -138,8 +154,10 @@ def ratio(change: Array, size: Array) -> Array:
     """change / size of what cannot be negative; 0 where both are 0."""
     xp = _namespace(change)
     if xp is np:
+        if np.ndim(change) == 0 and size > 0:  # the usual case, at once
+            return change / size
         with np.errstate(all="ignore"):
-            return np.where((change == 0) & (size == 0), 0.0, change / size)
+            return np.where((change == 0) & (size == 0), 0.0, np.divide(change, size))
     return xp.where((change == 0) & (size == 0), xp.zeros_like(change), change / size)
 
 
@@ -151,14 +169,14 @@ def update_ratio(before: Array, after: Array, axes: Sequence[int] = MATRIX) -> A
     return ratio(rms(after - before, axes), rms(before, axes))
 
 
-def clip_factor(gradient: Array, used: Array, axes: Sequence[int] = MATRIX) -> Array:
+def clip_factor(gradient_rms: Array, used_rms: Array) -> Array:
     """Rms of the gradient that the optimiser was given, over the rms of dL/dW.
 
     1 where nothing was clipped, also where both are 0.
     """
-    before, after = rms(gradient, axes), rms(used, axes)
-    xp = _namespace(before)
-    return xp.where((before == 0) & (after == 0), xp.ones_like(before), ratio(after, before))
+    xp = _namespace(gradient_rms)
+    nothing = (gradient_rms == 0) & (used_rms == 0)
+    return xp.where(nothing, xp.ones_like(gradient_rms), ratio(used_rms, gradient_rms))
 
 
 def nonfinite_count(
@@ -175,8 +193,8 @@ def nonfinite_count(
     if summary is None:
         with np.errstate(all="ignore"):
             summary = np.vecdot(x, x)
-    if np.isfinite(summary).all():
-        return np.zeros(x.shape[:-1], np.intp)
+    if _all_finite(summary):
+        return np.zeros(x.shape[:-1], np.intp) if x.ndim > 1 else 0
     return np.asarray(x.shape[-1] - np.count_nonzero(np.isfinite(x), axis=-1))
 
 
@@ -247,7 +265,7 @@ def _entries(matrix: Array, axes: Sequence[int]) -> tuple[Any, Array]:
     """(Library, entries of each matrix as one axis), in the order of memory where it matters."""
     xp = _namespace(matrix)
     lead = matrix.ndim - len(axes)
-    if lead and any(axis % matrix.ndim < lead for axis in axes):
+    if axes is not MATRIX and lead and any(axis % matrix.ndim < lead for axis in axes):
         raise ValueError(f"axes must be the last ones of {matrix.ndim}, got {tuple(axes)}")
     if xp is not np:
         if matrix.dtype in (getattr(xp, "float16", None), getattr(xp, "bfloat16", None)):
@@ -255,16 +273,24 @@ def _entries(matrix: Array, axes: Sequence[int]) -> tuple[Any, Array]:
         return xp, xp.reshape(matrix, (*matrix.shape[:lead], -1))
     if matrix.dtype == np.float16:
         matrix = matrix.astype(np.float32)
+    if matrix.flags.c_contiguous:
+        return np, matrix.reshape(*matrix.shape[:lead], -1)
     # their order does not matter; in that of memory, no copy is made
     steps = matrix.strides
     order = sorted(range(lead, matrix.ndim), key=lambda axis: -steps[axis])
     return np, matrix.transpose(*range(lead), *order).reshape(*matrix.shape[:lead], -1)
 
 
-def _mean(x: NDArray[Any]) -> NDArray[Any]:
+def _mean(x: NDArray[Any]) -> Array:
     """Mean of the last axis, also where the sum overflows in the array's own precision."""
     with np.errstate(all="ignore"):
-        found = np.asarray(x.mean(axis=-1))
-        if x.dtype != np.float64 and not np.isfinite(found).all():
-            return np.asarray(x.mean(axis=-1, dtype=np.float64))
+        found = np.add.reduce(x, axis=-1) / x.shape[-1]
+        if x.dtype != np.float64 and not _all_finite(found):
+            return np.add.reduce(x, axis=-1, dtype=np.float64) / x.shape[-1]
     return found
+
+
+def _all_finite(numbers: Array) -> bool:
+    if isinstance(numbers, np.floating):
+        return math.isfinite(numbers)
+    return bool(np.isfinite(numbers).all())

@@ -128,9 +128,11 @@ class Recorder:
         self._latest: Sequence[int] = ()
         self._members: tuple[int, ...] = ()
         self._nonfinite: dict[str, Any] = {}
-        self._started = time.perf_counter()
+        self._before = 0.0  # seconds it was on until it was last turned off
+        self._since: float | None = None
         self._spent = 0.0
         self._decided = (0, False)  # a step, and whether it is recorded
+        self._then = (0.0, 0.0)  # spent, and on, when the last such step began
         self._waiting: Callable[[], None] = lambda: None
 
     # --- filling ----------------------------------------------------------------------------------
@@ -142,8 +144,12 @@ class Recorder:
         if self.max_overhead is None:
             return True
         if step != self._decided[0]:
-            first = not self._decided[0]
-            self._decided = (step, first or self.overhead <= self.max_overhead)
+            # since the step that was recorded last, so that a slow beginning earns no credit
+            spent, on = self._spent - self._then[0], self._on - self._then[1]
+            wanted = not self._decided[0] or spent <= self.max_overhead * on
+            self._decided = (step, wanted)
+            if wanted:
+                self._then = self._spent, self._on
         return self._decided[1]
 
     def needs(self, *quantities: str) -> bool:
@@ -158,6 +164,13 @@ class Recorder:
         self.layers = tuple(layers)
         if waiting is not None:
             self._waiting = waiting
+
+    def turn(self, on: bool) -> None:
+        """Say that training goes on while it is recorded, or that it does not any more."""
+        now = time.perf_counter()
+        if self._since is not None:
+            self._before += now - self._since
+        self._since = now if on else None
 
     def spent(self, seconds: float) -> None:
         """Count time that recording took."""
@@ -290,8 +303,13 @@ class Recorder:
 
     @property
     def overhead(self) -> float:
-        """Share of the time since the recorder was made that recording took."""
-        return self._spent / max(time.perf_counter() - self._started, 1e-12)
+        """Share of the time that recording took, of all the time during which it was on."""
+        return self._spent / max(self._on, 1e-12)
+
+    @property
+    def _on(self) -> float:
+        """Seconds during which it was on."""
+        return self._before + (0.0 if self._since is None else time.perf_counter() - self._since)
 
     @property
     def trace(self) -> Trace:
@@ -408,7 +426,7 @@ def measure(
             found["clip_factor"] = (
                 np.ones(arrays.gradient.shape[:-2])
                 if arrays.used_gradient is None
-                else q.clip_factor(arrays.gradient, arrays.used_gradient)
+                else q.clip_factor(q.rms(arrays.gradient), q.rms(arrays.used_gradient))
             )
     if arrays.delta is not None:
         found |= of_delta(arrays.delta, wanted, counts)
@@ -458,7 +476,7 @@ def of_activation(
     if "activation_mean" in wanted:
         found["activation_mean"] = q.mean(activation, axes)
     if "activation_std" in wanted:
-        found["activation_std"] = q.std(activation, axes)
+        found["activation_std"] = q.std(activation, axes, found.get("activation_mean"))
     counts["activation"] = q.nonfinite_count(activation, axes, next(iter(found.values()), None))
     if "saturated_fraction" in wanted and saturated is not None:
         found["saturated_fraction"] = q.share(saturated, counts["activation"], axes)
@@ -471,18 +489,26 @@ def of_weights(
     wanted: Collection[str],
     counts: dict[str, Array],
     axes: Axes = q.MATRIX,
+    before_rms: Array | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Array]:
-    """Quantities of W, before and after the update."""
+    """Quantities of W, before and after the update.
+
+    `before_rms` is for those who have it already; with `overwrite`, `before` is used up.
+    """
     found: dict[str, Array] = {}
-    size = None
+    change = None
     if before is not None and ("weight_rms" in wanted or "update_ratio" in wanted):
-        size = q.rms(before, axes)
+        size = q.rms(before, axes) if before_rms is None else before_rms
         if "weight_rms" in wanted:
             found["weight_rms"] = size
-    change = None
-    if size is not None and after is not None and "update_ratio" in wanted:
-        change = q.rms(after - before, axes)
-        found["update_ratio"] = q.ratio(change, size)
+        if after is not None and "update_ratio" in wanted:
+            if overwrite:
+                before -= after
+            else:
+                before = before - after
+            change = q.rms(before, axes)
+            found["update_ratio"] = q.ratio(change, size)
     if after is not None:
         # finite weights plus a finite change are finite
         counts["weight after the update"] = q.nonfinite_count(

@@ -1,0 +1,97 @@
+"""record: the two lines that record any training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from typing import Any
+
+import dp
+from gradlab.recording import dp as for_dp
+from gradlab.recording.recorder import Recorder
+
+
+def record(
+    model: Any,
+    optimizer: Any = None,
+    *,
+    reference: tuple[Any, Any] | None = None,
+    every: int = 1,
+    histograms: bool = False,
+    quantities: Collection[str] | None = None,
+    max_overhead: float | None = None,
+) -> AbstractContextManager[Recorder]:
+    """Record every training step of a model inside the block.
+
+    Parameters
+    ----------
+    model : dp.Model or torch.nn.Module
+        Any model of dp whose layers were made by `Linear_Layer` or `ReLu_Layer`; any module of
+        PyTorch that owns weights.
+    optimizer : dp.Optimizer or torch.optim.Optimizer
+        Whose steps are recorded. With PyTorch it may be left out: then those of every optimizer
+        that updates the model.
+    reference : (x, y), optional
+        The batch on which dead units and accuracy are measured; by default each step's own batch
+        (and with PyTorch no accuracy). `y` may be None.
+    every : int
+        Record every k-th step.
+    histograms : bool
+        Record log10 histograms of the gradients too.
+    quantities : collection of str, optional
+        Record only these, such as ["grad_mean_abs", "loss"]: names in `PER_LAYER` and `PER_STEP`.
+    max_overhead : float, optional
+        Leave out steps, so that recording takes at most this share of the time: 0.05 for 5 %.
+
+    Returns
+    -------
+    context manager
+        It gives a `Recorder`, whose `trace` may be taken at any time, also after an exception ended
+        the training. Of PyTorch it is a `TorchRecorder`, which can also be told by `before_step()`
+        and `after_step()` where a step begins and ends, without a `with` block.
+
+    Raises
+    ------
+    TypeError
+        If the model is of another framework.
+    RecordingError
+        If a layer could only be recorded wrongly.
+    ValueError
+        If there is no such quantity.
+
+    Examples
+    --------
+    >>> from dp import SGD, Net
+    >>> from gradlab import record
+    >>> from gradlab.data import load
+    >>> data = load("iris2")
+    >>> net = Net(4, 10, 3, "tanh", seed=0)
+    >>> sgd = SGD(net, data.x, data.y, seed=0)
+    >>> with record(net, sgd) as recorder:
+    ...     _ = sgd.train(5, print_each=None)
+    >>> recorder.trace.grad_w.shape
+    (4, 5)
+    """
+    settings: dict[str, Any] = {
+        "reference": reference,
+        "every": every,
+        "histograms": histograms,
+        "quantities": quantities,
+        "max_overhead": max_overhead,
+    }
+    if isinstance(model, dp.Model):
+        if not isinstance(optimizer, dp.Optimizer):
+            raise TypeError(
+                f"a model of dp is trained by a dp.Optimizer, got {type(optimizer).__name__}"
+            )
+        return for_dp.record(model, optimizer, **settings)
+    torch = sys.modules.get("torch")  # whoever has a model of it has imported it
+    if torch is not None and isinstance(model, torch.nn.Module):
+        from gradlab.recording.torch import TorchRecorder
+
+        return TorchRecorder(model, optimizer, **settings)
+    raise TypeError(
+        f"cannot record {type(model).__name__}; expected a dp.Model or a torch.nn.Module (for "
+        "functions of JAX see gradlab.jax, for estimators of scikit-learn gradlab.from_sklearn)"
+    )

@@ -1,0 +1,63 @@
+"""Tensors as arrays that the quantities take, and numbers brought back from where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from gradlab.recording.quantities import Array
+
+NUMPY_HAS = (torch.float64, torch.float32, torch.float16, torch.bool)
+
+
+def as_array(tensor: torch.Tensor) -> Array:
+    """A tensor's values: of NumPy, without a copy, if it lies in the machine's memory.
+
+    On another device the tensor itself, so that what is measured of it is measured there.
+    """
+    tensor = tensor.detach()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if not in_memory(tensor):
+        return tensor
+    if tensor.dtype not in NUMPY_HAS:
+        tensor = tensor.float()
+    return tensor.numpy()
+
+
+def in_memory(tensor: torch.Tensor) -> bool:
+    """Whether NumPy can read the tensor where it lies."""
+    return tensor.device.type == "cpu"
+
+
+def copy_of(tensor: torch.Tensor, place: Array | None) -> Array:
+    """The values as they are now, in `place` if they fit there."""
+    array = as_array(tensor)
+    if isinstance(array, torch.Tensor):
+        return array.clone()
+    if isinstance(place, np.ndarray) and (place.shape, place.dtype) == (array.shape, array.dtype):
+        np.copyto(place, array)
+        return place
+    return np.array(array)
+
+
+def brought_back(values: Sequence[Array]) -> list[Array]:
+    """The same as arrays of NumPy; what lies on one device comes in one transfer."""
+    found = list(values)
+    far: dict[torch.device, list[int]] = {}
+    for i, value in enumerate(found):
+        if isinstance(value, torch.Tensor):
+            far.setdefault(value.device, []).append(i)
+    for device, places in far.items():
+        flat = [found[i].detach().reshape(-1).to(_widest(device)) for i in places]
+        numbers = torch.cat(flat).cpu().numpy()
+        ends = np.cumsum([len(part) for part in flat])
+        for i, part in zip(places, np.split(numbers, ends[:-1]), strict=True):
+            found[i] = part.reshape(tuple(found[i].shape))
+    return found
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -1,0 +1,138 @@
+"""PyTorch's activation functions: which of them dp's table knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from dp import activations as table
+from dp.activations import Activation
+from gradlab.recording.quantities import Array
+from gradlab.recording.torch.arrays import as_array
+
+
+@dataclass(frozen=True)
+class Function:
+    """An activation function of PyTorch.
+
+    Attributes
+    ----------
+    name : str
+        Its name, dp's where dp knows it.
+    known : Activation or None
+        What dp's table says about it; None if it is not there, so that nothing is known of where it
+        saturates.
+    """
+
+    name: str
+    known: Activation | None = None
+
+    def saturated(self, h: torch.Tensor) -> Array | None:
+        """Where it is saturated; None if nothing is known of that."""
+        if self.known is None or self.known is table.SOFTMAX:  # whose units are not on their own
+            return None
+        return self.known.saturated(as_array(h))
+
+    @classmethod
+    def of(cls, activation: Activation) -> Function:
+        """One that dp's table knows."""
+        return cls(activation.name, activation)
+
+
+IDENTITY = Function.of(table.ACTIVATIONS["identity"])
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _setting(arguments: Arguments, position: int, name: str, default: Any) -> Any:
+    args, kwargs = arguments
+    return args[position] if len(args) > position else kwargs.get(name, default)
+
+
+def _plain(name: str) -> Callable[[Arguments], Function]:
+    known = table.SOFTMAX if name == "softmax" else table.ACTIVATIONS.get(name)
+    function = Function(name, known)
+    return lambda _: function
+
+
+def _leaky_relu(arguments: Arguments) -> Function:
+    return Function.of(table.leaky_relu(_setting(arguments, 1, "negative_slope", 0.01)))
+
+
+def _elu(arguments: Arguments) -> Function:
+    alpha = _setting(arguments, 1, "alpha", 1.0)
+    return Function.of(table.elu(alpha)) if alpha > 0 else Function("elu")
+
+
+def _gelu(arguments: Arguments) -> Function:
+    exact = _setting(arguments, 1, "approximate", "none") == "none"
+    return Function.of(table.ACTIVATIONS["gelu"]) if exact else Function("gelu_tanh")
+
+
+def _softplus(arguments: Arguments) -> Function:
+    plain = _setting(arguments, 1, "beta", 1) == 1
+    return Function.of(table.ACTIVATIONS["softplus"]) if plain else Function("softplus")
+
+
+def _between(low: Any, high: Any, otherwise: str) -> Function | None:
+    """Clipped at both ends; None if it is no activation function (a mere guard)."""
+    if low == 0 and high is None:
+        return Function.of(table.ACTIVATIONS["relu"])
+    if low == 0 and isinstance(high, int | float) and high > 0:
+        return Function.of(table.clipped_relu(float(high)))
+    return Function(otherwise) if otherwise else None
+
+
+def _hardtanh(arguments: Arguments) -> Function | None:
+    low, high = _setting(arguments, 1, "min_val", -1.0), _setting(arguments, 2, "max_val", 1.0)
+    return _between(low, high, "hardtanh")
+
+
+def _clamp(arguments: Arguments) -> Function | None:
+    low, high = _setting(arguments, 1, "min", None), _setting(arguments, 2, "max", None)
+    return _between(low, high, "")
+
+
+_NAMES: dict[str, Callable[[Arguments], Function | None]] = {
+    **{
+        name: _plain(name)
+        for name in (
+            "sigmoid", "tanh", "relu", "selu", "silu", "softmax", "log_softmax", "celu",
+            "hardsigmoid", "hardswish", "mish", "softsign", "tanhshrink", "logsigmoid", "prelu",
+            "rrelu", "threshold", "hardshrink", "softshrink", "softmin",
+        )
+    },
+    "expit": _plain("sigmoid"),
+    "relu6": lambda _: Function.of(table.clipped_relu(6.0)),
+    "leaky_relu": _leaky_relu,
+    "elu": _elu,
+    "gelu": _gelu,
+    "softplus": _softplus,
+    "hardtanh": _hardtanh,
+    "clamp": _clamp,
+    "clip": _clamp,
+    "clamp_min": lambda arguments: _between(_setting(arguments, 1, "min", None), None, ""),
+}  # fmt: skip
+
+# the function itself, as it is seen when called -> what it is, given its arguments
+FUNCTIONS: dict[Any, Callable[[Arguments], Function | None]] = {
+    getattr(home, name + ending): found
+    for home in (torch, functional, torch.Tensor, torch.special)
+    for name, found in _NAMES.items()
+    for ending in ("", "_")
+    if hasattr(home, name + ending)
+}
+
+
+# named like those that write into their operand, which they do not
+_HARMLESS = {"requires_grad_", "share_memory_", "__index__", "__int__", "__invert__"}
+
+
+def changes_its_input(name: str) -> bool:
+    """Whether a function writes into its first operand, by PyTorch's naming."""
+    in_place = name.endswith("_") and not name.endswith("__")
+    return (in_place or name.startswith("__i")) and name not in _HARMLESS

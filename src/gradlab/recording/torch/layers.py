@@ -1,0 +1,203 @@
+"""Which modules of a PyTorch model own weights, and what is known of their outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from gradlab.recording.errors import RecordingError
+from gradlab.recording.recorder import LayerInfo
+
+Unit = Callable[[nn.Module, torch.Tensor], int]
+
+
+def _last(_: nn.Module, h: torch.Tensor) -> int:
+    return h.ndim - 1
+
+
+def _second(_: nn.Module, h: torch.Tensor) -> int:
+    return 1 if h.ndim > 1 else 0
+
+
+def _spatial(dims: int) -> Unit:
+    """Channels stand before the spatial axes; a batch axis may be missing."""
+    return lambda _, h: h.ndim - 1 - dims
+
+
+# Modules whose output is the pre-activation itself: the axis of its units. Others may apply an
+# activation function inside, where their delta cannot be seen.
+AFFINE: dict[type[nn.Module], Unit] = {
+    nn.Linear: _last,
+    nn.Bilinear: _last,
+    nn.Embedding: _last,
+    nn.EmbeddingBag: _last,
+    nn.Conv1d: _spatial(1),
+    nn.Conv2d: _spatial(2),
+    nn.Conv3d: _spatial(3),
+    nn.ConvTranspose1d: _spatial(1),
+    nn.ConvTranspose2d: _spatial(2),
+    nn.ConvTranspose3d: _spatial(3),
+    nn.modules.batchnorm._BatchNorm: _second,
+    nn.modules.instancenorm._InstanceNorm: _second,
+    nn.GroupNorm: _second,
+    nn.LayerNorm: _last,
+    **({nn.RMSNorm: _last} if hasattr(nn, "RMSNorm") else {}),
+}
+
+# torch.compile, nn.DataParallel and the like: what they hold is named as if they were not there
+WRAPPED_AS = ("_orig_mod", "module")
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A weight, and the module whose output is (or is not) its pre-activation.
+
+    Attributes
+    ----------
+    name : str
+        The module's qualified name, followed by the parameter's if the module owns several weights.
+    owner : nn.Module
+        The module that owns the parameter.
+    parameter : str
+        Its name there.
+    output : nn.Module
+        The module whose output shows what is known of the layer's units.
+    unit : callable or None
+        The axis of the units in that output; None if the output is no pre-activation.
+    why_not : str
+        Why the output is no pre-activation.
+    weight_why_not : str
+        Why the parameter is not the weight that is used.
+    """
+
+    name: str
+    owner: nn.Module
+    parameter: str
+    output: nn.Module
+    unit: Unit | None
+    why_not: str = ""
+    weight_why_not: str = ""
+
+    @property
+    def weight(self) -> torch.Tensor | None:
+        """The parameter as it is now; None if it is not to be measured."""
+        return None if self.weight_why_not else getattr(self.owner, self.parameter)
+
+    @property
+    def info(self) -> LayerInfo:
+        """What the recorder is told; the activation function is not known yet."""
+        fan_in, fan_out = _fans(self.owner, getattr(self.owner, self.parameter))
+        return LayerInfo(self.name, fan_in, fan_out, "unknown")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside `torch.compile`, `nn.DataParallel` and other wrappers."""
+    while not list(model.parameters(recurse=False)):
+        children = dict(model.named_children())
+        inner = next((children[name] for name in WRAPPED_AS if name in children), None)
+        if inner is None or len(children) > 1:
+            break
+        model = inner
+    return model
+
+
+def find_layers(model: nn.Module) -> list[Layer]:
+    """Every weight of a model, in the order of registration.
+
+    Raises
+    ------
+    RecordingError
+        If there is none, or if the weights are not where they can be seen.
+    """
+    layers: list[Layer] = []
+    hidden = _inside_parametrizations(model)
+    # attention uses this projection without calling it: the output of the one is the other's
+    seen_at = {
+        id(module.out_proj): module
+        for module in model.modules()
+        if isinstance(module, nn.MultiheadAttention)
+    }
+    for name, module in model.named_modules():
+        _check_visible(name, module)
+        if id(module) not in hidden:
+            layers += _weights_of(name, module, seen_at.get(id(module), module))
+    if not layers:
+        raise RecordingError(
+            f"{type(model).__name__} owns no weights, so there is nothing to record; expected a "
+            "torch.nn.Module with Linear, Conv, Embedding or other layers"
+        )
+    return layers
+
+
+def _weights_of(name: str, module: nn.Module, output: nn.Module) -> list[Layer]:
+    names = [key for key, p in module.named_parameters(recurse=False) if _is_weight(key, p)]
+    parametrized = nn.utils.parametrize.is_parametrized(module, "weight")
+    if parametrized or {"weight_g", "weight_v"} <= set(names):  # the older weight_norm
+        names, why = ["weight"], "its weight is parametrized: computed from other parameters"
+    else:
+        why = ""
+    unit = _unit(module)
+    hidden = "" if unit else f"what {type(module).__name__} computes inside cannot be seen"
+    return [
+        Layer(
+            ".".join(part for part in (name, key if len(names) > 1 or not name else "") if part),
+            module, key, output, unit, hidden, why,
+        )
+        for key in names
+    ]  # fmt: skip
+
+
+def _unit(module: nn.Module) -> Unit | None:
+    for kind, axis in AFFINE.items():
+        # a subclass with its own forward may do anything there
+        if isinstance(module, kind) and type(module).forward is kind.forward:
+            return axis
+    return None
+
+
+def _is_weight(name: str, parameter: nn.Parameter) -> bool:
+    if name.startswith("bias"):
+        return False
+    uninitialized = isinstance(parameter, nn.parameter.UninitializedTensorMixin)
+    return name == "weight" or uninitialized or parameter.ndim > 1
+
+
+def _inside_parametrizations(model: nn.Module) -> set[int]:
+    lists = (m for m in model.modules() if isinstance(m, nn.utils.parametrize.ParametrizationList))
+    return {id(inside) for entry in lists for inside in entry.modules()}
+
+
+def _check_visible(name: str, module: nn.Module) -> None:
+    """Raise RecordingError for what would be recorded wrongly."""
+    where = f"module {name!r}" if name else "the model"
+    if isinstance(module, torch.jit.ScriptModule):
+        raise RecordingError(
+            f"{where} is a {type(module).__name__}, whose inside cannot be seen; record the module "
+            "it was made of"
+        )
+    if type(module).__name__ in ("FullyShardedDataParallel", "FSDPModule"):
+        raise RecordingError(
+            f"{where} is sharded (FSDP): no process holds its weights as a whole; record the model "
+            "before it is sharded"
+        )
+    for key, parameter in module.named_parameters(recurse=False):
+        if isinstance(parameter, nn.parameter.UninitializedTensorMixin):
+            raise RecordingError(
+                f"parameter {key!r} of {where} has no shape yet; call the model on one batch first"
+            )
+
+
+def _fans(owner: nn.Module, weight: torch.Tensor) -> tuple[int, int]:
+    """fan_in and fan_out, as PyTorch's initialisers count them."""
+    if weight.ndim < 2:
+        return weight.numel(), weight.numel()
+    if isinstance(owner, nn.Embedding | nn.EmbeddingBag):
+        return weight.shape[0], weight.shape[1]
+    window = weight[0, 0].numel()
+    out, into = weight.shape[0] * window, weight.shape[1] * window
+    if isinstance(owner, nn.modules.conv._ConvTransposeNd):
+        return out, into
+    return into, out

@@ -1,0 +1,534 @@
+"""Recording the training of a PyTorch model, whatever its training loop looks like."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+import weakref
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from gradlab.recording import quantities as q
+from gradlab.recording.errors import RecordingError
+from gradlab.recording.quantities import Array
+from gradlab.recording.recorder import (
+    HISTOGRAM,
+    KINDS,
+    Recorder,
+    of_activation,
+    of_delta,
+    of_gradient,
+    of_weights,
+)
+from gradlab.recording.torch.arrays import as_array, copy_of
+from gradlab.recording.torch.functions import Function
+from gradlab.recording.torch.layers import Layer, find_layers, unwrapped
+from gradlab.recording.torch.reference import accuracy, evaluating
+from gradlab.recording.torch.scaling import scale_of_the_caller
+from gradlab.recording.torch.step import (
+    Gradient,
+    Measured,
+    Step,
+    all_axes,
+    bring_back,
+    join,
+    zero_units,
+)
+from gradlab.recording.torch.watch import Call, Watch
+
+OF_GRADIENT = ("grad_mean_abs", "grad_rms", "grad_zero_fraction", "clip_factor", HISTOGRAM)
+OF_ACTIVATION = ("activation_mean", "activation_std", "saturated_fraction", "dead_fraction")
+OF_WEIGHTS = ("weight_rms", "update_ratio")
+
+
+class TorchRecorder(Recorder):
+    """Records the training steps of a PyTorch model.
+
+    Made by `gradlab.record`. Used as a context manager, or attached and detached, it records the
+    steps of an optimizer by itself; or else `before_step` and `after_step` say where a step begins
+    and ends.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    optimizer : torch.optim.Optimizer, optional
+        Each of its steps is a step; by default those of any optimizer that updates the model.
+    reference : (x, y), optional
+        The batch on which dead units and accuracy are measured, the model being in evaluation mode.
+        `y` holds class numbers, or 0 and 1, or one-hot rows; None if there is no accuracy.
+    every, histograms, quantities, max_overhead
+        See `gradlab.record`.
+
+    Raises
+    ------
+    RecordingError
+        If the model owns no weights, or hides them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        reference: tuple[Any, Any] | None = None,
+        every: int = 1,
+        histograms: bool = False,
+        quantities: Collection[str] | None = None,
+        max_overhead: float | None = None,
+    ) -> None:
+        super().__init__(every, histograms, quantities, max_overhead)
+        if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(
+                f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}; "
+                "of others say where a step begins and ends: recorder.before_step(), "
+                "recorder.after_step()"
+            )
+        self._model, self._optimizer, self._reference = model, optimizer, reference
+        self._inner = unwrapped(model)
+        self._found = find_layers(self._inner)
+        self._positions: dict[Layer, int] = {}
+        # data-parallel training averages the gradients over processes after the backward pass
+        self._averaged = any(
+            isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules()
+        )
+        if optimizer is not None and not self._is_updated_by(optimizer):
+            raise RecordingError(
+                f"the {type(optimizer).__name__} given updates none of the weights of this "
+                f"{type(self._inner).__name__}; expected an optimizer made from its parameters()"
+            )
+        needs = self.needs
+        self._wants_deltas = needs("delta_rms", "nonfinite_count")
+        self._wants_weights = needs(*OF_WEIGHTS, "nonfinite_count")
+        self._watch = Watch(
+            model,
+            self._inner,
+            self._found,
+            self,
+            activations=needs(*OF_ACTIVATION, "nonfinite_count"),
+            gradients=needs(*OF_GRADIENT, "nonfinite_count") and not self._averaged,
+        )
+        self._done = 0  # steps so far, recorded or not
+        self._step: Step | None = None
+        self._attached: contextlib.ExitStack | None = None
+        self._arming: contextlib.ExitStack | None = None  # the same, for one step
+        self._manual = False  # between before_step and after_step
+        self._places: dict[Layer, Array] = {}  # where the weights before an update are kept
+        self._clock = _Clock(self.spent)
+
+    # --- beginning and end ------------------------------------------------------------------------
+
+    def __enter__(self) -> TorchRecorder:
+        self.attach()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.detach()
+
+    def attach(self) -> None:
+        """Record the optimizer's steps from now on.
+
+        Raises
+        ------
+        RuntimeError
+            If it is attached already, or between `before_step` and `after_step`.
+        """
+        if self._attached is not None or self._manual:
+            raise RuntimeError("this recorder is recording already; detach() it first")
+        self._attached = self._listen_to_optimizers()
+        self.turn(on=True)
+        self._prepare_step()
+
+    def detach(self) -> None:
+        """Stop recording; no hook stays behind. It may be attached again, and goes on counting."""
+        self._disarm()
+        self._places = {}
+        self._manual = False
+        self.turn(on=False)
+        if self._attached is not None:
+            self._attached.close()
+            self._attached = None
+
+    def before_step(self) -> None:
+        """Say that a step begins: before its first forward pass.
+
+        Raises
+        ------
+        RuntimeError
+            If the recorder is attached, so that it sees the steps by itself.
+        """
+        if self._attached is not None:
+            raise RuntimeError(
+                "this recorder sees the optimizer's steps by itself; use before_step and "
+                "after_step without a with block and without attach()"
+            )
+        if self._manual:  # the step before was not finished
+            self._disarm()
+        elif not self._done:
+            self.turn(on=True)
+        self._manual = True
+        self._prepare_step()
+        if self._step is not None:
+            self._take_before(self._step)
+
+    def after_step(self, loss: torch.Tensor | float | None = None) -> None:
+        """Say that it has ended: after the optimizer's step.
+
+        Parameters
+        ----------
+        loss : number, optional
+            The loss to record; by default what was passed to `backward`.
+
+        Raises
+        ------
+        RuntimeError
+            Without `before_step`.
+        """
+        if not self._manual:
+            raise RuntimeError("after_step() without before_step()")
+        if self._step is not None and loss is not None:
+            self._step.losses = [torch.as_tensor(loss).detach()]
+        try:
+            self._finish()
+        finally:
+            self._manual = False
+            self._disarm()
+
+    def _prepare_step(self) -> None:
+        """Watch the step that comes, if it is to be recorded."""
+        number = self._done + 1
+        if self.wants(number):
+            self._step = Step(number)
+            self._arming = self._listen_to_optimizers() if self._attached is None else None
+            self._watch.start()
+
+    def _disarm(self) -> None:
+        self._step = None
+        self._watch.stop()
+        if self._arming is not None:
+            self._arming.close()
+            self._arming = None
+
+    # --- the optimizer ----------------------------------------------------------------------------
+
+    def _listen_to_optimizers(self) -> contextlib.ExitStack:
+        me = weakref.ref(self)
+
+        def before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            recorder = me()
+            if recorder is not None and recorder._is_mine(optimizer):
+                recorder._before_update()
+
+        def after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            recorder = me()
+            if recorder is not None and recorder._is_mine(optimizer):
+                recorder._after_update()
+
+        undo = contextlib.ExitStack()
+        undo.callback(register_optimizer_step_pre_hook(before).remove)
+        undo.callback(register_optimizer_step_post_hook(after).remove)
+        return undo
+
+    def _is_mine(self, optimizer: torch.optim.Optimizer) -> bool:
+        if self._optimizer is not None:
+            return optimizer is self._optimizer
+        return self._is_updated_by(optimizer)
+
+    def _is_updated_by(self, optimizer: torch.optim.Optimizer) -> bool:
+        mine = {id(parameter) for parameter in self._inner.parameters()}
+        return any(id(p) in mine for group in optimizer.param_groups for p in group["params"])
+
+    def _before_update(self) -> None:
+        step = self._step
+        if step is None:
+            return
+        step.scale = scale_of_the_caller()
+        if not self._manual:
+            self._take_before(step)
+
+    def _after_update(self) -> None:
+        if self._manual:
+            return
+        try:
+            self._finish()
+        finally:
+            self._disarm()
+        self._prepare_step()
+
+    # --- what is taken before the update ----------------------------------------------------------
+
+    def _take_before(self, step: Step) -> None:
+        with self._clock:
+            if self._wants_weights:
+                step.before = {}
+                for layer in self._found:
+                    weight = layer.weight
+                    if weight is not None:
+                        kept = copy_of(weight, self._places.get(layer))
+                        self._places[layer] = kept
+                        step.before[layer] = kept, q.rms(kept, all_axes(kept))
+            if self._reference is not None and self.needs("dead_fraction", "accuracy"):
+                self._look_at_reference(step)
+
+    def _look_at_reference(self, step: Step) -> None:
+        assert self._reference is not None
+        x, y = self._reference
+        last: list[Function] = []
+
+        def tell(layer: Layer, units: torch.Tensor, function: Function) -> None:
+            last[:] = [function]
+            measured = zero_units(layer, units)
+            if layer in step.far:  # called again: a unit is dead if it is so in all calls
+                measured = join([step.far[layer], measured])
+            step.far[layer] = measured
+
+        with evaluating(self._model), self._watch.reference(tell):
+            output = self._model(*x) if isinstance(x, tuple) else self._model(x)
+        if y is not None and self.needs("accuracy"):
+            step.accuracy = accuracy(output, y, last[-1] if last else None)
+
+    # --- what the watch tells ---------------------------------------------------------------------
+
+    def activation(
+        self, call: Call, x: torch.Tensor, saturated: Array | None, function: Function
+    ) -> None:
+        """Measure φ(h) of a call."""
+        with self._clock, torch._C.DisableTorchFunction():
+            if self._step is None:
+                return
+            array = as_array(x)
+            axes = all_axes(array)
+            measured = Measured(size=math.prod(array.shape))
+            if not measured.size:
+                return
+            measured.found = of_activation(array, saturated, self.quantities, measured.counts, axes)
+            if self._reference is None and self.needs("dead_fraction"):
+                measured.zero_units = zero_units(call.layer, x).zero_units
+            call.measured["activation"] = measured
+            call.measured["function"] = function
+
+    def called(self, call: Call) -> None:
+        """Note a call; whether it counts is known when the step is over."""
+        if self._step is not None:
+            self._step.calls.append(call)
+
+    def delta(self, call: Call, delta: torch.Tensor) -> None:
+        """Measure dL/dh of a call."""
+        if self._step is None or not self._wants_deltas:
+            return
+        with self._clock:
+            array = as_array(delta)
+            measured = Measured(size=math.prod(array.shape))
+            if measured.size:
+                measured.found = of_delta(array, self.quantities, measured.counts, all_axes(array))
+                call.measured["delta"] = measured
+
+    def backward_begins(self, roots: Sequence[torch.Tensor]) -> None:
+        """Note the loss; drop what belongs to gradients that were thrown away since."""
+        step = self._step
+        if step is None:
+            return
+        with self._clock:
+            if step.losses and self._gradients_are_fresh():
+                step.calls = [call for call in step.calls if not call.deltas]
+                step.losses, step.gradients = [], {}
+            single = len(roots) == 1 and roots[0].numel() == 1
+            step.losses.append(roots[0].detach() if single else None)
+
+    def gradient(self, layer: Layer, gradient: torch.Tensor) -> None:
+        """Measure dL/dW, as it is before anyone clips it."""
+        with self._clock:
+            if self._step is not None:
+                self._step.gradients[layer] = self._measure_gradient(gradient)
+
+    def _measure_gradient(self, gradient: torch.Tensor) -> Gradient:
+        array = as_array(gradient)
+        measured = Gradient(identity=id(gradient), version=gradient._version)
+        wanted = set(self.quantities)
+        if "clip_factor" in wanted:
+            wanted.add("grad_rms")
+        measured.found = of_gradient(array, wanted, measured.counts, all_axes(array))
+        return measured
+
+    def _gradients_are_fresh(self) -> bool:
+        """Whether what earlier backward passes of this step gave has been thrown away."""
+        gradients = [p.grad for p in self._inner.parameters() if p.grad is not None]
+        return not any(bool(gradient.any()) for gradient in gradients)
+
+    # --- the end of a step ------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Put the step together and add it to the record."""
+        self._done += 1
+        step, self._step = self._step, None
+        if step is None:
+            return
+        with self._clock:
+            if not self.layers:
+                self._begin()
+            layers = [self._measure_layer(step, layer) for layer in self._in_order]
+            self._add(step, layers)
+
+    def _begin(self) -> None:
+        """Fix the layers' order: that of the forward pass; those not called come last."""
+        called = [layer for layer in self._watch.order if layer in self._found]
+        self._in_order = called + [layer for layer in self._found if layer not in called]
+        self.begin([layer.info for layer in self._in_order])
+        for layer in self._in_order:
+            if layer.unit is None:
+                self._miss(layer, ("delta_rms", *OF_ACTIVATION), layer.why_not)
+            if layer.weight_why_not:
+                self._miss(layer, (*OF_GRADIENT, *OF_WEIGHTS), layer.weight_why_not)
+
+    def _measure_layer(self, step: Step, layer: Layer) -> list[Measured]:
+        """All that is known of a layer in this step; the numbers may still lie on the device."""
+        weight = layer.weight
+        found: list[Measured] = []
+        if weight is not None:
+            found.append(self._final_gradient(step, layer, weight))
+            if step.before is not None:
+                measured = Measured()
+                after = as_array(weight)
+                before, size = step.before[layer]
+                measured.found = of_weights(
+                    before, after, self.quantities, measured.counts, all_axes(after),
+                    before_rms=size, overwrite=True,
+                )  # fmt: skip
+                found.append(measured)
+        return found
+
+    def _final_gradient(self, step: Step, layer: Layer, weight: torch.Tensor) -> Measured:
+        """Quantities of dL/dW, and by how much it was clipped before the update."""
+        now = weight.grad
+        measured = step.gradients.get(layer)
+        if measured is None:
+            if now is None:  # the step gave it none
+                return Measured()
+            measured = self._measure_gradient(now)  # as it is after all that was done to it
+            measured.found.pop("clip_factor", None)
+            self._miss(
+                layer,
+                ("clip_factor",),
+                "its gradient is averaged over processes after the backward pass"
+                if self._averaged
+                else "the backward pass was not started by Tensor.backward",
+            )
+            return measured
+        found = Measured(dict(measured.found), dict(measured.counts))
+        for name in ("grad_mean_abs", "grad_rms"):
+            if name in found.found:
+                found.found[name] = found.found[name] / step.scale
+        if HISTOGRAM in found.found and step.scale != 1:
+            found.found.pop(HISTOGRAM)
+            self._miss(layer, (HISTOGRAM,), "the loss was scaled by a GradScaler")
+        if self.needs("clip_factor") and now is not None:
+            rms = found.found["grad_rms"]
+            used = rms if measured.is_of(now) else q.rms(as_array(now), all_axes(now))
+            found.found["clip_factor"] = q.clip_factor(rms, used)
+        return found
+
+    def _add(self, step: Step, layers: list[list[Measured]]) -> None:
+        """Bring the numbers back from the device, join several calls, and record them."""
+        calls = step.trained_calls()
+        parts = [part for layer in layers for part in layer]
+        parts += [m for call in calls for m in call.measured.values() if isinstance(m, Measured)]
+        parts += step.far.values()
+        share_right, losses = Measured({"": step.accuracy}), step.total_loss()
+        bring_back([*parts, share_right, losses])
+        count = len(self._in_order)
+        names = [name for name in self.quantities if name != HISTOGRAM]
+        found: dict[str, Array] = {name: np.full((1, count), np.nan) for name in names}
+        if self.needs(HISTOGRAM):
+            found[HISTOGRAM] = np.zeros((1, count, len(q.HISTOGRAM_EDGES)))
+        counts: dict[str, Array] = {kind: np.zeros((1, count)) for kind in KINDS}
+        for i, (layer, own) in enumerate(zip(self._in_order, layers, strict=True)):
+            mine = [call for call in calls if call.layer is layer]
+            own = [*own, *self._joined(step, layer, mine)]
+            for measured in own:
+                for name, value in measured.found.items():
+                    if name in found:
+                        found[name][0, i] = value
+                for kind, value in measured.counts.items():
+                    if kind in counts:
+                        counts[kind][0, i] += value
+        loss = np.array([sum(losses.found.values()) if losses.found else np.nan], np.float64)
+        self.accuracy = float(share_right.found[""])
+        self.add_measured([step.number], found, counts, loss, np.array([self.accuracy]))
+
+    def _joined(self, step: Step, layer: Layer, calls: list[Call]) -> Iterator[Measured]:
+        """Deltas and activations of a layer, over all its calls in the step."""
+        deltas = [call.measured["delta"] for call in calls if "delta" in call.measured]
+        if any(call.deltas > 1 for call in calls):
+            self._miss(layer, ("delta_rms",), "two backward passes went through one call of it")
+        elif deltas:
+            joined = join(deltas)
+            if "delta_rms" in joined.found:
+                joined.found["delta_rms"] = joined.found["delta_rms"] / step.scale
+            yield joined
+        active = [call.measured["activation"] for call in calls if "activation" in call.measured]
+        functions = {
+            call.measured["function"].name for call in calls if "function" in call.measured
+        }
+        if functions:
+            self._name_function(layer, functions)
+        for call in calls:
+            if call.why_not:
+                self._miss(layer, OF_ACTIVATION, call.why_not)
+        if active and len(active) == len(calls):
+            joined = join(active)
+            zero = joined.zero_units
+            if zero is not None:
+                nonfinite = np.asarray(joined.counts["activation"])
+                joined.found["dead_fraction"] = q.share(zero, nonfinite, axes=(-1,))
+            yield joined
+        if layer in step.far:
+            far = step.far[layer]
+            dead = q.share(np.asarray(far.zero_units), far.counts["far"], axes=(-1,))
+            yield Measured({"dead_fraction": dead})
+
+    def _name_function(self, layer: Layer, names: set[str]) -> None:
+        """Tell the recorder which activation function follows a layer."""
+        i = self._in_order.index(layer)
+        name = "/".join(sorted(names))
+        if self.layers[i].activation == "unknown":
+            infos = list(self.layers)
+            infos[i] = replace(infos[i], activation=name)
+            self.layers = tuple(infos)
+
+    def _miss(self, layer: Layer, names: Collection[str], why: str) -> None:
+        """Note why something is missing."""
+        for name in names:
+            if self.needs(name):
+                self.missing.setdefault(layer.name, {}).setdefault(name, why)
+
+
+class _Clock:
+    """Counts the time spent inside as recording's own; not twice."""
+
+    def __init__(self, spent: Callable[[float], None]) -> None:
+        self._spent, self._depth, self._started = spent, 0, 0.0
+
+    def __enter__(self) -> None:
+        self._depth += 1
+        if self._depth == 1:
+            self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._spent(time.perf_counter() - self._started)
