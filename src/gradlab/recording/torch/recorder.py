@@ -112,7 +112,6 @@ class TorchRecorder(Recorder):
         self._wants_weights = needs(*OF_WEIGHTS, "nonfinite_count")
         self._watch = Watch(
             model,
-            self._inner,
             self._found,
             self,
             activations=needs(*OF_ACTIVATION, "nonfinite_count"),

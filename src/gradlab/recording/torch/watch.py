@@ -100,8 +100,6 @@ class Watch:
     ----------
     model : nn.Module
         As the user calls it.
-    inner : nn.Module
-        The module inside its wrappers.
     layers : sequence of Layer
     listener : Listener
     activations, gradients : bool
@@ -111,13 +109,18 @@ class Watch:
     def __init__(
         self,
         model: nn.Module,
-        inner: nn.Module,
         layers: Sequence[Layer],
         listener: Listener,
         activations: bool,
         gradients: bool,
     ) -> None:
-        self._roots = {id(model), id(inner)}
+        # what holds every layer is the whole model: the model, what it wraps, or its one network
+        outputs = {id(layer.output) for layer in layers}
+        self._wholes = {
+            id(module)
+            for module in model.modules()
+            if outputs <= {id(inside) for inside in module.modules()}
+        }
         self._layers: dict[int, list[Layer]] = {id(module): [] for module in model.modules()}
         for layer in layers:
             self._layers[id(layer.output)].append(layer)
@@ -186,7 +189,7 @@ class Watch:
         scope = self._scope
         scope.depth += 1
         if scope.depth == 1:
-            self._open(id(module) in self._roots)
+            self._open(id(module) in self._wholes)
         if layers and scope.pending and args:
             # handed from one layer straight to the next
             for argument in args:
