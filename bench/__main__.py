@@ -7,7 +7,10 @@ import os
 import platform
 from pathlib import Path
 
-ROUNDS = {"lesson": 10, "wide": 5, "deep": 8, "sweep": 1, "cold": 7, "graphs": 7, "startup": 11}
+ROUNDS = {
+    "lesson": 10, "wide": 5, "deep": 8, "sweep": 1, "cold": 7, "graphs": 7, "startup": 11,
+    "recording": 25,
+}  # fmt: skip
 LIMIT = {"wide": "matrix products alone", "deep": "matrix products alone", "graphs": "dp"}
 
 
@@ -45,13 +48,19 @@ def main() -> None:
     """Measure, print, and write if asked to."""
     given = arguments()
     pin(given.threads)
-    from bench import cold, graphs, report, startup, timing
+    from bench import cold, graphs, recording, report, startup, timing
     from bench.peers import chosen, versions
     from bench.workloads import WORKLOADS
 
     rounds = given.rounds or ROUNDS[given.what]
     if given.what == "startup":
         startup.main(rounds)
+        return
+    if given.what == "recording":
+        try:
+            recording.main(rounds, given.threads)
+        except ImportError as error:
+            raise SystemExit(f"PyTorch is not installed: {error}") from None
         return
     if given.what == "graphs":
         graphs.main(rounds)

@@ -160,7 +160,9 @@ def test_impatient_ctrl_c_saves_too(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize("moment", ["Recorder.to_trace", "add_decision", "Trace.save", "layer_table"])
+@pytest.mark.parametrize(
+    "moment", ["Recorder.to_trace", "add_decision", "Trace.save", "layer_table"]
+)
 def test_ctrl_c_after_the_last_step_loses_nothing(tmp_path, monkeypatch, moment):
     owner, name = {
         "Recorder.to_trace": (gradlab.recording.Recorder, "to_trace"),

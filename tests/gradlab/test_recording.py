@@ -300,17 +300,23 @@ def recorded_members(seeds):
 # --- the quantities, one by one -------------------------------------------------------------------
 
 
-def test_rms_neither_overflows_nor_underflows():
+@pytest.fixture
+def quiet():
+    with np.errstate(all="ignore"):
+        yield
+
+
+def test_rms_neither_overflows_nor_underflows(quiet):
     for size in [1e-200, 1.0, 1e200]:
-        np.testing.assert_allclose(quantities.rms(np.full((3, 4), size)), size, rtol=1e-15)
+        np.testing.assert_allclose(quantities.rms(np.full(12, size)), size, rtol=1e-15)
     small = np.full((3, 4), 1e-30, dtype=np.float32)
-    np.testing.assert_allclose(quantities.rms(small), 1e-30, rtol=1e-6)
+    np.testing.assert_allclose(quantities.rms(quantities.entries(small)), 1e-30, rtol=1e-6)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_non_finite_entries_are_never_dropped(value):
-    matrix = np.ones((2, 3))
-    matrix[1, 1] = value
+def test_non_finite_entries_are_never_dropped(value, quiet):
+    matrix = np.ones(6)
+    matrix[4] = value
     assert not np.isfinite(quantities.mean_abs(matrix))
     assert not np.isfinite(quantities.rms(matrix))
     assert not np.isfinite(quantities.mean(matrix))
@@ -318,8 +324,8 @@ def test_non_finite_entries_are_never_dropped(value):
     assert quantities.nonfinite_count(matrix) == 1
 
 
-def test_update_ratio_of_zero_weights():
-    zero, one = np.zeros((2, 2)), np.ones((2, 2))
+def test_update_ratio_of_zero_weights(quiet):
+    zero, one = np.zeros(4), np.ones(4)
     assert quantities.update_ratio(zero, zero) == 0
     assert quantities.update_ratio(zero, one) == np.inf
     assert quantities.update_ratio(one, zero) == 1
@@ -331,7 +337,7 @@ def test_a_unit_is_dead_only_if_no_sample_wakes_it():
 
 
 def test_histogram_bins():
-    matrix = np.array([[0.0, 1e-30, 0.5], [1.0, -1.5, np.inf]])
+    matrix = np.array([0.0, 1e-30, 0.5, 1.0, -1.5, np.inf])
     counts = quantities.log10_histogram(matrix)
     edges = quantities.HISTOGRAM_EDGES
     assert counts[0] == 2  # zero, and what is below the lowest edge

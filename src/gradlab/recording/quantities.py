@@ -1,13 +1,12 @@
 """What is measured per layer, each quantity defined once, for arrays of any library.
 
-Functions take arrays whose last two axes are one matrix (a gradient or a weight: fan_in × fan_out;
-a delta or an activation: samples × units) and return one number per matrix, with the leading axes
-(steps, layers, members of an ensemble) kept. Where a matrix has other axes (the kernel of a
-convolution), `axes` says which they are: the last ones, or all. A non-finite entry makes the number
-non-finite: nothing is dropped.
+Functions reduce the last axis: what they are given are the *entries* of a gradient, a weight, a
+delta or an activation, in any order (see `entries`). Leading axes (steps, layers, members of an
+ensemble) are kept. An entry that is not finite makes the number not finite: nothing is dropped.
 
 Arrays of NumPy are reduced in as few passes over memory as can be, and looked at a second time in
-the rare cases that need it. Others (on a GPU, or in a program that is being traced) are reduced
+the rare cases that need it; that overflows are nothing to be warned of is for the caller to say
+(`np.errstate`). Others (on a GPU, or in a program that is being traced) are reduced
 where they are, by their own library, without a look at the values.
 """
 
@@ -39,77 +38,108 @@ MATRIX = (-2, -1)
 HISTOGRAM_EDGES = np.concatenate([[-np.inf], np.arange(-20.0, 5.5, 0.5)])
 
 
-def mean_abs(matrix: Array, axes: Sequence[int] = MATRIX) -> Array:
+def entries(array: Array, axes: Sequence[int] = MATRIX) -> Array:
+    """The entries of each matrix as one axis, (…, n).
+
+    Parameters
+    ----------
+    array : array
+        A matrix in its last two axes, or in those given (the kernel of a convolution has more).
+    axes : sequence of int
+        The last ones, or all.
+
+    Raises
+    ------
+    ValueError
+        If they are others.
+    """
+    lead = array.ndim - len(axes)
+    if lead and axes is not MATRIX and any(axis % array.ndim < lead for axis in axes):
+        raise ValueError(f"axes must be the last ones of {array.ndim}, got {tuple(axes)}")
+    if not isinstance(array, np.ndarray):
+        xp = _namespace(array)
+        if array.dtype in (getattr(xp, "float16", None), getattr(xp, "bfloat16", None)):
+            array = xp.astype(array, xp.float32)
+        return xp.reshape(array, (*array.shape[:lead], -1))
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    if array.flags.c_contiguous:
+        return array.reshape(*array.shape[:lead], -1)
+    # in the order of memory, so that no copy is made
+    steps = array.strides
+    order = sorted(range(lead, array.ndim), key=lambda axis: -steps[axis])
+    return array.transpose(*range(lead), *order).reshape(*array.shape[:lead], -1)
+
+
+def mean_abs(x: Array) -> Array:
     """Mean of |entries|."""
-    xp, x = _entries(matrix, axes)
-    if xp is np:
-        return _mean(np.abs(x))
-    return xp.mean(xp.abs(x), axis=-1)
+    return mean(np.abs(x) if isinstance(x, np.ndarray) else _namespace(x).abs(x))
 
 
-def rms(matrix: Array, axes: Sequence[int] = MATRIX) -> Array:
+def mean(x: Array) -> Array:
+    """Mean of the entries, also where their sum overflows in the array's own precision."""
+    if not isinstance(x, np.ndarray):
+        return _namespace(x).mean(x, axis=-1)
+    found = _sum(x) / x.shape[-1]
+    if x.dtype != np.float64 and not _all_finite(found):
+        return np.add.reduce(x, axis=-1, dtype=np.float64) / x.shape[-1]
+    return found
+
+
+def rms(x: Array) -> Array:
     """Root of the mean square, also of entries whose squares overflow or underflow."""
-    xp, x = _entries(matrix, axes)
-    if xp is np:
-        with np.errstate(all="ignore"):
-            square = np.vecdot(x, x) / x.shape[-1]
+    if isinstance(x, np.ndarray):
         low, high = _EXACT[x.dtype.char]
-        if low < square < high if x.ndim == 1 else ((low < square) & (square < high)).all():
-            return np.sqrt(square)
+        if x.ndim == 1:
+            square = float(x.dot(x)) / x.size
+            if low < square < high:
+                return math.sqrt(square)
+        else:
+            squares = np.vecdot(x, x) / x.shape[-1]
+            if ((low < squares) & (squares < high)).all():
+                return np.sqrt(squares)
         if not x.any():
-            return np.zeros_like(square)
+            return np.zeros(x.shape[:-1])
         x = x.astype(np.float64)
+    xp = _namespace(x)
     largest = xp.max(xp.abs(x), axis=-1, keepdims=True)
     usual = (largest > 0) & xp.isfinite(largest)
-    scale = xp.where(usual, largest, xp.ones_like(largest))
-    scaled = x / scale
-    return xp.sqrt(xp.mean(scaled * scaled, axis=-1)) * scale[..., 0]
+    scaled = x / xp.where(usual, largest, xp.ones_like(largest))
+    root = xp.sqrt(xp.mean(scaled * scaled, axis=-1))
+    return root * xp.where(usual, largest, xp.ones_like(largest))[..., 0]
 
 
-def zero_fraction(
-    matrix: Array, axes: Sequence[int] = MATRIX, nonfinite: Array | None = None
-) -> Array:
+def std(x: Array, mean_of_x: Array | None = None) -> Array:
+    """Standard deviation of the entries (population, ddof 0).
+
+    Their mean is for those who have it already.
+    """
+    centre = mean(x) if mean_of_x is None else mean_of_x
+    if not isinstance(x, np.ndarray):
+        return rms(x - centre[..., None])
+    return rms(x - np.asarray(centre, x.dtype)[..., None])
+
+
+def zero_fraction(x: Array, nonfinite: Array | None = None) -> Array:
     """Share of entries that are exactly zero; NaN if any is not finite.
 
     `nonfinite` is their number (see `nonfinite_count`), for those who have it already.
     """
-    if nonfinite is None:
-        nonfinite = nonfinite_count(matrix, axes)
-    _, x = _entries(matrix, axes)
-    return share(x == 0, nonfinite, axes=(-1,))
+    return share(x == 0, nonfinite_count(x) if nonfinite is None else nonfinite)
 
 
-def mean(matrix: Array, axes: Sequence[int] = MATRIX) -> Array:
-    """Mean of the entries."""
-    xp, x = _entries(matrix, axes)
-    return _mean(x) if xp is np else xp.mean(x, axis=-1)
-
-
-def std(matrix: Array, axes: Sequence[int] = MATRIX, mean: Array | None = None) -> Array:
-    """Standard deviation of the entries (population, ddof 0).
-
-    `mean` is theirs, for those who have it already.
-    """
-    xp, x = _entries(matrix, axes)
-    if xp is not np:
-        return rms(x - xp.mean(x, axis=-1, keepdims=True), axes=(-1,))
-    with np.errstate(all="ignore"):
-        centre = np.asarray(_mean(x) if mean is None else mean)
-        return rms(x - centre[..., None].astype(x.dtype), axes=(-1,))
-
-
-def share(true: Array, nonfinite: Array, axes: Sequence[int] = MATRIX) -> Array:
+def share(true: Array, nonfinite: Array) -> Array:
     """Share of entries that are true; NaN where the layer has entries that are not finite.
 
     Nothing is known of such a layer's units: NaN is neither zero nor saturated, and to count it as
     "no" would make a broken layer look healthy.
     """
-    xp, x = _entries(true, axes)
-    if xp is np:
-        if x.ndim == 1:  # much faster without an axis
-            return np.count_nonzero(x) / x.size if nonfinite == 0 else np.nan
-        return np.where(nonfinite == 0, np.count_nonzero(x, axis=-1) / x.shape[-1], np.nan)
-    found = xp.sum(xp.astype(x, xp.int32), axis=-1) / x.shape[-1]
+    if isinstance(true, np.ndarray):
+        if true.ndim == 1:  # much faster without an axis
+            return np.count_nonzero(true) / true.size if nonfinite == 0 else math.nan
+        return np.where(nonfinite == 0, np.count_nonzero(true, axis=-1) / true.shape[-1], np.nan)
+    xp = _namespace(true)
+    found = xp.sum(xp.astype(true, xp.int32), axis=-1) / true.shape[-1]
     return xp.where(nonfinite == 0, found, xp.full_like(found, xp.nan))
 
 
@@ -119,15 +149,16 @@ def zero_units(activation: Array, lead: int | None = None, unit: int = -1) -> Ar
     The first `lead` axes are kept (all but two if it is not given), `unit` is the axis of the
     units, and all the others are samples.
     """
-    xp = _namespace(activation)
     lead = activation.ndim - 2 if lead is None else lead
-    samples = tuple(i for i in range(lead, activation.ndim) if i != unit % activation.ndim)
-    return xp.all(activation == 0, axis=samples)
+    unit %= activation.ndim
+    samples = tuple(axis for axis in range(lead, activation.ndim) if axis != unit)
+    zero = activation == 0
+    return zero.all(axis=samples) if isinstance(zero, np.ndarray) else _all(zero, samples)
 
 
 def dead_fraction(activation: Array) -> Array:
-    """Share of units whose output is exactly zero on every sample of the reference batch."""
-    return share(zero_units(activation), nonfinite_count(activation), axes=(-1,))
+    """Share of units whose output is zero on every sample; activations are (…, samples, units)."""
+    return share(zero_units(activation), nonfinite_count(entries(activation)))
 
 
 def accuracy(output: Array, labels: NDArray[Any]) -> NDArray[Any]:
@@ -152,21 +183,19 @@ def accuracy(output: Array, labels: NDArray[Any]) -> NDArray[Any]:
 
 def ratio(change: Array, size: Array) -> Array:
     """change / size of what cannot be negative; 0 where both are 0."""
+    if isinstance(size, float) and size > 0:  # the usual case, at once
+        return change / size
     xp = _namespace(change)
-    if xp is np:
-        if np.ndim(change) == 0 and size > 0:  # the usual case, at once
-            return change / size
-        with np.errstate(all="ignore"):
-            return np.where((change == 0) & (size == 0), 0.0, np.divide(change, size))
-    return xp.where((change == 0) & (size == 0), xp.zeros_like(change), change / size)
+    found = np.divide(change, size) if xp is np else change / size
+    return xp.where((change == 0) & (size == 0), 0.0, found)
 
 
-def update_ratio(before: Array, after: Array, axes: Sequence[int] = MATRIX) -> Array:
+def update_ratio(before: Array, after: Array) -> Array:
     """Rms of the change of the weights, over the rms of the weights before it.
 
     0 where neither moved from zero weights, Inf where zero weights moved.
     """
-    return ratio(rms(after - before, axes), rms(before, axes))
+    return ratio(rms(after - before), rms(before))
 
 
 def clip_factor(gradient_rms: Array, used_rms: Array) -> Array:
@@ -174,37 +203,33 @@ def clip_factor(gradient_rms: Array, used_rms: Array) -> Array:
 
     1 where nothing was clipped, also where both are 0.
     """
-    xp = _namespace(gradient_rms)
     nothing = (gradient_rms == 0) & (used_rms == 0)
-    return xp.where(nothing, xp.ones_like(gradient_rms), ratio(used_rms, gradient_rms))
+    return _namespace(nothing).where(nothing, 1.0, ratio(used_rms, gradient_rms))
 
 
-def nonfinite_count(
-    matrix: Array, axes: Sequence[int] = MATRIX, summary: Array | None = None
-) -> Array:
+def nonfinite_count(x: Array, summary: Array | None = None) -> Array:
     """Number of entries that are NaN or infinite.
 
     `summary` is a number of each matrix that is finite only if all its entries are, such as their
     mean: where it is, they need not be counted.
     """
-    xp, x = _entries(matrix, axes)
-    if xp is not np:
+    if not isinstance(x, np.ndarray):
+        xp = _namespace(x)
         return xp.sum(xp.astype(~xp.isfinite(x), xp.int32), axis=-1)
     if summary is None:
-        with np.errstate(all="ignore"):
-            summary = np.vecdot(x, x)
+        summary = np.vecdot(x, x)
     if _all_finite(summary):
         return np.zeros(x.shape[:-1], np.intp) if x.ndim > 1 else 0
     return np.asarray(x.shape[-1] - np.count_nonzero(np.isfinite(x), axis=-1))
 
 
-def log10_histogram(matrix: Array, axes: Sequence[int] = MATRIX) -> Array:
+def log10_histogram(x: Array) -> Array:
     """Counts of log10 |entries| in the bins of `HISTOGRAM_EDGES`; shape (…, bins).
 
     A bin holds its lower edge; the last one, and what lies above, are counted together; entries
     that are not finite are in no bin (see `nonfinite_count`).
     """
-    xp, x = _entries(matrix, axes)
+    xp = _namespace(x)
     size = xp.abs(x)
     finite = xp.isfinite(x)
     # how many lie at or above each edge; edges as sizes, so that they are exact powers of ten
@@ -254,43 +279,33 @@ def pooled(parts: Sequence[Mapping[str, float]], sizes: Sequence[int]) -> dict[s
 
 def _namespace(x: Array) -> Any:
     """The library of an array, with the names of the array API standard."""
-    if isinstance(x, np.ndarray | np.generic):
+    if isinstance(x, np.ndarray | np.generic | float | int):
         return np
     import array_api_compat
 
     return array_api_compat.array_namespace(x)
 
 
-def _entries(matrix: Array, axes: Sequence[int]) -> tuple[Any, Array]:
-    """(Library, entries of each matrix as one axis), in the order of memory where it matters."""
-    xp = _namespace(matrix)
-    lead = matrix.ndim - len(axes)
-    if axes is not MATRIX and lead and any(axis % matrix.ndim < lead for axis in axes):
-        raise ValueError(f"axes must be the last ones of {matrix.ndim}, got {tuple(axes)}")
-    if xp is not np:
-        if matrix.dtype in (getattr(xp, "float16", None), getattr(xp, "bfloat16", None)):
-            matrix = xp.astype(matrix, xp.float32)
-        return xp, xp.reshape(matrix, (*matrix.shape[:lead], -1))
-    if matrix.dtype == np.float16:
-        matrix = matrix.astype(np.float32)
-    if matrix.flags.c_contiguous:
-        return np, matrix.reshape(*matrix.shape[:lead], -1)
-    # their order does not matter; in that of memory, no copy is made
-    steps = matrix.strides
-    order = sorted(range(lead, matrix.ndim), key=lambda axis: -steps[axis])
-    return np, matrix.transpose(*range(lead), *order).reshape(*matrix.shape[:lead], -1)
+def _sum(x: NDArray[Any]) -> Array:
+    """Sum of the last axis: a product with ones, which BLAS adds up in many partial sums."""
+    size = x.shape[-1]
+    if size > _MOST_ONES:
+        return np.add.reduce(x, axis=-1)
+    ones = _ones.get(x.dtype.char)
+    if ones is None or len(ones) < size:
+        ones = _ones[x.dtype.char] = np.ones(size, x.dtype)
+    return x.dot(ones[:size])
 
 
-def _mean(x: NDArray[Any]) -> Array:
-    """Mean of the last axis, also where the sum overflows in the array's own precision."""
-    with np.errstate(all="ignore"):
-        found = np.add.reduce(x, axis=-1) / x.shape[-1]
-        if x.dtype != np.float64 and not _all_finite(found):
-            return np.add.reduce(x, axis=-1, dtype=np.float64) / x.shape[-1]
-    return found
+_MOST_ONES = 1 << 20
+_ones: dict[str, NDArray[Any]] = {}
+
+
+def _all(true: Array, axes: tuple[int, ...]) -> Array:
+    return _namespace(true).all(true, axis=axes)
 
 
 def _all_finite(numbers: Array) -> bool:
-    if isinstance(numbers, np.floating):
+    if isinstance(numbers, float | np.floating):
         return math.isfinite(numbers)
     return bool(np.isfinite(numbers).all())

@@ -41,6 +41,8 @@ PER_STEP = ("loss", "accuracy")
 # the arrays in which a layer's entries that are not finite are counted, in the order of a step
 KINDS = ("activation", "delta", "gradient", "weight after the update")
 HISTOGRAM = "grad_log10_histogram"
+# what nothing is known of where activations are not finite, and their number
+SHARES = {"saturated_fraction", "dead_fraction", "nonfinite_count"}
 
 
 @dataclass(frozen=True)
@@ -426,7 +428,9 @@ def measure(
             found["clip_factor"] = (
                 np.ones(arrays.gradient.shape[:-2])
                 if arrays.used_gradient is None
-                else q.clip_factor(q.rms(arrays.gradient), q.rms(arrays.used_gradient))
+                else q.clip_factor(
+                    q.rms(q.entries(arrays.gradient)), q.rms(q.entries(arrays.used_gradient))
+                )
             )
     if arrays.delta is not None:
         found |= of_delta(arrays.delta, wanted, counts)
@@ -442,16 +446,19 @@ def of_gradient(
     gradient: Array, wanted: Collection[str], counts: dict[str, Array], axes: Axes = q.MATRIX
 ) -> dict[str, Array]:
     """Quantities of dL/dW; its entries that are not finite are put into `counts`."""
+    x = q.entries(gradient, axes)
     found: dict[str, Array] = {}
+    summary = None
     if "grad_mean_abs" in wanted:
-        found["grad_mean_abs"] = q.mean_abs(gradient, axes)
+        found["grad_mean_abs"] = summary = q.mean_abs(x)
     if "grad_rms" in wanted:
-        found["grad_rms"] = q.rms(gradient, axes)
-    count = counts["gradient"] = q.nonfinite_count(gradient, axes, next(iter(found.values()), None))
+        found["grad_rms"] = summary = q.rms(x)
+    if "grad_zero_fraction" in wanted or "nonfinite_count" in wanted:
+        counts["gradient"] = q.nonfinite_count(x, summary)
     if "grad_zero_fraction" in wanted:
-        found["grad_zero_fraction"] = q.zero_fraction(gradient, axes, count)
+        found["grad_zero_fraction"] = q.zero_fraction(x, counts["gradient"])
     if HISTOGRAM in wanted:
-        found[HISTOGRAM] = q.log10_histogram(gradient, axes)
+        found[HISTOGRAM] = q.log10_histogram(x)
     return found
 
 
@@ -459,8 +466,10 @@ def of_delta(
     delta: Array, wanted: Collection[str], counts: dict[str, Array], axes: Axes = q.MATRIX
 ) -> dict[str, Array]:
     """Quantities of dL/d(pre-activation)."""
-    found = {"delta_rms": q.rms(delta, axes)} if "delta_rms" in wanted else {}
-    counts["delta"] = q.nonfinite_count(delta, axes, found.get("delta_rms"))
+    x = q.entries(delta, axes)
+    found = {"delta_rms": q.rms(x)} if "delta_rms" in wanted else {}
+    if "nonfinite_count" in wanted:
+        counts["delta"] = q.nonfinite_count(x, found.get("delta_rms"))
     return found
 
 
@@ -472,14 +481,17 @@ def of_activation(
     axes: Axes = q.MATRIX,
 ) -> dict[str, Array]:
     """Quantities of φ(h) on the training batch; `saturated` are booleans of the same shape."""
+    x = q.entries(activation, axes)
     found: dict[str, Array] = {}
+    summary = None
     if "activation_mean" in wanted:
-        found["activation_mean"] = q.mean(activation, axes)
+        found["activation_mean"] = summary = q.mean(x)
     if "activation_std" in wanted:
-        found["activation_std"] = q.std(activation, axes, found.get("activation_mean"))
-    counts["activation"] = q.nonfinite_count(activation, axes, next(iter(found.values()), None))
+        found["activation_std"] = q.std(x, summary)
+    if not SHARES.isdisjoint(wanted):
+        counts["activation"] = q.nonfinite_count(x, summary)
     if "saturated_fraction" in wanted and saturated is not None:
-        found["saturated_fraction"] = q.share(saturated, counts["activation"], axes)
+        found["saturated_fraction"] = q.share(q.entries(saturated, axes), counts["activation"])
     return found
 
 
@@ -499,7 +511,7 @@ def of_weights(
     found: dict[str, Array] = {}
     change = None
     if before is not None and ("weight_rms" in wanted or "update_ratio" in wanted):
-        size = q.rms(before, axes) if before_rms is None else before_rms
+        size = q.rms(q.entries(before, axes)) if before_rms is None else before_rms
         if "weight_rms" in wanted:
             found["weight_rms"] = size
         if after is not None and "update_ratio" in wanted:
@@ -507,11 +519,10 @@ def of_weights(
                 before -= after
             else:
                 before = before - after
-            change = q.rms(before, axes)
+            change = q.rms(q.entries(before, axes))
             found["update_ratio"] = q.ratio(change, size)
-    if after is not None:
+    if after is not None and "nonfinite_count" in wanted:
         # finite weights plus a finite change are finite
-        counts["weight after the update"] = q.nonfinite_count(
-            after, axes, None if change is None else change + size
-        )
+        summary = None if change is None else change + size
+        counts["weight after the update"] = q.nonfinite_count(q.entries(after, axes), summary)
     return found

@@ -9,7 +9,7 @@ import torch
 
 from gradlab.recording.quantities import Array
 
-NUMPY_HAS = (torch.float64, torch.float32, torch.float16, torch.bool)
+NUMPY_HAS = {torch.float64, torch.float32, torch.float16, torch.bool}
 
 
 def as_array(tensor: torch.Tensor) -> Array:
@@ -18,18 +18,16 @@ def as_array(tensor: torch.Tensor) -> Array:
     On another device the tensor itself, so that what is measured of it is measured there.
     """
     tensor = tensor.detach()
-    if tensor.layout != torch.strided:
+    if tensor.is_sparse:
         tensor = tensor.to_dense()
     if not in_memory(tensor):
         return tensor
-    if tensor.dtype not in NUMPY_HAS:
-        tensor = tensor.float()
-    return tensor.numpy()
+    return tensor.numpy() if tensor.dtype in NUMPY_HAS else tensor.float().numpy()
 
 
 def in_memory(tensor: torch.Tensor) -> bool:
     """Whether NumPy can read the tensor where it lies."""
-    return tensor.device.type == "cpu"
+    return tensor.is_cpu
 
 
 def copy_of(tensor: torch.Tensor, place: Array | None) -> Array:

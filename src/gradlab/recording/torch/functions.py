@@ -128,11 +128,41 @@ FUNCTIONS: dict[Any, Callable[[Arguments], Function | None]] = {
 }
 
 
+def _by(found: Callable[[Arguments], Function | None], *settings: str) -> Callable[[Any], Function]:
+    """The same for a module, whose attributes are the function's arguments."""
+
+    def of(module: Any) -> Function:
+        function = found(((None,), {name: getattr(module, name) for name in settings}))
+        return IDENTITY if function is None else function
+
+    return of
+
+
+# modules that do nothing but apply one of them (subclasses may do more)
+MODULES: dict[type[torch.nn.Module], Callable[[Any], Function]] = {
+    torch.nn.ReLU6: _by(_NAMES["relu6"]),
+    torch.nn.Hardtanh: _by(_hardtanh, "min_val", "max_val"),
+    torch.nn.LeakyReLU: _by(_leaky_relu, "negative_slope"),
+    torch.nn.ELU: _by(_elu, "alpha"),
+    torch.nn.GELU: _by(_gelu, "approximate"),
+    torch.nn.Softplus: _by(_softplus, "beta"),
+    **{
+        getattr(torch.nn, kind): _by(_plain(name))
+        for kind, name in {
+            "Sigmoid": "sigmoid", "Tanh": "tanh", "ReLU": "relu", "SELU": "selu", "SiLU": "silu",
+            "Softmax": "softmax", "LogSoftmax": "log_softmax", "CELU": "celu", "Mish": "mish",
+            "Hardsigmoid": "hardsigmoid", "Hardswish": "hardswish", "Softsign": "softsign",
+            "Tanhshrink": "tanhshrink", "LogSigmoid": "logsigmoid", "Softmin": "softmin",
+        }.items()
+    },
+}  # fmt: skip
+
 # named like those that write into their operand, which they do not
 _HARMLESS = {"requires_grad_", "share_memory_", "__index__", "__int__", "__invert__"}
 
 
-def changes_its_input(name: str) -> bool:
+def changes_its_input(func: Any) -> bool:
     """Whether a function writes into its first operand, by PyTorch's naming."""
+    name = getattr(func, "__name__", "")
     in_place = name.endswith("_") and not name.endswith("__")
     return (in_place or name.startswith("__i")) and name not in _HARMLESS

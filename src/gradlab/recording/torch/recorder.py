@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -37,16 +37,17 @@ from gradlab.recording.torch.layers import Layer, find_layers, unwrapped
 from gradlab.recording.torch.reference import accuracy, evaluating
 from gradlab.recording.torch.scaling import scale_of_the_caller
 from gradlab.recording.torch.step import (
-    Gradient,
     Measured,
     Step,
     all_axes,
     bring_back,
     join,
-    zero_units,
+    version_of,
 )
 from gradlab.recording.torch.watch import Call, Watch
 
+# activations of a reference batch; the rms of a gradient that was changed before it was used
+FAR, USED = "reference activation", "used gradient"
 OF_GRADIENT = ("grad_mean_abs", "grad_rms", "grad_zero_fraction", "clip_factor", HISTOGRAM)
 OF_ACTIVATION = ("activation_mean", "activation_std", "saturated_fraction", "dead_fraction")
 OF_WEIGHTS = ("weight_rms", "update_ratio")
@@ -108,14 +109,24 @@ class TorchRecorder(Recorder):
                 f"{type(self._inner).__name__}; expected an optimizer made from its parameters()"
             )
         needs = self.needs
+        self._wanted = frozenset(self.quantities)
+        if "clip_factor" in self._wanted:
+            self._wanted |= {"grad_rms"}
+        self._wants_gradients = needs(*OF_GRADIENT, "nonfinite_count")
         self._wants_deltas = needs("delta_rms", "nonfinite_count")
+        self._wants_zero_units = needs("dead_fraction") and reference is None
         self._wants_weights = needs(*OF_WEIGHTS, "nonfinite_count")
         self._watch = Watch(
             model,
             self._found,
             self,
             activations=needs(*OF_ACTIVATION, "nonfinite_count"),
-            gradients=needs(*OF_GRADIENT, "nonfinite_count") and not self._averaged,
+            deltas=self._wants_deltas,
+            gradients=self._wants_gradients and not self._averaged,
+        )
+        self._functions: dict[Layer, str] = {}
+        self._elsewhere = any(
+            isinstance(as_array(parameter), torch.Tensor) for parameter in self._inner.parameters()
         )
         self._done = 0  # steps so far, recorded or not
         self._step: Step | None = None
@@ -215,6 +226,8 @@ class TorchRecorder(Recorder):
             self._step = Step(number)
             self._arming = self._listen_to_optimizers() if self._attached is None else None
             self._watch.start()
+        else:
+            self._disarm()
 
     def _disarm(self) -> None:
         self._step = None
@@ -265,8 +278,10 @@ class TorchRecorder(Recorder):
             return
         try:
             self._finish()
-        finally:
+        except BaseException:
             self._disarm()
+            raise
+        self._watch.end_step()
         self._prepare_step()
 
     # --- what is taken before the update ----------------------------------------------------------
@@ -280,7 +295,7 @@ class TorchRecorder(Recorder):
                     if weight is not None:
                         kept = copy_of(weight, self._places.get(layer))
                         self._places[layer] = kept
-                        step.before[layer] = kept, q.rms(kept, all_axes(kept))
+                        step.before[layer] = kept, q.rms(q.entries(kept, all_axes(kept)))
             if self._reference is not None and self.needs("dead_fraction", "accuracy"):
                 self._look_at_reference(step)
 
@@ -289,9 +304,11 @@ class TorchRecorder(Recorder):
         x, y = self._reference
         last: list[Function] = []
 
-        def tell(layer: Layer, units: torch.Tensor, function: Function) -> None:
+        def tell(layer: Layer, x: torch.Tensor, function: Function) -> None:
             last[:] = [function]
-            measured = zero_units(layer, units)
+            array = as_array(x)
+            measured = Measured(zero_units=_zero_units(layer, array))
+            measured.counts[FAR] = q.nonfinite_count(q.entries(array, all_axes(array)))
             if layer in step.far:  # called again: a unit is dead if it is so in all calls
                 measured = join([step.far[layer], measured])
             step.far[layer] = measured
@@ -307,19 +324,17 @@ class TorchRecorder(Recorder):
         self, call: Call, x: torch.Tensor, saturated: Array | None, function: Function
     ) -> None:
         """Measure φ(h) of a call."""
+        if self._step is None or not x.numel():
+            return
         with self._clock, torch._C.DisableTorchFunction():
-            if self._step is None:
-                return
             array = as_array(x)
-            axes = all_axes(array)
-            measured = Measured(size=math.prod(array.shape))
-            if not measured.size:
-                return
-            measured.found = of_activation(array, saturated, self.quantities, measured.counts, axes)
-            if self._reference is None and self.needs("dead_fraction"):
-                measured.zero_units = zero_units(call.layer, x).zero_units
-            call.measured["activation"] = measured
-            call.measured["function"] = function
+            measured = Measured(size=x.numel())
+            measured.found = of_activation(
+                array, saturated, self._wanted, measured.counts, all_axes(array)
+            )
+            if self._wants_zero_units:
+                measured.zero_units = _zero_units(call.layer, array)
+            call.activation, call.function = measured, function
 
     def called(self, call: Call) -> None:
         """Note a call; whether it counts is known when the step is over."""
@@ -328,14 +343,12 @@ class TorchRecorder(Recorder):
 
     def delta(self, call: Call, delta: torch.Tensor) -> None:
         """Measure dL/dh of a call."""
-        if self._step is None or not self._wants_deltas:
+        if self._step is None or not self._wants_deltas or not delta.numel():
             return
         with self._clock:
             array = as_array(delta)
-            measured = Measured(size=math.prod(array.shape))
-            if measured.size:
-                measured.found = of_delta(array, self.quantities, measured.counts, all_axes(array))
-                call.measured["delta"] = measured
+            call.delta = measured = Measured(size=delta.numel())
+            measured.found = of_delta(array, self._wanted, measured.counts, all_axes(array))
 
     def backward_begins(self, roots: Sequence[torch.Tensor]) -> None:
         """Note the loss; drop what belongs to gradients that were thrown away since."""
@@ -355,13 +368,10 @@ class TorchRecorder(Recorder):
             if self._step is not None:
                 self._step.gradients[layer] = self._measure_gradient(gradient)
 
-    def _measure_gradient(self, gradient: torch.Tensor) -> Gradient:
+    def _measure_gradient(self, gradient: torch.Tensor) -> Measured:
         array = as_array(gradient)
-        measured = Gradient(identity=id(gradient), version=gradient._version)
-        wanted = set(self.quantities)
-        if "clip_factor" in wanted:
-            wanted.add("grad_rms")
-        measured.found = of_gradient(array, wanted, measured.counts, all_axes(array))
+        measured = Measured(of=version_of(gradient))
+        measured.found = of_gradient(array, self._wanted, measured.counts, all_axes(array))
         return measured
 
     def _gradients_are_fresh(self) -> bool:
@@ -380,8 +390,10 @@ class TorchRecorder(Recorder):
         with self._clock:
             if not self.layers:
                 self._begin()
-            layers = [self._measure_layer(step, layer) for layer in self._in_order]
-            self._add(step, layers)
+            self._measure_update(step)
+            if self._elsewhere:
+                self._bring_back(step)
+            self._put_together(step)
 
     def _begin(self) -> None:
         """Fix the layers' order: that of the forward pass; those not called come last."""
@@ -394,120 +406,128 @@ class TorchRecorder(Recorder):
             if layer.weight_why_not:
                 self._miss(layer, (*OF_GRADIENT, *OF_WEIGHTS), layer.weight_why_not)
 
-    def _measure_layer(self, step: Step, layer: Layer) -> list[Measured]:
-        """All that is known of a layer in this step; the numbers may still lie on the device."""
-        weight = layer.weight
-        found: list[Measured] = []
-        if weight is not None:
-            found.append(self._final_gradient(step, layer, weight))
+    def _measure_update(self, step: Step) -> None:
+        """Measure what only the end of the step shows: the update, and what was clipped."""
+        for layer in self._in_order:
+            weight = layer.weight
+            if weight is None:
+                continue
+            if self._wants_gradients:
+                self._complete_gradient(step, layer, weight.grad)
             if step.before is not None:
-                measured = Measured()
                 after = as_array(weight)
                 before, size = step.before[layer]
+                measured = step.updates[layer] = Measured()
                 measured.found = of_weights(
-                    before, after, self.quantities, measured.counts, all_axes(after),
+                    before, after, self._wanted, measured.counts, all_axes(after),
                     before_rms=size, overwrite=True,
                 )  # fmt: skip
-                found.append(measured)
-        return found
 
-    def _final_gradient(self, step: Step, layer: Layer, weight: torch.Tensor) -> Measured:
-        """Quantities of dL/dW, and by how much it was clipped before the update."""
-        now = weight.grad
+    def _complete_gradient(self, step: Step, layer: Layer, now: torch.Tensor | None) -> None:
+        """See whether the gradient that was used is the one that was measured."""
         measured = step.gradients.get(layer)
-        if measured is None:
-            if now is None:  # the step gave it none
-                return Measured()
-            measured = self._measure_gradient(now)  # as it is after all that was done to it
-            measured.found.pop("clip_factor", None)
-            self._miss(
-                layer,
-                ("clip_factor",),
+        if measured is None and now is not None:
+            # as it is after all that was done to it
+            step.gradients[layer] = self._measure_gradient(now)
+            why = (
                 "its gradient is averaged over processes after the backward pass"
                 if self._averaged
-                else "the backward pass was not started by Tensor.backward",
+                else "the backward pass was not started by Tensor.backward"
             )
-            return measured
-        found = Measured(dict(measured.found), dict(measured.counts))
-        for name in ("grad_mean_abs", "grad_rms"):
-            if name in found.found:
-                found.found[name] = found.found[name] / step.scale
-        if HISTOGRAM in found.found and step.scale != 1:
-            found.found.pop(HISTOGRAM)
-            self._miss(layer, (HISTOGRAM,), "the loss was scaled by a GradScaler")
-        if self.needs("clip_factor") and now is not None:
-            rms = found.found["grad_rms"]
-            used = rms if measured.is_of(now) else q.rms(as_array(now), all_axes(now))
-            found.found["clip_factor"] = q.clip_factor(rms, used)
-        return found
+            self._miss(layer, ("clip_factor",), why)
+        elif measured is not None and now is not None and "clip_factor" in self._wanted:
+            # a GradScaler writes into gradients without a new version
+            if step.scale == 1 and measured.of == version_of(now):
+                measured.found["clip_factor"] = 1.0
+            else:
+                array = as_array(now)
+                measured.found[USED] = q.rms(q.entries(array, all_axes(array)))
 
-    def _add(self, step: Step, layers: list[list[Measured]]) -> None:
-        """Bring the numbers back from the device, join several calls, and record them."""
-        calls = step.trained_calls()
-        parts = [part for layer in layers for part in layer]
-        parts += [m for call in calls for m in call.measured.values() if isinstance(m, Measured)]
-        parts += step.far.values()
-        share_right, losses = Measured({"": step.accuracy}), step.total_loss()
-        bring_back([*parts, share_right, losses])
+    def _bring_back(self, step: Step) -> None:
+        """Bring all numbers back from the device."""
+        parts = [*step.gradients.values(), *step.updates.values(), *step.far.values()]
+        for call in step.calls:
+            parts += [part for part in (call.delta, call.activation) if part is not None]
+        loss, right = step.total_loss(), Measured({"": step.accuracy})
+        bring_back([*parts, loss, right])
+        step.losses = [torch.as_tensor(x) * step.scale for x in loss.found.values()]
+        step.accuracy = right.found[""]
+
+    def _put_together(self, step: Step) -> None:
+        """Join several calls of a layer, and add the step to the record."""
         count = len(self._in_order)
-        names = [name for name in self.quantities if name != HISTOGRAM]
-        found: dict[str, Array] = {name: np.full((1, count), np.nan) for name in names}
+        names = (*self._wanted, USED)
+        found: dict[str, Array] = {name: np.full(count, np.nan) for name in names}
         if self.needs(HISTOGRAM):
-            found[HISTOGRAM] = np.zeros((1, count, len(q.HISTOGRAM_EDGES)))
-        counts: dict[str, Array] = {kind: np.zeros((1, count)) for kind in KINDS}
-        for i, (layer, own) in enumerate(zip(self._in_order, layers, strict=True)):
-            mine = [call for call in calls if call.layer is layer]
-            own = [*own, *self._joined(step, layer, mine)]
-            for measured in own:
-                for name, value in measured.found.items():
-                    if name in found:
-                        found[name][0, i] = value
-                for kind, value in measured.counts.items():
-                    if kind in counts:
-                        counts[kind][0, i] += value
-        loss = np.array([sum(losses.found.values()) if losses.found else np.nan], np.float64)
-        self.accuracy = float(share_right.found[""])
-        self.add_measured([step.number], found, counts, loss, np.array([self.accuracy]))
+            found[HISTOGRAM] = np.zeros((count, len(q.HISTOGRAM_EDGES)))
+        counts: dict[str, Array] = {kind: np.zeros(count) for kind in (*KINDS, FAR)}
+        calls = step.trained_calls()
+        for i, layer in enumerate(self._in_order):
+            mine = calls.get(layer, [])
+            for part in (
+                step.gradients.get(layer), step.updates.get(layer), step.far.get(layer),
+                self._delta_of(layer, mine), self._activation_of(layer, mine),
+            ):  # fmt: skip
+                if part is None:
+                    continue
+                for name, value in part.found.items():
+                    found[name][i] = value
+                for kind, value in part.counts.items():
+                    counts[kind][i] += value
+                zero = part.zero_units
+                if zero is not None and "dead_fraction" in found:
+                    nonfinite = part.counts.get(FAR, part.counts.get("activation"))
+                    found["dead_fraction"][i] = q.share(zero, nonfinite)
+        self._unscale(step, found)
+        loss = list(step.total_loss().found.values())
+        self.accuracy = float(step.accuracy)
+        self.add_measured(
+            [step.number],
+            {name: found[name][None] for name in self.quantities if name in found},
+            {kind: counts[kind][None] for kind in KINDS},
+            np.array([float(sum(loss)) if loss else np.nan]),
+            np.array([self.accuracy]),
+        )
 
-    def _joined(self, step: Step, layer: Layer, calls: list[Call]) -> Iterator[Measured]:
-        """Deltas and activations of a layer, over all its calls in the step."""
-        deltas = [call.measured["delta"] for call in calls if "delta" in call.measured]
+    def _unscale(self, step: Step, found: dict[str, Array]) -> None:
+        """Undo what a GradScaler did to the loss; find what was clipped after that."""
+        if step.scale != 1:
+            for name in ("grad_mean_abs", "grad_rms", "delta_rms"):
+                if name in found:
+                    found[name] /= step.scale
+            if HISTOGRAM in found:
+                found[HISTOGRAM][:] = 0
+                for layer in self._in_order:
+                    self._miss(layer, (HISTOGRAM,), "the loss was scaled by a GradScaler")
+        used = ~np.isnan(found[USED])
+        if used.any():
+            found["clip_factor"][used] = q.clip_factor(found["grad_rms"], found[USED])[used]
+
+    def _delta_of(self, layer: Layer, calls: list[Call]) -> Measured | None:
+        """Of the deltas of all calls in the step."""
         if any(call.deltas > 1 for call in calls):
             self._miss(layer, ("delta_rms",), "two backward passes went through one call of it")
-        elif deltas:
-            joined = join(deltas)
-            if "delta_rms" in joined.found:
-                joined.found["delta_rms"] = joined.found["delta_rms"] / step.scale
-            yield joined
-        active = [call.measured["activation"] for call in calls if "activation" in call.measured]
-        functions = {
-            call.measured["function"].name for call in calls if "function" in call.measured
-        }
-        if functions:
-            self._name_function(layer, functions)
+            return None
+        parts = [call.delta for call in calls if call.delta is not None]
+        return join(parts) if parts else None
+
+    def _activation_of(self, layer: Layer, calls: list[Call]) -> Measured | None:
+        """Of the activations of all calls in the step; they must be known of all."""
         for call in calls:
             if call.why_not:
                 self._miss(layer, OF_ACTIVATION, call.why_not)
-        if active and len(active) == len(calls):
-            joined = join(active)
-            zero = joined.zero_units
-            if zero is not None:
-                nonfinite = np.asarray(joined.counts["activation"])
-                joined.found["dead_fraction"] = q.share(zero, nonfinite, axes=(-1,))
-            yield joined
-        if layer in step.far:
-            far = step.far[layer]
-            dead = q.share(np.asarray(far.zero_units), far.counts["far"], axes=(-1,))
-            yield Measured({"dead_fraction": dead})
+            if call.function is not None and layer not in self._functions:
+                self._functions[layer] = call.function.name
+                self._name_function(layer, call.function.name)
+        parts = [call.activation for call in calls if call.activation is not None]
+        return join(parts) if parts and len(parts) == len(calls) else None
 
-    def _name_function(self, layer: Layer, names: set[str]) -> None:
+    def _name_function(self, layer: Layer, name: str) -> None:
         """Tell the recorder which activation function follows a layer."""
         i = self._in_order.index(layer)
-        name = "/".join(sorted(names))
-        if self.layers[i].activation == "unknown":
-            infos = list(self.layers)
-            infos[i] = replace(infos[i], activation=name)
-            self.layers = tuple(infos)
+        infos = list(self.layers)
+        infos[i] = replace(infos[i], activation=name)
+        self.layers = tuple(infos)
 
     def _miss(self, layer: Layer, names: Collection[str], why: str) -> None:
         """Note why something is missing."""
@@ -516,8 +536,13 @@ class TorchRecorder(Recorder):
                 self.missing.setdefault(layer.name, {}).setdefault(name, why)
 
 
-class _Clock:
-    """Counts the time spent inside as recording's own; not twice."""
+def _zero_units(layer: Layer, array: Array) -> Array:
+    assert layer.unit is not None
+    return q.zero_units(array, 0, layer.unit(layer.output, array))
+
+
+class _Clock(threading.local):
+    """Counts the time spent inside as recording's own, not twice; there, NumPy does not warn."""
 
     def __init__(self, spent: Callable[[float], None]) -> None:
         self._spent, self._depth, self._started = spent, 0, 0.0
@@ -526,8 +551,11 @@ class _Clock:
         self._depth += 1
         if self._depth == 1:
             self._started = time.perf_counter()
+            self._quiet = np.errstate(all="ignore")
+            self._quiet.__enter__()
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if not self._depth:
+            self._quiet.__exit__(None, None, None)
             self._spent(time.perf_counter() - self._started)

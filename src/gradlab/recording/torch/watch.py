@@ -1,7 +1,12 @@
-"""Watching a PyTorch model for one step: its layers' outputs, activations, deltas, backward passes.
+"""Watching a PyTorch model: its layers' outputs, activations, deltas, gradients, backward passes.
 
-Nothing is written onto the model: PyTorch's global hooks are used, so that a model can be copied
+Nothing is written onto the modules: PyTorch's global hooks are used, so that a model can be copied
 and pickled while it is watched. Everything is undone by `stop`.
+
+What becomes of a layer's output h is found in the forward pass. It stays *pending* until an
+activation function is applied to it, by a module or by a function; or it is handed on as it is.
+Functions are seen by a mode of PyTorch in which every call is announced. That costs time, so it is
+left out once a pass has shown that all activation functions are modules.
 """
 
 from __future__ import annotations
@@ -12,7 +17,8 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -25,10 +31,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from gradlab.recording.quantities import Array
-from gradlab.recording.torch.functions import FUNCTIONS, IDENTITY, Function, changes_its_input
+from gradlab.recording.torch.backward import BACKWARD, Accumulated, Arrival
+from gradlab.recording.torch.functions import (
+    FUNCTIONS,
+    IDENTITY,
+    MODULES,
+    Function,
+    changes_its_input,
+)
 from gradlab.recording.torch.layers import Layer
 
 
+@dataclass(slots=True, eq=False)
 class Call:
     """One call of a layer in a pass; what the listener measures of it is kept here.
 
@@ -39,27 +53,36 @@ class Call:
         Number of the pass it belongs to.
     waits : bool
         Whether a delta may still come: only then is the call part of the training.
-    in_backward : bool
-        Whether it was made during a backward pass, to compute activations again.
+    deltas : int
+        How often one has come.
+    delta, activation
+        What was measured of it, and of φ(h).
+    function : Function, optional
+        φ, as soon as it is known.
+    why_not : str
+        Why φ(h) can't be had.
     """
 
-    def __init__(self, layer: Layer, scope: int, waits: bool, in_backward: bool) -> None:
-        self.layer, self.scope, self.waits, self.in_backward = layer, scope, waits, in_backward
-        self.deltas = 0
-        self.measured: dict[str, Any] = {}
-        self.why_not = ""  # why φ(h) can't be had
+    layer: Layer
+    scope: int
+    waits: bool
+    deltas: int = 0
+    delta: Any = None
+    activation: Any = None
+    function: Function | None = None
+    why_not: str = ""
 
 
 class Listener(Protocol):
     """Who is told what happens; tensors are to be measured at once, and not kept."""
 
+    def called(self, call: Call) -> None:
+        """A layer was called, in what may be a pass of the training."""
+
     def activation(
         self, call: Call, x: torch.Tensor, saturated: Array | None, function: Function
     ) -> None:
         """φ(h) of a call is known."""
-
-    def called(self, call: Call) -> None:
-        """A layer was called, in what may be a pass of the training."""
 
     def delta(self, call: Call, delta: torch.Tensor) -> None:
         """dL/dh of a call is known."""
@@ -71,15 +94,27 @@ class Listener(Protocol):
         """A backward pass begins at these tensors."""
 
 
+@dataclass(slots=True, eq=False)
 class _Pending:
     """An output of a layer, until it is seen what becomes of it."""
 
-    def __init__(self, call: Call, h: torch.Tensor, whole: bool) -> None:
-        self.call, self.h, self.version, self.whole = call, h, h._version, whole
+    call: Call
+    h: torch.Tensor
+    version: int
+    whole: bool  # whether all that may become of it is seen
 
     @property
     def changed(self) -> bool:
         return self.h._version != self.version
+
+
+@dataclass(slots=True, eq=False)
+class _Applied:
+    """A module that applies a function to an output is running."""
+
+    entry: _Pending
+    function: Function
+    saturated: Array | None
 
 
 class _Scope(threading.local):
@@ -90,6 +125,8 @@ class _Scope(threading.local):
         self.number = 0
         self.whole = False  # whether it began with the model's own forward, so that all is seen
         self.pending: dict[int, _Pending] = {}
+        self.applied: dict[int, _Applied] = {}  # by the module that is running
+        self.done: dict[int, _Pending] = {}  # outputs whose function is known
         self.mode: TorchFunctionMode | None = None
 
 
@@ -102,8 +139,9 @@ class Watch:
         As the user calls it.
     layers : sequence of Layer
     listener : Listener
-    activations, gradients : bool
-        Whether these are wanted.
+    activations, deltas, gradients : bool
+        Whether these are wanted. Activations of training passes are told by deltas, so these are
+        then waited for.
     """
 
     def __init__(
@@ -112,6 +150,7 @@ class Watch:
         layers: Sequence[Layer],
         listener: Listener,
         activations: bool,
+        deltas: bool,
         gradients: bool,
     ) -> None:
         # what holds every layer is the whole model: the model, what it wraps, or its one network
@@ -124,50 +163,66 @@ class Watch:
         self._layers: dict[int, list[Layer]] = {id(module): [] for module in model.modules()}
         for layer in layers:
             self._layers[id(layer.output)].append(layer)
-        self._listener = weakref.proxy(listener)
-        self._activations, self._gradients = activations, gradients
+        self._wrapped = any(hasattr(module, "_orig_mod") for module in model.modules())
+        self._listener: Listener = weakref.proxy(listener)
+        self._activations, self._deltas = activations, deltas or activations
+        self._gradients = gradients
         self._scope = _Scope()
         self._scopes = 0
         self._undo: contextlib.ExitStack | None = None
-        self._handles: list[RemovableHandle] = []
-        self.order: list[Layer] = []  # as they were first called
+        self._arrivals: list[RemovableHandle] = []
         self._reference: Callable[[Layer, torch.Tensor, Function], None] | None = None
+        self.order: dict[Layer, None] = {}  # as they were first called
+        # whether functions must be looked for; whether one was found that is no module's
+        self._looks, self._found_one = True, False
+        self._several: set[Layer] = set()  # whose output goes into several functions
 
     # --- beginning and end ------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to watch."""
+        if self._undo is not None:
+            return
         self._undo = undo = contextlib.ExitStack()
         self._scope = _Scope()
-        before = register_module_forward_pre_hook(self._enter)
-        undo.callback(before.remove)
-        after = register_module_forward_hook(self._leave, always_call=True)
-        undo.callback(after.remove)
-        undo.callback(_backward.leave, self)
-        _backward.join(self)
-        for layers in self._layers.values() if self._gradients else ():
-            for layer in layers:
-                weight = layer.weight
-                if weight is not None and weight.requires_grad and weight.is_leaf:
-                    told = _Gradient(self._listener, layer)
-                    self._handles.append(weight.register_post_accumulate_grad_hook(told))
+        if self._deltas or not self.order:
+            undo.callback(register_module_forward_pre_hook(self._enter).remove)
+            undo.callback(register_module_forward_hook(self._leave, always_call=True).remove)
+        BACKWARD.join(self)
+        undo.callback(BACKWARD.leave, self)
+        if self._gradients:
+            self._watch_weights(undo)
         # Compiled code would not call the hooks: what is watched runs eagerly. (What was compiled
         # is kept for the steps that are not.)
         if "torch._dynamo" in sys.modules:
             undo.enter_context(torch.compiler.set_stance("force_eager"))
-            # about hooks that would be called twice for the wrapper, which is no layer
+        if self._wrapped:  # about hooks that are called for the wrapper too, which is no layer
             undo.enter_context(_without_warning("Using `torch.compile"))
 
-    def stop(self) -> None:
-        """Undo everything; no hook stays behind and no tensor is kept."""
-        if self._undo is None:
-            return
-        self._undo.close()
-        self._undo = None
-        for handle in self._handles:
+    def _watch_weights(self, undo: contextlib.ExitStack) -> None:
+        for layers in self._layers.values():
+            for layer in layers:
+                weight = layer.weight
+                if weight is not None and weight.requires_grad and weight.is_leaf:
+                    told = Accumulated(self._listener.gradient, layer)
+                    undo.callback(weight.register_post_accumulate_grad_hook(told).remove)
+
+    def end_step(self) -> None:
+        """Forget what is left of a step; no tensor is kept."""
+        for handle in self._arrivals:
             handle.remove()
-        self._handles = []
+        self._arrivals = []
         self._scope = _Scope()
+        # all activation functions are modules
+        if self.order and not self._found_one:
+            self._looks = False
+
+    def stop(self) -> None:
+        """Undo everything; no hook stays behind."""
+        self.end_step()
+        if self._undo is not None:
+            self._undo.close()
+            self._undo = None
 
     @contextlib.contextmanager
     def reference(self, tell: Callable[[Layer, torch.Tensor, Function], None]) -> Iterator[None]:
@@ -180,7 +235,7 @@ class Watch:
             self._reference = None
             self._scope = scope
 
-    # --- the forward pass -------------------------------------------------------------------------
+    # --- modules ----------------------------------------------------------------------------------
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         layers = self._layers.get(id(module))
@@ -189,108 +244,156 @@ class Watch:
         scope = self._scope
         scope.depth += 1
         if scope.depth == 1:
-            self._open(id(module) in self._wholes)
-        if layers and scope.pending and args:
-            # handed from one layer straight to the next
-            for argument in args:
-                if id(argument) in scope.pending:
-                    self._settle(scope.pending.pop(id(argument)))
+            self._open(scope, id(module) in self._wholes)
+        if scope.pending and args:
+            entry = scope.pending.get(id(args[0]))
+            if entry is not None:
+                with torch._C.DisableTorchFunction():
+                    self._handed(scope, entry, module, bool(layers))
+
+    def _handed(self, scope: _Scope, entry: _Pending, module: nn.Module, is_layer: bool) -> None:
+        """A module is given a layer's output."""
+        kind = MODULES.get(type(module))
+        if kind is not None and not entry.changed:
+            del scope.pending[id(entry.h)]
+            function = kind(module)
+            # before the function, which may write into h
+            scope.applied[id(module)] = _Applied(entry, function, function.saturated(entry.h))
+        elif is_layer or (type(module).__module__.startswith("torch.nn.") and not module._modules):
+            del scope.pending[id(entry.h)]
+            self._settle(entry)
 
     def _leave(self, module: nn.Module, _args: Any, output: Any) -> None:
         layers = self._layers.get(id(module))
         if layers is None:
             return
         scope = self._scope
-        if layers and output is not None:
+        if scope.applied or layers:
             with torch._C.DisableTorchFunction():
-                self._called(layers, output)
+                applied = scope.applied.pop(id(module), None)
+                if applied is not None and output is not None:
+                    self._activated(scope, applied.entry, output, applied)
+                if layers and output is not None:
+                    self._called(scope, layers, output)
         scope.depth = max(scope.depth - 1, 0)
         if scope.depth == 0:
-            self._close()
+            self._close(scope, output)
 
-    def _open(self, whole: bool) -> None:
+    def _open(self, scope: _Scope, whole: bool) -> None:
         """Begin a pass: the outermost call of one of the model's modules."""
         self._scopes += 1
-        scope = self._scope
         scope.number, scope.whole = self._scopes, whole
-        if self._activations:
+        if self._activations and self._looks:
             scope.mode = _Functions(self)
             scope.mode.__enter__()
 
-    def _close(self) -> None:
-        scope = self._scope
+    def _close(self, scope: _Scope, output: Any) -> None:
+        looked = scope.mode is not None
         if scope.mode is not None:
             mode, scope.mode = scope.mode, None
             mode.__exit__(None, None, None)
+        scope.done = {}
         # what was called from outside the model may yet be handed to one of its activation modules
-        if scope.whole:
+        if scope.whole and scope.pending:
+            if not looked:
+                self._doubt(scope, {id(tensor) for tensor in _tensors(output)})
             self.settle()
 
-    def _called(self, layers: Collection[Layer], output: Any) -> None:
-        h = _first_tensor(output)
+    def _doubt(self, scope: _Scope, outputs: Collection[int]) -> None:
+        """Outputs that neither went to a module nor are the model's: a function took them."""
+        for key, entry in list(scope.pending.items()):
+            if key not in outputs:
+                del scope.pending[key]
+                entry.call.why_not = "it went into a function, where it had not before"
+                self._looks = self._found_one = True
+
+    def _called(self, scope: _Scope, layers: Collection[Layer], output: Any) -> None:
+        h = next(_tensors(output), None)
         if h is None:
             return
         for layer in layers:
-            if layer not in self.order:
-                self.order.append(layer)
+            self.order.setdefault(layer)
         if self._reference is None and not torch.is_grad_enabled():
             return  # a look at validation data
-        scope = self._scope
         for layer in layers:
-            call = Call(layer, scope.number, h.requires_grad, _backward.running)
+            call = Call(layer, scope.number, h.requires_grad)
             if self._reference is None:
                 self._listener.called(call)
-                if h.requires_grad and layer.unit is not None:
-                    self._handles.append(h.register_hook(_Arrival(self._listener, call)))
+                if call.waits and self._deltas and layer.unit is not None:
+                    arrival = Arrival(self._listener.delta, call)
+                    self._arrivals.append(h.register_hook(arrival))
             if self._activations and layer.unit is not None:
-                self.settle(layer, before=scope.number)
-                scope.pending[id(h)] = _Pending(call, h, scope.whole)
+                if scope.pending:
+                    self.settle(layer, but=scope.number)
+                scope.pending[id(h)] = _Pending(call, h, h._version, scope.whole)
 
-    def settle(self, layer: Layer | None = None, before: int | None = None) -> None:
-        """Nothing more will become of these outputs: of all layers, or of one in earlier passes."""
+    # --- what becomes of an output ----------------------------------------------------------------
+
+    def settle(self, layer: Layer | None = None, but: int | None = None) -> None:
+        """Nothing more will become of these outputs: of all layers, or of one in other passes."""
         for key, entry in list(self._scope.pending.items()):
             call = entry.call
-            if layer is None or (call.layer is layer and call.scope != before):
-                self._settle(self._scope.pending.pop(key))
+            if layer is None or (call.layer is layer and call.scope != but):
+                del self._scope.pending[key]
+                self._settle(entry)
 
     def _settle(self, entry: _Pending) -> None:
         """No activation function was applied to an output: it is its own activation."""
         if entry.changed:
             entry.call.why_not = "its output was changed in place before it could be measured"
         elif entry.whole or self._reference is not None:
-            self._activated(entry, entry.h, IDENTITY.saturated(entry.h), IDENTITY)
+            self._tell(entry, entry.h, IDENTITY.saturated(entry.h), IDENTITY)
         else:
             entry.call.why_not = "it was called outside the model's forward: what follows is unseen"
 
     def apply(
         self, func: Any, function: Function | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Call a function that PyTorch was asked for; note if it activates a layer's output."""
+        """Call a function of PyTorch; note what it does with the output of a layer."""
+        scope = self._scope
         h = args[0] if args else kwargs.get("input")
-        entry = self._scope.pending.pop(id(h), None)
-        if entry is None:
-            return func(*args, **kwargs)
+        entry = scope.pending.get(id(h))
+        if entry is None or (function is None and not changes_its_input(func)):
+            x = func(*args, **kwargs)
+            if scope.done and isinstance(x, torch.Tensor) and x.requires_grad:
+                self._used_again(scope, (*args, *kwargs.values()))
+            return x
+        del scope.pending[id(h)]
+        self._found_one = True
         if function is None or entry.changed:
             self._settle(entry)
             return func(*args, **kwargs)
-        saturated = function.saturated(h)  # before the function, which may write into h
+        applied = _Applied(entry, function, function.saturated(entry.h))
         x = func(*args, **kwargs)
-        self._activated(entry, x, saturated, function)
+        self._activated(scope, entry, x, applied)
         return x
 
-    def _activated(
-        self,
-        entry: _Pending,
-        x: torch.Tensor,
-        saturated: Array | None,
-        function: Function,
+    def _activated(self, scope: _Scope, entry: _Pending, x: Any, applied: _Applied) -> None:
+        call = entry.call
+        if call.layer in self._several:
+            call.why_not = SEVERAL
+            return
+        if x is not entry.h:  # written into, h is not there any more
+            scope.done[id(entry.h)] = entry
+        self._tell(entry, x, applied.saturated, applied.function)
+
+    def _used_again(self, scope: _Scope, arguments: Iterable[Any]) -> None:
+        """Outputs that go elsewhere too: what their layer gives is not φ(h) alone."""
+        for argument in arguments:
+            for tensor in argument if isinstance(argument, list | tuple) else (argument,):
+                entry = scope.done.get(id(tensor))
+                if entry is not None:
+                    self._several.add(entry.call.layer)
+                    entry.call.activation, entry.call.function = None, None
+                    entry.call.why_not = SEVERAL
+
+    def _tell(
+        self, entry: _Pending, x: torch.Tensor, saturated: Array | None, function: Function
     ) -> None:
         if self._reference is not None:
             self._reference(entry.call.layer, x, function)
         else:
             self._listener.activation(entry.call, x, saturated, function)
-
-    # --- the backward pass ------------------------------------------------------------------------
 
     def backward_begins(self, roots: Sequence[torch.Tensor]) -> None:
         """A backward pass begins."""
@@ -298,30 +401,7 @@ class Watch:
         self._listener.backward_begins(roots)
 
 
-class _Arrival:
-    """The hook of an output: its delta arrives. Holds no tensor."""
-
-    def __init__(self, listener: Listener, call: Call) -> None:
-        self.listener, self.call = listener, call
-
-    def __call__(self, delta: torch.Tensor) -> None:
-        # one that was asked for by torch.autograd.grad is no part of the training
-        if _backward.running:
-            self.call.deltas += 1
-            with torch._C.DisableTorchFunction():
-                self.listener.delta(self.call, delta)
-
-
-class _Gradient:
-    """The hook of a weight: its gradient has been accumulated, and is still at hand."""
-
-    def __init__(self, listener: Listener, layer: Layer) -> None:
-        self.listener, self.layer = listener, layer
-
-    def __call__(self, weight: torch.Tensor) -> None:
-        with torch._C.DisableTorchFunction():
-            if weight.grad is not None:
-                self.listener.gradient(self.layer, weight.grad)
+SEVERAL = "its output goes into several functions, so that none of them is its activation function"
 
 
 class _Functions(TorchFunctionMode):
@@ -339,55 +419,12 @@ class _Functions(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if not self.watch._scope.pending:
+        scope = self.watch._scope
+        if not scope.pending and not scope.done:
             return func(*args, **kwargs)
         found = FUNCTIONS.get(func)
         function = None if found is None else found((args, kwargs))
-        if function is None and not changes_its_input(getattr(func, "__name__", "")):
-            return func(*args, **kwargs)
         return self.watch.apply(func, function, args, kwargs)
-
-
-class _Backward:
-    """torch.autograd.backward, with those who want to know when it begins."""
-
-    def __init__(self) -> None:
-        self.running = False
-        self._watches: list[Watch] = []
-        self._original: Callable[..., None] = torch.autograd.backward
-
-    def join(self, watch: Watch) -> None:
-        """Tell a watch of every backward pass; the first one puts this in PyTorch's place."""
-        if not self._watches:
-            self._original = torch.autograd.backward
-            torch.autograd.backward = self._run
-        self._watches.append(watch)
-
-    def leave(self, watch: Watch) -> None:
-        """Stop telling it; after the last one, PyTorch's own function is back."""
-        self._watches.remove(watch)
-        if not self._watches and torch.autograd.backward == self._run:
-            torch.autograd.backward = self._original
-
-    def _run(self, tensors: Any, *args: Any, **kwargs: Any) -> None:
-        watches = list(self._watches)
-        if self.running:  # checkpointing calls it again, for what was computed again
-            for watch in watches:
-                watch.settle()
-            return self._original(tensors, *args, **kwargs)
-        roots = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
-        for watch in watches:
-            watch.backward_begins(roots)
-        self.running = True
-        try:
-            return self._original(tensors, *args, **kwargs)
-        finally:
-            self.running = False
-            for watch in watches:
-                watch.settle()
-
-
-_backward = _Backward()
 
 
 @contextlib.contextmanager
@@ -402,10 +439,14 @@ def _without_warning(beginning: str) -> Iterator[None]:
             warnings.filters.remove(entry)  # type: ignore[attr-defined]  # a list, whatever it says
 
 
-def _first_tensor(output: Any) -> torch.Tensor | None:
-    """The tensor of real numbers that a module gave, or the first of several."""
+def _tensors(output: Any) -> Iterator[torch.Tensor]:
+    """The tensors of real numbers that a module gave, in their order."""
     if isinstance(output, torch.Tensor):
-        return output if output.is_floating_point() else None
-    if isinstance(output, tuple | list):
-        return next((t for t in map(_first_tensor, output) if t is not None), None)
-    return None
+        if output.is_floating_point():
+            yield output
+    elif isinstance(output, tuple | list):
+        for part in output:
+            yield from _tensors(part)
+    elif isinstance(output, dict):
+        for part in output.values():
+            yield from _tensors(part)
