@@ -153,7 +153,9 @@ def zero_units(activation: Array, lead: int | None = None, unit: int = -1) -> Ar
     unit %= activation.ndim
     samples = tuple(axis for axis in range(lead, activation.ndim) if axis != unit)
     zero = activation == 0
-    return zero.all(axis=samples) if isinstance(zero, np.ndarray) else _all(zero, samples)
+    if isinstance(zero, np.ndarray):
+        return np.logical_and.reduce(zero, axis=samples)
+    return _namespace(zero).all(zero, axis=samples)
 
 
 def dead_fraction(activation: Array) -> Array:
@@ -299,10 +301,6 @@ def _sum(x: NDArray[Any]) -> Array:
 
 _MOST_ONES = 1 << 20
 _ones: dict[str, NDArray[Any]] = {}
-
-
-def _all(true: Array, axes: tuple[int, ...]) -> Array:
-    return _namespace(true).all(true, axis=axes)
 
 
 def _all_finite(numbers: Array) -> bool:

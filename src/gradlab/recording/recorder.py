@@ -236,13 +236,14 @@ class Recorder:
         if steps is self._latest:
             return
         shape = (len(steps), len(self.layers), *loss.shape[1:])
-        total = np.sum([np.broadcast_to(count, shape) for count in counts.values()], axis=0)
-        kept = {
-            name: np.array(found[name], np.float64) if name in found else np.full(shape, np.nan)
-            for name in (*self._per_layer(), *self._histogram())
-        }
+        kept: dict[str, Array] = {}
+        for name in (*self._per_layer(), *self._histogram()):
+            values = found.get(name)
+            kept[name] = np.full(shape, np.nan) if values is None else np.array(values, np.float64)
         if self.needs("nonfinite_count"):
-            kept["nonfinite_count"] = total
+            kept["nonfinite_count"] = total = np.zeros(shape)
+            for count in counts.values():
+                total += count
         for name, values in (("loss", loss), ("accuracy", accuracy)):
             if self.needs(name):
                 kept[name] = np.array(values, dtype=np.float64)
@@ -250,7 +251,7 @@ class Recorder:
         self._added.append((list(steps), kept))
         self._latest = steps
         if not self._nonfinite:
-            self._look_for_nonfinite(steps, counts, loss)
+            self._look_for_nonfinite(steps, counts, kept)
 
     def _per_layer(self) -> list[str]:
         return [name for name in self.quantities if name in PER_LAYER]
@@ -259,14 +260,13 @@ class Recorder:
         return [name for name in self.quantities if name == HISTOGRAM]
 
     def _look_for_nonfinite(
-        self, steps: Sequence[int], counts: Mapping[str, Array], loss: Array
+        self, steps: Sequence[int], counts: Mapping[str, Array], kept: Mapping[str, Array]
     ) -> None:
         bad = np.zeros(len(steps), bool)
-        if self.needs("loss"):
-            bad |= ~np.isfinite(loss).reshape(len(steps), -1).all(axis=1)
-        if self.needs("nonfinite_count"):
-            for count in counts.values():
-                bad |= count.reshape(len(steps), -1).any(axis=1)
+        if "loss" in kept:
+            bad |= ~np.isfinite(kept["loss"]).reshape(len(steps), -1).all(axis=1)
+        if "nonfinite_count" in kept:
+            bad |= kept["nonfinite_count"].reshape(len(steps), -1).any(axis=1)
         if bad.any():
             at = int(bad.argmax())
             there = {

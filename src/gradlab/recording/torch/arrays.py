@@ -17,7 +17,8 @@ def as_array(tensor: torch.Tensor) -> Array:
 
     On another device the tensor itself, so that what is measured of it is measured there.
     """
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     if tensor.is_sparse:
         tensor = tensor.to_dense()
     if not in_memory(tensor):
