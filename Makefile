@@ -1,6 +1,6 @@
 # make run              installs into .venv and runs the main job: ten sigmoid layers that do not learn
 # make test             installs into .venv, runs the checks, and the tests last
-# make test-frameworks  installs PyTorch into .venv as well and compares with it
+# make test-frameworks  installs PyTorch, JAX and others into .venv as well, and tests the adapters
 # make notebooks        writes the .ipynb of each lesson anew from its .py, which is the one to edit
 # make docs             builds the documentation into docs/_build/html
 # make clean            removes .venv and what tools left behind, but no results
@@ -25,7 +25,8 @@ test: lint
 	$(BIN)/pytest
 
 test-frameworks: .venv/frameworks.stamp
-	GRADLAB_REQUIRE_FRAMEWORKS=1 $(BIN)/pytest tests/frameworks
+	GRADLAB_REQUIRE_FRAMEWORKS=1 $(BIN)/pytest tests/frameworks tests/test_docs.py \
+		tests/gradlab/test_exports.py src/gradlab
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check
@@ -54,7 +55,7 @@ docs: .venv/docs.stamp
 	touch $@
 
 .venv/frameworks.stamp: .venv/test.stamp Makefile
-	$(INSTALL) $(TORCH)
+	$(INSTALL) $(TORCH) --editable '.[frameworks]'
 	touch $@
 
 .venv/docs.stamp: .venv/venv.stamp pyproject.toml constraints.txt

@@ -1,13 +1,9 @@
-"""Doctests of adapters whose framework is not installed are not collected."""
+"""Doctests of modules named after a framework are not collected without it."""
 
 from importlib.util import find_spec
 
-ADAPTERS = {
-    "torch": ["src/gradlab/recording/torch"],
-    "lightning": ["src/gradlab/recording/lightning.py"],
-    "jax": ["src/gradlab/recording/jax.py", "src/gradlab/recording/jax", "src/gradlab/jax.py"],
-}
-
-collect_ignore = [
-    path for framework, paths in ADAPTERS.items() if find_spec(framework) is None for path in paths
+collect_ignore_glob = [
+    f"src/gradlab*/{framework}*"
+    for framework in ("torch", "lightning", "jax")
+    if find_spec(framework) is None
 ]

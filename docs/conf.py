@@ -13,6 +13,8 @@ myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 
 autodoc_member_order = "bysource"
+# the pages of the adapters are built without their frameworks
+autodoc_mock_imports = ["torch", "lightning", "jax"]
 autodoc_typehints = "none"  # the docstrings say types in words
 napoleon_google_docstring = False
 

@@ -1,6 +1,8 @@
 """What the pages tell a reader to type works: Python and commands, page by page, in one folder."""
 
 import functools
+import importlib
+import os
 import re
 import shlex
 from pathlib import Path
@@ -15,11 +17,12 @@ from gradlab.cli import app
 from gradlab.data import load
 from gradlab.experiment import OPTIMIZERS, Experiment
 from gradlab.plots import FIGURES
-from gradlab.recording.recorder import HISTOGRAM, PER_LAYER, PER_STEP
+from gradlab.recording.measure import HISTOGRAM, PER_LAYER, PER_STEP
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NEEDS = {"frameworks": ("torch", "lightning", "jax")}
 COMMAND = re.compile(r"(?:\.venv/bin/)?gradlab ")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
@@ -32,6 +35,11 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_what_the_page_says_to_type_works(page, folder, monkeypatch):
+    for framework in NEEDS.get(page.stem, ()):
+        if os.environ.get("GRADLAB_REQUIRE_FRAMEWORKS") == "1":
+            importlib.import_module(framework)
+        else:
+            pytest.importorskip(framework)
     monkeypatch.chdir(folder)
     # one figure of each run instead of six, for the sake of time; all are drawn in their own tests
     monkeypatch.setattr(verbs, "FIGURE_NAMES", ("gradients",))

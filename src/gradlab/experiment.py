@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import platform
 import time
 import tomllib
 from collections.abc import Callable, Collection
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +23,7 @@ from gradlab.decision import add_decision
 from gradlab.files import write_atomically
 from gradlab.interrupts import Interrupts
 from gradlab.recording import Recorder, record
+from gradlab.versions import versions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -302,7 +300,7 @@ class Experiment(BaseModel):
                     "experiment_hash": self.hash,
                     "seed": self.seed,
                     "dtype": self.dtype,
-                    "versions": json.dumps(_versions()),
+                    "versions": json.dumps(versions()),
                     "wall_time_s": time.perf_counter() - started,
                     "steps_done": counting.done,
                     "interrupted": int(counting.done < self.steps),
@@ -349,10 +347,3 @@ def _in_words(error: ValidationError, file: str = "", elsewhere: Collection[str]
         blamed = file and (not detail["loc"] or detail["loc"][0] not in elsewhere)
         lines.append(f"{file}: {line}" if blamed else line)
     return "; ".join(dict.fromkeys(lines))
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "numpy": np.__version__}
-    with contextlib.suppress(PackageNotFoundError):  # running from a source tree
-        found["gradlab"] = version("gradlab")
-    return found

@@ -13,7 +13,7 @@ import pytest
 import dp
 import gradlab
 from gradlab.recording import RecordingError
-from gradlab.recording.recorder import PER_LAYER, PER_STEP
+from gradlab.recording.measure import PER_LAYER, PER_STEP
 
 if os.environ.get("GRADLAB_REQUIRE_FRAMEWORKS") == "1":
     import equinox as eqx
@@ -31,7 +31,8 @@ from jax import lax
 
 import gradlab.jax as recording
 from gradlab.jax import record, tap, tap_step
-from gradlab.recording import jax as adapter
+from gradlab.recording.jax import transport
+from gradlab.recording.jax.recorder import JaxRecorder
 
 pytestmark = pytest.mark.frameworks
 
@@ -364,10 +365,8 @@ def test_outside_of_a_recording_nothing_is_left_of_a_tap():
 
 def test_what_jax_keeps_compiled_is_right_inside_and_outside(monkeypatch):
     traced, sent = [], []
-    take = adapter._Collected.take
-    monkeypatch.setattr(
-        adapter._Collected, "take", lambda self, *a: (sent.append(a), take(self, *a))
-    )
+    take = JaxRecorder.take
+    monkeypatch.setattr(JaxRecorder, "take", lambda self, *a: (sent.append(a), take(self, *a)))
 
     @jax.jit
     def train(w):
@@ -413,7 +412,31 @@ def test_blocks_within_blocks_record_what_is_theirs():
         train(w, X, Y)
         train(w, X, Y)
     assert (outer.n_steps, inner.n_steps) == (3, 2)
-    assert not adapter._slots
+    assert not transport._receivers
+
+
+def test_the_overhead_is_a_share_of_the_time():
+    with record() as recorder:
+        jax.jit(step)(parameters(1)[1], X, Y)
+    assert 0 < recorder.trace.attrs["recording_overhead"] < 1
+
+
+def test_a_histogram_without_gradients_counts_nothing():
+    with record(histograms=True) as recorder:
+        tap_step({"w": jnp.ones((4, 3))}, None)
+    assert not recorder.trace["grad_log10_histogram"].any()
+
+
+def test_pooling_what_is_not_finite_warns_of_nothing():
+    def loss(x):
+        with np.errstate(all="raise"):
+            return (tap(x, "h") ** 2).sum() + tap(x[:1] * jnp.inf, "h").sum()
+
+    with record() as recorder:
+        jax.jit(jax.grad(loss))(jnp.ones((2, 3)))
+        tap_step({}, {})
+    assert np.isnan(recorder.trace["activation_std"]).all()
+    assert recorder.trace.attrs["nonfinite_in"] == "activation"
 
 
 def test_what_was_recorded_survives_an_exception():
@@ -424,7 +447,7 @@ def test_what_was_recorded_survives_an_exception():
     with pytest.raises(RuntimeError, match="the user's own"), record() as recorder:
         fail()
     assert recorder.trace.dataset.sizes["step"] == 1
-    assert not adapter._slots
+    assert not transport._receivers
 
 
 def test_a_gradient_of_a_training_step_is_no_training_step():
@@ -446,10 +469,8 @@ def test_a_gradient_of_a_training_step_is_no_training_step():
 @pytest.mark.parametrize("every", [1, 2, 3, 100])
 def test_every_kth_step(every, numbered, monkeypatch):
     sent = []
-    take = adapter._Collected.take
-    monkeypatch.setattr(
-        adapter._Collected, "take", lambda self, *a: (sent.append(a), take(self, *a))
-    )
+    take = JaxRecorder.take
+    monkeypatch.setattr(JaxRecorder, "take", lambda self, *a: (sent.append(a), take(self, *a)))
     w = parameters(1)[1]
     train = jax.jit(scanned, static_argnums=(3, 4, 5))
     with record(every=every) as recorder:

@@ -16,7 +16,7 @@ import gradlab
 from gradlab.cli import app
 from gradlab.experiment import Experiment
 from gradlab.exports import FORMATS, MissingLibraryError, to_csv, to_frame
-from gradlab.recording.recorder import HISTOGRAM, PER_STEP
+from gradlab.recording.measure import HISTOGRAM, PER_STEP
 from gradlab.trace import Trace
 
 SEED = 3  # members are named by their seeds

@@ -8,7 +8,7 @@ from gradlab import record
 from gradlab.data import load
 from gradlab.experiment import Experiment
 from gradlab.recording import RecordingError, quantities
-from gradlab.recording.recorder import PER_LAYER
+from gradlab.recording.measure import PER_LAYER
 
 IRIS = load("iris2")
 NAMES = ["h1", "h2", "out"]

@@ -11,7 +11,7 @@ from gradlab.data import load
 from gradlab.experiment import Experiment
 from gradlab.recording import RecordingError
 from gradlab.recording import recorder as recorder_module
-from gradlab.recording.recorder import PER_LAYER
+from gradlab.recording.measure import PER_LAYER
 
 IRIS = {name: load(name) for name in ("iris2", "iris")}
 
@@ -70,7 +70,8 @@ def test_a_layer_by_another_name_and_an_unknown_function():
 
 def test_quantities_can_be_chosen():
     everything = recorded(True, act_func="tanh", seed=0)
-    for chosen in (["grad_mean_abs"], ["delta_rms", "accuracy"], ["dead_fraction"]):
+    chosen_ones = (["grad_mean_abs"], ["clip_factor"], ["delta_rms", "accuracy"], ["dead_fraction"])
+    for chosen in chosen_ones:
         for compiled in (True, False):
             found = recorded(compiled, act_func="tanh", seed=0, options={"quantities": chosen})
             assert set(found.data_vars) == set(chosen)

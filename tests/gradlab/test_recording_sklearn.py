@@ -21,10 +21,11 @@ from sklearn.preprocessing import StandardScaler
 import dp
 import gradlab
 from gradlab.recording import recorder
-from gradlab.recording import sklearn as adapter
 from gradlab.recording.errors import RecordingError
-from gradlab.recording.recorder import PER_LAYER, Recorder
+from gradlab.recording.measure import PER_LAYER
+from gradlab.recording.recorder import Recorder
 from gradlab.recording.sklearn import from_sklearn, record_sklearn
+from gradlab.recording.sklearn.network import ENDINGS, Network
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -440,7 +441,7 @@ def interrupting(function, call):
 @pytest.mark.parametrize(
     ("owner", "name", "call", "steps"),
     [
-        (adapter, "_accuracy", 6, 5),
+        (Network, "accuracy", 6, 5),
         (AdamOptimizer, "_get_updates", 6, 5),
         (recorder, "measure", 3 * 5 + 2, 6),
         (Recorder, "_look_for_nonfinite", 6, 6),
@@ -463,7 +464,7 @@ def test_an_interrupt_keeps_what_there_was(owner, name, call, steps, monkeypatch
 
 def test_an_interrupt_in_the_first_step_leaves_nothing(monkeypatch):
     estimator, y = make("classes")
-    monkeypatch.setattr(adapter, "_compare", interrupting(adapter._compare, 1))
+    monkeypatch.setattr(Network, "compare", interrupting(Network.compare, 1))
     with (
         pytest.warns(UserWarning, match="interrupted by user"),
         pytest.raises(ValueError, match="nothing has been recorded yet"),
@@ -640,6 +641,6 @@ def test_another_backward_pass_is_found(monkeypatch):
 
 def test_other_losses_are_found(monkeypatch):
     estimator, y = make("classes")
-    monkeypatch.delitem(adapter._ENDINGS, ("log_loss", "softmax"))
+    monkeypatch.delitem(ENDINGS, ("log_loss", "softmax"))
     with pytest.raises(RecordingError, match=r"'log_loss' with .* 'softmax'.*those known are"):
         from_sklearn(estimator, X, y)

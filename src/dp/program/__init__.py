@@ -1,10 +1,14 @@
 """Programs: a captured graph as readable NumPy source, and replayed at full speed.
 
-capture.py   runs a function once, and keeps the graph of its value and gradients
+captured.py  runs a function twice, and keeps the graph of its value and gradients
 graph.py     that graph as values, simplified
 notation.py  how each primitive is written in NumPy
 source.py    the values as a page to read
-replay.py    the values computed into buffers that are made once
+steps.py     the values as operations on parameters that lie in one vector …
+merging.py   … of which those of several layers are done at once …
+memory.py    … in buffers that are made once …
+replay.py    … and written out as the fast form
+program.py   what a user holds: capture and Program
 training.py  the training loop on top of it
 """
 

@@ -30,9 +30,21 @@ VIEWS = (p.transpose, p.broadcast_to)  # which cost nothing: buffers stay where 
 # masked writes cost forty times as much.
 BITS = p.Primitive("bits", lambda mask: mask, (), elementwise=True)
 KEEP = p.Primitive("keep", lambda _, x: x, (), elementwise=True)
+# A sigmoid that is wanted times something: the division by 1 + exp(-x) does both.
+SIGMOID_TIMES = p.Primitive("sigmoid_times", lambda x, factor: factor * p.sigmoid(x), (), True)
 OWN_NOTATIONS = {
     BITS: Notation((), calls=("np.subtract({0}, {bit}, {y}, casting='unsafe')",)),
     KEEP: Notation((), calls=("np.bitwise_and({0}, {1}, {y})",), over=(1,)),
+    SIGMOID_TIMES: Notation(
+        (),
+        calls=(
+            "np.negative({0}, {y})",
+            "np.exp({y}, {y})",
+            "np.add({y}, {one}, {y})",
+            "np.divide({1}, {y}, {y})",
+        ),
+        over=(0,),
+    ),
 }
 
 
@@ -127,7 +139,9 @@ class Steps:
         for parameter in parameters:
             if parameter not in self.block_of:
                 self._new_block({parameter: parameter.shape[-2]})
+        factored = self._factored_sigmoids(values)
         replaced = {product for product, _, _ in affine.values()}
+        replaced |= {value.operands[i] for value, i in factored.items()}
         bits: dict[tuple[Value, Any], Value] = {}
         steps: list[Step] = []
         for value in values:
@@ -137,6 +151,10 @@ class Steps:
             elif value in gradient:
                 x, delta, block = gradient[value]
                 steps.append(Step("gradient", len(steps), [((x, delta), block.gradient)]))
+            elif value in factored:
+                own, factor = factored[value], value.operands[1 - factored[value]]
+                (x,) = value.operands[own].operands
+                steps.append(Step(SIGMOID_TIMES, len(steps), [((x, factor), value)]))
             elif value.primitive is p.where and self._zeroes(value):
                 mask, _, x = value.operands
                 integer = np.dtype(f"i{value.dtype.itemsize}")
@@ -154,6 +172,25 @@ class Steps:
             if name in self.by_block and not self.uses[g]
         }
         return [s for s in steps if s.kind == "gradient" or s.lanes[0][1] not in self.dropped]
+
+    def _factored_sigmoids(self, values: list[Value]) -> dict[Value, int]:
+        """Products with a sigmoid that nobody else needs: product -> which operand that is."""
+        found = {}
+        for value in values:
+            if value.primitive is not p.multiply:
+                continue
+            for i, sigmoid in enumerate(value.operands):
+                if sigmoid.primitive is not p.sigmoid or (sigmoid.shape, sigmoid.dtype) != (
+                    value.shape,
+                    value.dtype,
+                ):
+                    continue
+                # its x is written over before the other factor is read
+                apart = self.base(sigmoid.operands[0]) is not self.base(value.operands[1 - i])
+                if self.uses[sigmoid] == 1 and sigmoid not in self.outputs and apart:
+                    found[value] = i
+                    break
+        return found
 
     def _zeroes(self, value: Value) -> bool:
         mask, zero, x = value.operands

@@ -104,9 +104,9 @@ def rms(x: Array) -> Array:
     xp = _namespace(x)
     largest = xp.max(xp.abs(x), axis=-1, keepdims=True)
     usual = (largest > 0) & xp.isfinite(largest)
-    scaled = x / xp.where(usual, largest, xp.ones_like(largest))
-    root = xp.sqrt(xp.mean(scaled * scaled, axis=-1))
-    return root * xp.where(usual, largest, xp.ones_like(largest))[..., 0]
+    unit = xp.where(usual, largest, xp.ones_like(largest))
+    scaled = x / unit
+    return xp.sqrt(xp.mean(scaled * scaled, axis=-1)) * unit[..., 0]
 
 
 def std(x: Array, mean_of_x: Array | None = None) -> Array:
@@ -245,13 +245,14 @@ def log10_histogram(x: Array) -> Array:
 ROOT_MEAN_SQUARE = ("delta_rms",)
 
 
-def pooled(parts: Sequence[Mapping[str, float]], sizes: Sequence[int]) -> dict[str, float]:
+def pooled(parts: Sequence[Mapping[str, Array]], sizes: Sequence[int]) -> dict[str, Array]:
     """The quantities of several batches of a layer together, from those of each.
 
     Parameters
     ----------
     parts : sequence of mappings
-        Quantities of `delta` or `activation`, all with the same names.
+        Quantities of `delta` or `activation`, all with the same names: numbers, or arrays of one
+        for each member.
     sizes : sequence of int
         How many entries each of them has.
 
@@ -261,18 +262,20 @@ def pooled(parts: Sequence[Mapping[str, float]], sizes: Sequence[int]) -> dict[s
         What the quantities of the joined batches are: means (and shares) weighted by size, the root
         of mean squares, and by them the standard deviation of the union.
     """
+    if len(parts) == 1:
+        return dict(parts[0])
     weights = np.asarray(sizes, dtype=np.float64) / sum(sizes)
     columns = {name: np.array([part[name] for part in parts], np.float64) for name in parts[0]}
     found = {}
     for name, values in columns.items():
         if name in ROOT_MEAN_SQUARE:
-            found[name] = float(np.sqrt(weights @ values**2))
+            found[name] = np.sqrt(weights @ values**2)
         elif name == "activation_std":
             means = columns["activation_mean"]
             variance = weights @ (values**2 + (means - weights @ means) ** 2)
-            found[name] = float(np.sqrt(variance))
+            found[name] = np.sqrt(variance)
         else:
-            found[name] = float(weights @ values)
+            found[name] = weights @ values
     return found
 
 
@@ -289,9 +292,9 @@ def _namespace(x: Array) -> Any:
 
 
 def _sum(x: NDArray[Any]) -> Array:
-    """Sum of the last axis: a product with ones, which BLAS adds up in many partial sums."""
+    """Sum of the last axis; a long one as a product with ones, in BLAS's many partial sums."""
     size = x.shape[-1]
-    if size > _MOST_ONES:
+    if not _LONG <= size <= _MOST:
         return np.add.reduce(x, axis=-1)
     ones = _ones.get(x.dtype.char)
     if ones is None or len(ones) < size:
@@ -299,7 +302,7 @@ def _sum(x: NDArray[Any]) -> Array:
     return x.dot(ones[:size])
 
 
-_MOST_ONES = 1 << 20
+_LONG, _MOST = 1 << 13, 1 << 20
 _ones: dict[str, NDArray[Any]] = {}
 
 

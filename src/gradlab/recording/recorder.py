@@ -1,7 +1,4 @@
-"""Recorder: collects the quantities of every layer, step by step, for any framework.
-
-An adapter hands over arrays (`LayerArrays`); what is computed from them is decided here, once.
-"""
+"""Recorder: collects the quantities of every layer, step by step, for any framework."""
 
 from __future__ import annotations
 
@@ -12,37 +9,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.validation import number, one_of, positive_integer
 from gradlab.recording import quantities as q
+from gradlab.recording.measure import (
+    HISTOGRAM,
+    KINDS,
+    PER_LAYER,
+    PER_STEP,
+    LayerArrays,
+    measure,
+    nothing,
+)
+from gradlab.recording.quantities import Array
 
 if TYPE_CHECKING:
     from gradlab.trace import Trace
 
-Array = Any  # see `quantities`
-Axes = Sequence[int]
-
-PER_LAYER = (
-    "grad_mean_abs",
-    "grad_rms",
-    "grad_zero_fraction",
-    "clip_factor",
-    "delta_rms",
-    "activation_mean",
-    "activation_std",
-    "saturated_fraction",
-    "dead_fraction",
-    "weight_rms",
-    "update_ratio",
-    "nonfinite_count",
-)
-PER_STEP = ("loss", "accuracy")
-# the arrays in which a layer's entries that are not finite are counted, in the order of a step
-KINDS = ("activation", "delta", "gradient", "weight after the update")
-HISTOGRAM = "grad_log10_histogram"
-# what nothing is known of where activations are not finite, and their number
-SHARES = {"saturated_fraction", "dead_fraction", "nonfinite_count"}
+UNKNOWN = "unknown"  # an activation function
 
 
 @dataclass(frozen=True)
@@ -53,36 +37,6 @@ class LayerInfo:
     fan_in: int
     fan_out: int
     activation: str
-
-
-@dataclass
-class LayerArrays:
-    """The arrays of one layer, or of several alike; None for what cannot be had.
-
-    Every array may have leading axes (steps, layers, members of an ensemble), the same ones in all;
-    what is missing is recorded as NaN.
-
-    Attributes
-    ----------
-    gradient, weight, weight_after : array (…, fan_in, fan_out)
-        dL/dW, and W before and after the update.
-    used_gradient : array (…, fan_in, fan_out)
-        What the optimiser was given instead of dL/dW, if that was clipped.
-    delta, activation : array (…, batch, units)
-        dL/d(pre-activation) and φ(pre-activation) of the training batch.
-    saturated : boolean array (…, batch, units)
-    reference_activation : array (…, samples, units)
-        φ on the reference batch, for dead units.
-    """
-
-    gradient: Array | None = None
-    weight: Array | None = None
-    weight_after: Array | None = None
-    used_gradient: Array | None = None
-    delta: Array | None = None
-    activation: Array | None = None
-    saturated: NDArray[np.bool_] | None = None
-    reference_activation: Array | None = None
 
 
 class Recorder:
@@ -136,6 +90,7 @@ class Recorder:
         self._decided = (0, False)  # a step, and whether it is recorded
         self._then = (0.0, 0.0)  # spent, and on, when the last such step began
         self._waiting: Callable[[], None] = lambda: None
+        self.timed = _Clock(self.spent)  # `with recorder.timed:` around what recording takes
 
     # --- filling ----------------------------------------------------------------------------------
 
@@ -200,9 +155,8 @@ class Recorder:
         if steps is self._latest:  # an interrupt kept the caller from noting that it was added
             return
         shape = (len(steps), len(self.layers), *loss.shape[1:])
-        found: dict[str, Array] = {name: np.full(shape, np.nan) for name in self._per_layer()}
-        if HISTOGRAM in self.quantities:
-            found[HISTOGRAM] = np.zeros((*shape, len(q.HISTOGRAM_EDGES)))
+        of_layers = set(self.quantities).difference(PER_STEP)
+        found: dict[str, Array] = {name: nothing(name, shape) for name in of_layers}
         counts: dict[str, Array] = {kind: np.zeros(shape) for kind in KINDS}
         with np.errstate(all="ignore"):
             for positions, arrays in groups:
@@ -237,9 +191,9 @@ class Recorder:
             return
         shape = (len(steps), len(self.layers), *loss.shape[1:])
         kept: dict[str, Array] = {}
-        for name in (*self._per_layer(), *self._histogram()):
+        for name in set(self.quantities).difference(PER_STEP):
             values = found.get(name)
-            kept[name] = np.full(shape, np.nan) if values is None else np.array(values, np.float64)
+            kept[name] = nothing(name, shape) if values is None else np.array(values, np.float64)
         if self.needs("nonfinite_count"):
             kept["nonfinite_count"] = total = np.zeros(shape)
             for count in counts.values():
@@ -255,9 +209,6 @@ class Recorder:
 
     def _per_layer(self) -> list[str]:
         return [name for name in self.quantities if name in PER_LAYER]
-
-    def _histogram(self) -> list[str]:
-        return [name for name in self.quantities if name == HISTOGRAM]
 
     def _look_for_nonfinite(
         self, steps: Sequence[int], counts: Mapping[str, Array], kept: Mapping[str, Array]
@@ -377,6 +328,19 @@ class Recorder:
         )
 
 
+class _Clock:
+    """Counts the time inside a `with` block as time that recording took."""
+
+    def __init__(self, spent: Callable[[float], None]) -> None:
+        self._spent = spent
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._spent(time.perf_counter() - self._started)
+
+
 def first_nonfinite(names: Sequence[str], counts: Mapping[str, Array]) -> dict[str, Any]:
     """Where in a step the first value that is not finite came up: forward, then backward.
 
@@ -406,123 +370,3 @@ def first_nonfinite(names: Sequence[str], counts: Mapping[str, Array]) -> dict[s
                 "nonfinite_values": count,
             }
     return {"nonfinite_in": "loss"}
-
-
-def measure(
-    arrays: LayerArrays, wanted: Collection[str]
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Quantities of layers that are alike, and where their entries are not finite.
-
-    Returns
-    -------
-    found : dict of name to array
-        The quantities wanted, as far as they can be had; the arrays' leading axes are kept.
-    counts : dict of kind to array
-        Number of entries that are not finite, in each of `KINDS` that is there.
-    """
-    found: dict[str, Array] = {}
-    counts: dict[str, Array] = {}
-    if arrays.gradient is not None:
-        found |= of_gradient(arrays.gradient, wanted, counts)
-        if "clip_factor" in wanted:
-            found["clip_factor"] = (
-                np.ones(arrays.gradient.shape[:-2])
-                if arrays.used_gradient is None
-                else q.clip_factor(
-                    q.rms(q.entries(arrays.gradient)), q.rms(q.entries(arrays.used_gradient))
-                )
-            )
-    if arrays.delta is not None:
-        found |= of_delta(arrays.delta, wanted, counts)
-    if arrays.activation is not None:
-        found |= of_activation(arrays.activation, arrays.saturated, wanted, counts)
-    if arrays.reference_activation is not None and "dead_fraction" in wanted:
-        found["dead_fraction"] = q.dead_fraction(arrays.reference_activation)
-    found |= of_weights(arrays.weight, arrays.weight_after, wanted, counts)
-    return found, counts
-
-
-def of_gradient(
-    gradient: Array, wanted: Collection[str], counts: dict[str, Array], axes: Axes = q.MATRIX
-) -> dict[str, Array]:
-    """Quantities of dL/dW; its entries that are not finite are put into `counts`."""
-    x = q.entries(gradient, axes)
-    found: dict[str, Array] = {}
-    summary = None
-    if "grad_mean_abs" in wanted:
-        found["grad_mean_abs"] = summary = q.mean_abs(x)
-    if "grad_rms" in wanted:
-        found["grad_rms"] = summary = q.rms(x)
-    if "grad_zero_fraction" in wanted or "nonfinite_count" in wanted:
-        counts["gradient"] = q.nonfinite_count(x, summary)
-    if "grad_zero_fraction" in wanted:
-        found["grad_zero_fraction"] = q.zero_fraction(x, counts["gradient"])
-    if HISTOGRAM in wanted:
-        found[HISTOGRAM] = q.log10_histogram(x)
-    return found
-
-
-def of_delta(
-    delta: Array, wanted: Collection[str], counts: dict[str, Array], axes: Axes = q.MATRIX
-) -> dict[str, Array]:
-    """Quantities of dL/d(pre-activation)."""
-    x = q.entries(delta, axes)
-    found = {"delta_rms": q.rms(x)} if "delta_rms" in wanted else {}
-    if "nonfinite_count" in wanted:
-        counts["delta"] = q.nonfinite_count(x, found.get("delta_rms"))
-    return found
-
-
-def of_activation(
-    activation: Array,
-    saturated: Array | None,
-    wanted: Collection[str],
-    counts: dict[str, Array],
-    axes: Axes = q.MATRIX,
-) -> dict[str, Array]:
-    """Quantities of φ(h) on the training batch; `saturated` are booleans of the same shape."""
-    x = q.entries(activation, axes)
-    found: dict[str, Array] = {}
-    summary = None
-    if "activation_mean" in wanted:
-        found["activation_mean"] = summary = q.mean(x)
-    if "activation_std" in wanted:
-        found["activation_std"] = q.std(x, summary)
-    if not SHARES.isdisjoint(wanted):
-        counts["activation"] = q.nonfinite_count(x, summary)
-    if "saturated_fraction" in wanted and saturated is not None:
-        found["saturated_fraction"] = q.share(q.entries(saturated, axes), counts["activation"])
-    return found
-
-
-def of_weights(
-    before: Array | None,
-    after: Array | None,
-    wanted: Collection[str],
-    counts: dict[str, Array],
-    axes: Axes = q.MATRIX,
-    before_rms: Array | None = None,
-    overwrite: bool = False,
-) -> dict[str, Array]:
-    """Quantities of W, before and after the update.
-
-    `before_rms` is for those who have it already; with `overwrite`, `before` is used up.
-    """
-    found: dict[str, Array] = {}
-    change = None
-    if before is not None and ("weight_rms" in wanted or "update_ratio" in wanted):
-        size = q.rms(q.entries(before, axes)) if before_rms is None else before_rms
-        if "weight_rms" in wanted:
-            found["weight_rms"] = size
-        if after is not None and "update_ratio" in wanted:
-            if overwrite:
-                before -= after
-            else:
-                before = before - after
-            change = q.rms(q.entries(before, axes))
-            found["update_ratio"] = q.ratio(change, size)
-    if after is not None and "nonfinite_count" in wanted:
-        # finite weights plus a finite change are finite
-        summary = None if change is None else change + size
-        counts["weight after the update"] = q.nonfinite_count(q.entries(after, axes), summary)
-    return found

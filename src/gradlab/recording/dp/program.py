@@ -18,9 +18,10 @@ from dp.program.graph import Value
 from dp.program.replay import Replay, quietly
 from dp.program.training import TrainingStep, pure
 from gradlab.recording import quantities as q
-from gradlab.recording.dp import check_once, functions_of, layer_info
+from gradlab.recording.dp.layers import check_once, functions_of, layer_info
 from gradlab.recording.errors import RecordingError
-from gradlab.recording.recorder import HISTOGRAM, LayerArrays, Recorder
+from gradlab.recording.measure import HISTOGRAM, OF_DELTA, OF_GRADIENT, OF_WEIGHTS, LayerArrays
+from gradlab.recording.recorder import Recorder
 
 Array = NDArray[Any]
 
@@ -66,16 +67,14 @@ class ProgramReader:
         self._numbers: list[int] = []
         self._open = False  # whether a step is between its two halves
         needs = recorder.needs
-        self._deltas = needs("delta_rms", "nonfinite_count")
+        self._deltas = needs(*OF_DELTA, "nonfinite_count")
         self._activations = needs(
             "activation_mean", "activation_std", "saturated_fraction", "nonfinite_count"
         )
         self._dead = needs("dead_fraction")
         self._accuracy = needs("accuracy")
-        self._gradients = needs(
-            "grad_mean_abs", "grad_rms", "grad_zero_fraction", "nonfinite_count", HISTOGRAM
-        )
-        self._weights_before = needs("weight_rms", "update_ratio")
+        self._gradients = needs(*OF_GRADIENT, HISTOGRAM, "nonfinite_count")
+        self._weights_before = needs(*OF_WEIGHTS)
         self._weights_after = needs("update_ratio", "nonfinite_count")
         self._loss_too = needs("loss")
 

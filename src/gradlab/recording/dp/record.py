@@ -1,22 +1,21 @@
-"""The adapter for dp: where its models keep weights, gradients, deltas and activations."""
+"""record: every training step of dp's optimizer, as it runs."""
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 import dp
 from dp.activations import SOFTMAX, Activation
 from dp.backward import topological_order
-from dp.model import activation_after, consumers_of
 from gradlab.recording import quantities as q
-from gradlab.recording.errors import RecordingError
-from gradlab.recording.recorder import LayerArrays, LayerInfo, Recorder
+from gradlab.recording.dp.layers import check_once, functions_of, layer_info
+from gradlab.recording.measure import LayerArrays, one_step
+from gradlab.recording.recorder import Recorder
 
 if TYPE_CHECKING:
     from dp.program.captured import Captured
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Results = dict[tuple[dp.primitives.Primitive | None, dp.Node], Array]
-
-UNKNOWN = "unknown"
 
 
 @contextlib.contextmanager
@@ -72,17 +69,58 @@ class _Recording(dp.ProgramCallback):
         self.model, self.recorder, self.watch = model, recorder, watch
         self.reference = reference
         self.reads_loss = recorder.needs("loss")
+        self._all = recorder.every == 1 and recorder.max_overhead is None
         self._functions: list[Activation | None] = []
-        self._seen: list[dict[str, Any]] = []
+        self._seen: list[LayerArrays] = []
         self._loss: Any = None
         self._accuracy: Any = None
         self._reader: Any = None
 
     def before_update(self, step: dp.Step) -> None:
         """Take what belongs to the weights before the update."""
-        if not self.recorder.wants(step.number):
-            return
-        started = time.perf_counter()
+        if self.recorder.wants(step.number):
+            with self.recorder.timed:
+                self._look(step)
+
+    def after_update(self, step: dp.Step) -> None:
+        """Complete the step with what the update did."""
+        if self.recorder.wants(step.number):
+            with self.recorder.timed:
+                for info, arrays in zip(self.recorder.layers, self._seen, strict=True):
+                    arrays.weight_after = step.param[f"{info.name}_weight"]
+                self.recorder.add(*one_step(step.number, self._seen, self._loss, self._accuracy))
+
+    # --- compiled steps ---------------------------------------------------------------------------
+
+    def keep(self, captured: Captured) -> list[Value]:
+        """Say what is to be read of a compiled step."""
+        from gradlab.recording.dp.program import ProgramReader
+
+        if self._reader is None:
+            self._reader = ProgramReader(self.model, self.recorder, self.reference)
+        wanted: list[Value] = self._reader.keep(captured)
+        return wanted
+
+    # Every microsecond of these two counts: a compiled step of a small net takes fifty.
+
+    def before_program_update(self, number: int, step: TrainingStep) -> None:
+        """Take what belongs to the weights before the update."""
+        if self._all or self.recorder.wants(number):
+            started = perf_counter()
+            self._reader.before_update(step)
+            self.recorder.spent(perf_counter() - started)
+
+    def after_program_update(self, number: int, step: TrainingStep) -> None:
+        """Complete the step with what the update did."""
+        if self._all or self.recorder.wants(number):
+            started = perf_counter()
+            self._reader.after_update(number, step)
+            self.recorder.spent(perf_counter() - started)
+
+    # --- eager steps ------------------------------------------------------------------------------
+
+    def _look(self, step: dp.Step) -> None:
+        """Keep the arrays of every layer as they are before the update."""
         calls = list(self.watch.calls)
         check_once([call.name for call in calls])
         x, y = self.reference if self.reference is not None else (step.x, step.y)
@@ -101,53 +139,6 @@ class _Recording(dp.ProgramCallback):
         self._accuracy = q.accuracy(output.value, y)
         self.recorder.accuracy = float(self._accuracy.mean())
         self._loss = step.loss.value[..., 0, 0]
-        self.recorder.spent(time.perf_counter() - started)
-
-    def after_update(self, step: dp.Step) -> None:
-        """Complete the step with what the update did."""
-        if not self.recorder.wants(step.number):
-            return
-        started = time.perf_counter()
-        groups = []
-        for position, (info, arrays) in enumerate(
-            zip(self.recorder.layers, self._seen, strict=True)
-        ):
-            arrays["weight_after"] = step.param[f"{info.name}_weight"]
-            # one step and one layer, as leading axes
-            given: dict[str, Any] = {
-                name: None if x is None else x[None, None] for name, x in arrays.items()
-            }
-            groups.append(([position], LayerArrays(**given)))
-        loss, accuracy = (np.asarray(x)[None] for x in (self._loss, self._accuracy))
-        self.recorder.add([step.number], groups, loss, accuracy)
-        self.recorder.spent(time.perf_counter() - started)
-
-    # --- compiled steps ---------------------------------------------------------------------------
-
-    def keep(self, captured: Captured) -> list[Value]:
-        """Say what is to be read of a compiled step."""
-        from gradlab.recording.dp_program import ProgramReader
-
-        if self._reader is None:
-            self._reader = ProgramReader(self.model, self.recorder, self.reference)
-        wanted: list[Value] = self._reader.keep(captured)
-        return wanted
-
-    def before_program_update(self, number: int, step: TrainingStep) -> None:
-        """Take what belongs to the weights before the update."""
-        if self.recorder.wants(number):
-            started = time.perf_counter()
-            self._reader.before_update(step)
-            self.recorder.spent(time.perf_counter() - started)
-
-    def after_program_update(self, number: int, step: TrainingStep) -> None:
-        """Complete the step with what the update did."""
-        if self.recorder.wants(number):
-            started = time.perf_counter()
-            self._reader.after_update(number, step)
-            self.recorder.spent(time.perf_counter() - started)
-
-    # --- eager steps ------------------------------------------------------------------------------
 
     def _begin(
         self, calls: list[dp.LayerCall], reference: dict[str, dp.LayerCall], output: dp.Node
@@ -169,34 +160,21 @@ class _Recording(dp.ProgramCallback):
         function: Activation | None,
         reference: dp.LayerCall | None,
         known: Results,
-    ) -> dict[str, Any]:
-        """What `LayerArrays` takes, but for the weight after the update."""
-        arrays: dict[str, Any] = {
-            "gradient": step.grad.get(f"{call.name}_weight"),
-            "weight": step.param[f"{call.name}_weight"].copy(),
-            "delta": call.delta,
-        }
+    ) -> LayerArrays:
+        """A layer's arrays, but for the weight after the update."""
+        arrays = LayerArrays(
+            gradient=step.grad.get(f"{call.name}_weight"),
+            weight=step.param[f"{call.name}_weight"].copy(),
+            delta=call.delta,
+        )
         if function is not None:
             h = call.pre_activation
-            arrays["activation"] = _apply(function, h, known)
+            arrays.activation = _apply(function, h, known)
             if function is not SOFTMAX:  # its units do not saturate one by one
-                arrays["saturated"] = function.saturated(h.value)
+                arrays.saturated = function.saturated(h.value)
             if reference is not None:
-                arrays["reference_activation"] = _apply(function, reference.pre_activation, known)
+                arrays.reference_activation = _apply(function, reference.pre_activation, known)
         return arrays
-
-
-def functions_of(calls: Iterable[dp.LayerCall], output: dp.Node) -> dict[str, Activation | None]:
-    """The activation function of every layer of a forward pass, by the layer's name."""
-    consumers = consumers_of(topological_order(output))
-    return {
-        call.name: activation_after(call.pre_activation, consumers, output)[0] for call in calls
-    }
-
-
-def layer_info(name: str, fan_in: int, fan_out: int, function: Activation | None) -> LayerInfo:
-    """Describe a layer of dp for the recorder."""
-    return LayerInfo(name, fan_in, fan_out, UNKNOWN if function is None else function.name)
 
 
 def _results(output: dp.Node) -> Results:
@@ -218,18 +196,3 @@ def _apply(function: Activation, h: dp.Node, known: Results) -> Array:
 
 def _array(matrix: Any) -> Array:
     return matrix.value if isinstance(matrix, dp.Node) else dp.Node(matrix).value
-
-
-def check_once(names: Sequence[str]) -> None:
-    """Raise RecordingError unless there are layers, and each is used once."""
-    if not names:
-        raise RecordingError(
-            "the model's loss used no layer made by Linear_Layer or ReLu_Layer, so there is "
-            "nothing to record"
-        )
-    for name in names:
-        if names.count(name) > 1:
-            raise RecordingError(
-                f"layer {name!r} is used {names.count(name)} times in one pass; its deltas cannot "
-                "be told apart, so it cannot be recorded"
-            )
