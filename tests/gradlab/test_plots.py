@@ -246,8 +246,27 @@ def test_log_axes_span_a_decade(name):
 
 def test_heatmaps_share_their_colours():
     left, right, bar = _run().plot.heatmap().axes
-    assert left.images[0].get_clim() == right.images[0].get_clim()
+    assert left.collections[0].get_clim() == right.collections[0].get_clim()
     assert "both sides" in bar.get_ylabel()
+
+
+def test_heatmap_of_steps_at_unequal_distances():
+    trace = _run()
+    thin = Trace(trace.dataset.isel(step=[0, 1, 3]))
+    first, second, third = thin["step"].values
+    cells = thin.plot.heatmap().axes[0].collections[0]
+    ends = cells.get_coordinates()[0, :, 0]
+    middle, later = (first + second) / 2, (second + third) / 2
+    np.testing.assert_allclose(ends, [2 * first - middle, middle, later, 2 * third - later])
+
+
+def test_long_names_stand_upright_below_a_profile():
+    trace = _run(layers=5)
+    names = [f"encoder.blocks.{i}.attention" for i in range(trace.dataset.sizes["layer"])]
+    long = Trace(trace.dataset.assign_coords(layer=names))
+    for shown, angle in ((trace, 0), (long, 90)):
+        labels = shown.plot.profile().axes[0].get_xticklabels()
+        assert {label.get_rotation() for label in labels} == {angle}
 
 
 def test_heatmap_of_zeros_has_no_colour_bar():

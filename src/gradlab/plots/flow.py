@@ -136,8 +136,7 @@ def heatmap(trace: Trace) -> Figure:
     both = figure.subplots(1, 2, sharey=True)
     names = _names(trace)
     steps = trace.dataset["step"].values
-    pitch = float(steps[-1] - steps[0]) / max(len(steps) - 1, 1) or 1.0
-    left, right = steps[0] - pitch / 2, steps[-1] + pitch / 2
+    ends = _ends(steps)
     quantities = [middle(trace, trace[quantity].values).T for quantity, _ in BOTH]
     logs = [np.log10(positive(values)) for values in quantities]
     known = np.concatenate([log[np.isfinite(log)] for log in logs])
@@ -145,15 +144,14 @@ def heatmap(trace: Trace) -> Figure:
     pad = max((1 - (high - low)) / 2, 0.0)  # colours that span less than a decade exaggerate
     handles: dict[str, Patch] = {}
     for axes, values, log, (_, label) in zip(both, quantities, logs, BOTH, strict=True):
-        image = axes.imshow(
+        image = axes.pcolormesh(
+            ends,
+            np.arange(len(names) + 1) + 0.5,
             log,
             cmap=DEPTH_MAP,
             vmin=low - pad,
             vmax=high + pad,
-            extent=(left, right, 0.5, len(names) + 0.5),
-            origin="lower",
-            aspect="auto",
-            interpolation="nearest",
+            rasterized=True,
         )
         covers: tuple[tuple[Mark, dict[str, Any]], ...] = (
             (ZERO, {"fc": "white", "ec": "#BBBBBB", "hatch": ".."}),
@@ -162,10 +160,13 @@ def heatmap(trace: Trace) -> Figure:
         for kind, style in covers:
             where = kind.where(values)
             if where.any():
-                _cover(axes, where, left, pitch, gid=kind.gid, **style)
+                _cover(axes, where, ends, gid=kind.gid, **style)
                 handles[kind.gid] = Patch(label=kind.text, **style)
-        axes.set(title=label, xlabel="step", xlim=(left, right))
-        axes.set_yticks(range(1, len(names) + 1), names, fontsize=7 if len(names) > 15 else 9)
+        axes.set(title=label, xlabel="step", xlim=(ends[0], ends[-1]))
+        few = slice(None, None, 1 + len(names) // 40)
+        axes.set_yticks(
+            range(1, len(names) + 1)[few], names[few], fontsize=7 if len(names) > 15 else 9
+        )
         step_axis(axes, steps)
     if known.size:
         figure.colorbar(image, ax=list(both), label="log10, the same on both sides", pad=0.02)
@@ -224,8 +225,7 @@ def profile(trace: Trace, steps: Sequence[int] | None = None) -> Figure:
             )  # fmt: skip
             _mark(axes, depth, values, centre, colour, apart * (k - (len(steps) - 1) / 2))
         log_axis(axes, *shown)
-        many = 1 + len(names) // 15
-        axes.set_xticks(depth[::many], names[::many], fontsize=7 if many > 1 else 9)
+        _depth_axis(axes, depth, names)
         axes.set_xlim(0.5, len(names) + 0.5)
         axes.set(title=label, xlabel="layer, from the input to the output")
         axes.grid(alpha=0.25)
@@ -241,6 +241,15 @@ def profile(trace: Trace, steps: Sequence[int] | None = None) -> Figure:
 
 def _names(trace: Trace) -> list[str]:
     return [f"{i}: {name}" for i, name in enumerate(trace.dataset["layer"].values, start=1)]
+
+
+def _depth_axis(axes: Axes, depth: Array, names: list[str]) -> None:
+    """Layers' names below a profile: side by side, or upright where they are long."""
+    long = sum(len(name) + 1 for name in names) > 15 * 6
+    many = 1 + len(names) // (40 if long else 15)
+    size = 7 if many > 1 or long else 9
+    upright = {"rotation": 90} if long else {}
+    axes.set_xticks(depth[::many], names[::many], fontsize=size, **upright)
 
 
 def _mark(
@@ -260,10 +269,19 @@ def _flat_axis(axes: Axes, centre: Array) -> None:
     axes.set_ylim(bottom=0)
 
 
-def _cover(axes: Axes, where: Array, left: float, pitch: float, **style: Any) -> None:
+def _ends(steps: Array) -> Array:
+    """Where the cells of a heatmap begin and end; steps need not lie at equal distances."""
+    between = (steps[1:] + steps[:-1]) / 2
+    first, last = (
+        (0.5, 0.5) if len(steps) == 1 else (between[0] - steps[0], steps[-1] - between[-1])
+    )
+    return np.concatenate([[steps[0] - first], between, [steps[-1] + last]])
+
+
+def _cover(axes: Axes, where: Array, ends: Array, **style: Any) -> None:
     """Cover cells of a heatmap, a rectangle per run of steps; `where` is (layers, steps)."""
     for row, flags in enumerate(where):
         turns = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
-        runs = [(left + a * pitch, (b - a) * pitch) for a, b in turns.reshape(-1, 2)]
+        runs = [(ends[a], ends[b] - ends[a]) for a, b in turns.reshape(-1, 2)]
         if runs:
             axes.broken_barh(runs, (row + 0.5, 1), lw=0, **style)
