@@ -189,6 +189,10 @@ class TrainingStep:
             for name in grad or ():
                 if name in self._trained:
                     np.copyto(self.replay.gradient_views[name], grad[name])  # type: ignore[index]
+            if not self._store_pieces:
+                for piece in self._pieces:
+                    optimizer._update(self._pieces, self._gradient_pieces, piece, number)
+                return
             optimizer.grad_stores = self._store_pieces
             try:
                 for piece in self._pieces:
@@ -298,7 +302,8 @@ def train(optimizer: Optimizer, steps: int, num_grad_stores: int, print_each: in
     that comes by an exception.
     """
     loop = _Loop(optimizer, num_grad_stores)
-    readers = loop.readers
+    readers, doubts, others = loop.readers, loop.doubts, loop.others
+    reads_loss = loop.reads_loss
     with contextlib.ExitStack() as stack:
         stack.callback(loop.close)
         for number in range(1, steps + 1):
@@ -307,18 +312,18 @@ def train(optimizer: Optimizer, steps: int, num_grad_stores: int, print_each: in
             now = loop.now
             if number == 1:
                 stack.enter_context(now.quietly())
-            now.replay.run(loop.reads_loss or bool(shown) or number == steps)
+            now.replay.run(reads_loss or bool(shown) or number == steps)
             # 2, 4, 8, …: what changes is found in time, at little cost
-            if loop.doubts and number > 1 and not number & (number - 1):
+            if doubts and number > 1 and not number & (number - 1):
                 now.verify(number)
             if shown:
                 optimizer._print(number, now.loss)
             for reader in readers:
                 reader.before_program_update(number, now)
-            now.update(number, loop.tell(number) if loop.others else None)
+            now.update(number, loop.tell(number) if others else None)
             for reader in readers:
                 reader.after_program_update(number, now)
-            if loop.others:
+            if others:
                 loop.tell_after()
     last: Array = loop.now.loss.copy()
     return last

@@ -96,11 +96,10 @@ class ProgramReader:
             self._prepare(step)
         self._open = True
         at = len(self._numbers)
-        replay = step.replay
         if self._gradients:
-            self._gradient[at] = replay.gradients
+            self._gradient[at] = step.replay.gradients
         if self._weights_before:
-            self._before[at] = replay.parameters
+            self._before[at] = step.replay.parameters
         if self._loss_too:
             self._loss[at] = step.loss[..., 0, 0]
         if self._forward is not None:
