@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gradlab import record
-from gradlab.recording.recorder import PER_LAYER
+from gradlab.recording.measure import PER_LAYER
 
 if os.environ.get("GRADLAB_REQUIRE_FRAMEWORKS") == "1":
     import lightning.pytorch as pl
@@ -86,6 +86,15 @@ def test_lightning_records_what_a_plain_loop_would(clip, parts):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-7, err_msg=name)
     if clip:
         assert (found["clip_factor"] < 1).all()
+
+
+def test_data_parallel_gradients_are_measured_as_averaged_and_before_they_are_clipped():
+    callback = RecordTraining()
+    fit(callback, gradient_clip_val=0.05, strategy="ddp", devices=1)
+    expected, found = plain(0.05), callback.trace
+    for name in (*PER_LAYER, "loss"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-7, err_msg=name)
+    assert callback.recorder.missing == {}
 
 
 def test_settings_and_a_second_fit():

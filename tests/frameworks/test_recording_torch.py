@@ -15,7 +15,7 @@ import pytest
 import dp
 from gradlab import record
 from gradlab.recording import RecordingError
-from gradlab.recording.recorder import PER_LAYER
+from gradlab.recording.measure import PER_LAYER
 
 if os.environ.get("GRADLAB_REQUIRE_FRAMEWORKS") == "1":
     import torch
@@ -23,6 +23,7 @@ else:
     torch = pytest.importorskip("torch")
 
 from torch import nn
+from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 from gradlab.recording.torch import arrays
@@ -632,17 +633,40 @@ def test_data_parallel_wrappers(batch, wrapper):
 
 
 def test_distributed_data_parallel(batch):
-    plain = train(Net(nn.ReLU()), batch)
-    torch.manual_seed(0)
+    """Gradients are measured when they have been averaged, and before they are clipped."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+
+    def loop(model, optimizer, batch):
+        optimizer.zero_grad()
+        scaler.scale(F.cross_entropy(model(batch[0]), batch[1])).backward()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+        scaler.step(optimizer)
+        scaler.update()
+
+    def halved(_, bucket):  # as if another process had no gradient
+        future = torch.futures.Future()
+        future.set_result(bucket.buffer() / 2)
+        return future
+
+    plain = train(Net(nn.ReLU()), batch, loop=loop)
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
-        recorder = train(nn.parallel.DistributedDataParallel(Net(nn.ReLU())), batch)
+        for which in ("wrapper", "module"):
+            torch.manual_seed(0)
+            net = Net(nn.ReLU())
+            model = nn.parallel.DistributedDataParallel(net)
+            model.register_comm_hook(None, halved)
+            sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+            with record(model if which == "wrapper" else net, sgd) as recorder:
+                for _ in range(3):
+                    loop(model, sgd, batch)
+            np.testing.assert_allclose(recorder["grad_rms"], plain["grad_rms"] / 2, rtol=1e-5)
+            np.testing.assert_allclose(recorder["clip_factor"], plain["clip_factor"] * 2, rtol=1e-4)
+            assert recorder.missing == {}
     finally:
         torch.distributed.destroy_process_group()
-    same(plain, recorder, but=["clip_factor"])
-    assert np.isnan(recorder["clip_factor"]).all()
-    assert "averaged over processes" in recorder.missing["first"]["clip_factor"]
 
 
 @pytest.mark.parametrize("no_grad", [True, False])
@@ -981,6 +1005,333 @@ def test_two_backward_passes_through_one_call_are_refused(batch):
     assert "two backward passes" in recorder.missing["first"]["delta_rms"]
 
 
+# --- what changes during the training -------------------------------------------------------------
+
+
+def clipped(net, optimizer, batch):
+    optimizer.zero_grad()
+    F.cross_entropy(net(batch[0]), batch[1]).backward()
+    seen = [rms(p.grad) if p.grad is not None else np.nan for p in weights_of(net)]
+    nn.utils.clip_grad_norm_(net.parameters(), 0.01)
+    optimizer.step()
+    return seen
+
+
+def weights_of(net):
+    return [net.first.weight, net.second.weight, net.last.weight]
+
+
+@pytest.mark.parametrize("change", ["unfrozen", "frozen", "weight", "dtype", "loaded", "pruned"])
+def test_weights_that_change_between_steps(batch, change):
+    """Their gradients are still measured before they are clipped."""
+    net = Net(nn.ReLU())
+    net.first.requires_grad_(change != "unfrozen")
+    x, expected = batch[0], []
+    with record(net) as recorder:
+        for step in range(4):
+            if step == 2:
+                if change == "weight":
+                    net.first.weight = nn.Parameter(2 * net.first.weight.detach())
+                elif change == "dtype":
+                    net.float()
+                    x = x.float()
+                elif change == "loaded":
+                    net.load_state_dict(copy.deepcopy(net.state_dict()), assign=True)
+                elif change == "pruned":
+                    prune.l1_unstructured(net.first, "weight", amount=0.5)
+                else:
+                    net.first.requires_grad_(change == "unfrozen")
+            sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+            if change == "pruned" and step >= 2:
+                sgd.zero_grad()
+                F.cross_entropy(net(x), batch[1]).backward()
+                sgd.step()
+                expected.append([np.nan, *recorder["grad_rms"][-1, 1:]])
+            else:
+                expected.append(clipped(net, sgd, (x, batch[1])))
+    np.testing.assert_allclose(recorder["grad_rms"], expected, rtol=1e-6)
+    has = np.isfinite(expected)
+    assert (np.isfinite(recorder["clip_factor"]) == has).all()
+    if change == "pruned":
+        assert np.isnan(recorder["weight_rms"][2:, 0]).all()
+        assert "not a parameter any more" in recorder.missing["first"]["weight_rms"]
+    else:
+        assert (recorder["clip_factor"][has] < 0.1).all()
+        assert recorder.missing == {}
+
+
+def test_a_module_that_is_replaced_is_missing_from_then_on(batch):
+    net = Net(nn.ReLU())
+    with record(net) as recorder:
+        for step in range(3):
+            if step == 1:
+                net.last = nn.Linear(6, 3)
+            clipped(net, torch.optim.SGD(net.parameters(), lr=0.1), batch)
+    for name in ["grad_rms", "weight_rms", "update_ratio", "delta_rms", "activation_mean"]:
+        assert np.isnan(recorder[name][:, 2]).tolist() == [False, True, True], name
+        assert np.isfinite(recorder[name][:, :2]).all()
+    assert "was replaced" in recorder.missing["last"]["weight_rms"]
+
+
+def test_a_layer_whose_function_changes_is_missing_where_it_differs(batch):
+    net = Net(nn.ReLU())
+
+    functions = iter([nn.ReLU(), nn.Tanh(), nn.Tanh()])
+
+    def loop(net, optimizer, batch):
+        net.phi = next(functions)
+        optimizer.zero_grad()
+        F.cross_entropy(net(batch[0]), batch[1]).backward()
+        optimizer.step()
+
+    recorder = train(net, batch, loop=loop)
+    assert np.isnan(recorder["activation_mean"][:, 0]).tolist() == [False, True, True]
+    assert np.isfinite(recorder["delta_rms"]).all()
+
+
+# --- gradients and losses of something else -------------------------------------------------------
+
+
+@pytest.mark.parametrize("quantities", [None, ["loss"], ["loss", "delta_rms"]])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_only_losses_that_reach_the_model_count(batch, quantities, frozen):
+    """Whichever of its parameters are trained, and whoever else trains beside it."""
+    net, other = Net(nn.ReLU()), Net(nn.ReLU())
+    if frozen:
+        for weight in weights_of(net):
+            weight.requires_grad_(False)
+
+    def loop(net, optimizer, batch):
+        optimizer.zero_grad()
+        other(batch[0]).sum().backward()
+        loss = F.cross_entropy(net(batch[0]), batch[1])
+        loss.backward()
+        loops.append(loss.item())
+        loss.detach().mul_(100)  # added up, say
+        other(batch[0]).sum().backward()
+        optimizer.step()
+
+    loops = []
+    recorder = train(net, batch, loop=loop, quantities=quantities)
+    np.testing.assert_allclose(recorder["loss"], loops)
+
+
+class Gan(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.g = nn.Linear(4, 4)
+        self.d = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1))
+
+
+def test_two_networks_that_are_trained_in_turns(batch):
+    """Each step has the gradients that came in it; none is left from the step before."""
+    net, x = Gan(), batch[0]
+    for_g, for_d = (torch.optim.SGD(part.parameters(), lr=0.1) for part in (net.g, net.d))
+    losses = []
+    with record(net) as both, record(net.d, for_d) as one:
+        for _ in range(2):
+            for_g.zero_grad()
+            loss = F.softplus(-net.d(net.g(x))).mean()
+            loss.backward()
+            losses.append(loss.item())
+            for_g.step()
+            for_d.zero_grad()
+            real = F.softplus(-net.d(x)).mean()
+            real.backward()
+            fake = F.softplus(net.d(net.g(x).detach())).mean()
+            fake.backward()
+            losses.append(real.item() + fake.item())
+            of_d = [rms(net.d[0].weight.grad), rms(net.d[2].weight.grad)]
+            for_d.step()
+    np.testing.assert_allclose(both["loss"], losses)
+    np.testing.assert_allclose(one["loss"], losses[1::2])
+    np.testing.assert_allclose(one["grad_rms"][-1], of_d)
+    np.testing.assert_allclose(both["grad_rms"][-1], [np.nan, *of_d])
+    # what the generator's loss adds to the discriminator's old gradients
+    assert np.isnan(both["grad_rms"]).tolist() == [
+        [False, False, False], [True, False, False], [False, True, True], [True, False, False]
+    ]  # fmt: skip
+    assert "no backward pass reached it" in both.missing["g"]["grad_rms"]
+    assert "were not cleared" in both.missing["d.0"]["grad_rms"]
+
+
+def test_gradients_that_nobody_clears_are_missing(batch):
+    net = Net(nn.ReLU())
+    sgd = torch.optim.SGD(net.last.parameters(), lr=0.0)
+    recorder = train(net, batch, optimizer=sgd)
+    assert np.isnan(recorder["grad_rms"]).tolist() == [[False] * 3, *[[True, True, False]] * 2]
+    np.testing.assert_allclose(recorder["delta_rms"], recorder["delta_rms"][[0, 0, 0]])
+
+
+def test_a_batch_with_zero_gradients_is_part_of_the_step(batch):
+    def loop(net, optimizer, batch):
+        optimizer.zero_grad()
+        (0 * net(3 * batch[0]).sum() + 5).backward()
+        F.cross_entropy(net(batch[0]), batch[1]).backward()
+        optimizer.step()
+
+    half = train(Net(nn.ReLU()), batch, steps=1)
+    torch.manual_seed(0)
+    recorder = train(Net(nn.ReLU()), batch, steps=1, loop=loop)
+    np.testing.assert_allclose(recorder["loss"], half["loss"] + 5)
+    np.testing.assert_allclose(recorder["delta_rms"], half["delta_rms"] / np.sqrt(2))
+
+
+def test_gradients_that_are_replaced_are_told_from_those_measured(batch):
+    def loop(net, optimizer, batch):
+        optimizer.zero_grad()
+        F.cross_entropy(net(batch[0]), batch[1]).backward()
+        for p in net.parameters():
+            p.grad = 0.5 * p.grad
+            p.grad = 0.5 * p.grad  # perhaps where the first one lay
+        optimizer.step()
+
+    recorder = train(Net(nn.ReLU()), batch, loop=loop)
+    np.testing.assert_allclose(recorder["clip_factor"], 0.25)
+
+
+def test_gradients_by_autograd_grad_under_a_scaler(batch):
+    plain = train(Net(nn.ReLU()), batch)
+    torch.manual_seed(0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+
+    def loop(net, optimizer, batch):
+        loss = scaler.scale(F.cross_entropy(net(batch[0]), batch[1]))
+        given = torch.autograd.grad(loss, list(net.parameters()))
+        for p, gradient in zip(net.parameters(), given, strict=True):
+            p.grad = gradient
+        scaler.step(optimizer)
+        scaler.update()
+
+    recorder = train(Net(nn.ReLU()), batch, loop=loop)
+    same(plain, recorder, names=["grad_rms", "grad_mean_abs", "update_ratio"], but=["loss"])
+    assert np.isnan(recorder["clip_factor"]).all()
+    assert "known only as it was used" in recorder.missing["first"]["clip_factor"]
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_steps_that_a_scaler_or_a_fused_optimizer_skips(batch, manual):
+    plain = train(Net(nn.ReLU()), batch, steps=1)
+    torch.manual_seed(0)
+    net = Net(nn.ReLU())
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1, fused=not manual)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    recorder = record(net, sgd)
+    if not manual:
+        recorder.attach()
+    for overflow in (True, False):
+        if manual:
+            recorder.before_step()
+        sgd.zero_grad()
+        scaler.scale(F.cross_entropy(net(batch[0]), batch[1])).backward()
+        if overflow:
+            net.first.bias.grad[0] = np.inf
+        scaler.step(sgd)
+        scaler.update()
+        if manual:
+            recorder.after_step()
+    recorder.detach()
+    assert nothing_is_left(net)
+    for name in ["loss", "grad_rms", "delta_rms", "update_ratio"]:
+        np.testing.assert_allclose(recorder[name][-1], plain[name][0], rtol=1e-9)
+    if manual:  # a step it is, since it is said to be
+        np.testing.assert_allclose(recorder["loss"], plain["loss"][[0, 0]])
+        np.testing.assert_allclose(recorder["grad_rms"], plain["grad_rms"][[0, 0]])
+        assert (recorder["update_ratio"][0] == 0).all()
+    else:
+        assert recorder.n_steps == 1
+
+
+# --- threads, interrupts, and others who hook -----------------------------------------------------
+
+
+def test_models_that_are_trained_in_threads_at_once(batch):
+    plain = train(Net(nn.ReLU()), batch, steps=40)
+    torch.manual_seed(0)
+    nets = [Net(nn.ReLU())]
+    nets += [copy.deepcopy(nets[0]) for _ in range(3)]
+    found = {}
+
+    def run(i):
+        found[i] = train(nets[i], batch, steps=40)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    for recorder in found.values():
+        same(plain, recorder)
+        assert recorder.missing == {}
+    assert nothing_is_left(nets[0])
+
+
+@pytest.mark.parametrize("inside", ["nothing", "outer", "inner"])
+def test_an_interrupt_leaves_no_mode_behind(batch, inside):
+    class Interrupts(nn.Module):
+        def forward(self, x):
+            with torch.device("cpu") if inside == "inner" else contextlib.nullcontext():
+                raise KeyboardInterrupt
+
+    net = nn.Sequential(nn.Linear(4, 6), Interrupts())
+    with pytest.raises(KeyboardInterrupt), record(net):  # noqa: SIM117
+        with torch.device("cpu") if inside == "outer" else contextlib.nullcontext():
+            net(batch[0])
+    assert torch.overrides._get_current_function_mode_stack() == []
+    assert nothing_is_left(net)
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_backward_hooks_of_the_user(batch, everywhere):
+    """They hand a view of each output on."""
+    plain = train(Net(nn.ReLU()), batch)
+    torch.manual_seed(0)
+    net = Net(nn.ReLU())
+    if everywhere:
+        handle = nn.modules.module.register_module_full_backward_hook(lambda *_: None)
+    else:
+        handle = net.second.register_full_backward_hook(lambda *_: None)
+    x = batch[0].clone().requires_grad_()
+    try:
+        same(plain, train(net, (x, batch[1])))
+    finally:
+        handle.remove()
+
+
+def test_a_function_on_top_of_backward(batch):
+    net = Net(nn.ReLU())
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    original = torch.autograd.backward
+    recorder = record(net, sgd)
+    recorder.attach()
+    below = torch.autograd.backward
+    torch.autograd.backward = lambda *args, **kwargs: below(*args, **kwargs)
+    try:
+        recorder.detach()
+        recorder.attach()
+        sgd.zero_grad()
+        F.cross_entropy(net(batch[0]), batch[1]).backward()
+        sgd.step()
+        assert np.isfinite(recorder["loss"]).all()
+    finally:
+        torch.autograd.backward = below
+        recorder.detach()
+    assert torch.autograd.backward is original
+
+
+def test_a_recorder_that_is_forgotten_while_it_is_attached(batch):
+    net = Net(nn.ReLU())
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    record(net, sgd).attach()
+    gc.collect()
+    assert nothing_is_left(net)
+    for _ in range(2):
+        sgd.zero_grad()
+        F.cross_entropy(net(batch[0]), batch[1]).backward()
+        sgd.step()
+
+
 # --- what cannot be had ---------------------------------------------------------------------------
 
 
@@ -1076,6 +1427,193 @@ def test_functions_that_the_table_does_not_know(batch):
     assert list(recorder.trace["activation"].values) == ["mish", "mish", "identity"]
     assert np.isnan(recorder["saturated_fraction"][0]).tolist() == [True, True, False]
     assert np.isfinite(recorder["activation_std"]).all()
+
+
+class Branches(nn.Module):
+    """What becomes of the first layer's output is for the test to say."""
+
+    def __init__(self, branch):
+        super().__init__()
+        self.first, self.last, self.phi = nn.Linear(4, 6), nn.Linear(6, 3), nn.ReLU()
+        self.branch = branch
+
+    def forward(self, x):
+        return self.last(self.branch(self.first(x), self.phi))
+
+
+class Unseen(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        with torch._C.DisableTorchFunction():
+            return x * 2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+@pytest.mark.parametrize(
+    ("branch", "why"),
+    [
+        (lambda h, phi: 2 * h + phi(h), "goes into several functions"),
+        (lambda h, phi: phi(h) + h, "goes into several functions"),
+        (lambda h, phi: F.relu(h) * torch.sigmoid(h), "goes into several functions"),
+        (lambda h, _: Unseen.apply(h), "what takes its output cannot be seen"),
+    ],
+)
+def test_outputs_whose_activation_function_is_not_one_that_is_seen(batch, branch, why):
+    recorder = train(Branches(branch), batch)
+    assert np.isnan(recorder["activation_mean"][:, 0]).all()
+    assert np.isfinite(recorder["delta_rms"]).all()
+    assert why in recorder.missing["first"]["activation_mean"]
+
+
+def test_modules_that_apply_a_function(batch):
+    """Also those with a weight, and through nn.Identity, which is no function."""
+    for phi in (nn.PReLU(), nn.Threshold(0.1, 0.2), nn.Sequential(nn.Identity(), nn.Tanh())):
+        net = nn.Sequential(nn.Linear(4, 6), phi, nn.Linear(6, 3))
+        x = net[:2](batch[0]).detach().numpy()
+        trace = train(net, batch, steps=1).trace.dataset.sel(step=1, layer="0")
+        np.testing.assert_allclose(trace["activation_mean"], x.mean())
+        np.testing.assert_allclose(trace["activation_std"], x.std())
+        assert trace["activation"] == {"Sequential": "tanh"}.get(
+            type(phi).__name__, type(phi).__name__.lower()
+        )
+
+
+def test_complex_weights_are_missing(batch):
+    class Complex(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(4, 6, dtype=torch.complex128)
+            self.last = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.last(self.first(x.to(torch.complex128)).abs())
+
+    recorder = train(Complex(), batch)
+    trace = recorder.trace
+    for name in ["grad_rms", "weight_rms", "update_ratio", "delta_rms", "activation_mean"]:
+        assert np.isnan(trace[name].sel(layer="first")).all()
+        assert np.isfinite(trace[name].sel(layer="last")).all()
+        assert "complex" in recorder.missing["first"][name]
+
+
+def test_gradients_of_torch_func(batch):
+    def loop(net, optimizer, batch):
+        def loss(parameters, x, y):
+            out = torch.func.functional_call(net, parameters, (x[None],))
+            return F.cross_entropy(out, y[None])
+
+        parameters = {name: p.detach() for name, p in net.named_parameters()}
+        each = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(parameters, *batch)
+        for name, p in net.named_parameters():
+            p.grad = each[name].mean(dim=0)
+        optimizer.step()
+
+    plain = train(Net(nn.ReLU()), batch)
+    torch.manual_seed(0)
+    recorder = train(Net(nn.ReLU()), batch, loop=loop)
+    same(plain, recorder, names=["grad_rms", "update_ratio", "weight_rms"], but=["loss"])
+    assert np.isnan(recorder["delta_rms"]).all()
+    assert "torch.func" in recorder.missing["first"]["delta_rms"]
+
+
+def test_shapes_of_nothing_and_of_one_sample(batch):
+    empty = train(Net(nn.ReLU()), (batch[0][:0], batch[1][:0]), loss=lambda out, _: out.sum())
+    assert np.isnan(empty["activation_mean"]).all()
+    assert (empty["grad_rms"] == 0).all()
+    with pytest.warns(UserWarning, match="zero-element"):
+        net = nn.Sequential(nn.Linear(0, 3), nn.Linear(3, 3))
+    recorder = train(net, (batch[0][:, :0], batch[1]))
+    assert list(recorder.trace["layer"].values) == ["1"]
+    net = nn.Sequential(nn.InstanceNorm1d(4, affine=True), nn.ReLU())
+    with torch.no_grad():
+        net[0].bias[1] = -100
+    recorder = train(net, (torch.randn(4, 9), None), loss=lambda out, _: out.sum())
+    assert recorder["dead_fraction"][0, 0] == 0.25  # without a batch axis
+
+
+def test_losses_that_are_not_one_number(batch):
+    def loss(out, y):
+        return F.cross_entropy(out, y, reduction="none")
+
+    def loop(net, optimizer, batch):
+        optimizer.zero_grad()
+        loss(net(batch[0]), batch[1]).backward(torch.ones(24))
+        optimizer.step()
+
+    recorder = train(Net(nn.ReLU()), batch, loop=loop)
+    assert np.isnan(recorder["loss"]).all()
+    assert "not one number" in recorder.missing["(model)"]["loss"]
+
+
+# --- the reference batch --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quantities", [None, ["accuracy"], ["accuracy", "grad_rms"]])
+@pytest.mark.parametrize(
+    "end",
+    [
+        [nn.Sigmoid()],
+        [nn.Sigmoid(), nn.Flatten(0)],
+        [],
+        [nn.Flatten(0)],
+        [nn.Flatten(0), nn.Sigmoid()],
+    ],
+)
+def test_accuracy_of_probabilities_and_of_logits(batch, quantities, end):
+    """All are above 0, so that a logit is class 1, and a probability below 0.5 class 0."""
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1), *end)
+    probabilities = any(isinstance(module, nn.Sigmoid) for module in end)
+    with torch.no_grad():
+        net[2].weight *= 0.01
+        net[2].bias[:] = -0.3 if probabilities else 0.3
+    y = (batch[1] > 0).double()
+    recorder = train(
+        net, batch, steps=2, loss=lambda out, _: out.sum() * 0, reference=(batch[0], y),
+        quantities=quantities,
+    )  # fmt: skip
+    share = float((y == (0 if probabilities else 1)).double().mean())
+    if probabilities and not isinstance(end[0], nn.Sigmoid):
+        assert np.isnan(recorder["accuracy"]).all()  # what became of the layer's output is unseen
+        assert "cannot be told" in recorder.missing["(model)"]["accuracy"]
+    else:
+        np.testing.assert_allclose(recorder["accuracy"], share)
+
+
+@pytest.mark.parametrize("out", [lambda h: h.mean(), lambda h: {"h": h}, lambda h: h[:3]])
+def test_outputs_that_have_no_accuracy(batch, out):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 1)
+
+        def forward(self, x):
+            return out(self.layer(x))
+
+    def loss(given, _):
+        return (given["h"] if isinstance(given, dict) else given).sum()
+
+    recorder = train(Odd(), batch, loss=loss, reference=(batch[0], batch[1] > 0))
+    assert np.isnan(recorder["accuracy"]).all()
+
+
+def test_a_look_at_the_reference_batch_calls_no_eval(batch):
+    class Merges(nn.Linear):
+        """As adapters of low rank do."""
+
+        def train(self, mode=True):
+            if self.training and not mode:
+                self.weight.data += 1
+            return super().train(mode)
+
+    net = nn.Sequential(Merges(4, 6), nn.Dropout(0.5), nn.Linear(6, 3))
+    before = net[0].weight.detach().clone()
+    sgd = torch.optim.SGD(net.parameters(), lr=0.0)
+    train(net, batch, optimizer=sgd, reference=batch)
+    assert torch.equal(net[0].weight, before)
+    assert all(module.training for module in net.modules())
 
 
 def test_layers_called_outside_the_model(batch):
@@ -1178,6 +1716,147 @@ def test_a_budget_thins_out_the_steps(batch):
     assert 1 < len(steps) < 200
     assert 0 < recorder.overhead < 0.2
     assert recorder.trace.attrs["recording_overhead"] == pytest.approx(recorder.overhead, rel=0.01)
+
+
+def test_losses_that_are_computed_inside_the_model(batch):
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = Net(nn.ReLU())
+
+        def forward(self, x, y):
+            return F.cross_entropy(self.net(x), y)
+
+    def loop(model, optimizer, batch):
+        optimizer.zero_grad()
+        model(*batch).backward()
+        optimizer.step()
+
+    plain = train(Net(nn.ReLU()), batch)
+    torch.manual_seed(0)
+    recorder = train(Whole(), batch, loop=loop)
+    same(plain, recorder)
+    assert recorder.missing == {}
+
+
+# --- networks drawn at random ---------------------------------------------------------------------
+
+
+OF_ONE_PASS = ["grad_rms", "delta_rms", "activation_mean", "activation_std", "dead_fraction"]
+
+
+class Drawn(nn.Module):
+    """Layers in a row, some shared, repeated, frozen, or checkpointed; some are left out later."""
+
+    def __init__(self, seed):
+        super().__init__()
+        draw = np.random.default_rng(seed)
+        self.into, self.out = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.layers, self.functions, self.plan = nn.ModuleList(), nn.ModuleDict(), []
+        for i in range(draw.integers(1, 6)):
+            kind = draw.choice(["linear", "linear", "norm", "batch norm", "again", "shared"])
+            if kind != "again" or not i:
+                made = {"norm": nn.LayerNorm, "batch norm": nn.BatchNorm1d}.get(kind)
+                layer = made(6) if made else nn.Linear(6, 6)
+                if kind == "shared" and i and isinstance(self.layers[0], nn.Linear):
+                    layer.weight = self.layers[0].weight
+                self.layers.append(layer.requires_grad_(bool(draw.random() > 0.2)))
+            phi = draw.choice(["relu", "tanh", "sigmoid", "identity"])
+            way = draw.choice(["module", "function", "in place"]) if phi != "identity" else "module"
+            if way == "module":
+                self.functions[str(i)] = copy.deepcopy(WAYS[phi][0])
+            after = draw.choice(["", "residual", "added in place", "branch", "checkpoint"])
+            j = int(draw.integers(i + 1)) if kind == "again" else len(self.layers) - 1
+            self.plan.append((min(j, len(self.layers) - 1), phi, way, after, draw.random() < 0.3))
+
+    def forward(self, x, step, calls=None):
+        """With `calls`, of plain code: (name, h, x) of each call of a layer."""
+
+        def through(name, phi, z):
+            h = self.get_submodule(name)(z)
+            if calls is None:
+                return phi(h)
+            if h.requires_grad:
+                h.retain_grad()
+            x = phi(h.clone())
+            calls.append((name, h, x.detach().clone()))
+            return x
+
+        z = torch.sin(through("into", lambda h: h, x))
+        for i, (j, phi, way, after, only_first) in enumerate(self.plan):
+            if only_first and step >= 2:
+                continue
+            of = self.functions[str(i)] if way == "module" else WAYS[phi][1]
+            of = getattr(torch, f"{phi}_") if way == "in place" else of
+            if after == "checkpoint" and calls is None:
+                y = checkpoint(through, f"layers.{j}", of, z, use_reentrant=False)
+            else:
+                y = through(f"layers.{j}", of, z)
+            if after == "residual":
+                y = y * 1.0 + z
+            elif after == "added in place":
+                y = y * 2
+                y += z
+            elif after == "branch":
+                y = y * 1.0 + 0.3 * torch.cos(z)
+            z = y * 1.5
+        return through("out", lambda h: h, z)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_networks_drawn_at_random(seed):
+    """No number is wrong; some may be missing."""
+    draw = np.random.default_rng(seed + 1000)
+    torch.manual_seed(seed)
+    net = Drawn(seed)
+    twin = copy.deepcopy(net)
+    sgd, plain = (torch.optim.SGD(n.parameters(), lr=0.05, momentum=0.9) for n in (net, twin))
+    parts, clip, to_none, look = draw.integers(1, 3), *(draw.random(3) < 0.5)
+    every, expected, known = int(draw.integers(1, 3)), [], 0
+    with record(net, sgd, every=every) as recorder:
+        for step in range(5):
+            batches = [(torch.randn(5, 4), torch.randint(0, 3, (5,))) for _ in range(parts)]
+            calls, loss = [], 0.0
+            for optimizer, model, kept in ((plain, twin, calls), (sgd, net, None)):
+                optimizer.zero_grad(set_to_none=bool(to_none) or model is twin)
+                for x, y in batches:
+                    if look:
+                        model.eval()
+                        with torch.no_grad():
+                            model(x, step)
+                        model.train()
+                    part = F.cross_entropy(model(x, step, kept), y)
+                    part.backward()
+                    loss += part.item() / 2
+                if model is twin:
+                    named = twin.named_parameters(remove_duplicate=False)
+                    gradients = {key: p.grad.clone() for key, p in named if p.grad is not None}
+                if clip:
+                    nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+                optimizer.step()
+            expected.append((loss, gradients, calls))
+    np.testing.assert_allclose(recorder["loss"], [loss for loss, *_ in expected[::every]])
+    for row, (_, gradients, calls) in enumerate(expected[::every]):
+        for i, name in enumerate(info.name for info in recorder.layers):
+            mine = [(h, x) for key, h, x in calls if key == name]
+            deltas = [h.grad for h, _ in mine if h.grad is not None]
+            true = {}
+            if f"{name}.weight" in gradients:
+                true["grad_rms"] = rms(gradients[f"{name}.weight"])
+            if deltas:
+                true["delta_rms"] = rms(torch.cat(deltas))
+            if mine:
+                x = torch.cat([x for _, x in mine]).numpy()
+                true |= {"activation_mean": x.mean(), "activation_std": x.std()}
+                true["dead_fraction"] = (x == 0).all(axis=0).mean()
+            for what in OF_ONE_PASS:
+                found = recorder[what][row, i]
+                if not np.isnan(found):
+                    known += 1
+                    np.testing.assert_allclose(
+                        found, true[what], rtol=1e-9, atol=1e-12, err_msg=f"{what} of {name}"
+                    )
+    assert known > 8
 
 
 # --- the same numbers as dp -----------------------------------------------------------------------

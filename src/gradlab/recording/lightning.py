@@ -26,11 +26,6 @@ class RecordTraining(Callback):
     **settings
         `reference`, `every`, `histograms`, `quantities`, `max_overhead`: see `gradlab.record`.
 
-    Attributes
-    ----------
-    recorder : TorchRecorder
-        Of the latest `fit`; there is none before the first.
-
     Notes
     -----
     A step is one update by any of the module's optimizers. Batches whose gradients are accumulated

@@ -26,6 +26,14 @@ def as_array(tensor: torch.Tensor) -> Array:
     return tensor.numpy() if tensor.dtype in NUMPY_HAS else tensor.float().numpy()
 
 
+def can_be_measured(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has values: not one of torch.func, of a tracer, or a part of another."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor) or tensor.is_meta:
+        return False
+    kind = type(tensor)
+    return kind is torch.Tensor or kind.__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+
+
 def in_memory(tensor: torch.Tensor) -> bool:
     """Whether NumPy can read the tensor where it lies."""
     return tensor.is_cpu

@@ -1,60 +1,111 @@
-"""Backward passes: when one begins, and what arrives during it."""
+"""Backward passes: when one begins, what it begins at, and what arrives during it."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 
+from gradlab.recording.torch.arrays import can_be_measured, in_memory
+
+
+class Pass:
+    """A backward pass that `torch.autograd.backward` makes.
+
+    Attributes
+    ----------
+    loss : number, tensor or None
+        Its value as the pass began; None if the pass did not begin at one number.
+    running : bool
+    """
+
+    __slots__ = ("loss", "running")
+
+    def __init__(self, roots: Sequence[torch.Tensor]) -> None:
+        self.running = True
+        self.loss: Any = None
+        if len(roots) == 1 and roots[0].numel() == 1 and can_be_measured(roots[0]):
+            loss = roots[0].detach()
+            # a copy: whoever adds losses up may write into the tensor
+            self.loss = loss.item() if in_memory(loss) else loss.clone()
+
 
 class Observer(Protocol):
     """Who wants to know of backward passes."""
 
-    def backward_begins(self, roots: Sequence[torch.Tensor]) -> None:
-        """One begins, at these tensors."""
+    def backward_begins(self) -> None:
+        """One begins, of any model."""
+
+    def backward_ends(self) -> None:
+        """It has ended, or failed."""
 
     def settle(self) -> None:
         """What has been computed until now is computed."""
+
+
+class _Here(threading.local):
+    passing: Pass | None = None
 
 
 class Backward:
     """`torch.autograd.backward`, with those who want to know when it begins."""
 
     def __init__(self) -> None:
-        self.running = False
+        self._here = _Here()
+        self._running: list[Pass] = []  # in all threads
         self._observers: list[Observer] = []
         self._original: Callable[..., None] = torch.autograd.backward
+        self._installed = False
+        self._lock = threading.Lock()
 
     def join(self, observer: Observer) -> None:
         """Tell an observer of every backward pass; the first puts this in PyTorch's place."""
-        if not self._observers:
-            self._original = torch.autograd.backward
-            torch.autograd.backward = self._run
-        self._observers.append(observer)
+        with self._lock:
+            if not self._installed or torch.autograd.backward is self._original:
+                self._original = torch.autograd.backward
+                torch.autograd.backward = self._run
+                self._installed = True
+            self._observers.append(observer)
 
     def leave(self, observer: Observer) -> None:
         """Stop telling it; after the last one, PyTorch's own function is back."""
-        self._observers.remove(observer)
-        if not self._observers and torch.autograd.backward == self._run:
-            torch.autograd.backward = self._original
+        with self._lock:
+            self._observers.remove(observer)
+            # who has put something of their own on top still calls this one
+            if not self._observers and torch.autograd.backward == self._run:
+                torch.autograd.backward = self._original
+                self._installed = False
+
+    def passing(self, tensor: torch.Tensor) -> Pass | None:
+        """The pass in which a gradient arrives; None if it is `torch.autograd.grad` that asks."""
+        here = self._here.passing
+        # PyTorch has threads of its own for other devices
+        if here is None and self._running and not tensor.is_cpu:
+            return self._running[-1]
+        return here
 
     def _run(self, tensors: Any, *args: Any, **kwargs: Any) -> None:
         observers = list(self._observers)
-        if self.running:  # checkpointing calls it again, for what was computed again
+        here = self._here
+        if here.passing is not None:  # checkpointing calls it again, for what was computed again
             for observer in observers:
                 observer.settle()
             return self._original(tensors, *args, **kwargs)
-        roots = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
         for observer in observers:
-            observer.backward_begins(roots)
-        self.running = True
+            observer.backward_begins()
+        passing = Pass([tensors] if isinstance(tensors, torch.Tensor) else list(tensors))
         try:
+            here.passing = passing
+            self._running.append(passing)
             return self._original(tensors, *args, **kwargs)
         finally:
-            self.running = False
+            here.passing = None
+            self._running.remove(passing)
+            passing.running = False
             for observer in observers:
-                observer.settle()
+                observer.backward_ends()
 
 
 # PyTorch has one such function, so there is one of these
@@ -66,28 +117,32 @@ class Arrival:
 
     __slots__ = ("call", "tell")
 
-    def __init__(self, tell: Callable[[Any, torch.Tensor], None], call: Any) -> None:
+    def __init__(self, tell: Callable[[Any, torch.Tensor, Pass], None], call: Any) -> None:
         self.tell, self.call = tell, call
 
     def __call__(self, delta: torch.Tensor) -> None:
         """Tell of it."""
         # one that was asked for by torch.autograd.grad is no part of the training
-        if BACKWARD.running:
+        passing = BACKWARD.passing(delta)
+        if passing is not None:
             self.call.deltas += 1
             with torch._C.DisableTorchFunction():
-                self.tell(self.call, delta)
+                self.tell(self.call, delta, passing)
 
 
 class Accumulated:
-    """The hook of a weight: its gradient has been accumulated, and is still at hand."""
+    """The hook of a parameter: its gradient has been accumulated, and is still at hand."""
 
-    __slots__ = ("layer", "tell")
+    __slots__ = ("layers", "tell")
 
-    def __init__(self, tell: Callable[[Any, torch.Tensor], None], layer: Any) -> None:
-        self.tell, self.layer = tell, layer
+    def __init__(
+        self, tell: Callable[[Any, torch.Tensor, Pass | None], None], layers: Sequence[Any]
+    ) -> None:
+        self.tell, self.layers = tell, layers
 
-    def __call__(self, weight: torch.Tensor) -> None:
+    def __call__(self, parameter: torch.Tensor) -> None:
         """Tell of it."""
         with torch._C.DisableTorchFunction():
-            if weight.grad is not None:
-                self.tell(self.layer, weight.grad)
+            gradient = parameter.grad
+            if gradient is not None:
+                self.tell(self.layers, gradient, BACKWARD.passing(gradient))

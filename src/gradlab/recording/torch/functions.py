@@ -153,6 +153,8 @@ MODULES: dict[type[torch.nn.Module], Callable[[Any], Function]] = {
             "Softmax": "softmax", "LogSoftmax": "log_softmax", "CELU": "celu", "Mish": "mish",
             "Hardsigmoid": "hardsigmoid", "Hardswish": "hardswish", "Softsign": "softsign",
             "Tanhshrink": "tanhshrink", "LogSigmoid": "logsigmoid", "Softmin": "softmin",
+            "PReLU": "prelu", "RReLU": "rrelu", "Threshold": "threshold",
+            "Hardshrink": "hardshrink", "Softshrink": "softshrink",
         }.items()
     },
 }  # fmt: skip

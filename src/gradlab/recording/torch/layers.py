@@ -41,7 +41,9 @@ AFFINE: dict[type[nn.Module], Unit] = {
     nn.ConvTranspose2d: _spatial(2),
     nn.ConvTranspose3d: _spatial(3),
     nn.modules.batchnorm._BatchNorm: _second,
-    nn.modules.instancenorm._InstanceNorm: _second,
+    nn.InstanceNorm1d: _spatial(1),
+    nn.InstanceNorm2d: _spatial(2),
+    nn.InstanceNorm3d: _spatial(3),
     nn.GroupNorm: _second,
     nn.LayerNorm: _last,
     **({nn.RMSNorm: _last} if hasattr(nn, "RMSNorm") else {}),
@@ -83,8 +85,8 @@ class Layer:
 
     @property
     def weight(self) -> torch.Tensor | None:
-        """The parameter as it is now; None if it is not to be measured."""
-        return None if self.weight_why_not else getattr(self.owner, self.parameter)
+        """The parameter as it is now; None if it is not to be measured, or is none any more."""
+        return None if self.weight_why_not else self.owner._parameters.get(self.parameter)
 
     @property
     def info(self) -> LayerInfo:
@@ -133,14 +135,22 @@ def find_layers(model: nn.Module) -> list[Layer]:
 
 
 def _weights_of(name: str, module: nn.Module, output: nn.Module) -> list[Layer]:
-    names = [key for key, p in module.named_parameters(recurse=False) if _is_weight(key, p)]
-    parametrized = nn.utils.parametrize.is_parametrized(module, "weight")
-    if parametrized or {"weight_g", "weight_v"} <= set(names):  # the older weight_norm
+    parameters = dict(module.named_parameters(recurse=False))
+    names = [key for key, p in parameters.items() if _is_weight(key, p)]
+    why = ""
+    # parametrizations, and what computes the weight before each forward pass (pruning, the older
+    # weight_norm and spectral_norm)
+    if nn.utils.parametrize.is_parametrized(module, "weight") or (
+        names and "weight" not in parameters and any(key.startswith("weight_") for key in names)
+        and isinstance(getattr(module, "weight", None), torch.Tensor)
+    ):  # fmt: skip
         names, why = ["weight"], "its weight is parametrized: computed from other parameters"
-    else:
-        why = ""
+    elif any(parameters[key].is_complex() for key in names):
+        why = "its entries are complex numbers"
     unit = _unit(module)
     hidden = "" if unit else f"what {type(module).__name__} computes inside cannot be seen"
+    if unit and why == "its entries are complex numbers":
+        unit, hidden = None, "its outputs are complex numbers"
     return [
         Layer(
             ".".join(part for part in (name, key if len(names) > 1 or not name else "") if part),
@@ -162,6 +172,8 @@ def _is_weight(name: str, parameter: nn.Parameter) -> bool:
     if name.startswith("bias"):
         return False
     uninitialized = isinstance(parameter, nn.parameter.UninitializedTensorMixin)
+    if not uninitialized and not parameter.numel():
+        return False
     return name == "weight" or uninitialized or parameter.ndim > 1
 
 
@@ -178,7 +190,8 @@ def _check_visible(name: str, module: nn.Module) -> None:
             f"{where} is a {type(module).__name__}, whose inside cannot be seen; record the module "
             "it was made of"
         )
-    if type(module).__name__ in ("FullyShardedDataParallel", "FSDPModule"):
+    kinds = {kind.__name__ for kind in type(module).__mro__}
+    if not kinds.isdisjoint({"FullyShardedDataParallel", "FSDPModule"}):
         raise RecordingError(
             f"{where} is sharded (FSDP): no process holds its weights as a whole; record the model "
             "before it is sharded"

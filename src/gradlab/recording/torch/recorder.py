@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
@@ -21,28 +22,30 @@ from torch.optim.optimizer import (
 
 from gradlab.recording import quantities as q
 from gradlab.recording.errors import RecordingError
-from gradlab.recording.quantities import Array
-from gradlab.recording.recorder import (
+from gradlab.recording.measure import (
     HISTOGRAM,
     KINDS,
-    Recorder,
     of_activation,
     of_delta,
     of_gradient,
     of_weights,
 )
+from gradlab.recording.quantities import Array
+from gradlab.recording.recorder import Recorder
 from gradlab.recording.torch.arrays import as_array, copy_of
+from gradlab.recording.torch.backward import Pass
 from gradlab.recording.torch.functions import Function
 from gradlab.recording.torch.layers import Layer, find_layers, unwrapped
-from gradlab.recording.torch.reference import accuracy, evaluating
-from gradlab.recording.torch.scaling import scale_of_the_caller
+from gradlab.recording.torch.reference import NOT_TOLD, Last, accuracy, evaluating
+from gradlab.recording.torch.scaling import SCALING, scale_of_the_caller
+from gradlab.recording.torch.shared import Shared
 from gradlab.recording.torch.step import (
     Measured,
     Step,
+    Version,
     all_axes,
     bring_back,
     join,
-    version_of,
 )
 from gradlab.recording.torch.watch import Call, Watch
 
@@ -51,6 +54,8 @@ FAR, USED = "reference activation", "used gradient"
 OF_GRADIENT = ("grad_mean_abs", "grad_rms", "grad_zero_fraction", "clip_factor", HISTOGRAM)
 OF_ACTIVATION = ("activation_mean", "activation_std", "saturated_fraction", "dead_fraction")
 OF_WEIGHTS = ("weight_rms", "update_ratio")
+# in `missing`, what is not of one layer
+MODEL = "(model)"
 
 
 class TorchRecorder(Recorder):
@@ -98,8 +103,7 @@ class TorchRecorder(Recorder):
         self._model, self._optimizer, self._reference = model, optimizer, reference
         self._inner = unwrapped(model)
         self._found = find_layers(self._inner)
-        self._positions: dict[Layer, int] = {}
-        # data-parallel training averages the gradients over processes after the backward pass
+        # data-parallel training averages the gradients over processes as a backward pass ends
         self._averaged = any(
             isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules()
         )
@@ -122,11 +126,12 @@ class TorchRecorder(Recorder):
             self,
             activations=needs(*OF_ACTIVATION, "nonfinite_count"),
             deltas=self._wants_deltas,
-            gradients=self._wants_gradients and not self._averaged,
         )
         self._functions: dict[Layer, str] = {}
         self._elsewhere = any(
-            isinstance(as_array(parameter), torch.Tensor) for parameter in self._inner.parameters()
+            isinstance(as_array(parameter), torch.Tensor)
+            for parameter in self._inner.parameters()
+            if not parameter.is_complex()
         )
         self._done = 0  # steps so far, recorded or not
         self._step: Step | None = None
@@ -161,6 +166,8 @@ class TorchRecorder(Recorder):
         if self._attached is not None or self._manual:
             raise RuntimeError("this recorder is recording already; detach() it first")
         self._attached = self._listen_to_optimizers()
+        self._forgotten = weakref.finalize(self, self._attached.close)
+        self._forgotten.atexit = False
         self.turn(on=True)
         self._prepare_step()
 
@@ -171,6 +178,7 @@ class TorchRecorder(Recorder):
         self._manual = False
         self.turn(on=False)
         if self._attached is not None:
+            self._forgotten.detach()
             self._attached.close()
             self._attached = None
 
@@ -211,10 +219,8 @@ class TorchRecorder(Recorder):
         """
         if not self._manual:
             raise RuntimeError("after_step() without before_step()")
-        if self._step is not None and loss is not None:
-            self._step.losses = [torch.as_tensor(loss).detach()]
         try:
-            self._finish()
+            self._finish(loss)
         finally:
             self._manual = False
             self._disarm()
@@ -223,11 +229,19 @@ class TorchRecorder(Recorder):
         """Watch the step that comes, if it is to be recorded."""
         number = self._done + 1
         if self.wants(number):
-            self._step = Step(number)
+            self._step = Step(number, self._gradients_now())
             self._arming = self._listen_to_optimizers() if self._attached is None else None
             self._watch.start()
         else:
             self._disarm()
+
+    def _gradients_now(self) -> dict[Layer, Version]:
+        found = {}
+        for layer in self._found:
+            weight = layer.weight
+            if weight is not None and (gradient := weight.grad) is not None:
+                found[layer] = Version(gradient)
+        return found
 
     def _disarm(self) -> None:
         self._step = None
@@ -241,19 +255,25 @@ class TorchRecorder(Recorder):
     def _listen_to_optimizers(self) -> contextlib.ExitStack:
         me = weakref.ref(self)
 
-        def before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        def before(optimizer: Optimizer) -> None:
             recorder = me()
             if recorder is not None and recorder._is_mine(optimizer):
-                recorder._before_update()
+                recorder._before_update(optimizer)
 
-        def after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        def after(optimizer: Optimizer) -> None:
             recorder = me()
             if recorder is not None and recorder._is_mine(optimizer):
-                recorder._after_update()
+                recorder._after_update(optimizer)
+
+        def scaled(scale: float) -> None:
+            recorder = me()
+            # known from now on also if the scaler then skips the optimizer's step
+            if recorder is not None and recorder._manual and recorder._step is not None:
+                recorder._step.scale = scale
 
         undo = contextlib.ExitStack()
-        undo.callback(register_optimizer_step_pre_hook(before).remove)
-        undo.callback(register_optimizer_step_post_hook(after).remove)
+        OPTIMIZERS.join((before, after), undo)
+        SCALING.join(scaled, undo)
         return undo
 
     def _is_mine(self, optimizer: torch.optim.Optimizer) -> bool:
@@ -265,16 +285,19 @@ class TorchRecorder(Recorder):
         mine = {id(parameter) for parameter in self._inner.parameters()}
         return any(id(p) in mine for group in optimizer.param_groups for p in group["params"])
 
-    def _before_update(self) -> None:
+    def _before_update(self, optimizer: torch.optim.Optimizer) -> None:
         step = self._step
         if step is None:
             return
+        step.optimizer = optimizer
         step.scale = scale_of_the_caller()
         if not self._manual:
             self._take_before(step)
 
-    def _after_update(self) -> None:
-        if self._manual:
+    def _after_update(self, optimizer: torch.optim.Optimizer) -> None:
+        # what a GradScaler tells a fused optimizer, which then changes nothing
+        skipped = getattr(optimizer, "found_inf", None)
+        if self._manual or (skipped is not None and bool(skipped > 0)):
             return
         try:
             self._finish()
@@ -302,10 +325,12 @@ class TorchRecorder(Recorder):
     def _look_at_reference(self, step: Step) -> None:
         assert self._reference is not None
         x, y = self._reference
-        last: list[Function] = []
+        last = Last()
 
         def tell(layer: Layer, x: torch.Tensor, function: Function) -> None:
-            last[:] = [function]
+            last.note(x, function)
+            if not self.needs("dead_fraction"):
+                return
             array = as_array(x)
             measured = Measured(zero_units=_zero_units(layer, array))
             measured.counts[FAR] = q.nonfinite_count(q.entries(array, all_axes(array)))
@@ -316,7 +341,16 @@ class TorchRecorder(Recorder):
         with evaluating(self._model), self._watch.reference(tell):
             output = self._model(*x) if isinstance(x, tuple) else self._model(x)
         if y is not None and self.needs("accuracy"):
-            step.accuracy = accuracy(output, y, last[-1] if last else None)
+            single = isinstance(output, torch.Tensor) and (
+                output.ndim == 1 or output.shape[-1:] == (1,)
+            )
+            probabilities = last.probabilities(output) if single else None
+            if single and probabilities is None:
+                self._miss_whole("accuracy", NOT_TOLD)
+            step.accuracy = accuracy(output, y, probabilities)
+        for layer in self._found:
+            if layer.unit is not None and layer not in step.far:
+                self._miss(layer, ("dead_fraction",), "it was not seen on the reference batch")
 
     # --- what the watch tells ---------------------------------------------------------------------
 
@@ -341,48 +375,102 @@ class TorchRecorder(Recorder):
         if self._step is not None:
             self._step.calls.append(call)
 
-    def delta(self, call: Call, delta: torch.Tensor) -> None:
+    def delta(self, call: Call, delta: torch.Tensor, passing: Pass) -> None:
         """Measure dL/dh of a call."""
-        if self._step is None or not self._wants_deltas or not delta.numel():
+        if self._step is None:
+            return
+        self._reached(self._step, passing)
+        if not self._wants_deltas or not delta.numel():
             return
         with self._clock:
             array = as_array(delta)
             call.delta = measured = Measured(size=delta.numel())
             measured.found = of_delta(array, self._wanted, measured.counts, all_axes(array))
 
-    def backward_begins(self, roots: Sequence[torch.Tensor]) -> None:
-        """Note the loss; drop what belongs to gradients that were thrown away since."""
+    def backward_begins(self) -> None:
+        """Drop what belongs to gradients that were thrown away since."""
+        step = self._step
+        if step is None or any(passing.running for passing in step.passes):
+            return
+        with self._clock:
+            if step.passes and self._gradients_are_fresh(step):
+                step.calls = [call for call in step.calls if not call.deltas]
+                step.passes, step.gradients, step.awaited = [], {}, []
+            if not step.passes:
+                step.stale = {
+                    layer for layer, old in step.old.items() if _is_still(old, layer.weight)
+                }
+
+    def gradient(
+        self, layers: Sequence[Layer], gradient: torch.Tensor, passing: Pass | None
+    ) -> None:
+        """Measure dL/dW, as it is before anyone clips it."""
         step = self._step
         if step is None:
             return
+        if passing is not None:
+            self._reached(step, passing)
         with self._clock:
-            if step.losses and self._gradients_are_fresh():
-                step.calls = [call for call in step.calls if not call.deltas]
-                step.losses, step.gradients = [], {}
-            single = len(roots) == 1 and roots[0].numel() == 1
-            step.losses.append(roots[0].detach() if single else None)
+            for layer in layers:
+                if self._averaged:
+                    step.awaited.append(layer)
+                else:
+                    step.gradients[layer] = self._measure_gradient(gradient)
 
-    def gradient(self, layer: Layer, gradient: torch.Tensor) -> None:
-        """Measure dL/dW, as it is before anyone clips it."""
+    def averaged(self) -> None:
+        """Measure gradients at the end of a backward pass from now on."""
+        self._averaged = True
+
+    def backward_ends(self) -> None:
+        """Measure the gradients that have been averaged now."""
+        step = self._step
+        if step is None or not step.awaited or any(passing.running for passing in step.passes):
+            return
         with self._clock:
-            if self._step is not None:
-                self._step.gradients[layer] = self._measure_gradient(gradient)
+            for layer in step.awaited:
+                weight = layer.weight
+                if weight is not None and weight.grad is not None:
+                    step.gradients[layer] = self._measure_gradient(weight.grad)
+            step.awaited = []
+
+    def unseen(self, layer: Layer, why: str) -> None:
+        """Note why a call is not measured."""
+        self._miss(layer, ("delta_rms", *OF_ACTIVATION), why)
+
+    def _reached(self, step: Step, passing: Pass) -> None:
+        """A backward pass goes through the model."""
+        if passing not in step.passes:
+            step.passes.append(passing)
 
     def _measure_gradient(self, gradient: torch.Tensor) -> Measured:
-        array = as_array(gradient)
-        measured = Measured(of=version_of(gradient))
-        measured.found = of_gradient(array, self._wanted, measured.counts, all_axes(array))
+        measured = Measured(of=Version(gradient))
+        if self._wants_gradients:
+            array = as_array(gradient)
+            measured.found = of_gradient(array, self._wanted, measured.counts, all_axes(array))
         return measured
 
-    def _gradients_are_fresh(self) -> bool:
+    def _gradients_are_fresh(self, step: Step) -> bool:
         """Whether what earlier backward passes of this step gave has been thrown away."""
-        gradients = [p.grad for p in self._inner.parameters() if p.grad is not None]
-        return not any(bool(gradient.any()) for gradient in gradients)
+        parameters = list(self._inner.parameters())
+        if self._optimizer is not None:  # which does not clear the others
+            groups = self._optimizer.param_groups
+            owned = {id(parameter) for group in groups for parameter in group["params"]}
+            parameters = [parameter for parameter in parameters if id(parameter) in owned]
+        left = {id(parameter) for parameter in parameters}
+        for layer, measured in step.gradients.items():
+            weight = layer.weight
+            untouched = (
+                measured.of is not None and weight is not None and measured.of.is_of(weight.grad)
+            )
+            if untouched and id(weight) in left:  # perhaps zero, but nobody has set it to zero
+                return False
+        gradients = [parameter.grad for parameter in parameters]
+        return not any(gradient is not None and bool(gradient.any()) for gradient in gradients)
 
     # --- the end of a step ------------------------------------------------------------------------
 
-    def _finish(self) -> None:
-        """Put the step together and add it to the record."""
+    def _finish(self, loss: torch.Tensor | float | None = None) -> None:
+        """Put the step together and add it to the record; its loss is given, or is looked up."""
         self._done += 1
         step, self._step = self._step, None
         if step is None:
@@ -390,7 +478,13 @@ class TorchRecorder(Recorder):
         with self._clock:
             if not self.layers:
                 self._begin()
-            self._measure_update(step)
+            self._measure_update(step, self._replaced())
+            if loss is None:
+                step.loss = step.losses()
+                if step.passes and not step.loss.found:
+                    self._miss_whole("loss", "what was passed to backward is not one number")
+            else:
+                step.loss = Measured({"0": as_array(torch.as_tensor(loss)).reshape(())})
             if self._elsewhere:
                 self._bring_back(step)
             self._put_together(step)
@@ -406,15 +500,30 @@ class TorchRecorder(Recorder):
             if layer.weight_why_not:
                 self._miss(layer, (*OF_GRADIENT, *OF_WEIGHTS), layer.weight_why_not)
 
-    def _measure_update(self, step: Step) -> None:
+    def _replaced(self) -> set[int]:
+        """Modules that are no part of the model any more."""
+        if self._watch.intact():
+            return set()
+        there = {id(module) for module in self._inner.modules()}
+        return {id(layer.owner) for layer in self._found} - there
+
+    def _measure_update(self, step: Step, replaced: set[int]) -> None:
         """Measure what only the end of the step shows: the update, and what was clipped."""
         for layer in self._in_order:
             weight = layer.weight
-            if weight is None:
+            why = ""
+            if id(layer.owner) in replaced:
+                why = "its module was replaced during the training; record the new model anew"
+            elif weight is None and not layer.weight_why_not:
+                why = f"its {layer.parameter!r} is not a parameter any more"
+            if why:
+                self._miss(layer, (*OF_GRADIENT, *OF_WEIGHTS), why)
+                step.gradients.pop(layer, None)
+            if why or weight is None:
                 continue
             if self._wants_gradients:
-                self._complete_gradient(step, layer, weight.grad)
-            if step.before is not None:
+                self._complete_gradient(step, layer, weight)
+            if step.before is not None and layer in step.before:
                 after = as_array(weight)
                 before, size = step.before[layer]
                 measured = step.updates[layer] = Measured()
@@ -423,34 +532,53 @@ class TorchRecorder(Recorder):
                     before_rms=size, overwrite=True,
                 )  # fmt: skip
 
-    def _complete_gradient(self, step: Step, layer: Layer, now: torch.Tensor | None) -> None:
+    def _complete_gradient(self, step: Step, layer: Layer, weight: torch.Tensor) -> None:
         """See whether the gradient that was used is the one that was measured."""
-        measured = step.gradients.get(layer)
-        if measured is None and now is not None:
-            # as it is after all that was done to it
-            step.gradients[layer] = self._measure_gradient(now)
+        measured, now = step.gradients.get(layer), weight.grad
+        if now is None:
+            return
+        if measured is None:
+            self._gradient_at_the_end(step, layer, now)
+        elif layer in step.stale and not step.owns(weight):
+            del step.gradients[layer]
             why = (
-                "its gradient is averaged over processes after the backward pass"
-                if self._averaged
-                else "the backward pass was not started by Tensor.backward"
+                "the optimizer does not update it, and gradients of earlier steps were not cleared"
             )
-            self._miss(layer, ("clip_factor",), why)
-        elif measured is not None and now is not None and "clip_factor" in self._wanted:
-            # a GradScaler writes into gradients without a new version
-            if step.scale == 1 and measured.of == version_of(now):
-                measured.found["clip_factor"] = 1.0
-            else:
-                array = as_array(now)
-                measured.found[USED] = q.rms(q.entries(array, all_axes(array)))
+            self._miss(layer, OF_GRADIENT, why)
+        elif "clip_factor" not in self._wanted:
+            return
+        elif step.scale != 1 and (step.optimizer is None or not step.owns(weight)):
+            # whether a GradScaler has unscaled it is not known
+            self._miss(
+                layer, ("clip_factor",), "the loss was scaled, and no optimizer was given it"
+            )
+        # a GradScaler writes into gradients without a new version
+        elif step.scale == 1 and measured.of is not None and measured.of.is_of(now):
+            measured.found["clip_factor"] = 1.0
+        else:
+            array = as_array(now)
+            measured.found[USED] = q.rms(q.entries(array, all_axes(array)))
+
+    def _gradient_at_the_end(self, step: Step, layer: Layer, now: torch.Tensor) -> None:
+        """Measure a gradient that no backward pass told of, as the optimizer was given it."""
+        old = step.old.get(layer)
+        if (old is not None and old.is_of(now)) or (step.passes and not bool(now.any())):
+            self._miss(layer, OF_GRADIENT, "no backward pass reached it in the step")
+            return
+        step.gradients[layer] = measured = self._measure_gradient(now)
+        for name in OF_GRADIENT[:2]:  # unscaled already, which the others are not
+            if name in measured.found:
+                measured.found[name] *= step.scale
+        why = "its gradient did not come by Tensor.backward: it is known only as it was used"
+        self._miss(layer, ("clip_factor",), why)
 
     def _bring_back(self, step: Step) -> None:
         """Bring all numbers back from the device."""
         parts = [*step.gradients.values(), *step.updates.values(), *step.far.values()]
         for call in step.calls:
             parts += [part for part in (call.delta, call.activation) if part is not None]
-        loss, right = step.total_loss(), Measured({"": step.accuracy})
-        bring_back([*parts, loss, right])
-        step.losses = [torch.as_tensor(x) * step.scale for x in loss.found.values()]
+        right = Measured({"": step.accuracy})
+        bring_back([*parts, step.loss, right])
         step.accuracy = right.found[""]
 
     def _put_together(self, step: Step) -> None:
@@ -479,13 +607,13 @@ class TorchRecorder(Recorder):
                     nonfinite = part.counts.get(FAR, part.counts.get("activation"))
                     found["dead_fraction"][i] = q.share(zero, nonfinite)
         self._unscale(step, found)
-        loss = list(step.total_loss().found.values())
+        loss = [float(part) for part in step.loss.found.values()]
         self.accuracy = float(step.accuracy)
         self.add_measured(
             [step.number],
             {name: found[name][None] for name in self.quantities if name in found},
             {kind: counts[kind][None] for kind in KINDS},
-            np.array([float(sum(loss)) if loss else np.nan]),
+            np.array([sum(loss) if loss else np.nan]),
             np.array([self.accuracy]),
         )
 
@@ -514,11 +642,17 @@ class TorchRecorder(Recorder):
     def _activation_of(self, layer: Layer, calls: list[Call]) -> Measured | None:
         """Of the activations of all calls in the step; they must be known of all."""
         for call in calls:
+            if call.function is not None:
+                name = call.function.name
+                known = self._functions.get(layer)
+                if known is None:
+                    self._functions[layer] = name
+                    self._name_function(layer, name)
+                elif known != name:
+                    call.activation = None
+                    call.why_not = f"{name} was applied to its output, where it had been {known}"
             if call.why_not:
                 self._miss(layer, OF_ACTIVATION, call.why_not)
-            if call.function is not None and layer not in self._functions:
-                self._functions[layer] = call.function.name
-                self._name_function(layer, call.function.name)
         parts = [call.activation for call in calls if call.activation is not None]
         return join(parts) if parts and len(parts) == len(calls) else None
 
@@ -529,11 +663,37 @@ class TorchRecorder(Recorder):
         infos[i] = replace(infos[i], activation=name)
         self.layers = tuple(infos)
 
+    def _miss_whole(self, name: str, why: str) -> None:
+        """Note why a quantity of the whole model is missing."""
+        self.missing.setdefault(MODEL, {}).setdefault(name, why)
+
     def _miss(self, layer: Layer, names: Collection[str], why: str) -> None:
         """Note why something is missing."""
         for name in names:
             if self.needs(name):
                 self.missing.setdefault(layer.name, {}).setdefault(name, why)
+
+
+def _hook_optimizers(undo: contextlib.ExitStack) -> None:
+    def before(optimizer: Optimizer, *_: Any) -> None:
+        for tell, _after in OPTIMIZERS.members:
+            tell(optimizer)
+
+    def after(optimizer: Optimizer, *_: Any) -> None:
+        for _before, tell in OPTIMIZERS.members:
+            tell(optimizer)
+
+    undo.callback(register_optimizer_step_pre_hook(before).remove)
+    undo.callback(register_optimizer_step_post_hook(after).remove)
+
+
+OPTIMIZERS = Shared(_hook_optimizers)
+
+
+def _is_still(old: Version, weight: torch.Tensor | None) -> bool:
+    """Whether a weight holds an old gradient that nobody has cleared."""
+    gradient = None if weight is None else weight.grad
+    return gradient is not None and old.is_of(gradient) and bool(gradient.any())
 
 
 def _zero_units(layer: Layer, array: Array) -> Array:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from typing import Any
 
 import torch
+
+from gradlab.recording.torch.shared import Shared
 
 _FILE: str = torch.amp.GradScaler.step.__code__.co_filename
 _FRAMES = 12  # between a hook of an optimizer and the scaler that made its step
@@ -22,3 +26,21 @@ def scale_of_the_caller() -> float:
             if isinstance(scaler, torch.amp.GradScaler):
                 return float(scaler.get_scale())
     return 1.0
+
+
+def _install(undo: contextlib.ExitStack) -> None:
+    original = torch.amp.GradScaler.scale
+
+    def scale(scaler: torch.amp.GradScaler, outputs: Any) -> Any:
+        scaled = original(scaler, outputs)
+        for tell in SCALING.members:
+            tell(float(scaler.get_scale()))
+        return scaled
+
+    torch.amp.GradScaler.scale = scale
+    undo.callback(setattr, torch.amp.GradScaler, "scale", original)
+
+
+# Who wants to know by how much a GradScaler scales a loss. An optimizer's step says so too
+# (`scale_of_the_caller`), unless the scaler skips it.
+SCALING = Shared(_install)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -13,9 +14,25 @@ import torch
 
 from gradlab.recording import quantities as q
 from gradlab.recording.quantities import Array
-from gradlab.recording.torch.arrays import as_array, brought_back
+from gradlab.recording.torch.arrays import brought_back
+from gradlab.recording.torch.backward import Pass
 from gradlab.recording.torch.layers import Layer
 from gradlab.recording.torch.watch import Call
+
+
+class Version:
+    """A tensor as it is now, without keeping it: another one, or a change to it, can be told."""
+
+    __slots__ = ("_tensor", "_version")
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor = weakref.ref(tensor)
+        self._version: int = tensor._version
+
+    def is_of(self, tensor: torch.Tensor | None) -> bool:
+        """Whether this is that tensor, as it was."""
+        same = self._tensor() is tensor
+        return tensor is not None and same and bool(tensor._version == self._version)
 
 
 @dataclass(slots=True)
@@ -32,15 +49,15 @@ class Measured:
         Which units of an activation are zero on every sample.
     size : int
         Number of entries.
-    of : (int, int)
-        Identity and version of the tensor.
+    of : Version, optional
+        The tensor that was measured.
     """
 
     found: dict[str, Array] = field(default_factory=dict)
     counts: dict[str, Array] = field(default_factory=dict)
     zero_units: Array | None = None
     size: int = 0
-    of: tuple[int, int] = (0, 0)
+    of: Version | None = None
 
 
 @dataclass(slots=True)
@@ -48,20 +65,31 @@ class Step:
     """What is known so far of the step that is being recorded."""
 
     number: int
+    old: dict[Layer, Version]  # gradients that were there when it began
     calls: list[Call] = field(default_factory=list)
     gradients: dict[Layer, Measured] = field(default_factory=dict)
     updates: dict[Layer, Measured] = field(default_factory=dict)
-    losses: list[torch.Tensor | None] = field(default_factory=list)
+    passes: list[Pass] = field(default_factory=list)  # backward, through the model
+    stale: set[Layer] = field(default_factory=set)  # to whose old gradients these passes add
+    awaited: list[Layer] = field(default_factory=list)  # gradients that are yet to be averaged
+    loss: Measured = field(default_factory=Measured)
     before: dict[Layer, tuple[Array, Array]] | None = None  # the weight, and its rms
     far: dict[Layer, Measured] = field(default_factory=dict)  # on the reference batch
     accuracy: Array = math.nan
-    scale: float = 1.0
+    scale: float = 1.0  # of the loss, by a GradScaler
+    optimizer: torch.optim.Optimizer | None = None
 
-    def total_loss(self) -> Measured:
+    def owns(self, weight: torch.Tensor) -> bool:
+        """Whether the optimizer updates it; so it is taken to be if there is none."""
+        if self.optimizer is None:
+            return True
+        return any(p is weight for group in self.optimizer.param_groups for p in group["params"])
+
+    def losses(self) -> Measured:
         """What was passed to `backward`, unscaled; nothing if that was not one number each time."""
-        if not self.losses or any(loss is None for loss in self.losses):
+        given = [passing.loss for passing in self.passes]
+        if any(loss is None for loss in given):
             return Measured()
-        given = [as_array(loss).reshape(()) for loss in self.losses if loss is not None]
         return Measured({str(i): loss / self.scale for i, loss in enumerate(given)})
 
     def trained_calls(self) -> dict[Layer, list[Call]]:
@@ -81,11 +109,6 @@ class Step:
 def all_axes(array: Array) -> tuple[int, ...]:
     """The axes of a weight or an activation that is one matrix, however many it has."""
     return q.MATRIX if array.ndim == 2 else tuple(range(-array.ndim, 0))
-
-
-def version_of(tensor: torch.Tensor) -> tuple[int, int]:
-    """Something that differs as soon as the tensor is another, or was written into."""
-    return id(tensor), tensor._version
 
 
 def join(parts: Sequence[Measured]) -> Measured:

@@ -12,6 +12,7 @@ left out once a pass has shown that all activation functions are modules.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import sys
 import threading
@@ -27,11 +28,13 @@ from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
+from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from gradlab.recording.quantities import Array
-from gradlab.recording.torch.backward import BACKWARD, Accumulated, Arrival
+from gradlab.recording.torch.arrays import can_be_measured
+from gradlab.recording.torch.backward import BACKWARD, Accumulated, Arrival, Pass
 from gradlab.recording.torch.functions import (
     FUNCTIONS,
     IDENTITY,
@@ -40,6 +43,7 @@ from gradlab.recording.torch.functions import (
     changes_its_input,
 )
 from gradlab.recording.torch.layers import Layer
+from gradlab.recording.torch.shared import Shared
 
 
 @dataclass(slots=True, eq=False)
@@ -84,14 +88,28 @@ class Listener(Protocol):
     ) -> None:
         """φ(h) of a call is known."""
 
-    def delta(self, call: Call, delta: torch.Tensor) -> None:
+    def delta(self, call: Call, delta: torch.Tensor, passing: Pass) -> None:
         """dL/dh of a call is known."""
 
-    def gradient(self, layer: Layer, gradient: torch.Tensor) -> None:
-        """dL/dW of a layer has been accumulated; nobody has clipped it yet."""
+    def gradient(
+        self, layers: Sequence[Layer], gradient: torch.Tensor, passing: Pass | None
+    ) -> None:
+        """dL/dW of a layer has been accumulated; nobody has clipped it yet.
 
-    def backward_begins(self, roots: Sequence[torch.Tensor]) -> None:
-        """A backward pass begins at these tensors."""
+        Or of another parameter, then without layers.
+        """
+
+    def averaged(self) -> None:
+        """Gradients are averaged over processes before a backward pass ends."""
+
+    def unseen(self, layer: Layer, why: str) -> None:
+        """A layer was called in a way that cannot be watched."""
+
+    def backward_begins(self) -> None:
+        """A backward pass begins, of any model."""
+
+    def backward_ends(self) -> None:
+        """It has ended."""
 
 
 @dataclass(slots=True, eq=False)
@@ -102,6 +120,8 @@ class _Pending:
     h: torch.Tensor
     version: int
     whole: bool  # whether all that may become of it is seen
+    seen: bool = False  # whether a function has taken it
+    used: bool = False  # whether one through which its delta comes back has
 
     @property
     def changed(self) -> bool:
@@ -117,8 +137,8 @@ class _Applied:
     saturated: Array | None
 
 
-class _Scope(threading.local):
-    """What this thread is in the middle of."""
+class _Scope:
+    """What a thread is in the middle of."""
 
     def __init__(self) -> None:
         self.depth = 0  # of calls of the model's modules
@@ -128,6 +148,20 @@ class _Scope(threading.local):
         self.applied: dict[int, _Applied] = {}  # by the module that is running
         self.done: dict[int, _Pending] = {}  # outputs whose function is known
         self.mode: TorchFunctionMode | None = None
+
+    def leave_mode(self) -> None:
+        """Take the mode off, wherever it lies: an interrupt may have left it where it was."""
+        mode, self.mode = self.mode, None
+        stack = torch.overrides._get_current_function_mode_stack()
+        if mode is None or not stack:
+            return
+        if mode not in stack:
+            # whoever was interrupted took this one off in place of their own, which is on top
+            torch.overrides._pop_mode()
+            return
+        above = [torch.overrides._pop_mode() for _ in stack[stack.index(mode) :]]
+        for other in above[-2::-1]:
+            torch.overrides._push_mode(other)
 
 
 class Watch:
@@ -139,7 +173,7 @@ class Watch:
         As the user calls it.
     layers : sequence of Layer
     listener : Listener
-    activations, deltas, gradients : bool
+    activations, deltas : bool
         Whether these are wanted. Activations of training passes are told by deltas, so these are
         then waited for.
     """
@@ -151,10 +185,10 @@ class Watch:
         listener: Listener,
         activations: bool,
         deltas: bool,
-        gradients: bool,
     ) -> None:
         # what holds every layer is the whole model: the model, what it wraps, or its one network
         outputs = {id(layer.output) for layer in layers}
+        self._model, self._every_layer = model, list(layers)
         self._wholes = {
             id(module)
             for module in model.modules()
@@ -163,12 +197,22 @@ class Watch:
         self._layers: dict[int, list[Layer]] = {id(module): [] for module in model.modules()}
         for layer in layers:
             self._layers[id(layer.output)].append(layer)
+        # a module that is replaced lives on, so that no other one gets its identity
+        self._tree = [
+            (parent._modules, name, child)
+            for parent in model.modules()
+            for name, child in parent.named_children()
+        ]
         self._wrapped = any(hasattr(module, "_orig_mod") for module in model.modules())
         self._listener: Listener = weakref.proxy(listener)
+        self._forgotten = weakref.finalize(listener, self.stop)
+        self._forgotten.atexit = False
         self._activations, self._deltas = activations, deltas or activations
-        self._gradients = gradients
-        self._scope = _Scope()
-        self._scopes = 0
+        # by layer, or for a parameter that tells of its pass alone, by its identity
+        self._weights: dict[Layer | int, tuple[torch.Tensor, RemovableHandle]] = {}
+        self._scopes: dict[int, _Scope] = {}  # by thread
+        self._home = 0  # the thread that began to watch
+        self._passes = 0
         self._undo: contextlib.ExitStack | None = None
         self._arrivals: list[RemovableHandle] = []
         self._reference: Callable[[Layer, torch.Tensor, Function], None] | None = None
@@ -182,37 +226,85 @@ class Watch:
     def start(self) -> None:
         """Begin to watch."""
         if self._undo is not None:
+            self._run_eagerly(self._undo)
             return
         self._undo = undo = contextlib.ExitStack()
-        self._scope = _Scope()
+        self._eager = False
+        self._home = threading.get_ident()
         if self._deltas or not self.order:
-            undo.callback(register_module_forward_pre_hook(self._enter).remove)
-            undo.callback(register_module_forward_hook(self._leave, always_call=True).remove)
+            MODULE_CALLS.join(self, undo)
         BACKWARD.join(self)
         undo.callback(BACKWARD.leave, self)
-        if self._gradients:
-            self._watch_weights(undo)
-        # Compiled code would not call the hooks: what is watched runs eagerly. (What was compiled
-        # is kept for the steps that are not.)
-        if "torch._dynamo" in sys.modules:
-            undo.enter_context(torch.compiler.set_stance("force_eager"))
+        self._watch_weights()
+        self._watch_other_parameters()
+        undo.callback(self._leave_weights)
+        self._run_eagerly(undo)
         if self._wrapped:  # about hooks that are called for the wrapper too, which is no layer
             undo.enter_context(_without_warning("Using `torch.compile"))
 
-    def _watch_weights(self, undo: contextlib.ExitStack) -> None:
-        for layers in self._layers.values():
-            for layer in layers:
-                weight = layer.weight
-                if weight is not None and weight.requires_grad and weight.is_leaf:
-                    told = Accumulated(self._listener.gradient, layer)
-                    undo.callback(weight.register_post_accumulate_grad_hook(told).remove)
+    def _run_eagerly(self, undo: contextlib.ExitStack) -> None:
+        # Compiled code would not call the hooks: what is watched runs eagerly. (What was compiled
+        # is kept for the steps that are not.)
+        if not self._eager and "torch._dynamo" in sys.modules:
+            EAGER.join(self, undo)
+            self._eager = True
+
+    def _watch_weights(self) -> None:
+        """Hook the weights that can have gradients, as they are now."""
+        for layer in self._every_layer:
+            weight = layer.weight
+            if weight is None or not weight.requires_grad:
+                continue
+            watched = self._weights.get(layer)
+            if watched is None or watched[0] is not weight:
+                if watched is not None:
+                    watched[1].remove()
+                told = Accumulated(self._accumulated, (layer,))
+                self._weights[layer] = weight, weight.register_post_accumulate_grad_hook(told)
+
+    def _watch_other_parameters(self) -> None:
+        """Hook modules that tell nothing else, so that no backward pass is taken for another's."""
+        hooked = {id(weight) for weight, _ in self._weights.values()}
+        for module in self._model.modules():
+            mine = list(module.parameters(recurse=False))
+            told = self._deltas and any(layer.unit for layer in self._layers[id(module)])
+            if not told and not any(id(parameter) in hooked for parameter in mine):
+                for parameter in mine:
+                    if parameter.requires_grad and id(parameter) not in self._weights:
+                        hook = Accumulated(self._accumulated, ())
+                        handle = parameter.register_post_accumulate_grad_hook(hook)
+                        self._weights[id(parameter)] = parameter, handle
+
+    def _accumulated(
+        self, layers: Sequence[Layer], gradient: torch.Tensor, passing: Pass | None
+    ) -> None:
+        # by this, a parameter's hook keeps no listener
+        self._listener.gradient(layers, gradient, passing)
+
+    def _leave_weights(self) -> None:
+        for _, handle in self._weights.values():
+            handle.remove()
+        self._weights = {}
+
+    @property
+    def _scope(self) -> _Scope:
+        thread = threading.get_ident()
+        scope = self._scopes.get(thread)
+        if scope is None:
+            scope = self._scopes[thread] = _Scope()
+        return scope
+
+    def intact(self) -> bool:
+        """Whether all modules are where they were found."""
+        return all(place.get(name) is module for place, name, module in self._tree)
 
     def end_step(self) -> None:
         """Forget what is left of a step; no tensor is kept."""
         for handle in self._arrivals:
             handle.remove()
         self._arrivals = []
-        self._scope = _Scope()
+        self._scope.leave_mode()
+        self._scopes = {}
         # all activation functions are modules
         if self.order and not self._found_one:
             self._looks = False
@@ -228,12 +320,16 @@ class Watch:
     def reference(self, tell: Callable[[Layer, torch.Tensor, Function], None]) -> Iterator[None]:
         """Tell of outputs φ(h) by `tell(layer, x, function)`, and count nothing as training."""
         self._reference = tell
-        scope, self._scope = self._scope, _Scope()
+        scopes, self._scopes = self._scopes, {}
         try:
-            yield
+            with contextlib.ExitStack() as undo:
+                if self not in MODULE_CALLS.members:  # nothing of the training's passes is needed
+                    MODULE_CALLS.join(self, undo)
+                yield
         finally:
             self._reference = None
-            self._scope = scope
+            self._scope.leave_mode()
+            self._scopes = scopes
 
     # --- modules ----------------------------------------------------------------------------------
 
@@ -246,7 +342,7 @@ class Watch:
         if scope.depth == 1:
             self._open(scope, id(module) in self._wholes)
         if scope.pending and args:
-            entry = scope.pending.get(id(args[0]))
+            entry = _found(scope.pending, args[0])
             if entry is not None:
                 with torch._C.DisableTorchFunction():
                     self._handed(scope, entry, module, bool(layers))
@@ -254,6 +350,9 @@ class Watch:
     def _handed(self, scope: _Scope, entry: _Pending, module: nn.Module, is_layer: bool) -> None:
         """A module is given a layer's output."""
         kind = MODULES.get(type(module))
+        entry.seen = True
+        if type(module) is nn.Identity:
+            return
         if kind is not None and not entry.changed:
             del scope.pending[id(entry.h)]
             function = kind(module)
@@ -281,31 +380,38 @@ class Watch:
 
     def _open(self, scope: _Scope, whole: bool) -> None:
         """Begin a pass: the outermost call of one of the model's modules."""
-        self._scopes += 1
-        scope.number, scope.whole = self._scopes, whole
-        if self._activations and self._looks:
+        self._passes += 1
+        scope.number, scope.whole = self._passes, whole
+        if getattr(DistributedDataParallel, "_active_ddp_module", None) is not None:
+            self._listener.averaged()
+        if (self._activations or self._reference is not None) and self._looks:
             scope.mode = _Functions(self)
             scope.mode.__enter__()
 
     def _close(self, scope: _Scope, output: Any) -> None:
         looked = scope.mode is not None
-        if scope.mode is not None:
-            mode, scope.mode = scope.mode, None
-            mode.__exit__(None, None, None)
+        scope.leave_mode()
         scope.done = {}
         # what was called from outside the model may yet be handed to one of its activation modules
         if scope.whole and scope.pending:
-            if not looked:
-                self._doubt(scope, {id(tensor) for tensor in _tensors(output)})
+            self._doubt(scope, output, looked)
             self.settle()
 
-    def _doubt(self, scope: _Scope, outputs: Collection[int]) -> None:
-        """Outputs that neither went to a module nor are the model's: a function took them."""
+    def _doubt(self, scope: _Scope, output: Any, looked: bool) -> None:
+        """Layers' outputs that nothing seen took, and that are not the model's either."""
+        outputs = {id(_found(scope.pending, tensor)) for tensor in _tensors(output)}
         for key, entry in list(scope.pending.items()):
-            if key not in outputs:
-                del scope.pending[key]
+            if id(entry) in outputs:
+                continue
+            self._found_one = True  # without a look at functions, it could not be told what took it
+            if looked and (entry.seen or entry.changed):
+                continue
+            del scope.pending[key]
+            if looked:
+                entry.call.why_not = "what takes its output cannot be seen"
+            else:
                 entry.call.why_not = "it went into a function, where it had not before"
-                self._looks = self._found_one = True
+                self._looks = True
 
     def _called(self, scope: _Scope, layers: Collection[Layer], output: Any) -> None:
         h = next(_tensors(output), None)
@@ -315,6 +421,12 @@ class Watch:
             self.order.setdefault(layer)
         if self._reference is None and not torch.is_grad_enabled():
             return  # a look at validation data
+        if not h.numel():
+            return
+        if not can_be_measured(h):
+            for layer in layers:
+                self._listener.unseen(layer, "it was called by torch.func, or by a tracer")
+            return
         for layer in layers:
             call = Call(layer, scope.number, h.requires_grad)
             if self._reference is None:
@@ -322,7 +434,8 @@ class Watch:
                 if call.waits and self._deltas and layer.unit is not None:
                     arrival = Arrival(self._listener.delta, call)
                     self._arrivals.append(h.register_hook(arrival))
-            if self._activations and layer.unit is not None:
+            wanted = self._activations or self._reference is not None
+            if wanted and layer.unit is not None:
                 if scope.pending:
                     self.settle(layer, but=scope.number)
                 scope.pending[id(h)] = _Pending(call, h, h._version, scope.whole)
@@ -331,10 +444,12 @@ class Watch:
 
     def settle(self, layer: Layer | None = None, but: int | None = None) -> None:
         """Nothing more will become of these outputs: of all layers, or of one in other passes."""
-        for key, entry in list(self._scope.pending.items()):
+        scope = self._scopes.get(threading.get_ident())
+        pending = {} if scope is None else scope.pending
+        for key, entry in list(pending.items()):
             call = entry.call
             if layer is None or (call.layer is layer and call.scope != but):
-                del self._scope.pending[key]
+                del pending[key]
                 self._settle(entry)
 
     def _settle(self, entry: _Pending) -> None:
@@ -352,13 +467,12 @@ class Watch:
         """Call a function of PyTorch; note what it does with the output of a layer."""
         scope = self._scope
         h = args[0] if args else kwargs.get("input")
-        entry = scope.pending.get(id(h))
+        entry = _found(scope.pending, h)
         if entry is None or (function is None and not changes_its_input(func)):
             x = func(*args, **kwargs)
-            if scope.done and isinstance(x, torch.Tensor) and x.requires_grad:
-                self._used_again(scope, (*args, *kwargs.values()))
+            self._used(scope, (*args, *kwargs.values()), x)
             return x
-        del scope.pending[id(h)]
+        del scope.pending[id(entry.h)]
         self._found_one = True
         if function is None or entry.changed:
             self._settle(entry)
@@ -370,6 +484,8 @@ class Watch:
 
     def _activated(self, scope: _Scope, entry: _Pending, x: Any, applied: _Applied) -> None:
         call = entry.call
+        if entry.used:
+            self._several.add(call.layer)
         if call.layer in self._several:
             call.why_not = SEVERAL
             return
@@ -377,12 +493,18 @@ class Watch:
             scope.done[id(entry.h)] = entry
         self._tell(entry, x, applied.saturated, applied.function)
 
-    def _used_again(self, scope: _Scope, arguments: Iterable[Any]) -> None:
-        """Outputs that go elsewhere too: what their layer gives is not φ(h) alone."""
+    def _used(self, scope: _Scope, arguments: Iterable[Any], x: Any) -> None:
+        """A function took them: a layer's output that goes elsewhere too gives not φ(h) alone."""
+        given = list(_tensors(x))
+        tracked = any(tensor.requires_grad for tensor in given)
         for argument in arguments:
             for tensor in argument if isinstance(argument, list | tuple) else (argument,):
-                entry = scope.done.get(id(tensor))
-                if entry is not None:
+                if (entry := scope.pending.get(id(tensor))) is not None:
+                    entry.seen = True
+                    # unless it was only wrapped
+                    if tracked and not any(_found(scope.pending, t) is entry for t in given):
+                        entry.used = True
+                elif tracked and (entry := scope.done.get(id(tensor))) is not None:
                     self._several.add(entry.call.layer)
                     entry.call.activation, entry.call.function = None, None
                     entry.call.why_not = SEVERAL
@@ -395,13 +517,49 @@ class Watch:
         else:
             self._listener.activation(entry.call, x, saturated, function)
 
-    def backward_begins(self, roots: Sequence[torch.Tensor]) -> None:
+    def backward_begins(self) -> None:
         """A backward pass begins."""
+        if not self._is_concerned():
+            return
         self.settle()
-        self._listener.backward_begins(roots)
+        self._watch_weights()  # some may have been replaced, or be trained only now
+        self._listener.backward_begins()
+
+    def backward_ends(self) -> None:
+        """It has ended."""
+        if self._is_concerned():
+            self.settle()
+            self._listener.backward_ends()
+
+    def _is_concerned(self) -> bool:
+        """Whether this thread trains the model.
+
+        If not, its parameters must be left alone: a backward pass in the thread that does may just
+        write their gradients.
+        """
+        thread = threading.get_ident()
+        return thread == self._home or thread in self._scopes
 
 
 SEVERAL = "its output goes into several functions, so that none of them is its activation function"
+
+
+def _hook_modules(undo: contextlib.ExitStack) -> None:
+    def enter(module: nn.Module, args: Any) -> None:
+        for watch in MODULE_CALLS.members:
+            watch._enter(module, args)
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        for watch in MODULE_CALLS.members:
+            watch._leave(module, args, output)
+
+    undo.callback(register_module_forward_pre_hook(enter).remove)
+    undo.callback(register_module_forward_hook(leave, always_call=True).remove)
+
+
+# whose modules' calls are watched, and for whom nothing runs compiled
+MODULE_CALLS = Shared(_hook_modules)
+EAGER = Shared(lambda undo: undo.enter_context(torch.compiler.set_stance("force_eager")))
 
 
 class _Functions(TorchFunctionMode):
@@ -439,6 +597,18 @@ def _without_warning(beginning: str) -> Iterator[None]:
             warnings.filters.remove(entry)  # type: ignore[attr-defined]  # a list, whatever it says
 
 
+def _found(pending: dict[int, _Pending], tensor: Any) -> _Pending | None:
+    """The output of a layer, itself or wrapped by a hook of its module (in a view of it)."""
+    entry = pending.get(id(tensor))
+    if entry is not None or not isinstance(tensor, torch.Tensor):
+        return entry
+    base = tensor._base
+    entry = None if base is None else pending.get(id(base))
+    if entry is None or (tensor.shape, tensor.stride()) != (entry.h.shape, entry.h.stride()):
+        return None
+    return entry
+
+
 def _tensors(output: Any) -> Iterator[torch.Tensor]:
     """The tensors of real numbers that a module gave, in their order."""
     if isinstance(output, torch.Tensor):
@@ -449,4 +619,7 @@ def _tensors(output: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(part)
     elif isinstance(output, dict):
         for part in output.values():
+            yield from _tensors(part)
+    elif dataclasses.is_dataclass(output):
+        for part in vars(output).values():
             yield from _tensors(part)
