@@ -248,8 +248,7 @@ def _depth_axis(axes: Axes, depth: Array, names: list[str]) -> None:
     long = sum(len(name) + 1 for name in names) > 15 * 6
     many = 1 + len(names) // (40 if long else 15)
     size = 7 if many > 1 or long else 9
-    upright = {"rotation": 90} if long else {}
-    axes.set_xticks(depth[::many], names[::many], fontsize=size, **upright)
+    axes.set_xticks(depth[::many], names[::many], fontsize=size, rotation=90 if long else 0)
 
 
 def _mark(

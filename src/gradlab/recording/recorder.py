@@ -129,6 +129,12 @@ class Recorder:
             self._before += now - self._since
         self._since = now if on else None
 
+    def miss(self, layer: str, names: Collection[str], why: str) -> None:
+        """Note why quantities of a layer are missing; the first reason stays."""
+        for name in names:
+            if self.needs(name):
+                self.missing.setdefault(layer, {}).setdefault(name, why)
+
     def spent(self, seconds: float) -> None:
         """Count time that recording took."""
         self._spent += seconds

@@ -7,7 +7,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -23,37 +22,34 @@ from torch.optim.optimizer import (
 from gradlab.recording import quantities as q
 from gradlab.recording.errors import RecordingError
 from gradlab.recording.measure import (
-    HISTOGRAM,
-    KINDS,
     of_activation,
     of_delta,
-    of_gradient,
-    of_weights,
 )
 from gradlab.recording.quantities import Array
 from gradlab.recording.recorder import Recorder
 from gradlab.recording.torch.arrays import as_array, copy_of
+from gradlab.recording.torch.assembly import Assembly
 from gradlab.recording.torch.backward import Pass
+from gradlab.recording.torch.calls import Call
 from gradlab.recording.torch.functions import Function
 from gradlab.recording.torch.layers import Layer, find_layers, unwrapped
 from gradlab.recording.torch.reference import NOT_TOLD, Last, accuracy, evaluating
 from gradlab.recording.torch.scaling import SCALING, scale_of_the_caller
 from gradlab.recording.torch.shared import Shared
 from gradlab.recording.torch.step import (
+    FAR,
+    OF_ACTIVATION,
+    OF_GRADIENT,
+    OF_WEIGHTS,
     Measured,
     Step,
     Version,
     all_axes,
-    bring_back,
     join,
+    measure_gradient,
 )
-from gradlab.recording.torch.watch import Call, Watch
+from gradlab.recording.torch.watch import Watch
 
-# activations of a reference batch; the rms of a gradient that was changed before it was used
-FAR, USED = "reference activation", "used gradient"
-OF_GRADIENT = ("grad_mean_abs", "grad_rms", "grad_zero_fraction", "clip_factor", HISTOGRAM)
-OF_ACTIVATION = ("activation_mean", "activation_std", "saturated_fraction", "dead_fraction")
-OF_WEIGHTS = ("weight_rms", "update_ratio")
 # in `missing`, what is not of one layer
 MODEL = "(model)"
 
@@ -127,7 +123,7 @@ class TorchRecorder(Recorder):
             activations=needs(*OF_ACTIVATION, "nonfinite_count"),
             deltas=self._wants_deltas,
         )
-        self._functions: dict[Layer, str] = {}
+        self._assembly: Assembly | None = None  # made when the layers' order is known
         self._elsewhere = any(
             isinstance(as_array(parameter), torch.Tensor)
             for parameter in self._inner.parameters()
@@ -346,11 +342,11 @@ class TorchRecorder(Recorder):
             )
             probabilities = last.probabilities(output) if single else None
             if single and probabilities is None:
-                self._miss_whole("accuracy", NOT_TOLD)
+                self.miss(MODEL, ("accuracy",), NOT_TOLD)
             step.accuracy = accuracy(output, y, probabilities)
         for layer in self._found:
             if layer.unit is not None and layer not in step.far:
-                self._miss(layer, ("dead_fraction",), "it was not seen on the reference batch")
+                self.miss(layer.name, ("dead_fraction",), "it was not seen on the reference batch")
 
     # --- what the watch tells ---------------------------------------------------------------------
 
@@ -415,7 +411,7 @@ class TorchRecorder(Recorder):
                 if self._averaged:
                     step.awaited.append(layer)
                 else:
-                    step.gradients[layer] = self._measure_gradient(gradient)
+                    step.gradients[layer] = self._measured(gradient)
 
     def averaged(self) -> None:
         """Measure gradients at the end of a backward pass from now on."""
@@ -430,24 +426,22 @@ class TorchRecorder(Recorder):
             for layer in step.awaited:
                 weight = layer.weight
                 if weight is not None and weight.grad is not None:
-                    step.gradients[layer] = self._measure_gradient(weight.grad)
+                    step.gradients[layer] = self._measured(weight.grad)
             step.awaited = []
 
     def unseen(self, layer: Layer, why: str) -> None:
         """Note why a call is not measured."""
-        self._miss(layer, ("delta_rms", *OF_ACTIVATION), why)
+        self.miss(layer.name, ("delta_rms", *OF_ACTIVATION), why)
 
     def _reached(self, step: Step, passing: Pass) -> None:
         """A backward pass goes through the model."""
         if passing not in step.passes:
             step.passes.append(passing)
 
-    def _measure_gradient(self, gradient: torch.Tensor) -> Measured:
-        measured = Measured(of=Version(gradient))
+    def _measured(self, gradient: torch.Tensor) -> Measured:
         if self._wants_gradients:
-            array = as_array(gradient)
-            measured.found = of_gradient(array, self._wanted, measured.counts, all_axes(array))
-        return measured
+            return measure_gradient(gradient, self._wanted)
+        return Measured(of=Version(gradient))
 
     def _gradients_are_fresh(self, step: Step) -> bool:
         """Whether what earlier backward passes of this step gave has been thrown away."""
@@ -476,29 +470,21 @@ class TorchRecorder(Recorder):
         if step is None:
             return
         with self._clock:
-            if not self.layers:
-                self._begin()
-            self._measure_update(step, self._replaced())
+            if self._assembly is None:
+                self._assembly = self._begin()
             if loss is None:
                 step.loss = step.losses()
                 if step.passes and not step.loss.found:
-                    self._miss_whole("loss", "what was passed to backward is not one number")
+                    self.miss(MODEL, ("loss",), "what was passed to backward is not one number")
             else:
                 step.loss = Measured({"0": as_array(torch.as_tensor(loss)).reshape(())})
-            if self._elsewhere:
-                self._bring_back(step)
-            self._put_together(step)
+            self._assembly.add(step, self._replaced())
 
-    def _begin(self) -> None:
+    def _begin(self) -> Assembly:
         """Fix the layers' order: that of the forward pass; those not called come last."""
         called = [layer for layer in self._watch.order if layer in self._found]
-        self._in_order = called + [layer for layer in self._found if layer not in called]
-        self.begin([layer.info for layer in self._in_order])
-        for layer in self._in_order:
-            if layer.unit is None:
-                self._miss(layer, ("delta_rms", *OF_ACTIVATION), layer.why_not)
-            if layer.weight_why_not:
-                self._miss(layer, (*OF_GRADIENT, *OF_WEIGHTS), layer.weight_why_not)
+        others = [layer for layer in self._found if layer not in called]
+        return Assembly(self, [*called, *others], self._wanted, self._elsewhere)
 
     def _replaced(self) -> set[int]:
         """Modules that are no part of the model any more."""
@@ -506,172 +492,6 @@ class TorchRecorder(Recorder):
             return set()
         there = {id(module) for module in self._inner.modules()}
         return {id(layer.owner) for layer in self._found} - there
-
-    def _measure_update(self, step: Step, replaced: set[int]) -> None:
-        """Measure what only the end of the step shows: the update, and what was clipped."""
-        for layer in self._in_order:
-            weight = layer.weight
-            why = ""
-            if id(layer.owner) in replaced:
-                why = "its module was replaced during the training; record the new model anew"
-            elif weight is None and not layer.weight_why_not:
-                why = f"its {layer.parameter!r} is not a parameter any more"
-            if why:
-                self._miss(layer, (*OF_GRADIENT, *OF_WEIGHTS), why)
-                step.gradients.pop(layer, None)
-            if why or weight is None:
-                continue
-            if self._wants_gradients:
-                self._complete_gradient(step, layer, weight)
-            if step.before is not None and layer in step.before:
-                after = as_array(weight)
-                before, size = step.before[layer]
-                measured = step.updates[layer] = Measured()
-                measured.found = of_weights(
-                    before, after, self._wanted, measured.counts, all_axes(after),
-                    before_rms=size, overwrite=True,
-                )  # fmt: skip
-
-    def _complete_gradient(self, step: Step, layer: Layer, weight: torch.Tensor) -> None:
-        """See whether the gradient that was used is the one that was measured."""
-        measured, now = step.gradients.get(layer), weight.grad
-        if now is None:
-            return
-        if measured is None:
-            self._gradient_at_the_end(step, layer, now)
-        elif layer in step.stale and not step.owns(weight):
-            del step.gradients[layer]
-            why = (
-                "the optimizer does not update it, and gradients of earlier steps were not cleared"
-            )
-            self._miss(layer, OF_GRADIENT, why)
-        elif "clip_factor" not in self._wanted:
-            return
-        elif step.scale != 1 and (step.optimizer is None or not step.owns(weight)):
-            # whether a GradScaler has unscaled it is not known
-            self._miss(
-                layer, ("clip_factor",), "the loss was scaled, and no optimizer was given it"
-            )
-        # a GradScaler writes into gradients without a new version
-        elif step.scale == 1 and measured.of is not None and measured.of.is_of(now):
-            measured.found["clip_factor"] = 1.0
-        else:
-            array = as_array(now)
-            measured.found[USED] = q.rms(q.entries(array, all_axes(array)))
-
-    def _gradient_at_the_end(self, step: Step, layer: Layer, now: torch.Tensor) -> None:
-        """Measure a gradient that no backward pass told of, as the optimizer was given it."""
-        old = step.old.get(layer)
-        if (old is not None and old.is_of(now)) or (step.passes and not bool(now.any())):
-            self._miss(layer, OF_GRADIENT, "no backward pass reached it in the step")
-            return
-        step.gradients[layer] = measured = self._measure_gradient(now)
-        for name in OF_GRADIENT[:2]:  # unscaled already, which the others are not
-            if name in measured.found:
-                measured.found[name] *= step.scale
-        why = "its gradient did not come by Tensor.backward: it is known only as it was used"
-        self._miss(layer, ("clip_factor",), why)
-
-    def _bring_back(self, step: Step) -> None:
-        """Bring all numbers back from the device."""
-        parts = [*step.gradients.values(), *step.updates.values(), *step.far.values()]
-        for call in step.calls:
-            parts += [part for part in (call.delta, call.activation) if part is not None]
-        right = Measured({"": step.accuracy})
-        bring_back([*parts, step.loss, right])
-        step.accuracy = right.found[""]
-
-    def _put_together(self, step: Step) -> None:
-        """Join several calls of a layer, and add the step to the record."""
-        count = len(self._in_order)
-        names = (*self._wanted, USED)
-        found: dict[str, Array] = {name: np.full(count, np.nan) for name in names}
-        if self.needs(HISTOGRAM):
-            found[HISTOGRAM] = np.zeros((count, len(q.HISTOGRAM_EDGES)))
-        counts: dict[str, Array] = {kind: np.zeros(count) for kind in (*KINDS, FAR)}
-        calls = step.trained_calls()
-        for i, layer in enumerate(self._in_order):
-            mine = calls.get(layer, [])
-            for part in (
-                step.gradients.get(layer), step.updates.get(layer), step.far.get(layer),
-                self._delta_of(layer, mine), self._activation_of(layer, mine),
-            ):  # fmt: skip
-                if part is None:
-                    continue
-                for name, value in part.found.items():
-                    found[name][i] = value
-                for kind, value in part.counts.items():
-                    counts[kind][i] += value
-                zero = part.zero_units
-                if zero is not None and "dead_fraction" in found:
-                    nonfinite = part.counts.get(FAR, part.counts.get("activation"))
-                    found["dead_fraction"][i] = q.share(zero, nonfinite)
-        self._unscale(step, found)
-        loss = [float(part) for part in step.loss.found.values()]
-        self.accuracy = float(step.accuracy)
-        self.add_measured(
-            [step.number],
-            {name: found[name][None] for name in self.quantities if name in found},
-            {kind: counts[kind][None] for kind in KINDS},
-            np.array([sum(loss) if loss else np.nan]),
-            np.array([self.accuracy]),
-        )
-
-    def _unscale(self, step: Step, found: dict[str, Array]) -> None:
-        """Undo what a GradScaler did to the loss; find what was clipped after that."""
-        if step.scale != 1:
-            for name in ("grad_mean_abs", "grad_rms", "delta_rms"):
-                if name in found:
-                    found[name] /= step.scale
-            if HISTOGRAM in found:
-                found[HISTOGRAM][:] = 0
-                for layer in self._in_order:
-                    self._miss(layer, (HISTOGRAM,), "the loss was scaled by a GradScaler")
-        used = ~np.isnan(found[USED])
-        if used.any():
-            found["clip_factor"][used] = q.clip_factor(found["grad_rms"], found[USED])[used]
-
-    def _delta_of(self, layer: Layer, calls: list[Call]) -> Measured | None:
-        """Of the deltas of all calls in the step."""
-        if any(call.deltas > 1 for call in calls):
-            self._miss(layer, ("delta_rms",), "two backward passes went through one call of it")
-            return None
-        parts = [call.delta for call in calls if call.delta is not None]
-        return join(parts) if parts else None
-
-    def _activation_of(self, layer: Layer, calls: list[Call]) -> Measured | None:
-        """Of the activations of all calls in the step; they must be known of all."""
-        for call in calls:
-            if call.function is not None:
-                name = call.function.name
-                known = self._functions.get(layer)
-                if known is None:
-                    self._functions[layer] = name
-                    self._name_function(layer, name)
-                elif known != name:
-                    call.activation = None
-                    call.why_not = f"{name} was applied to its output, where it had been {known}"
-            if call.why_not:
-                self._miss(layer, OF_ACTIVATION, call.why_not)
-        parts = [call.activation for call in calls if call.activation is not None]
-        return join(parts) if parts and len(parts) == len(calls) else None
-
-    def _name_function(self, layer: Layer, name: str) -> None:
-        """Tell the recorder which activation function follows a layer."""
-        i = self._in_order.index(layer)
-        infos = list(self.layers)
-        infos[i] = replace(infos[i], activation=name)
-        self.layers = tuple(infos)
-
-    def _miss_whole(self, name: str, why: str) -> None:
-        """Note why a quantity of the whole model is missing."""
-        self.missing.setdefault(MODEL, {}).setdefault(name, why)
-
-    def _miss(self, layer: Layer, names: Collection[str], why: str) -> None:
-        """Note why something is missing."""
-        for name in names:
-            if self.needs(name):
-                self.missing.setdefault(layer.name, {}).setdefault(name, why)
 
 
 def _hook_optimizers(undo: contextlib.ExitStack) -> None:

@@ -12,12 +12,19 @@ from typing import Any
 
 import torch
 
+from gradlab.recording import measure
 from gradlab.recording import quantities as q
+from gradlab.recording.measure import HISTOGRAM
 from gradlab.recording.quantities import Array
-from gradlab.recording.torch.arrays import brought_back
+from gradlab.recording.torch.arrays import as_array, brought_back
 from gradlab.recording.torch.backward import Pass
+from gradlab.recording.torch.calls import Call
 from gradlab.recording.torch.layers import Layer
-from gradlab.recording.torch.watch import Call
+
+# the shared ones, and what else can be missing together
+OF_GRADIENT = (*measure.OF_GRADIENT, HISTOGRAM)
+OF_ACTIVATION, OF_WEIGHTS = measure.OF_ACTIVATION, measure.OF_WEIGHTS
+FAR = "reference activation"  # the kind of array in which a reference batch is not finite
 
 
 class Version:
@@ -109,6 +116,14 @@ class Step:
 def all_axes(array: Array) -> tuple[int, ...]:
     """The axes of a weight or an activation that is one matrix, however many it has."""
     return q.MATRIX if array.ndim == 2 else tuple(range(-array.ndim, 0))
+
+
+def measure_gradient(gradient: torch.Tensor, wanted: frozenset[str]) -> Measured:
+    """Quantities of dL/dW as it is now."""
+    measured = Measured(of=Version(gradient))
+    array = as_array(gradient)
+    measured.found = measure.of_gradient(array, wanted, measured.counts, all_axes(array))
+    return measured
 
 
 def join(parts: Sequence[Measured]) -> Measured:

@@ -19,8 +19,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,6 +34,7 @@ from torch.utils.hooks import RemovableHandle
 from gradlab.recording.quantities import Array
 from gradlab.recording.torch.arrays import can_be_measured
 from gradlab.recording.torch.backward import BACKWARD, Accumulated, Arrival, Pass
+from gradlab.recording.torch.calls import Applied, Call, Listener, Pending, Scope, found
 from gradlab.recording.torch.functions import (
     FUNCTIONS,
     IDENTITY,
@@ -44,124 +44,6 @@ from gradlab.recording.torch.functions import (
 )
 from gradlab.recording.torch.layers import Layer
 from gradlab.recording.torch.shared import Shared
-
-
-@dataclass(slots=True, eq=False)
-class Call:
-    """One call of a layer in a pass; what the listener measures of it is kept here.
-
-    Attributes
-    ----------
-    layer : Layer
-    scope : int
-        Number of the pass it belongs to.
-    waits : bool
-        Whether a delta may still come: only then is the call part of the training.
-    deltas : int
-        How often one has come.
-    delta, activation
-        What was measured of it, and of φ(h).
-    function : Function, optional
-        φ, as soon as it is known.
-    why_not : str
-        Why φ(h) can't be had.
-    """
-
-    layer: Layer
-    scope: int
-    waits: bool
-    deltas: int = 0
-    delta: Any = None
-    activation: Any = None
-    function: Function | None = None
-    why_not: str = ""
-
-
-class Listener(Protocol):
-    """Who is told what happens; tensors are to be measured at once, and not kept."""
-
-    def called(self, call: Call) -> None:
-        """A layer was called, in what may be a pass of the training."""
-
-    def activation(
-        self, call: Call, x: torch.Tensor, saturated: Array | None, function: Function
-    ) -> None:
-        """φ(h) of a call is known."""
-
-    def delta(self, call: Call, delta: torch.Tensor, passing: Pass) -> None:
-        """dL/dh of a call is known."""
-
-    def gradient(
-        self, layers: Sequence[Layer], gradient: torch.Tensor, passing: Pass | None
-    ) -> None:
-        """dL/dW of a layer has been accumulated; nobody has clipped it yet.
-
-        Or of another parameter, then without layers.
-        """
-
-    def averaged(self) -> None:
-        """Gradients are averaged over processes before a backward pass ends."""
-
-    def unseen(self, layer: Layer, why: str) -> None:
-        """A layer was called in a way that cannot be watched."""
-
-    def backward_begins(self) -> None:
-        """A backward pass begins, of any model."""
-
-    def backward_ends(self) -> None:
-        """It has ended."""
-
-
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """An output of a layer, until it is seen what becomes of it."""
-
-    call: Call
-    h: torch.Tensor
-    version: int
-    whole: bool  # whether all that may become of it is seen
-    seen: bool = False  # whether a function has taken it
-    used: bool = False  # whether one through which its delta comes back has
-
-    @property
-    def changed(self) -> bool:
-        return self.h._version != self.version
-
-
-@dataclass(slots=True, eq=False)
-class _Applied:
-    """A module that applies a function to an output is running."""
-
-    entry: _Pending
-    function: Function
-    saturated: Array | None
-
-
-class _Scope:
-    """What a thread is in the middle of."""
-
-    def __init__(self) -> None:
-        self.depth = 0  # of calls of the model's modules
-        self.number = 0
-        self.whole = False  # whether it began with the model's own forward, so that all is seen
-        self.pending: dict[int, _Pending] = {}
-        self.applied: dict[int, _Applied] = {}  # by the module that is running
-        self.done: dict[int, _Pending] = {}  # outputs whose function is known
-        self.mode: TorchFunctionMode | None = None
-
-    def leave_mode(self) -> None:
-        """Take the mode off, wherever it lies: an interrupt may have left it where it was."""
-        mode, self.mode = self.mode, None
-        stack = torch.overrides._get_current_function_mode_stack()
-        if mode is None or not stack:
-            return
-        if mode not in stack:
-            # whoever was interrupted took this one off in place of their own, which is on top
-            torch.overrides._pop_mode()
-            return
-        above = [torch.overrides._pop_mode() for _ in stack[stack.index(mode) :]]
-        for other in above[-2::-1]:
-            torch.overrides._push_mode(other)
 
 
 class Watch:
@@ -210,7 +92,7 @@ class Watch:
         self._activations, self._deltas = activations, deltas or activations
         # by layer, or for a parameter that tells of its pass alone, by its identity
         self._weights: dict[Layer | int, tuple[torch.Tensor, RemovableHandle]] = {}
-        self._scopes: dict[int, _Scope] = {}  # by thread
+        self._scopes: dict[int, Scope] = {}  # by thread
         self._home = 0  # the thread that began to watch
         self._passes = 0
         self._undo: contextlib.ExitStack | None = None
@@ -287,11 +169,11 @@ class Watch:
         self._weights = {}
 
     @property
-    def _scope(self) -> _Scope:
+    def _scope(self) -> Scope:
         thread = threading.get_ident()
         scope = self._scopes.get(thread)
         if scope is None:
-            scope = self._scopes[thread] = _Scope()
+            scope = self._scopes[thread] = Scope()
         return scope
 
     def intact(self) -> bool:
@@ -342,12 +224,12 @@ class Watch:
         if scope.depth == 1:
             self._open(scope, id(module) in self._wholes)
         if scope.pending and args:
-            entry = _found(scope.pending, args[0])
+            entry = found(scope.pending, args[0])
             if entry is not None:
                 with torch._C.DisableTorchFunction():
                     self._handed(scope, entry, module, bool(layers))
 
-    def _handed(self, scope: _Scope, entry: _Pending, module: nn.Module, is_layer: bool) -> None:
+    def _handed(self, scope: Scope, entry: Pending, module: nn.Module, is_layer: bool) -> None:
         """A module is given a layer's output."""
         kind = MODULES.get(type(module))
         entry.seen = True
@@ -357,7 +239,7 @@ class Watch:
             del scope.pending[id(entry.h)]
             function = kind(module)
             # before the function, which may write into h
-            scope.applied[id(module)] = _Applied(entry, function, function.saturated(entry.h))
+            scope.applied[id(module)] = Applied(entry, function, function.saturated(entry.h))
         elif is_layer or (type(module).__module__.startswith("torch.nn.") and not module._modules):
             del scope.pending[id(entry.h)]
             self._settle(entry)
@@ -378,7 +260,7 @@ class Watch:
         if scope.depth == 0:
             self._close(scope, output)
 
-    def _open(self, scope: _Scope, whole: bool) -> None:
+    def _open(self, scope: Scope, whole: bool) -> None:
         """Begin a pass: the outermost call of one of the model's modules."""
         self._passes += 1
         scope.number, scope.whole = self._passes, whole
@@ -388,7 +270,7 @@ class Watch:
             scope.mode = _Functions(self)
             scope.mode.__enter__()
 
-    def _close(self, scope: _Scope, output: Any) -> None:
+    def _close(self, scope: Scope, output: Any) -> None:
         looked = scope.mode is not None
         scope.leave_mode()
         scope.done = {}
@@ -397,9 +279,9 @@ class Watch:
             self._doubt(scope, output, looked)
             self.settle()
 
-    def _doubt(self, scope: _Scope, output: Any, looked: bool) -> None:
+    def _doubt(self, scope: Scope, output: Any, looked: bool) -> None:
         """Layers' outputs that nothing seen took, and that are not the model's either."""
-        outputs = {id(_found(scope.pending, tensor)) for tensor in _tensors(output)}
+        outputs = {id(found(scope.pending, tensor)) for tensor in _tensors(output)}
         for key, entry in list(scope.pending.items()):
             if id(entry) in outputs:
                 continue
@@ -413,7 +295,7 @@ class Watch:
                 entry.call.why_not = "it went into a function, where it had not before"
                 self._looks = True
 
-    def _called(self, scope: _Scope, layers: Collection[Layer], output: Any) -> None:
+    def _called(self, scope: Scope, layers: Collection[Layer], output: Any) -> None:
         h = next(_tensors(output), None)
         if h is None:
             return
@@ -438,7 +320,7 @@ class Watch:
             if wanted and layer.unit is not None:
                 if scope.pending:
                     self.settle(layer, but=scope.number)
-                scope.pending[id(h)] = _Pending(call, h, h._version, scope.whole)
+                scope.pending[id(h)] = Pending(call, h, h._version, scope.whole)
 
     # --- what becomes of an output ----------------------------------------------------------------
 
@@ -452,7 +334,7 @@ class Watch:
                 del pending[key]
                 self._settle(entry)
 
-    def _settle(self, entry: _Pending) -> None:
+    def _settle(self, entry: Pending) -> None:
         """No activation function was applied to an output: it is its own activation."""
         if entry.changed:
             entry.call.why_not = "its output was changed in place before it could be measured"
@@ -467,7 +349,7 @@ class Watch:
         """Call a function of PyTorch; note what it does with the output of a layer."""
         scope = self._scope
         h = args[0] if args else kwargs.get("input")
-        entry = _found(scope.pending, h)
+        entry = found(scope.pending, h)
         if entry is None or (function is None and not changes_its_input(func)):
             x = func(*args, **kwargs)
             self._used(scope, (*args, *kwargs.values()), x)
@@ -477,12 +359,12 @@ class Watch:
         if function is None or entry.changed:
             self._settle(entry)
             return func(*args, **kwargs)
-        applied = _Applied(entry, function, function.saturated(entry.h))
+        applied = Applied(entry, function, function.saturated(entry.h))
         x = func(*args, **kwargs)
         self._activated(scope, entry, x, applied)
         return x
 
-    def _activated(self, scope: _Scope, entry: _Pending, x: Any, applied: _Applied) -> None:
+    def _activated(self, scope: Scope, entry: Pending, x: Any, applied: Applied) -> None:
         call = entry.call
         if entry.used:
             self._several.add(call.layer)
@@ -493,7 +375,7 @@ class Watch:
             scope.done[id(entry.h)] = entry
         self._tell(entry, x, applied.saturated, applied.function)
 
-    def _used(self, scope: _Scope, arguments: Iterable[Any], x: Any) -> None:
+    def _used(self, scope: Scope, arguments: Iterable[Any], x: Any) -> None:
         """A function took them: a layer's output that goes elsewhere too gives not φ(h) alone."""
         given = list(_tensors(x))
         tracked = any(tensor.requires_grad for tensor in given)
@@ -502,7 +384,7 @@ class Watch:
                 if (entry := scope.pending.get(id(tensor))) is not None:
                     entry.seen = True
                     # unless it was only wrapped
-                    if tracked and not any(_found(scope.pending, t) is entry for t in given):
+                    if tracked and not any(found(scope.pending, t) is entry for t in given):
                         entry.used = True
                 elif tracked and (entry := scope.done.get(id(tensor))) is not None:
                     self._several.add(entry.call.layer)
@@ -510,7 +392,7 @@ class Watch:
                     entry.call.why_not = SEVERAL
 
     def _tell(
-        self, entry: _Pending, x: torch.Tensor, saturated: Array | None, function: Function
+        self, entry: Pending, x: torch.Tensor, saturated: Array | None, function: Function
     ) -> None:
         if self._reference is not None:
             self._reference(entry.call.layer, x, function)
@@ -595,18 +477,6 @@ def _without_warning(beginning: str) -> Iterator[None]:
     finally:
         with contextlib.suppress(ValueError):
             warnings.filters.remove(entry)  # type: ignore[attr-defined]  # a list, whatever it says
-
-
-def _found(pending: dict[int, _Pending], tensor: Any) -> _Pending | None:
-    """The output of a layer, itself or wrapped by a hook of its module (in a view of it)."""
-    entry = pending.get(id(tensor))
-    if entry is not None or not isinstance(tensor, torch.Tensor):
-        return entry
-    base = tensor._base
-    entry = None if base is None else pending.get(id(base))
-    if entry is None or (tensor.shape, tensor.stride()) != (entry.h.shape, entry.h.stride()):
-        return None
-    return entry
 
 
 def _tensors(output: Any) -> Iterator[torch.Tensor]:

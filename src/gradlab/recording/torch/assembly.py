@@ -1,0 +1,231 @@
+"""Putting a step together: every layer's quantities, from what was measured piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from gradlab.recording import quantities as q
+from gradlab.recording.measure import HISTOGRAM, KINDS, of_weights
+from gradlab.recording.quantities import Array
+from gradlab.recording.recorder import Recorder
+from gradlab.recording.torch.arrays import as_array
+from gradlab.recording.torch.calls import Call
+from gradlab.recording.torch.layers import Layer
+from gradlab.recording.torch.step import (
+    FAR,
+    OF_ACTIVATION,
+    OF_GRADIENT,
+    OF_WEIGHTS,
+    Measured,
+    Step,
+    all_axes,
+    bring_back,
+    join,
+    measure_gradient,
+)
+
+USED = "used gradient"  # the rms of one that was changed before it was used
+
+
+class Assembly:
+    """Puts steps together, and adds them to a recorder.
+
+    Parameters
+    ----------
+    recorder : Recorder
+    layers : sequence of Layer
+        In the order of the forward pass; those not called come last.
+    wanted : set of str
+        Which quantities are to be measured.
+    elsewhere : bool
+        Whether numbers may lie on a device.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        layers: Sequence[Layer],
+        wanted: frozenset[str],
+        elsewhere: bool,
+    ) -> None:
+        self._recorder, self._layers, self._wanted = recorder, layers, wanted
+        self._wants_gradients = recorder.needs(*OF_GRADIENT, "nonfinite_count")
+        self._elsewhere = elsewhere
+        self._functions: dict[Layer, str] = {}
+        recorder.begin([layer.info for layer in layers])
+        for layer in layers:
+            if layer.unit is None:
+                recorder.miss(layer.name, ("delta_rms", *OF_ACTIVATION), layer.why_not)
+            if layer.weight_why_not:
+                recorder.miss(layer.name, (*OF_GRADIENT, *OF_WEIGHTS), layer.weight_why_not)
+
+    def add(self, step: Step, replaced: set[int]) -> None:
+        """Complete a step and add it; `replaced` modules are no part of the model any more."""
+        self._measure_update(step, replaced)
+        if self._elsewhere:
+            self._bring_back(step)
+        self._put_together(step)
+
+    def _measure_update(self, step: Step, replaced: set[int]) -> None:
+        """Measure what only the end of the step shows: the update, and what was clipped."""
+        for layer in self._layers:
+            weight = layer.weight
+            why = ""
+            if id(layer.owner) in replaced:
+                why = "its module was replaced during the training; record the new model anew"
+            elif weight is None and not layer.weight_why_not:
+                why = f"its {layer.parameter!r} is not a parameter any more"
+            if why:
+                self._recorder.miss(layer.name, (*OF_GRADIENT, *OF_WEIGHTS), why)
+                step.gradients.pop(layer, None)
+            if why or weight is None:
+                continue
+            if self._wants_gradients:
+                self._complete_gradient(step, layer, weight)
+            if step.before is not None and layer in step.before:
+                after = as_array(weight)
+                before, size = step.before[layer]
+                measured = step.updates[layer] = Measured()
+                measured.found = of_weights(
+                    before, after, self._wanted, measured.counts, all_axes(after),
+                    before_rms=size, overwrite=True,
+                )  # fmt: skip
+
+    def _complete_gradient(self, step: Step, layer: Layer, weight: torch.Tensor) -> None:
+        """See whether the gradient that was used is the one that was measured."""
+        measured, now = step.gradients.get(layer), weight.grad
+        if now is None:
+            return
+        if measured is None:
+            self._gradient_at_the_end(step, layer, now)
+        elif layer in step.stale and not step.owns(weight):
+            del step.gradients[layer]
+            why = (
+                "the optimizer does not update it, and gradients of earlier steps were not cleared"
+            )
+            self._recorder.miss(layer.name, OF_GRADIENT, why)
+        elif "clip_factor" not in self._wanted:
+            return
+        elif step.scale != 1 and (step.optimizer is None or not step.owns(weight)):
+            # whether a GradScaler has unscaled it is not known
+            self._recorder.miss(
+                layer.name, ("clip_factor",), "the loss was scaled, and no optimizer was given it"
+            )
+        # a GradScaler writes into gradients without a new version
+        elif step.scale == 1 and measured.of is not None and measured.of.is_of(now):
+            measured.found["clip_factor"] = 1.0
+        else:
+            array = as_array(now)
+            measured.found[USED] = q.rms(q.entries(array, all_axes(array)))
+
+    def _gradient_at_the_end(self, step: Step, layer: Layer, now: torch.Tensor) -> None:
+        """Measure a gradient that no backward pass told of, as the optimizer was given it."""
+        old = step.old.get(layer)
+        if (old is not None and old.is_of(now)) or (step.passes and not bool(now.any())):
+            self._recorder.miss(layer.name, OF_GRADIENT, "no backward pass reached it in the step")
+            return
+        step.gradients[layer] = measured = measure_gradient(now, self._wanted)
+        for name in OF_GRADIENT[:2]:  # unscaled already, which the others are not
+            if name in measured.found:
+                measured.found[name] *= step.scale
+        why = "its gradient did not come by Tensor.backward: it is known only as it was used"
+        self._recorder.miss(layer.name, ("clip_factor",), why)
+
+    def _bring_back(self, step: Step) -> None:
+        """Bring all numbers back from the device."""
+        parts = [*step.gradients.values(), *step.updates.values(), *step.far.values()]
+        for call in step.calls:
+            parts += [part for part in (call.delta, call.activation) if part is not None]
+        right = Measured({"": step.accuracy})
+        bring_back([*parts, step.loss, right])
+        step.accuracy = right.found[""]
+
+    def _put_together(self, step: Step) -> None:
+        """Join several calls of a layer, and add the step to the record."""
+        count = len(self._layers)
+        names = (*self._wanted, USED)
+        found: dict[str, Array] = {name: np.full(count, np.nan) for name in names}
+        if self._recorder.needs(HISTOGRAM):
+            found[HISTOGRAM] = np.zeros((count, len(q.HISTOGRAM_EDGES)))
+        counts: dict[str, Array] = {kind: np.zeros(count) for kind in (*KINDS, FAR)}
+        calls = step.trained_calls()
+        for i, layer in enumerate(self._layers):
+            mine = calls.get(layer, [])
+            for part in (
+                step.gradients.get(layer), step.updates.get(layer), step.far.get(layer),
+                self._delta_of(layer, mine), self._activation_of(layer, mine),
+            ):  # fmt: skip
+                if part is None:
+                    continue
+                for name, value in part.found.items():
+                    found[name][i] = value
+                for kind, value in part.counts.items():
+                    counts[kind][i] += value
+                zero = part.zero_units
+                if zero is not None and "dead_fraction" in found:
+                    nonfinite = part.counts.get(FAR, part.counts.get("activation"))
+                    found["dead_fraction"][i] = q.share(zero, nonfinite)
+        self._unscale(step, found)
+        loss = [float(part) for part in step.loss.found.values()]
+        self._recorder.accuracy = float(step.accuracy)
+        self._recorder.add_measured(
+            [step.number],
+            {name: found[name][None] for name in self._recorder.quantities if name in found},
+            {kind: counts[kind][None] for kind in KINDS},
+            np.array([sum(loss) if loss else np.nan]),
+            np.array([self._recorder.accuracy]),
+        )
+
+    def _unscale(self, step: Step, found: dict[str, Array]) -> None:
+        """Undo what a GradScaler did to the loss; find what was clipped after that."""
+        if step.scale != 1:
+            for name in ("grad_mean_abs", "grad_rms", "delta_rms"):
+                if name in found:
+                    found[name] /= step.scale
+            if HISTOGRAM in found:
+                found[HISTOGRAM][:] = 0
+                for layer in self._layers:
+                    self._recorder.miss(
+                        layer.name, (HISTOGRAM,), "the loss was scaled by a GradScaler"
+                    )
+        used = ~np.isnan(found[USED])
+        if used.any():
+            found["clip_factor"][used] = q.clip_factor(found["grad_rms"], found[USED])[used]
+
+    def _delta_of(self, layer: Layer, calls: list[Call]) -> Measured | None:
+        """Of the deltas of all calls in the step."""
+        if any(call.deltas > 1 for call in calls):
+            self._recorder.miss(
+                layer.name, ("delta_rms",), "two backward passes went through one call of it"
+            )
+            return None
+        parts = [call.delta for call in calls if call.delta is not None]
+        return join(parts) if parts else None
+
+    def _activation_of(self, layer: Layer, calls: list[Call]) -> Measured | None:
+        """Of the activations of all calls in the step; they must be known of all."""
+        for call in calls:
+            if call.function is not None:
+                name = call.function.name
+                known = self._functions.get(layer)
+                if known is None:
+                    self._functions[layer] = name
+                    self._name_function(layer, name)
+                elif known != name:
+                    call.activation = None
+                    call.why_not = f"{name} was applied to its output, where it had been {known}"
+            if call.why_not:
+                self._recorder.miss(layer.name, OF_ACTIVATION, call.why_not)
+        parts = [call.activation for call in calls if call.activation is not None]
+        return join(parts) if parts and len(parts) == len(calls) else None
+
+    def _name_function(self, layer: Layer, name: str) -> None:
+        """Tell the recorder which activation function follows a layer."""
+        i = self._layers.index(layer)
+        infos = list(self._recorder.layers)
+        infos[i] = replace(infos[i], activation=name)
+        self._recorder.layers = tuple(infos)
