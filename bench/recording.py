@@ -133,6 +133,7 @@ def hooks(training: Training) -> Iterator[None]:
         kept.append(out[0].norm().item())
 
     handles = []
+    training.x.requires_grad_()  # or the first module's backward hook warns
     for module in training.net:
         handles.append(module.register_forward_hook(forward))
         handles.append(module.register_full_backward_hook(backward))

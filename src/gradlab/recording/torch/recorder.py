@@ -295,6 +295,11 @@ class TorchRecorder(Recorder):
         skipped = getattr(optimizer, "found_inf", None)
         if self._manual or (skipped is not None and bool(skipped > 0)):
             return
+        if self._step is None:  # one that is not recorded costs next to nothing
+            self._done += 1
+            if self.wants(self._done + 1):
+                self._prepare_step()
+            return
         try:
             self._finish()
         except BaseException:
