@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -31,6 +29,7 @@ from gradlab.recording.torch.arrays import as_array, copy_of
 from gradlab.recording.torch.assembly import Assembly
 from gradlab.recording.torch.backward import Pass
 from gradlab.recording.torch.calls import Call
+from gradlab.recording.torch.clock import Clock
 from gradlab.recording.torch.functions import Function
 from gradlab.recording.torch.layers import Layer, find_layers, unwrapped
 from gradlab.recording.torch.reference import NOT_TOLD, Last, accuracy, evaluating
@@ -116,10 +115,12 @@ class TorchRecorder(Recorder):
         self._wants_deltas = needs("delta_rms", "nonfinite_count")
         self._wants_zero_units = needs("dead_fraction") and reference is None
         self._wants_weights = needs(*OF_WEIGHTS, "nonfinite_count")
+        self._clock = Clock(weakref.WeakMethod(self.spent))
         self._watch = Watch(
             model,
             self._found,
             self,
+            self._clock,
             activations=needs(*OF_ACTIVATION, "nonfinite_count"),
             deltas=self._wants_deltas,
         )
@@ -135,7 +136,6 @@ class TorchRecorder(Recorder):
         self._arming: contextlib.ExitStack | None = None  # the same, for one step
         self._manual = False  # between before_step and after_step
         self._places: dict[Layer, Array] = {}  # where the weights before an update are kept
-        self._clock = _Clock(self.spent)
 
     # --- beginning and end ------------------------------------------------------------------------
 
@@ -254,12 +254,14 @@ class TorchRecorder(Recorder):
         def before(optimizer: Optimizer) -> None:
             recorder = me()
             if recorder is not None and recorder._is_mine(optimizer):
-                recorder._before_update(optimizer)
+                with recorder._clock:
+                    recorder._before_update(optimizer)
 
         def after(optimizer: Optimizer) -> None:
             recorder = me()
             if recorder is not None and recorder._is_mine(optimizer):
-                recorder._after_update(optimizer)
+                with recorder._clock:
+                    recorder._after_update(optimizer)
 
         def scaled(scale: float) -> None:
             recorder = me()
@@ -311,7 +313,7 @@ class TorchRecorder(Recorder):
     # --- what is taken before the update ----------------------------------------------------------
 
     def _take_before(self, step: Step) -> None:
-        with self._clock:
+        with self._clock, _quiet():
             if self._wants_weights:
                 step.before = {}
                 for layer in self._found:
@@ -361,7 +363,7 @@ class TorchRecorder(Recorder):
         """Measure φ(h) of a call."""
         if self._step is None or not x.numel():
             return
-        with self._clock, torch._C.DisableTorchFunction():
+        with self._clock, _quiet(), torch._C.DisableTorchFunction():
             array = as_array(x)
             measured = Measured(size=x.numel())
             measured.found = of_activation(
@@ -383,7 +385,7 @@ class TorchRecorder(Recorder):
         self._reached(self._step, passing)
         if not self._wants_deltas or not delta.numel():
             return
-        with self._clock:
+        with self._clock, _quiet():
             array = as_array(delta)
             call.delta = measured = Measured(size=delta.numel())
             measured.found = of_delta(array, self._wanted, measured.counts, all_axes(array))
@@ -393,7 +395,7 @@ class TorchRecorder(Recorder):
         step = self._step
         if step is None or any(passing.running for passing in step.passes):
             return
-        with self._clock:
+        with self._clock, _quiet():
             if step.passes and self._gradients_are_fresh(step):
                 step.calls = [call for call in step.calls if not call.deltas]
                 step.passes, step.gradients, step.awaited = [], {}, []
@@ -411,7 +413,7 @@ class TorchRecorder(Recorder):
             return
         if passing is not None:
             self._reached(step, passing)
-        with self._clock:
+        with self._clock, _quiet():
             for layer in layers:
                 if self._averaged:
                     step.awaited.append(layer)
@@ -427,7 +429,7 @@ class TorchRecorder(Recorder):
         step = self._step
         if step is None or not step.awaited or any(passing.running for passing in step.passes):
             return
-        with self._clock:
+        with self._clock, _quiet():
             for layer in step.awaited:
                 weight = layer.weight
                 if weight is not None and weight.grad is not None:
@@ -474,7 +476,7 @@ class TorchRecorder(Recorder):
         step, self._step = self._step, None
         if step is None:
             return
-        with self._clock:
+        with self._clock, _quiet():
             if self._assembly is None:
                 self._assembly = self._begin()
             if loss is None:
@@ -515,6 +517,11 @@ def _hook_optimizers(undo: contextlib.ExitStack) -> None:
 OPTIMIZERS = Shared(_hook_optimizers)
 
 
+def _quiet() -> np.errstate:
+    """What overflows while it is measured is nothing to be warned of; see `quantities`."""
+    return np.errstate(all="ignore")
+
+
 def _is_still(old: Version, weight: torch.Tensor | None) -> bool:
     """Whether a weight holds an old gradient that nobody has cleared."""
     gradient = None if weight is None else weight.grad
@@ -524,23 +531,3 @@ def _is_still(old: Version, weight: torch.Tensor | None) -> bool:
 def _zero_units(layer: Layer, array: Array) -> Array:
     assert layer.unit is not None
     return q.zero_units(array, 0, layer.unit(layer.output, array))
-
-
-class _Clock(threading.local):
-    """Counts the time spent inside as recording's own, not twice; there, NumPy does not warn."""
-
-    def __init__(self, spent: Callable[[float], None]) -> None:
-        self._spent, self._depth, self._started = spent, 0, 0.0
-
-    def __enter__(self) -> None:
-        self._depth += 1
-        if self._depth == 1:
-            self._started = time.perf_counter()
-            self._quiet = np.errstate(all="ignore")
-            self._quiet.__enter__()
-
-    def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        if not self._depth:
-            self._quiet.__exit__(None, None, None)
-            self._spent(time.perf_counter() - self._started)

@@ -35,6 +35,7 @@ from gradlab.recording.quantities import Array
 from gradlab.recording.torch.arrays import can_be_measured
 from gradlab.recording.torch.backward import BACKWARD, Accumulated, Arrival, Pass
 from gradlab.recording.torch.calls import Applied, Call, Listener, Pending, Scope, found
+from gradlab.recording.torch.clock import Clock
 from gradlab.recording.torch.functions import (
     FUNCTIONS,
     IDENTITY,
@@ -55,6 +56,8 @@ class Watch:
         As the user calls it.
     layers : sequence of Layer
     listener : Listener
+    clock : Clock
+        Counts what it takes to watch.
     activations, deltas : bool
         Whether these are wanted. Activations of training passes are told by deltas, so these are
         then waited for.
@@ -65,6 +68,7 @@ class Watch:
         model: nn.Module,
         layers: Sequence[Layer],
         listener: Listener,
+        clock: Clock,
         activations: bool,
         deltas: bool,
     ) -> None:
@@ -87,6 +91,7 @@ class Watch:
         ]
         self._wrapped = any(hasattr(module, "_orig_mod") for module in model.modules())
         self._listener: Listener = weakref.proxy(listener)
+        self.clock = clock
         self._forgotten = weakref.finalize(listener, self.stop)
         self._forgotten.atexit = False
         self._activations, self._deltas = activations, deltas or activations
@@ -352,16 +357,20 @@ class Watch:
         entry = found(scope.pending, h)
         if entry is None or (function is None and not changes_its_input(func)):
             x = func(*args, **kwargs)
-            self._used(scope, (*args, *kwargs.values()), x)
+            with self.clock:
+                self._used(scope, (*args, *kwargs.values()), x)
             return x
         del scope.pending[id(entry.h)]
         self._found_one = True
         if function is None or entry.changed:
-            self._settle(entry)
+            with self.clock:
+                self._settle(entry)
             return func(*args, **kwargs)
-        applied = Applied(entry, function, function.saturated(entry.h))
+        with self.clock:
+            applied = Applied(entry, function, function.saturated(entry.h))
         x = func(*args, **kwargs)
-        self._activated(scope, entry, x, applied)
+        with self.clock:
+            self._activated(scope, entry, x, applied)
         return x
 
     def _activated(self, scope: Scope, entry: Pending, x: Any, applied: Applied) -> None:
@@ -401,17 +410,18 @@ class Watch:
 
     def backward_begins(self) -> None:
         """A backward pass begins."""
-        if not self._is_concerned():
-            return
-        self.settle()
-        self._watch_weights()  # some may have been replaced, or be trained only now
-        self._listener.backward_begins()
+        with self.clock:
+            if self._is_concerned():
+                self.settle()
+                self._watch_weights()  # some may have been replaced, or be trained only now
+                self._listener.backward_begins()
 
     def backward_ends(self) -> None:
         """It has ended."""
-        if self._is_concerned():
-            self.settle()
-            self._listener.backward_ends()
+        with self.clock:
+            if self._is_concerned():
+                self.settle()
+                self._listener.backward_ends()
 
     def _is_concerned(self) -> bool:
         """Whether this thread trains the model.
@@ -429,11 +439,13 @@ SEVERAL = "its output goes into several functions, so that none of them is its a
 def _hook_modules(undo: contextlib.ExitStack) -> None:
     def enter(module: nn.Module, args: Any) -> None:
         for watch in MODULE_CALLS.members:
-            watch._enter(module, args)
+            with watch.clock:
+                watch._enter(module, args)
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         for watch in MODULE_CALLS.members:
-            watch._leave(module, args, output)
+            with watch.clock:
+                watch._leave(module, args, output)
 
     undo.callback(register_module_forward_pre_hook(enter).remove)
     undo.callback(register_module_forward_hook(leave, always_call=True).remove)
