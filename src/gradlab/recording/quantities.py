@@ -117,6 +117,11 @@ def std(x: Array, mean_of_x: Array | None = None) -> Array:
     centre = mean(x) if mean_of_x is None else mean_of_x
     if not isinstance(x, np.ndarray):
         return rms(x - centre[..., None])
+    if x.ndim == 1:  # without another pass, where next to nothing of the squares cancels
+        square, low = float(x.dot(x)) / x.size, _EXACT[x.dtype.char][0]
+        variance = square - float(centre) ** 2
+        if variance > max(square / 4, low):
+            return math.sqrt(variance)
     return rms(x - np.asarray(centre, x.dtype)[..., None])
 
 
@@ -143,16 +148,21 @@ def share(true: Array, nonfinite: Array) -> Array:
     return xp.where(nonfinite == 0, found, xp.full_like(found, xp.nan))
 
 
-def zero_units(activation: Array, lead: int | None = None, unit: int = -1) -> Array:
+def zero_units(zero: Array, lead: int | None = None, unit: int = -1) -> Array:
     """Which units are exactly zero on every sample: booleans (…, units).
 
-    The first `lead` axes are kept (all but two if it is not given), `unit` is the axis of the
-    units, and all the others are samples.
+    Parameters
+    ----------
+    zero : array of bool
+        Where the activation is zero.
+    lead : int, optional
+        The first axes, so many, are kept; all but two if it is not given.
+    unit : int
+        The axis of the units; all the others are samples.
     """
-    lead = activation.ndim - 2 if lead is None else lead
-    unit %= activation.ndim
-    samples = tuple(axis for axis in range(lead, activation.ndim) if axis != unit)
-    zero = activation == 0
+    lead = zero.ndim - 2 if lead is None else lead
+    unit %= zero.ndim
+    samples = tuple(axis for axis in range(lead, zero.ndim) if axis != unit)
     if isinstance(zero, np.ndarray):
         return np.logical_and.reduce(zero, axis=samples)
     return _namespace(zero).all(zero, axis=samples)
@@ -160,7 +170,7 @@ def zero_units(activation: Array, lead: int | None = None, unit: int = -1) -> Ar
 
 def dead_fraction(activation: Array) -> Array:
     """Share of units whose output is zero on every sample; activations are (…, samples, units)."""
-    return share(zero_units(activation), nonfinite_count(entries(activation)))
+    return share(zero_units(activation == 0), nonfinite_count(entries(activation)))
 
 
 def accuracy(output: Array, labels: NDArray[Any]) -> NDArray[Any]:

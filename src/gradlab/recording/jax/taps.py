@@ -160,7 +160,7 @@ def _measure_activation(probe: _Tap, h: Array) -> dict[str, Array]:
     counts: dict[str, Array] = {}
     found = of_activation(x, saturated, wanted, counts)
     if "dead_fraction" in wanted:
-        found[ZERO_UNITS] = q.zero_units(x)
+        found[ZERO_UNITS] = q.zero_units(x == 0)
     return {**found, **counts}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -148,10 +149,11 @@ class Assembly:
         """Join several calls of a layer, and add the step to the record."""
         count = len(self._layers)
         names = (*self._wanted, USED)
-        found: dict[str, Array] = {name: np.full(count, np.nan) for name in names}
-        if self._recorder.needs(HISTOGRAM):
-            found[HISTOGRAM] = np.zeros((count, len(q.HISTOGRAM_EDGES)))
-        counts: dict[str, Array] = {kind: np.zeros(count) for kind in (*KINDS, FAR)}
+        # lists, for speed: a net's layers are few
+        rows: dict[str, list[Array]] = {name: [math.nan] * count for name in names}
+        if HISTOGRAM in rows:
+            rows[HISTOGRAM] = [np.zeros(len(q.HISTOGRAM_EDGES))] * count
+        counts: dict[str, list[Array]] = {kind: [0.0] * count for kind in (*KINDS, FAR)}
         calls = step.trained_calls()
         for i, layer in enumerate(self._layers):
             mine = calls.get(layer, [])
@@ -162,20 +164,21 @@ class Assembly:
                 if part is None:
                     continue
                 for name, value in part.found.items():
-                    found[name][i] = value
+                    rows[name][i] = value
                 for kind, value in part.counts.items():
                     counts[kind][i] += value
                 zero = part.zero_units
-                if zero is not None and "dead_fraction" in found:
+                if zero is not None and "dead_fraction" in rows:
                     nonfinite = part.counts.get(FAR, part.counts.get("activation"))
-                    found["dead_fraction"][i] = q.share(zero, nonfinite)
+                    rows["dead_fraction"][i] = q.share(zero, nonfinite)
+        found = {name: np.array(values, np.float64) for name, values in rows.items()}
         self._unscale(step, found)
         loss = [float(part) for part in step.loss.found.values()]
         self._recorder.accuracy = float(step.accuracy)
         self._recorder.add_measured(
             [step.number],
             {name: found[name][None] for name in self._recorder.quantities if name in found},
-            {kind: counts[kind][None] for kind in KINDS},
+            {kind: np.array(counts[kind])[None] for kind in KINDS},
             np.array([sum(loss) if loss else np.nan]),
             np.array([self._recorder.accuracy]),
         )

@@ -31,9 +31,15 @@ class Function:
     name: str
     known: Activation | None = None
 
+    @property
+    def flat_where_zero(self) -> bool:
+        """Whether it is saturated exactly where it is zero."""
+        return self.known is _RELU
+
     def saturated(self, h: torch.Tensor) -> Array | None:
-        """Where it is saturated; None if nothing is known of that."""
-        if self.known is None or self.known is table.SOFTMAX:  # whose units are not on their own
+        """Where it is saturated; None if nothing is known of that, or its zeros say so."""
+        # a softmax' units do not saturate on their own
+        if self.known is None or self.known is table.SOFTMAX or self.known is _RELU:
             return None
         return self.known.saturated(as_array(h))
 
@@ -43,6 +49,7 @@ class Function:
         return cls(activation.name, activation)
 
 
+_RELU = table.ACTIVATIONS["relu"]
 IDENTITY = Function.of(table.ACTIVATIONS["identity"])
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]

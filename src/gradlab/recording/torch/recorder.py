@@ -335,7 +335,7 @@ class TorchRecorder(Recorder):
             if not self.needs("dead_fraction"):
                 return
             array = as_array(x)
-            measured = Measured(zero_units=_zero_units(layer, array))
+            measured = Measured(zero_units=_zero_units(layer, array == 0))
             measured.counts[FAR] = q.nonfinite_count(q.entries(array, all_axes(array)))
             if layer in step.far:  # called again: a unit is dead if it is so in all calls
                 measured = join([step.far[layer], measured])
@@ -366,11 +366,16 @@ class TorchRecorder(Recorder):
         with self._clock, _quiet(), torch._C.DisableTorchFunction():
             array = as_array(x)
             measured = Measured(size=x.numel())
+            zero = None
+            if self._wants_zero_units or function.flat_where_zero:
+                zero = array == 0
+                if function.flat_where_zero:
+                    saturated = zero
             measured.found = of_activation(
                 array, saturated, self._wanted, measured.counts, all_axes(array)
             )
             if self._wants_zero_units:
-                measured.zero_units = _zero_units(call.layer, array)
+                measured.zero_units = _zero_units(call.layer, zero)
             call.activation, call.function = measured, function
 
     def called(self, call: Call) -> None:
@@ -528,6 +533,6 @@ def _is_still(old: Version, weight: torch.Tensor | None) -> bool:
     return gradient is not None and old.is_of(gradient) and bool(gradient.any())
 
 
-def _zero_units(layer: Layer, array: Array) -> Array:
+def _zero_units(layer: Layer, zero: Array) -> Array:
     assert layer.unit is not None
-    return q.zero_units(array, 0, layer.unit(layer.output, array))
+    return q.zero_units(zero, 0, layer.unit(layer.output, zero))

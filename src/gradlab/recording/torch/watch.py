@@ -301,8 +301,8 @@ class Watch:
                 self._looks = True
 
     def _called(self, scope: Scope, layers: Collection[Layer], output: Any) -> None:
-        h = next(_tensors(output), None)
-        if h is None:
+        h = output if isinstance(output, torch.Tensor) else next(_tensors(output), None)
+        if h is None or not h.is_floating_point():
             return
         for layer in layers:
             self.order.setdefault(layer)
