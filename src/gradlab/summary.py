@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 # output layer's, and "explodes" if it is above a thousand times it.
 REACHES_WITHIN_DECADES = 3.0
 ABOUT_THE_SAME = 0.05
+# by which it is told, the first that was recorded
+GRADIENTS, DELTA = ("grad_mean_abs", "grad_rms"), "delta_rms"
+NAMES = {
+    "grad_mean_abs": "mean |dL/dW|",
+    "grad_rms": "the rms of dL/dW",
+    "delta_rms": "the rms of the delta",
+}
 
 
 def layer_table(trace: Trace) -> list[dict[str, Any]]:
@@ -23,7 +30,8 @@ def layer_table(trace: Trace) -> list[dict[str, Any]]:
     list of dicts
         `layer` (name), `depth` (from 1), and, as medians over the members of an ensemble: `first`
         and `last`, mean |dL/dW| at the first and last step; `delta`, its rms at the first step;
-        `dead` and `saturated`, shares at the last step, NaN where a layer is not finite.
+        `dead` and `saturated`, shares at the last step, NaN where a layer is not finite. What was
+        not recorded is NaN too.
     """
     rows = []
     for i, name in enumerate(trace.dataset["layer"].values):
@@ -35,12 +43,18 @@ def layer_table(trace: Trace) -> list[dict[str, Any]]:
             ("dead", "dead_fraction", -1),
             ("saturated", "saturated_fraction", -1),
         ):
-            row[key] = float(np.median(trace[quantity].values[step, i]))
+            known = quantity in trace.dataset
+            row[key] = float(np.median(trace[quantity].values[step, i])) if known else np.nan
         rows.append(row)
     return rows
 
 
-def decades_lost(trace: Trace, quantity: str = "grad_mean_abs", step: int = 0) -> float:
+def decades_lost(
+    trace: Trace,
+    quantity: str = "grad_mean_abs",
+    step: int = 0,
+    layers: tuple[int, int] = (0, -1),
+) -> float:
     """Decades by which a quantity falls from the output layer to the first, at a step.
 
     Parameters
@@ -50,6 +64,8 @@ def decades_lost(trace: Trace, quantity: str = "grad_mean_abs", step: int = 0) -
         A quantity per layer, such as "delta_rms".
     step : int
         Position among the recorded steps.
+    layers : (int, int)
+        Positions of the first and of the last layer that are compared.
 
     Returns
     -------
@@ -58,7 +74,7 @@ def decades_lost(trace: Trace, quantity: str = "grad_mean_abs", step: int = 0) -
         negative if it grows; NaN if either is not finite.
     """
     values = trace[quantity].values[step]
-    first, output = (float(np.median(values[i])) for i in (0, -1))
+    first, output = (float(np.median(values[i])) for i in layers)
     with np.errstate(all="ignore"):
         if not np.isfinite([first, output]).all():
             return float("nan")
@@ -69,37 +85,121 @@ def sentence(trace: Trace) -> str:
     """Say in one sentence whether the gradient reaches the first layer.
 
     Judged by the delta, as the field defines vanishing and exploding; dL/dW also depends on what
-    goes into a layer.
+    goes into a layer. Layers that are frozen, or have no place in the forward pass, are left out.
+
+    Raises
+    ------
+    KeyError
+        If neither gradients nor deltas were recorded.
     """
     if "nonfinite_step" in trace.attrs:
         return _divergence(trace)
-    if not float(np.median(trace["grad_mean_abs"].values[0, 0])):
-        return _zeros(trace)
-    gradient, delta = decades_lost(trace), decades_lost(trace, "delta_rms")
-    judged = delta if np.isfinite(delta) else gradient
-    if judged >= REACHES_WITHIN_DECADES:
-        verdict = "does not reach the first layer"
-    elif judged <= -REACHES_WITHIN_DECADES:
-        verdict = "explodes on its way to the first layer"
-    else:
-        verdict = "reaches the first layer"
-    text = f"The gradient {verdict}: at the first step mean |dL/dW| {_change(gradient)}"
-    if not np.isfinite(delta):
+    cut = _cut(trace)
+    if cut:
+        return cut
+    recorded = [name for name in (*GRADIENTS, DELTA) if name in trace.dataset]
+    if not recorded:
+        raise KeyError(
+            "this trace has neither gradients nor deltas; record it with "
+            "quantities=[…, 'grad_mean_abs', 'delta_rms']"
+        )
+    ends = {name: found for name in recorded if (found := _ends(trace, name))}
+    if not ends:
+        return (
+            "No gradient reached any layer in the first step: was backward() called, and outside "
+            "of torch.no_grad()?"
+        )
+    gradient = next((name for name in GRADIENTS if name in ends), None)
+    if gradient and not _median(trace, gradient, ends[gradient][0]):
+        return _zeros(trace, gradient)
+    lost = {name: decades_lost(trace, name, layers=ends[name]) for name in ends}
+    judged = lost.get(DELTA, np.nan)
+    if np.isnan(judged) and gradient:
+        judged = lost[gradient]
+    shown = gradient or DELTA
+    text = (
+        f"The gradient {_verdict(judged)}: at the first step {NAMES[shown]} "
+        f"{_change(lost[shown], _way(trace, ends[shown]))}"
+    )
+    if shown == DELTA or np.isnan(lost.get(DELTA, np.nan)):
         return f"{text}."
-    if abs(gradient - delta) >= REACHES_WITHIN_DECADES / 2:
-        return f"{text}, which misleads, for the delta {_change(delta, short=True)}."
-    return f"{text} (the delta {_change(delta, short=True)})."
+    if abs(lost[shown] - lost[DELTA]) >= REACHES_WITHIN_DECADES / 2:
+        return f"{text}, which misleads, for the delta {_change(lost[DELTA])}."
+    return f"{text} (the delta {_change(lost[DELTA])})."
 
 
-def _change(decades: float, short: bool = False) -> str:
+def _verdict(decades: float) -> str:
+    if np.isnan(decades):
+        return "is zero, or not finite, at both ends of the net"
+    if decades >= REACHES_WITHIN_DECADES:
+        return "does not reach the first layer"
+    if decades <= -REACHES_WITHIN_DECADES:
+        return "explodes on its way to the first layer"
+    return "reaches the first layer"
+
+
+def _median(trace: Trace, quantity: str, layer: int) -> float:
+    return float(np.median(trace[quantity].values[0, layer]))
+
+
+def _roles(trace: Trace) -> list[str]:
+    """What part each layer has in the training; see `LayerInfo`."""
+    if "role" not in trace.dataset:
+        return ["trained"] * trace.dataset.sizes["layer"]
+    return [str(role) for role in trace.dataset["role"].values]
+
+
+def _ends(trace: Trace, quantity: str) -> tuple[int, int] | None:
+    """The outermost layers of which a quantity is known at the first step; None if of none."""
+    known = [
+        i
+        for i, role in enumerate(_roles(trace))
+        if role == "trained" and not np.isnan(_median(trace, quantity, i))
+    ]
+    return (known[0], known[-1]) if known else None
+
+
+def _cut(trace: Trace) -> str:
+    """A sentence on layers that should be trained, and are not reached; "" if there are none."""
+    roles = _roles(trace)
+    if "trained" not in roles:
+        return ""
+    first = roles.index("trained")
+    names = trace.dataset["layer"].values
+    missed = [repr(str(names[i])) for i in range(first) if roles[i] == "unreached"]
+    if not missed:
+        return ""
+    where = missed[0] if len(missed) == 1 else f"{missed[0]} to {missed[-1]}"
+    return f"No gradient reaches {where}: the first layer that gets one is {str(names[first])!r}."
+
+
+def _way(trace: Trace, ends: tuple[int, int]) -> str:
+    """Between which layers it was compared."""
+    names = [str(name) for name in trace.dataset["layer"].values]
+    if ends[0] == ends[1]:
+        return f"in {names[ends[0]]!r}, the only layer"
+    if trace.experiment:
+        return "from the output layer to layer 1"
+    return f"from {names[ends[1]]!r} to {names[ends[0]]!r}"
+
+
+def _change(decades: float, way: str = "") -> str:
+    """How it changes on its way; "" for one that was just named."""
+    if way.startswith("in "):
+        return f"is known {way}"
+    if np.isnan(decades):
+        return f"cannot be compared {way}".rstrip()
+    if np.isinf(decades):
+        return "is exactly zero there" if decades > 0 else "grows from exactly zero"
     if abs(decades) < ABOUT_THE_SAME:
-        return "stays the same" if short else "is the same in the output layer and in layer 1"
+        both = way.replace("from", "in").replace(" to ", " and in ")
+        return f"is the same {both}" if way else "stays the same"
     text = f"{'falls' if decades > 0 else 'grows'} by {abs(decades):.1f}"
-    return text if short else f"{text} decades from the output layer to layer 1"
+    return f"{text} decades {way}" if way else text
 
 
-def _zeros(trace: Trace) -> str:
-    first = trace["grad_mean_abs"].values[0]
+def _zeros(trace: Trace, quantity: str) -> str:
+    first = trace[quantity].values[0]
     zero = [not float(np.median(layer)) for layer in first]
     names = [str(name) for name in trace.dataset["layer"].values]
     # beyond the first layer whose gradient is not zero there may be others

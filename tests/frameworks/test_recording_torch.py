@@ -1057,7 +1057,8 @@ def test_weights_that_change_between_steps(batch, change):
         assert "not a parameter any more" in recorder.missing["first"]["weight_rms"]
     else:
         assert (recorder["clip_factor"][has] < 0.1).all()
-        assert recorder.missing == {}
+        reasons = {why for part in recorder.missing.values() for why in part.values()}
+        assert reasons == ({"it is frozen"} if "frozen" in change else set())
 
 
 def test_a_module_that_is_replaced_is_missing_from_then_on(batch):
@@ -1648,6 +1649,129 @@ def test_bad_input(batch):
     with record(net) as recorder:
         pass
     with pytest.raises(ValueError, match="nothing has been recorded yet"):
+        _ = recorder.trace
+
+
+def test_two_optimizers_make_one_step(batch):
+    together = train(Net(nn.ReLU()), batch, steps=3)
+    torch.manual_seed(0)
+
+    def made():
+        torch.manual_seed(0)
+        net = Net(nn.ReLU())
+        hidden = [*net.first.parameters(), *net.second.parameters()]
+        return net, [torch.optim.SGD(p, lr=0.1) for p in (hidden, net.last.parameters())]
+
+    def step(net, optimizers, batch):
+        net.zero_grad()
+        F.cross_entropy(net(batch[0]), batch[1]).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+    net, both = made()
+    same(together, train(net, batch, steps=3, optimizer=both, loop=step))
+    net, both = made()
+    every = train(net, batch, steps=3, optimizer=both, loop=step, every=2)
+    assert every.trace["step"].values.tolist() == [1, 3]
+    net, both = made()
+    with record(net) as unnamed:  # the second one's step, with the same gradients, is not counted
+        for _ in range(3):
+            step(net, both, batch)
+    np.testing.assert_allclose(unnamed["grad_rms"], together["grad_rms"])
+    assert "name both" in unnamed.missing["(model)"]["update_ratio"]
+    assert "nonfinite_step" not in unnamed.trace.attrs
+    assert np.isnan(unnamed["update_ratio"]).tolist() == [[False, False, True]] * 3
+    assert "does not update it" in unnamed.missing["last"]["update_ratio"]
+
+
+# --- what a trace of it says ----------------------------------------------------------------------
+
+
+class Parts(nn.Module):
+    """Layers whose part in the training is not the usual one."""
+
+    def __init__(self, cut=False):
+        super().__init__()
+        self.position = nn.Parameter(torch.zeros(1, 4))
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 6)
+        self.head = nn.Linear(6, 3)
+        self.pooler = nn.Linear(6, 6)
+        self.cut = cut
+
+    def forward(self, x):
+        h = torch.tanh(self.first(x + self.position))
+        return self.head(torch.tanh(self.second(h.detach() if self.cut else h)))
+
+
+def test_layers_outside_the_forward_pass_are_not_its_ends(batch):
+    trace = train(Parts(), batch, steps=1).trace
+    roles = dict(zip(trace["layer"].values, trace["role"].values, strict=True))
+    assert roles == {
+        "first": "trained", "second": "trained", "head": "trained",
+        "position": "outside", "pooler": "outside",
+    }  # fmt: skip
+    assert "from 'head' to 'first'" in trace.sentence()
+
+
+def test_a_cut_graph_and_frozen_layers_are_told(batch):
+    recorder = train(Parts(cut=True), batch, steps=1)
+    assert recorder.trace.sentence() == (
+        "No gradient reaches 'first': the first layer that gets one is 'second'."
+    )
+    assert "no backward pass reached it" in recorder.missing["first"]["grad_rms"]
+    net = Parts()
+    net.first.requires_grad_(False)
+    net.position.requires_grad_(False)
+    recorder = train(net, batch, steps=1)
+    assert "from 'head' to 'second'" in recorder.trace.sentence()
+    assert recorder.missing["first"]["grad_rms"] == "it is frozen"
+
+
+@pytest.mark.parametrize("how", ["forgotten", "no_grad", "by hand", "no number"])
+def test_a_loss_that_was_not_told_is_no_divergence(batch, how):
+    net = Net(nn.Tanh())
+
+    def loop(net, optimizer, batch):
+        optimizer.zero_grad()
+        with torch.set_grad_enabled(how != "no_grad"):
+            out = net(batch[0])
+        if how == "by hand":
+            loss = F.cross_entropy(out, batch[1])
+            for p, g in zip(
+                net.parameters(), torch.autograd.grad(loss, list(net.parameters())), strict=True
+            ):
+                p.grad = g
+        if how == "no number":
+            out.backward(torch.ones_like(out))
+        optimizer.step()
+
+    recorder = train(net, batch, steps=2, loop=loop)
+    trace = recorder.trace
+    assert np.isnan(trace["loss"]).all()
+    assert "nonfinite_step" not in trace.attrs
+    assert "loss" in recorder.missing["(model)"]
+    if how in ("forgotten", "no_grad"):
+        assert "was backward() called" in trace.sentence()
+    else:
+        assert "from 'last' to 'first'" in trace.sentence()
+
+
+def test_gradients_that_were_cleared_before_the_step(batch):
+    def loop(net, optimizer, batch):
+        F.cross_entropy(net(batch[0]), batch[1]).backward()
+        optimizer.zero_grad()
+        optimizer.step()
+
+    recorder = train(Net(nn.Tanh()), batch, steps=2, loop=loop)
+    assert "cleared before the optimizer's step" in recorder.missing["first"]["clip_factor"]
+    assert (recorder["update_ratio"] == 0).all()
+
+
+def test_backward_passes_without_a_step_are_told(batch):
+    net = Net(nn.Tanh())
+    with record(net) as recorder:
+        F.cross_entropy(net(batch[0]), batch[1]).backward()
+    with pytest.raises(ValueError, match=r"no step of an optimizer .* call before_step\(\)"):
         _ = recorder.trace
 
 

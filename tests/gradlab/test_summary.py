@@ -7,6 +7,7 @@ import pytest
 
 from gradlab import summary
 from gradlab.experiment import Experiment
+from gradlab.trace import Trace
 
 
 def trace_with(gradient, delta=None, **experiment):
@@ -100,3 +101,25 @@ def test_the_table_has_medians_over_members():
     np.testing.assert_array_equal(
         [row["dead"] for row in rows], np.median(trace["dead_fraction"], axis=-1)[-1]
     )
+
+
+def test_a_trace_of_chosen_quantities_still_says_something():
+    trace = trace_with([1e-5, 1e-2, 1], [1e-6, 1e-3, 1])
+    without = trace.dataset.drop_vars(["grad_mean_abs"])
+    assert "the rms of dL/dW" in Trace(without).sentence()
+    delta = Trace(without.drop_vars(["grad_rms"]))
+    assert "does not reach the first layer: at the first step the rms of the delta" in (
+        delta.sentence()
+    )
+    assert np.isnan(delta.table()[0]["first"])
+    with pytest.raises(KeyError, match="record it with quantities="):
+        Trace(delta.dataset.drop_vars(["delta_rms"])).sentence()
+
+
+def test_layers_that_are_not_trained_are_no_ends():
+    trace = trace_with([np.nan, 1e-2, 1], [np.nan, 1e-3, 1])
+    del trace.attrs["experiment"]
+    frozen = Trace(trace.dataset.assign_coords(role=("layer", ["frozen", "trained", "trained"])))
+    assert "falls by 2.0 decades from 'out' to 'h2' (the delta falls by 3.0)" in frozen.sentence()
+    cut = Trace(trace.dataset.assign_coords(role=("layer", ["unreached", "trained", "trained"])))
+    assert cut.sentence() == "No gradient reaches 'h1': the first layer that gets one is 'h2'."

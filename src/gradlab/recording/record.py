@@ -29,9 +29,9 @@ def record(
     model : dp.Model or torch.nn.Module
         Any model of dp whose layers were made by `Linear_Layer` or `ReLu_Layer`; any module of
         PyTorch that owns weights.
-    optimizer : dp.Optimizer or torch.optim.Optimizer
-        Whose steps are recorded. With PyTorch it may be left out: then those of every optimizer
-        that updates the model.
+    optimizer : dp.Optimizer, torch.optim.Optimizer, or a list of the latter
+        Whose steps are recorded; of several, one ends when each of them has made one. With PyTorch
+        it may be left out: then each step of any optimizer that updates the model is one.
     reference : (x, y), optional
         The batch on which dead units and accuracy are measured; by default each step's own batch
         (and with PyTorch no accuracy). `y` may be None.

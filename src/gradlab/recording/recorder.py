@@ -31,12 +31,18 @@ UNKNOWN = "unknown"  # an activation function
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """A layer's name, sizes, and the name of its activation function."""
+    """A layer's name, sizes, and the name of its activation function.
+
+    `role` is "trained"; or "frozen" (it is not to be trained), "unreached" (in the first step no
+    backward pass came to it, though it is to be trained) or "outside" (it has no place in the
+    forward pass: it was not called in the first step, or is a parameter without a module's call).
+    """
 
     name: str
     fan_in: int
     fan_out: int
     activation: str
+    role: str = "trained"
 
 
 class Recorder:
@@ -78,6 +84,7 @@ class Recorder:
         self.quantities = (*wanted, *([HISTOGRAM] if histograms else []))
         self.layers: tuple[LayerInfo, ...] = ()
         self.missing: dict[str, dict[str, str]] = {}  # layer -> what cannot be had -> why
+        self.why_nothing = "no training step was completed"
         self.accuracy = float("nan")  # of the latest step, mean over members
         # what each call of `add` gave, as a whole: an interrupt leaves all of it or nothing
         self._added: list[tuple[list[int], dict[str, Array]]] = []
@@ -180,6 +187,7 @@ class Recorder:
         counts: Mapping[str, Array],
         loss: Array,
         accuracy: Array,
+        loss_seen: bool = True,
     ) -> None:
         """Record some steps whose quantities were measured already; `steps` as for `add`.
 
@@ -192,6 +200,8 @@ class Recorder:
         counts : mapping of kind to array of the same shape
             Number of entries that are not finite, in each of `KINDS`.
         loss, accuracy : array (steps,) or (steps, members)
+        loss_seen : bool
+            Whether there was a loss; or else its NaN means that nobody told it.
         """
         if steps is self._latest:
             return
@@ -211,16 +221,20 @@ class Recorder:
         self._added.append((list(steps), kept))
         self._latest = steps
         if not self._nonfinite:
-            self._look_for_nonfinite(steps, counts, kept)
+            self._look_for_nonfinite(steps, counts, kept, loss_seen)
 
     def _per_layer(self) -> list[str]:
         return [name for name in self.quantities if name in PER_LAYER]
 
     def _look_for_nonfinite(
-        self, steps: Sequence[int], counts: Mapping[str, Array], kept: Mapping[str, Array]
+        self,
+        steps: Sequence[int],
+        counts: Mapping[str, Array],
+        kept: Mapping[str, Array],
+        loss_seen: bool,
     ) -> None:
         bad = np.zeros(len(steps), bool)
-        if "loss" in kept:
+        if "loss" in kept and loss_seen:
             bad |= ~np.isfinite(kept["loss"]).reshape(len(steps), -1).all(axis=1)
         if "nonfinite_count" in kept:
             bad |= kept["nonfinite_count"].reshape(len(steps), -1).any(axis=1)
@@ -298,7 +312,7 @@ class Recorder:
 
         self._waiting()
         if not self._added:
-            raise ValueError("nothing has been recorded yet: no training step was completed")
+            raise ValueError(f"nothing has been recorded yet: {self.why_nothing}")
         columns = {name: self[name] for name in self.quantities}
         ensemble = bool(self._members)
         dims = ("step", "layer", *(("member",) if ensemble else ()))
@@ -314,6 +328,8 @@ class Recorder:
             "fan_out": ("layer", [info.fan_out for info in self.layers]),
             "activation": ("layer", [info.activation for info in self.layers]),
         }
+        if any(info.role != "trained" for info in self.layers):
+            coords["role"] = ("layer", [info.role for info in self.layers])
         if ensemble:
             coords["member"] = list(range(*self._members) if members is None else members)
         if self.missing:

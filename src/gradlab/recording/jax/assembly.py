@@ -45,7 +45,8 @@ def described(
         tap = taps[name][0].message if name in taps else None
         fan_in, fan_out = _fans(weights.get(name), tap)
         function = UNKNOWN if tap is None or tap.function is None else tap.function
-        infos.append(LayerInfo(name, fan_in, fan_out, function))
+        role = "outside" if taps and tap is None else "trained"  # its place is not known
+        infos.append(LayerInfo(name, fan_in, fan_out, function, role))
         reasons = missing.setdefault(name, {})
         if tap is None:
             reasons |= dict.fromkeys(OF_TAPS, f"no tap has this name; taps: {listed(taps)}")

@@ -176,7 +176,8 @@ class JaxRecorder(Recorder):
             )
         found, counts, loss, accuracy = assembled(names, taps, message.unpacked(values), members)
         self._number, self._axes = number, members
-        self.add_measured([number], found, counts, loss, accuracy)
+        told = ("", "loss") in dict(message.columns)
+        self.add_measured([number], found, counts, loss, accuracy, loss_seen=told)
         self.accuracy = float(accuracy.mean())
 
     def _check_step(self, number: int, members: tuple[int, ...]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from gradlab.recording import quantities as q
 from gradlab.recording.measure import HISTOGRAM, KINDS, of_weights
@@ -29,6 +30,9 @@ from gradlab.recording.torch.step import (
     measure_gradient,
 )
 
+FROZEN = "it is frozen"
+CLEARED = "its gradient was cleared before the optimizer's step, which had nothing to go by"
+UNREACHED = "no backward pass reached it in a step"
 USED = "used gradient"  # the rms of one that was changed before it was used
 
 
@@ -44,6 +48,8 @@ class Assembly:
         Which quantities are to be measured.
     elsewhere : bool
         Whether numbers may lie on a device.
+    called : collection of Layer
+        Those that were called in the first step.
     """
 
     def __init__(
@@ -52,7 +58,9 @@ class Assembly:
         layers: Sequence[Layer],
         wanted: frozenset[str],
         elsewhere: bool,
+        called: Collection[Layer],
     ) -> None:
+        self._called, self._first = called, True
         self._recorder, self._layers, self._wanted = recorder, layers, wanted
         self._wants_gradients = recorder.needs(*OF_GRADIENT, "nonfinite_count")
         self._elsewhere = elsewhere
@@ -95,11 +103,20 @@ class Assembly:
                     before, after, self._wanted, measured.counts, all_axes(after),
                     before_rms=size, overwrite=True,
                 )  # fmt: skip
+                if weight.requires_grad and not step.owns(weight):
+                    measured.found.pop("update_ratio", None)
+                    why = "the optimizer that made the step does not update it"
+                    self._recorder.miss(layer.name, ("update_ratio",), why)
 
     def _complete_gradient(self, step: Step, layer: Layer, weight: torch.Tensor) -> None:
         """See whether the gradient that was used is the one that was measured."""
         measured, now = step.gradients.get(layer), weight.grad
+        if now is None and measured is None:
+            frozen = not weight.requires_grad
+            self._recorder.miss(layer.name, OF_GRADIENT, FROZEN if frozen else UNREACHED)
         if now is None:
+            if measured is not None:
+                self._recorder.miss(layer.name, ("clip_factor",), CLEARED)
             return
         if measured is None:
             self._gradient_at_the_end(step, layer, now)
@@ -111,7 +128,7 @@ class Assembly:
             self._recorder.miss(layer.name, OF_GRADIENT, why)
         elif "clip_factor" not in self._wanted:
             return
-        elif step.scale != 1 and (step.optimizer is None or not step.owns(weight)):
+        elif step.scale != 1 and (not step.optimizers or not step.owns(weight)):
             # whether a GradScaler has unscaled it is not known
             self._recorder.miss(
                 layer.name, ("clip_factor",), "the loss was scaled, and no optimizer was given it"
@@ -127,7 +144,7 @@ class Assembly:
         """Measure a gradient that no backward pass told of, as the optimizer was given it."""
         old = step.old.get(layer)
         if (old is not None and old.is_of(now)) or (step.passes and not bool(now.any())):
-            self._recorder.miss(layer.name, OF_GRADIENT, "no backward pass reached it in the step")
+            self._recorder.miss(layer.name, OF_GRADIENT, UNREACHED)
             return
         step.gradients[layer] = measured = measure_gradient(now, self._wanted)
         for name in OF_GRADIENT[:2]:  # unscaled already, which the others are not
@@ -171,6 +188,9 @@ class Assembly:
                 if zero is not None and "dead_fraction" in rows:
                     nonfinite = part.counts.get(FAR, part.counts.get("activation"))
                     rows["dead_fraction"][i] = q.share(zero, nonfinite)
+            if self._first:
+                self._name_role(i, layer, mine, layer in step.gradients)
+        self._first = False
         found = {name: np.array(values, np.float64) for name, values in rows.items()}
         self._unscale(step, found)
         loss = [float(part) for part in step.loss.found.values()]
@@ -181,6 +201,7 @@ class Assembly:
             {kind: np.array(counts[kind])[None] for kind in KINDS},
             np.array([sum(loss) if loss else np.nan]),
             np.array([self._recorder.accuracy]),
+            loss_seen=bool(loss),
         )
 
     def _unscale(self, step: Step, found: dict[str, Array]) -> None:
@@ -225,6 +246,21 @@ class Assembly:
                 self._recorder.miss(layer.name, OF_ACTIVATION, call.why_not)
         parts = [call.activation for call in calls if call.activation is not None]
         return join(parts) if parts and len(parts) == len(calls) else None
+
+    def _name_role(self, i: int, layer: Layer, calls: list[Call], gradient: bool) -> None:
+        """Tell the recorder what part a layer has in the training, by its first step."""
+        weight = layer.weight
+        # a parameter beside modules of its owner's, which are the layers
+        beside = layer.unit is None and not isinstance(layer.owner, nn.MultiheadAttention)
+        if layer not in self._called or (beside and any(True for _ in layer.owner.children())):
+            role = "outside"
+        elif gradient or any(call.deltas for call in calls):
+            return
+        else:
+            role = "frozen" if weight is None or not weight.requires_grad else "unreached"
+        infos = list(self._recorder.layers)
+        infos[i] = replace(infos[i], role=role)
+        self._recorder.layers = tuple(infos)
 
     def _name_function(self, layer: Layer, name: str) -> None:
         """Tell the recorder which activation function follows a layer."""

@@ -32,7 +32,7 @@ from gradlab.recording.torch.calls import Call
 from gradlab.recording.torch.clock import Clock
 from gradlab.recording.torch.functions import Function
 from gradlab.recording.torch.layers import Layer, find_layers, unwrapped
-from gradlab.recording.torch.reference import NOT_TOLD, Last, accuracy, evaluating
+from gradlab.recording.torch.reference import Last, Reference, accuracy, evaluating
 from gradlab.recording.torch.scaling import SCALING, scale_of_the_caller
 from gradlab.recording.torch.shared import Shared
 from gradlab.recording.torch.step import (
@@ -51,6 +51,15 @@ from gradlab.recording.torch.watch import Watch
 
 # in `missing`, what is not of one layer
 MODEL = "(model)"
+NO_STEP = (
+    "there were backward passes, but no step of an optimizer that updates the model; for updates "
+    "of your own call before_step() and after_step()"
+)
+SECOND = (
+    "a second optimizer made a step after the same backward pass, which is not counted; name both: "
+    "record(model, [first, second])"
+)
+NO_PASS = "no backward pass by Tensor.backward reached the model in a step"
 
 
 class TorchRecorder(Recorder):
@@ -63,8 +72,9 @@ class TorchRecorder(Recorder):
     Parameters
     ----------
     model : torch.nn.Module
-    optimizer : torch.optim.Optimizer, optional
-        Each of its steps is a step; by default those of any optimizer that updates the model.
+    optimizer : torch.optim.Optimizer, or list of them, optional
+        Each of its steps is a step; of several, one ends as soon as each of them has made one. By
+        default those of any optimizer that updates the model.
     reference : (x, y), optional
         The batch on which dead units and accuracy are measured, the model being in evaluation mode.
         `y` holds class numbers, or 0 and 1, or one-hot rows; None if there is no accuracy.
@@ -80,7 +90,7 @@ class TorchRecorder(Recorder):
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer | None = None,
+        optimizer: Optimizer | Sequence[Optimizer] | None = None,
         *,
         reference: tuple[Any, Any] | None = None,
         every: int = 1,
@@ -89,24 +99,22 @@ class TorchRecorder(Recorder):
         max_overhead: float | None = None,
     ) -> None:
         super().__init__(every, histograms, quantities, max_overhead)
-        if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(
-                f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}; "
-                "of others say where a step begins and ends: recorder.before_step(), "
-                "recorder.after_step()"
-            )
-        self._model, self._optimizer, self._reference = model, optimizer, reference
+        self._optimizers = _checked_optimizers(optimizer)
+        self._model = model
+        self._reference = None if reference is None else Reference(reference)
         self._inner = unwrapped(model)
         self._found = find_layers(self._inner)
         # data-parallel training averages the gradients over processes as a backward pass ends
         self._averaged = any(
             isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules()
         )
-        if optimizer is not None and not self._is_updated_by(optimizer):
-            raise RecordingError(
-                f"the {type(optimizer).__name__} given updates none of the weights of this "
-                f"{type(self._inner).__name__}; expected an optimizer made from its parameters()"
-            )
+        for given in self._optimizers:
+            if not self._is_updated_by(given):
+                raise RecordingError(
+                    f"the {type(given).__name__} given updates none of the weights of this "
+                    f"{type(self._inner).__name__}; expected an optimizer made from its "
+                    "parameters()"
+                )
         needs = self.needs
         self._wanted = frozenset(self.quantities)
         if "clip_factor" in self._wanted:
@@ -130,6 +138,8 @@ class TorchRecorder(Recorder):
             for parameter in self._inner.parameters()
             if not parameter.is_complex()
         )
+        self._stepped: list[Optimizer] = []  # in this step
+        self._latest_optimizer: weakref.ref[Optimizer] | None = None
         self._done = 0  # steps so far, recorded or not
         self._step: Step | None = None
         self._attached: contextlib.ExitStack | None = None
@@ -275,8 +285,8 @@ class TorchRecorder(Recorder):
         return undo
 
     def _is_mine(self, optimizer: torch.optim.Optimizer) -> bool:
-        if self._optimizer is not None:
-            return optimizer is self._optimizer
+        if self._optimizers:
+            return any(optimizer is given for given in self._optimizers)
         return self._is_updated_by(optimizer)
 
     def _is_updated_by(self, optimizer: torch.optim.Optimizer) -> bool:
@@ -287,15 +297,18 @@ class TorchRecorder(Recorder):
         step = self._step
         if step is None:
             return
-        step.optimizer = optimizer
+        first = not step.optimizers
+        step.optimizers.append(optimizer)
         step.scale = scale_of_the_caller()
-        if not self._manual:
+        if first and not self._manual:
             self._take_before(step)
 
     def _after_update(self, optimizer: torch.optim.Optimizer) -> None:
         # what a GradScaler tells a fused optimizer, which then changes nothing
         skipped = getattr(optimizer, "found_inf", None)
         if self._manual or (skipped is not None and bool(skipped > 0)):
+            return
+        if not self._ends_the_step(optimizer):
             return
         if self._step is None:  # one that is not recorded costs next to nothing
             self._done += 1
@@ -309,6 +322,23 @@ class TorchRecorder(Recorder):
             raise
         self._watch.end_step()
         self._prepare_step()
+
+    def _ends_the_step(self, optimizer: Optimizer) -> bool:
+        """Whether all that belongs to a step has been done, after this optimizer's update."""
+        if self._optimizers:
+            self._stepped.append(optimizer)
+            if any(all(done is not given for done in self._stepped) for given in self._optimizers):
+                return False
+            self._stepped = []
+            return True
+        step, latest = self._step, self._latest_optimizer
+        self._latest_optimizer = weakref.ref(optimizer)
+        if step is None or step.passes or latest is None or latest() is optimizer:
+            return True
+        # another one, after the same backward pass
+        self.miss(MODEL, ("update_ratio", "loss"), SECOND)
+        step.optimizers, step.before = [], None
+        return False
 
     # --- what is taken before the update ----------------------------------------------------------
 
@@ -327,7 +357,6 @@ class TorchRecorder(Recorder):
 
     def _look_at_reference(self, step: Step) -> None:
         assert self._reference is not None
-        x, y = self._reference
         last = Last()
 
         def tell(layer: Layer, x: torch.Tensor, function: Function) -> None:
@@ -342,15 +371,13 @@ class TorchRecorder(Recorder):
             step.far[layer] = measured
 
         with evaluating(self._model), self._watch.reference(tell):
-            output = self._model(*x) if isinstance(x, tuple) else self._model(x)
-        if y is not None and self.needs("accuracy"):
-            single = isinstance(output, torch.Tensor) and (
-                output.ndim == 1 or output.shape[-1:] == (1,)
-            )
-            probabilities = last.probabilities(output) if single else None
-            if single and probabilities is None:
-                self.miss(MODEL, ("accuracy",), NOT_TOLD)
-            step.accuracy = accuracy(output, y, probabilities)
+            output = self._reference.run(self._model)
+        if self._reference.labels is not None and self.needs("accuracy"):
+
+            def miss(why: str) -> None:
+                self.miss(MODEL, ("accuracy",), why)
+
+            step.accuracy = accuracy(output, self._reference, last, miss)
         for layer in self._found:
             if layer.unit is not None and layer not in step.far:
                 self.miss(layer.name, ("dead_fraction",), "it was not seen on the reference batch")
@@ -449,6 +476,7 @@ class TorchRecorder(Recorder):
         """A backward pass goes through the model."""
         if passing not in step.passes:
             step.passes.append(passing)
+            self.why_nothing = NO_STEP
 
     def _measured(self, gradient: torch.Tensor) -> Measured:
         if self._wants_gradients:
@@ -458,8 +486,8 @@ class TorchRecorder(Recorder):
     def _gradients_are_fresh(self, step: Step) -> bool:
         """Whether what earlier backward passes of this step gave has been thrown away."""
         parameters = list(self._inner.parameters())
-        if self._optimizer is not None:  # which does not clear the others
-            groups = self._optimizer.param_groups
+        if self._optimizers:  # which do not clear the others
+            groups = [group for given in self._optimizers for group in given.param_groups]
             owned = {id(parameter) for group in groups for parameter in group["params"]}
             parameters = [parameter for parameter in parameters if id(parameter) in owned]
         left = {id(parameter) for parameter in parameters}
@@ -486,8 +514,9 @@ class TorchRecorder(Recorder):
                 self._assembly = self._begin()
             if loss is None:
                 step.loss = step.losses()
-                if step.passes and not step.loss.found:
-                    self.miss(MODEL, ("loss",), "what was passed to backward is not one number")
+                if not step.loss.found:
+                    why = "what was passed to backward is not one number"
+                    self.miss(MODEL, ("loss",), why if step.passes else NO_PASS)
             else:
                 step.loss = Measured({"0": as_array(torch.as_tensor(loss)).reshape(())})
             self._assembly.add(step, self._replaced())
@@ -496,7 +525,7 @@ class TorchRecorder(Recorder):
         """Fix the layers' order: that of the forward pass; those not called come last."""
         called = [layer for layer in self._watch.order if layer in self._found]
         others = [layer for layer in self._found if layer not in called]
-        return Assembly(self, [*called, *others], self._wanted, self._elsewhere)
+        return Assembly(self, [*called, *others], self._wanted, self._elsewhere, set(called))
 
     def _replaced(self) -> set[int]:
         """Modules that are no part of the model any more."""
@@ -520,6 +549,18 @@ def _hook_optimizers(undo: contextlib.ExitStack) -> None:
 
 
 OPTIMIZERS = Shared(_hook_optimizers)
+
+
+def _checked_optimizers(given: Any) -> tuple[Optimizer, ...]:
+    several = () if given is None else given if isinstance(given, list | tuple) else (given,)
+    for optimizer in several:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}; "
+                "of others say where a step begins and ends: recorder.before_step(), "
+                "recorder.after_step()"
+            )
+    return tuple(several)
 
 
 def _quiet() -> np.errstate:

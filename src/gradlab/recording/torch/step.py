@@ -84,13 +84,15 @@ class Step:
     far: dict[Layer, Measured] = field(default_factory=dict)  # on the reference batch
     accuracy: Array = math.nan
     scale: float = 1.0  # of the loss, by a GradScaler
-    optimizer: torch.optim.Optimizer | None = None
+    optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
+    _owned: set[int] | None = None  # by these, when the step is over
 
     def owns(self, weight: torch.Tensor) -> bool:
-        """Whether the optimizer updates it; so it is taken to be if there is none."""
-        if self.optimizer is None:
-            return True
-        return any(p is weight for group in self.optimizer.param_groups for p in group["params"])
+        """Whether an optimizer updates it; so it is taken to be if there is none."""
+        if self._owned is None:
+            groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+            self._owned = {id(parameter) for group in groups for parameter in group["params"]}
+        return not self.optimizers or id(weight) in self._owned
 
     def losses(self) -> Measured:
         """What was passed to `backward`, unscaled; nothing if that was not one number each time."""
