@@ -899,3 +899,19 @@ def test_without_jax_the_error_says_what_to_install():
 
 def test_the_public_face():
     assert set(recording.__all__) == {"record", "tap", "tap_step"}
+
+
+def test_a_loss_that_was_not_told_is_no_divergence():
+    with record() as recorder:
+        jax.grad(lambda w: jnp.sum(tap(jnp.ones((3, 2)) @ w, "w", activation="tanh")))(
+            jnp.ones((2, 2))
+        )
+        tap_step({"w": jnp.ones((2, 2))}, {"w": jnp.ones((2, 2))}, {"w": jnp.zeros((2, 2))})
+    trace = recorder.trace
+    assert np.isnan(trace["loss"]).all()
+    assert "nonfinite_step" not in trace.attrs
+
+
+def test_tap_step_wants_weights_first():
+    with record(), pytest.raises(ValueError, match="params has no weight matrix"):
+        tap_step(jnp.asarray(0.5), {"w": jnp.ones((2, 2))})

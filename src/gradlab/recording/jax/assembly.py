@@ -58,8 +58,6 @@ def described(
         if name not in weights:
             why = f"no weight has this name; weights: {listed(weights)}"
             reasons |= dict.fromkeys((*OF_GRADIENT, *OF_WEIGHTS), why)
-        elif (name, "clip_factor") not in dict(message.columns):
-            reasons["clip_factor"] = "tap_step was given no clipped gradients"
     return infos, missing
 
 
@@ -132,7 +130,10 @@ def assembled(
     for layer, calls in taps.items():
         for what, numbers in _pooled(calls, members).items():
             put(layer, what, numbers)
-    loss, accuracy = (sent["", what].reshape(1, *flat) for what in ("loss", "accuracy"))
+    untold = np.full(flat, np.nan)
+    loss, accuracy = (
+        sent.get(("", what), untold).reshape(1, *flat) for what in ("loss", "accuracy")
+    )
     return found, counts, loss, accuracy
 
 

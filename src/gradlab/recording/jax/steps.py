@@ -87,6 +87,11 @@ def tap_step(
         return
     check_whole_batch("tap_step")
     weights = matrices(params, layers)
+    if not weights and jax.tree.leaves(params):  # {} says: none
+        raise ValueError(
+            f"tap_step: params has no weight matrix, got {jax.tree.structure(params)}; expected "
+            "tap_step(params, grads, updated, loss=…)"
+        )
     names = layer_names(weights)
     others: dict[str, dict[str, Array]] = {}
     for what, tree in {"grads": grads, "updated": updated, "clipped": clipped}.items():
@@ -100,7 +105,8 @@ def tap_step(
         {names[path]: matrix for path, matrix in weights.items()},
         others,
     )
-    numbers = {"loss": _scalar("loss", loss), "accuracy": _scalar("accuracy", accuracy)}
+    told = {"loss": loss, "accuracy": accuracy}
+    numbers = {what: _scalar(what, value) for what, value in told.items() if value is not None}
     vector, columns = packed({**measured, "": numbers})
     # Equinox, as PyTorch, has fan_out first, and calls it weight
     sizes = tuple((names[path], x.shape, path[-1] == "weight") for path, x in weights.items())
@@ -134,7 +140,7 @@ def _measure_weights(
 
 
 def _scalar(what: str, value: Any) -> Array:
-    number = jnp.asarray(jnp.nan if value is None else value)
+    number = jnp.asarray(value)
     if number.size != 1:
         raise ValueError(f"tap_step: {what} must be one number, got an array of {number.shape}")
     return lax.stop_gradient(number)
