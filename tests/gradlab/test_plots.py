@@ -1,16 +1,21 @@
 import io
 import itertools
+import json
+import re
 
 import numpy as np
 import pytest
+import xarray as xr
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.text import Text
 
 import dp
 from gradlab import plots
 from gradlab.experiment import Experiment
-from gradlab.plots.canvas import COLOURS, MARKERS
+from gradlab.plots.canvas import COLOURS, MARKERS, band, middle
 from gradlab.plots.gallery import _range
 from gradlab.plots.titles import DEFAULTS
+from gradlab.plots.values import recorded_values
 from gradlab.trace import Trace
 
 RUNS = {
@@ -70,6 +75,13 @@ def _altered(trace, change, *quantities):
     return Trace(dataset)
 
 
+def _diverged(trace, step):
+    """The trace, with entries that are not finite counted wherever the gradient is NaN."""
+    trace["nonfinite_count"].values[np.isnan(trace["grad_mean_abs"].values)] = 7
+    trace.attrs["nonfinite_step"] = step
+    return trace
+
+
 def _marks(figure, gid):
     return [line for axes in figure.axes for line in axes.lines if line.get_gid() == gid]
 
@@ -110,7 +122,7 @@ def spoilt():
             values[2, 0] = 0.0
         values[2, ...] = np.where(values[2] == 0, 0.0, np.nan)
 
-    return _altered(_run(), spoil, "grad_mean_abs", "delta_rms", "loss")
+    return _diverged(_altered(_run(), spoil, "grad_mean_abs", "delta_rms", "loss"), step=3)
 
 
 @pytest.mark.parametrize("name", [*FLOW, "heatmap"])
@@ -140,7 +152,7 @@ def test_gradients_tell_which_layer_is_marked(spoilt):
 
 def test_profile_marks_have_the_colour_of_their_step_and_stand_side_by_side():
     trace = _altered(_run(), lambda values: values[1:].fill(np.nan), "grad_mean_abs", "delta_rms")
-    figure = trace.plot.profile(steps=[1, 2, 3])
+    figure = _diverged(trace, step=2).plot.profile(steps=[1, 2, 3])
     figure.draw_without_rendering()
     axes = figure.axes[0]
     colours = {line.get_label(): line.get_color() for line in _curves(axes)}
@@ -196,6 +208,183 @@ def test_panels_with_nothing_below_them_have_step_numbers():
     below = [any(t.get_visible() and t.get_text() for t in a.get_xticklabels()) for a in axes[:6]]
     assert below == [False, False, True, True, True, True]
     assert [a.get_xlabel() for a in axes[:6]] == ["", "", *["step"] * 4]
+
+
+# --- values that were not recorded ----------------------------------------------------------------
+
+
+def _of(**variables):
+    """A trace of these quantities alone, (steps, layers[, members]) or (steps,)."""
+    arrays = {name: np.array(values, dtype=float) for name, values in variables.items()}
+    layers = next((a.shape[1] for a in arrays.values() if a.ndim > 1), 1)
+    dims = {1: ("step",), 2: ("step", "layer"), 3: ("step", "layer", "member")}
+    steps = len(next(iter(arrays.values())))
+    return Trace(
+        xr.Dataset(
+            {name: (dims[a.ndim], a) for name, a in arrays.items()},
+            {"step": np.arange(1, steps + 1), "layer": [f"l{i}" for i in range(layers)]},
+        )
+    )
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+def test_nan_was_not_recorded_where_no_entry_is_counted():
+    trace = _of(
+        delta_rms=[[NAN, 1.0], [NAN, INF], [NAN, NAN]],
+        nonfinite_count=[[0, 0], [0, 0], [3, 3]],
+    )
+    np.testing.assert_array_equal(
+        recorded_values(trace, "delta_rms"), [[NAN, 1.0], [NAN, INF], [INF, INF]]
+    )
+    # what can never be had of the first layer is not what diverged
+    trace.attrs["missing"] = json.dumps({"l0": {"delta_rms": "it cannot be seen"}})
+    np.testing.assert_array_equal(recorded_values(trace, "delta_rms")[:, 0], [NAN, NAN, NAN])
+
+
+@pytest.mark.parametrize("count", [None, NAN])
+def test_nan_with_a_reason_was_not_recorded_where_nothing_is_counted(count):
+    gradient = [[NAN, NAN], [1.0, 1.0]]
+    counts = {} if count is None else {"nonfinite_count": np.full((2, 2), count)}
+    trace = _of(grad_mean_abs=gradient, **counts)
+    assert np.isinf(recorded_values(trace, "grad_mean_abs")[0]).all()
+    trace.attrs["missing"] = json.dumps({"l1": {"grad_mean_abs": "it is frozen"}})
+    np.testing.assert_array_equal(recorded_values(trace, "grad_mean_abs")[0], [INF, NAN])
+    assert np.isnan(trace["grad_mean_abs"].values[0]).all()  # the trace itself is left alone
+
+
+def test_loss_is_nan_for_want_of_a_record_before_the_first_step_that_is_not_finite():
+    trace = _of(loss=[NAN, 1.0, NAN, INF])
+    np.testing.assert_array_equal(recorded_values(trace, "loss"), [NAN, 1.0, NAN, INF])
+    trace.attrs["nonfinite_step"] = 3
+    np.testing.assert_array_equal(recorded_values(trace, "loss"), [NAN, 1.0, INF, INF])
+
+
+def test_members_that_were_not_recorded_do_not_count():
+    values = np.array([[1.0, 2.0, 3.0], [NAN, 2.0, 3.0], [INF, INF, 3.0], [NAN, NAN, NAN]])
+    trace = _of(grad_mean_abs=values[:, None], nonfinite_count=np.zeros((4, 1, 3)))
+    np.testing.assert_array_equal(middle(trace, values), [2.0, 2.5, INF, NAN])
+    low, high = band(values)
+    np.testing.assert_allclose(low, [1.2, 2.1, NAN, NAN])
+    np.testing.assert_allclose(high, [2.8, 2.9, NAN, NAN])
+
+
+@pytest.fixture(scope="module")
+def partial():
+    """The first layer is frozen, and the second was not reached in step 2."""
+
+    def leave_out(values):
+        values[:, 0] = np.nan
+        values[1, 1] = np.nan
+
+    return _altered(_run(), leave_out, "grad_mean_abs", "delta_rms")
+
+
+@pytest.mark.parametrize("name", FLOW)
+def test_what_was_not_recorded_is_a_gap(partial, name):
+    figure = getattr(partial.plot, name)()
+    for gid in ("nonfinite", "zero", "unrecorded"):
+        assert not _marks(figure, gid)
+    assert not {"not finite", "not recorded"} & set(_legend(figure))
+
+
+def test_layers_that_were_never_recorded_are_named(partial):
+    assert _legend(partial.plot.gradients()) == ["3: out", "2: h2", "1: h1 (not recorded)"]
+    texts = [[t.get_text() for t in axes.texts] for axes in partial.plot.panels().axes[:3]]
+    assert texts == [["not recorded"], [], []]
+
+
+def test_heatmap_covers_what_was_not_recorded(partial):
+    figure = partial.plot.heatmap()
+    assert _legend(figure) == ["not recorded"]
+    for axes in figure.axes[:2]:
+        covers = [c for c in axes.collections if c.get_gid()]
+        assert [(c.get_gid(), c.get_hatch()) for c in covers] == [("unrecorded", "///")] * 2
+    assert "not recorded" not in _legend(_run().plot.heatmap())
+
+
+@pytest.mark.parametrize(
+    ("quantities", "panels"),
+    [
+        ({"loss": [1.0, 2.0], "accuracy": [0.5, 0.5]}, ["loss", "accuracy"]),
+        ({"loss": [1.0, 2.0], "accuracy": [NAN, NAN]}, ["loss"]),
+        ({"loss": [1.0, 2.0]}, ["loss"]),
+        ({"loss": [NAN, NAN], "accuracy": [NAN, 0.5]}, ["accuracy"]),
+    ],
+)
+def test_learning_shows_what_was_recorded(quantities, panels):
+    figure = _of(**quantities).plot.learning()
+    assert [axes.get_ylabel() for axes in figure.axes] == panels
+    assert figure.axes[-1].get_xlabel() == "step"
+    assert not _legend(figure)
+
+
+def test_learning_of_a_regression_that_diverged_at_once():
+    trace = _of(loss=[NAN, NAN], accuracy=[NAN, NAN])
+    trace.attrs["nonfinite_step"] = 1
+    figure = trace.plot.learning()
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss"]
+    assert _legend(figure) == ["not finite"]
+
+
+# --- traces of some quantities --------------------------------------------------------------------
+
+SOME = [[1e-3, 1e-2], [2e-3, 1e-2]]
+
+
+@pytest.mark.parametrize("name", [*FLOW, "heatmap"])
+def test_rms_stands_for_the_mean_of_the_gradient(name):
+    figure = getattr(_of(grad_rms=SOME, delta_rms=SOME).plot, name)()
+    texts = {text.get_text() for text in figure.findobj(Text)}
+    assert any("rms of dL/dW" in text for text in texts)
+    assert not any("mean |dL/dW|" in text for text in texts)
+    both = getattr(_of(grad_rms=SOME, grad_mean_abs=SOME).plot, name)()
+    assert not any("rms of dL/dW" in text.get_text() for text in both.findobj(Text))
+
+
+@pytest.mark.parametrize("name", ["heatmap", "profile"])
+@pytest.mark.parametrize(
+    ("quantity", "label"),
+    [
+        ("grad_rms", "rms of dL/dW"),
+        ("grad_mean_abs", "mean |dL/dW|"),
+        ("delta_rms", "rms of the delta"),
+    ],
+)
+def test_gradient_or_delta_alone(name, quantity, label):
+    figure = getattr(_of(**{quantity: SOME}).plot, name)()
+    assert [axes.get_title() for axes in figure.axes if axes.get_xlabel()] == [label]
+    assert not any("both sides" in axes.get_ylabel() for axes in figure.axes)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gradients", "no mean |dL/dW|; record it with quantities=[…, 'grad_mean_abs']"),
+        ("panels", "no mean |dL/dW|; record it with quantities=[…, 'grad_mean_abs']"),
+        ("heatmap", "record it with quantities=[…, 'grad_mean_abs', 'delta_rms']"),
+        ("profile", "record it with quantities=[…, 'grad_mean_abs', 'delta_rms']"),
+        ("learning", "no loss and no accuracy; record it with quantities=[…, 'loss', 'accuracy']"),
+    ],
+)
+def test_figures_tell_what_to_record(name, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        getattr(_of(weight_rms=SOME).plot, name)()
+
+
+def test_many_layers_have_a_colour_bar_in_place_of_a_legend():
+    gradient = np.logspace(-9, 0, 3 * 20).reshape(3, 20)
+    assert len(_legend(_of(grad_mean_abs=gradient[:, :12]).plot.gradients())) == 12
+    gradient[1, [0, 4]] = 0.0
+    gradient[:, 7] = NAN
+    figure = _of(grad_mean_abs=gradient, nonfinite_count=np.zeros((3, 20))).plot.gradients()
+    assert _legend(figure) == ["exactly zero", "not recorded"]
+    figure.draw_without_rendering()
+    axes, bar = figure.axes
+    assert bar.get_title() == "layer"
+    assert [t.get_text() for t in bar.get_yticklabels()] == ["1: l0 ▼", "▼", "20: l19"]
+    assert axes.get_window_extent().width > 0.6 * figure.bbox.width
 
 
 # --- axes -----------------------------------------------------------------------------------------
@@ -305,7 +494,7 @@ def test_one_net_that_is_not_finite_is_marked_and_leaves_the_median():
         values[2, ..., 0] = np.nan
 
     trace = _altered(_run(members=5), spoil, "grad_mean_abs", "delta_rms")
-    figure = trace.plot.gradients()
+    figure = _diverged(trace, step=3).plot.gradients()
     assert "not finite (one net or more)" in _legend(figure)
     for line in _curves(figure.axes[0]):
         assert np.isfinite(line.get_ydata()).all()

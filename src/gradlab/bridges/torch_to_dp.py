@@ -109,17 +109,17 @@ def linears(torch: Any, sequential: Any, others: bool = True) -> list[Linear]:
             continue
         elif not found:
             raise ValueError(f"{what} has no Linear before it; the first module must be a Linear")
-        elif found[-1].after is not None:
-            raise ValueError(
-                f"{what} follows {type(found[-1].module).__name__} at position "
-                f"{found[-1].after!r}; at most one activation module may follow a Linear"
-            )
         else:
             function = function_of(torch, module)
             if function is None:
                 raise ValueError(
                     f"{what} ({module}) is not carried; accepted are Linear, "
                     f"{ACCEPTED}, and at the end Softmax(dim=-1)"
+                )
+            if found[-1].after is not None:
+                raise ValueError(
+                    f"{what} follows {type(found[-1].module).__name__} at position "
+                    f"{found[-1].after!r}; at most one activation module may follow a Linear"
                 )
             found[-1] = found[-1]._replace(after=where, module=module, function=function)
     if not found:

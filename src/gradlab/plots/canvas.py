@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -75,18 +76,30 @@ def middle(trace: Trace, values: Array) -> Array:
     """The median over an ensemble's members, the last axis; else the values themselves.
 
     A member that is not finite counts as larger than all others, so the median is not finite where
-    half of them are not.
+    half of them are not. One that was not recorded (NaN) does not count.
     """
-    if not trace.ensemble:
-        return values
-    return np.asarray(np.median(np.where(np.isfinite(values), values, np.inf), axis=-1))
+    # not as a quantile: between two that are infinite that is NaN
+    return _over_members(values, np.median, np.nanmedian) if trace.ensemble else values
 
 
 def band(values: Array) -> tuple[Array, Array]:
     """The 10th and the 90th percentile over the last axis; NaN where they are not finite."""
-    with np.errstate(all="ignore"):
-        low, high = np.quantile(np.where(np.isfinite(values), values, np.inf), [0.1, 0.9], axis=-1)
+    low, high = _over_members(values, np.quantile, np.nanquantile, q=[0.1, 0.9])
     return finite(low), finite(high)
+
+
+def _over_members(
+    values: Array, of_all: Callable[..., Any], of_some: Callable[..., Any], **options: Any
+) -> Array:
+    """Reduce the last axis to what holds of the values that were recorded; NaN where none was."""
+    values = np.where(np.isneginf(values), np.inf, values)
+    absent = np.isnan(values)
+    never = np.asarray(absent.all(axis=-1))
+    # only where members differ in what was recorded: it is much slower
+    reduce = of_some if (absent.any(axis=-1) & ~never).any() else of_all
+    with np.errstate(all="ignore"):
+        found = reduce(np.where(never[..., None], 0.0, values), axis=-1, **options)
+    return np.where(never, np.nan, found)
 
 
 # --- lines ----------------------------------------------------------------------------------------

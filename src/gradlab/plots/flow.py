@@ -8,8 +8,9 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from gradlab.plots.canvas import (
     BLUE,
@@ -28,25 +29,23 @@ from gradlab.plots.canvas import (
 )
 from gradlab.plots.marks import (
     NONFINITE,
-    NONFINITE_COLOUR,
+    UNRECORDED,
     ZERO,
-    Mark,
     draw_marks,
     lower_legend,
     mark_handles,
 )
 from gradlab.plots.scales import fitting_axis, log_axis, step_axis
 from gradlab.plots.titles import set_title
+from gradlab.plots.values import DELTA, GRADIENTS, quantities_of, recorded_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from gradlab.trace import Trace
 
-GRADIENT = "mean |dL/dW|"
-DELTA = "rms of the delta"
-BOTH = (("grad_mean_abs", GRADIENT), ("delta_rms", DELTA))
 BAND = "median and 10–90 % of {} nets"
+MOST_NAMES = 12  # layers: a legend of more would crowd out the chart
 
 
 def panels(trace: Trace) -> Figure:
@@ -54,15 +53,21 @@ def panels(trace: Trace) -> Figure:
 
     An ensemble shows its median and the band from the 10th to the 90th percentile. Values that are
     exactly zero or not finite are marked at the lower edge. A panel whose values span more than six
-    decades has a log axis.
+    decades has a log axis. Where mean |dL/dW| was not recorded, the rms of dL/dW stands for it.
+
+    Raises
+    ------
+    ValueError
+        If neither was recorded.
     """
+    [(quantity, label)] = quantities_of(trace, GRADIENTS)
     names = _names(trace)
     columns = min(4, len(names))
     rows = math.ceil(len(names) / columns)
     figure = new_figure(3.0 * columns + 0.4, 1.9 * rows + 0.9)
     cells = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
     steps = trace.dataset["step"].values
-    gradient = trace["grad_mean_abs"].values
+    gradient = recorded_values(trace, quantity)
     for i, (axes, name) in enumerate(zip(cells, names, strict=False)):
         values = gradient[:, i]
         centre = middle(trace, values)
@@ -73,6 +78,12 @@ def panels(trace: Trace) -> Figure:
         if not log:
             _flat_axis(axes, centre)
         _mark(axes, steps, values, centre)
+        if np.isnan(centre).all():
+            axes.set_yticks([])
+            axes.text(
+                0.5, 0.5, UNRECORDED.text, transform=axes.transAxes,
+                ha="center", va="center", fontsize=8, color="#777777",
+            )  # fmt: skip
         axes.set_title(name, fontsize=9)
         step_axis(axes, steps)
         if i + columns >= len(names):  # nothing below it
@@ -80,9 +91,9 @@ def panels(trace: Trace) -> Figure:
             axes.set_xlabel("step")
     for unused in cells[len(names) :]:
         unused.set_visible(False)
-    figure.supylabel(GRADIENT, fontsize=10)
+    figure.supylabel(label, fontsize=10)
     lower_legend(figure, mark_handles(figure, ensemble=trace.ensemble))
-    set_title(figure, trace, f"{GRADIENT} of each layer, each on its own scale", BAND)
+    set_title(figure, trace, f"{label} of each layer, each on its own scale", BAND)
     return figure
 
 
@@ -91,59 +102,77 @@ def gradients(trace: Trace) -> Figure:
 
     An ensemble shows its median and the band from the 10th to the 90th percentile. Gradients that
     are exactly zero, not finite or beyond the axis are marked at its edge, and in the legend beside
-    the name of their layer.
+    the name of their layer. More than a dozen layers have a colour bar of their depth instead.
+    Where mean |dL/dW| was not recorded, the rms of dL/dW stands for it.
+
+    Raises
+    ------
+    ValueError
+        If neither was recorded.
     """
+    [(quantity, ylabel)] = quantities_of(trace, GRADIENTS)
     figure = new_figure(8, 4.8)
     axes = figure.subplots()
     steps = trace.dataset["step"].values
-    values = trace["grad_mean_abs"].values
+    values = recorded_values(trace, quantity)
     centre = middle(trace, values)
     shown = [centre]
     if trace.ensemble:
         shown += band(values)
     names = _names(trace)
-    for i, (name, colour) in enumerate(zip(names, depth_colours(len(names)), strict=True)):
+    colours = depth_colours(len(names))
+    signs, absent = [], np.asarray(np.isnan(centre).all(axis=0))
+    for i, (name, colour) in enumerate(zip(names, colours, strict=True)):
         if trace.ensemble:
             draw_band(axes, steps, values[:, i], colour, 0.12, log=True)
-        signs = _mark(axes, steps, values[:, i], centre[:, i])
-        label = f"{name} {signs}" if signs else name
+        signs.append(_mark(axes, steps, values[:, i], centre[:, i]))
+        label = f"{name} ({UNRECORDED.text})" if absent[i] else f"{name} {signs[i]}".rstrip()
         draw_line(axes, steps, loggable(centre[:, i]), color=colour, lw=1.4, label=label)
     log_axis(axes, *shown)
     step_axis(axes, steps)
-    axes.set(xlabel="step", ylabel=GRADIENT)
+    axes.set(xlabel="step", ylabel=ylabel)
     axes.grid(alpha=0.25)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
-        handles[::-1],
-        labels[::-1],
-        loc="outside right center",
-        fontsize=8,
-        title="layer",
-        ncols=math.ceil(len(labels) / 18),
-    )
-    lower_legend(figure, mark_handles(figure, ensemble=trace.ensemble))
-    set_title(figure, trace, f"{GRADIENT} of all layers", BAND)
+    marks = mark_handles(figure, ensemble=trace.ensemble)
+    if len(names) > MOST_NAMES:
+        _depth_bar(axes, colours, names, signs, absent)
+        if absent.any():
+            marks.append(UNRECORDED.cover_handle(hatch=None))
+    else:
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(
+            handles[::-1], labels[::-1], loc="outside right center", fontsize=8, title="layer"
+        )
+    lower_legend(figure, marks)
+    set_title(figure, trace, f"{ylabel} of all layers", BAND)
     return figure
 
 
 def heatmap(trace: Trace) -> Figure:
     """Depth × step heatmaps of log10 mean |dL/dW| and of log10 of the delta's rms.
 
-    Both have the same colours. Exact zeros are white, values that are not finite red and crossed;
-    both are named in the legend. An ensemble shows its median.
+    Both have the same colours. Exact zeros are white and dotted, values that are not finite red and
+    crossed, those that were not recorded grey and hatched; the legend names the kinds that occur.
+    An ensemble shows its median. Where mean |dL/dW| was not recorded, the rms of dL/dW stands for
+    it; where only the gradient or only the delta was, there is a single heatmap.
+
+    Raises
+    ------
+    ValueError
+        If neither was recorded.
     """
-    figure = new_figure(11, 4.6)
-    both = figure.subplots(1, 2, sharey=True)
+    chosen = quantities_of(trace, GRADIENTS, DELTA)
+    figure = new_figure(11 if len(chosen) > 1 else 6.5, 4.6)
+    both = figure.subplots(1, len(chosen), sharey=True, squeeze=False).ravel()
     names = _names(trace)
     steps = trace.dataset["step"].values
     ends = _ends(steps)
-    quantities = [middle(trace, trace[quantity].values).T for quantity, _ in BOTH]
+    quantities = [middle(trace, recorded_values(trace, name)).T for name, _ in chosen]
     logs = [np.log10(positive(values)) for values in quantities]
     known = np.concatenate([log[np.isfinite(log)] for log in logs])
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     pad = max((1 - (high - low)) / 2, 0.0)  # colours that span less than a decade exaggerate
-    handles: dict[str, Patch] = {}
-    for axes, values, log, (_, label) in zip(both, quantities, logs, BOTH, strict=True):
+    handles = {}
+    for axes, values, log, (_, label) in zip(both, quantities, logs, chosen, strict=True):
         image = axes.pcolormesh(
             ends,
             np.arange(len(names) + 1) + 0.5,
@@ -153,15 +182,11 @@ def heatmap(trace: Trace) -> Figure:
             vmax=high + pad,
             rasterized=True,
         )
-        covers: tuple[tuple[Mark, dict[str, Any]], ...] = (
-            (ZERO, {"fc": "white", "ec": "#BBBBBB", "hatch": ".."}),
-            (NONFINITE, {"fc": NONFINITE_COLOUR, "ec": "white", "hatch": "xx"}),
-        )
-        for kind, style in covers:
+        for kind in (ZERO, NONFINITE, UNRECORDED):
             where = kind.where(values)
             if where.any():
-                _cover(axes, where, ends, gid=kind.gid, **style)
-                handles[kind.gid] = Patch(label=kind.text, **style)
+                _cover(axes, where, ends, gid=kind.gid, **kind.cover())
+                handles[kind.gid] = kind.cover_handle()
         axes.set(title=label, xlabel="step", xlim=(ends[0], ends[-1]))
         few = slice(None, None, 1 + len(names) // 40)
         axes.set_yticks(
@@ -169,7 +194,8 @@ def heatmap(trace: Trace) -> Figure:
         )
         step_axis(axes, steps)
     if known.size:
-        figure.colorbar(image, ax=list(both), label="log10, the same on both sides", pad=0.02)
+        same = ", the same on both sides" if len(chosen) > 1 else ""
+        figure.colorbar(image, ax=list(both), label=f"log10{same}", pad=0.02)
     both[0].set_ylabel("layer (input below)")
     lower_legend(figure, [*handles.values()])
     set_title(figure, trace, "Where the gradient goes: depth × step")
@@ -181,6 +207,8 @@ def profile(trace: Trace, steps: Sequence[int] | None = None) -> Figure:
 
     An ensemble shows its median and the band from the 10th to the 90th percentile. Values that are
     exactly zero, not finite or beyond the axis are marked at its edge, in the colour of their step.
+    Where mean |dL/dW| was not recorded, the rms of dL/dW stands for it; where only the gradient or
+    only the delta was, there is a single chart.
 
     Parameters
     ----------
@@ -191,8 +219,9 @@ def profile(trace: Trace, steps: Sequence[int] | None = None) -> Figure:
     Raises
     ------
     ValueError
-        If a step was not recorded, or none is given.
+        If a step was not recorded, or none is given; or neither gradient nor delta was recorded.
     """
+    chosen = quantities_of(trace, GRADIENTS, DELTA)
     recorded = [int(step) for step in trace.dataset["step"].values]
     if steps is None:
         steps = list(dict.fromkeys([recorded[0], recorded[len(recorded) // 2], recorded[-1]]))
@@ -202,18 +231,19 @@ def profile(trace: Trace, steps: Sequence[int] | None = None) -> Figure:
     for step in steps:
         if step not in recorded:
             raise ValueError(f"step {step!r} was not recorded; {there}")
-    figure = new_figure(10, 4.8)
-    both = figure.subplots(1, 2)
+    figure = new_figure(10 if len(chosen) > 1 else 6.5, 4.8)
+    both = figure.subplots(1, len(chosen), squeeze=False).ravel()
     names = [str(name) for name in trace.dataset["layer"].values]
     depth = np.arange(1, len(names) + 1)
     # marks of several steps stand side by side above their layer
     apart = min(6.0, 270 / len(names) / len(steps))
-    for axes, (quantity, label) in zip(both, BOTH, strict=True):
+    for axes, (quantity, label) in zip(both, chosen, strict=True):
+        recorded_here = recorded_values(trace, quantity)
         shown = []
         for k, (step, colour, marker) in enumerate(
             zip(steps, cycle(COLOURS), cycle("osD^v"), strict=False)
         ):
-            values = trace[quantity].values[recorded.index(step)]
+            values = recorded_here[recorded.index(step)]
             centre = middle(trace, values)
             shown.append(centre)
             if trace.ensemble:
@@ -231,7 +261,7 @@ def profile(trace: Trace, steps: Sequence[int] | None = None) -> Figure:
         axes.grid(alpha=0.25)
     handles = [*both[0].get_legend_handles_labels()[0]]
     handles += mark_handles(figure, ensemble=trace.ensemble, neutral=True)
-    lower_legend(figure, handles, columns=7)
+    lower_legend(figure, handles, columns=7 if len(chosen) > 1 else 4)
     set_title(figure, trace, "The gradient's profile over the layers", BAND)
     return figure
 
@@ -251,12 +281,30 @@ def _depth_axis(axes: Axes, depth: Array, names: list[str]) -> None:
     axes.set_xticks(depth[::many], names[::many], fontsize=size, rotation=90 if long else 0)
 
 
+def _depth_bar(
+    axes: Axes, colours: Array, names: list[str], signs: list[str], absent: Array
+) -> None:
+    """A colour bar of the layers: the first and the last by name, beside each its marks' signs."""
+    figure = axes.get_figure()
+    assert figure is not None
+    count = len(names)
+    colours = np.where(absent[:, None], to_rgba(UNRECORDED.cover()["fc"]), colours)
+    mapped = ScalarMappable(Normalize(0.5, count + 0.5), ListedColormap(colours))
+    bar = figure.colorbar(mapped, ax=axes, pad=0.02)
+    bar.ax.set_title("layer", fontsize=8)
+    named = [i for i in range(count) if signs[i] or i in (0, count - 1)]
+    texts = [f"{names[i]} {signs[i]}" if i in (0, count - 1) else signs[i] for i in named]
+    bar.set_ticks([i + 1 for i in named], labels=[text.rstrip() for text in texts])
+    bar.ax.tick_params(labelsize=8, length=2)
+    bar.minorticks_off()
+
+
 def _mark(
     axes: Axes, x: Array, values: Array, centre: Array, colour: Any = None, shift: float = 0.0
 ) -> str:
     """Marks where the line of the median has no place, and where any net is not finite."""
-    shown = np.where(np.isfinite(centre), centre, 1.0)
-    spoilt = np.where(np.isfinite(values).reshape(len(x), -1).all(axis=1), 1.0, np.nan)
+    shown = np.where(np.isinf(centre), 1.0, centre)
+    spoilt = np.where(np.isinf(values).reshape(len(x), -1).any(axis=1), np.inf, 1.0)
     return draw_marks(axes, x, np.stack([shown, spoilt], axis=1), colour=colour, shift=shift)
 
 

@@ -1,4 +1,8 @@
-"""Marks at the edge of an axes for values that it cannot show, and their legend."""
+"""Marks at the edge of an axes for values that it cannot show, and their legend.
+
+Values are those of `recorded_values`: infinite where they are not finite, NaN where nothing was
+recorded.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation
 
 from gradlab.plots.canvas import LARGEST, SMALLEST, Array
@@ -36,7 +41,8 @@ class Mark:
             known = np.isfinite(values)
             kinds = {
                 "zero": values == 0,
-                "nonfinite": ~known,
+                "nonfinite": np.isinf(values),
+                "unrecorded": np.isnan(values),
                 "below": (values > 0) & (values < SMALLEST),
                 "above": known & (values > LARGEST),
             }
@@ -48,12 +54,27 @@ class Mark:
         face = "white" if self.hollow else colour
         return {"ls": "none", "marker": self.marker, "ms": 5, "color": colour, "mfc": face}
 
+    def cover(self) -> dict[str, Any]:
+        """How it covers a cell of a heatmap, as keywords of a patch."""
+        return COVERS[self.gid]
+
+    def cover_handle(self, **style: Any) -> Patch:
+        """Legend entry for such cells."""
+        return Patch(label=self.text, **self.cover() | style)
+
 
 ZERO = Mark("zero", "▼", "exactly zero", "v", 0)
 NONFINITE = Mark("nonfinite", "×", "not finite", "x", 1, NONFINITE_COLOUR)
 BELOW = Mark("below", "▽", f"below {SMALLEST:g}", "v", 2, hollow=True)
 ABOVE = Mark("above", "△", f"above {LARGEST:g}", "^", -1, hollow=True)
+# a gap in a line says it already, so there it has no mark
+UNRECORDED = Mark("unrecorded", "", "not recorded", "none", 0)
 MARKS = (ZERO, NONFINITE, BELOW, ABOVE)
+COVERS: dict[str, dict[str, Any]] = {
+    "zero": {"fc": "white", "ec": "#BBBBBB", "hatch": ".."},
+    "nonfinite": {"fc": NONFINITE_COLOUR, "ec": "white", "hatch": "xx"},
+    "unrecorded": {"fc": "#EEEEEE", "ec": "#BBBBBB", "hatch": "///"},
+}
 
 
 def draw_marks(

@@ -26,6 +26,7 @@ from gradlab.plots.canvas import (
 from gradlab.plots.marks import MARKS, NONFINITE, draw_marks, lower_legend, mark_handles
 from gradlab.plots.scales import fitting_axis, step_axis
 from gradlab.plots.titles import set_title
+from gradlab.plots.values import not_recorded, recorded_values
 
 if TYPE_CHECKING:
     from gradlab.trace import Trace
@@ -38,13 +39,27 @@ def learning(trace: Trace) -> Figure:
     """Loss and accuracy over steps; an ensemble's members thin, their median bold.
 
     The axis of the loss is linear, or a log one if the loss spans more than six decades. Values
-    that are not finite are marked at the lower edge.
+    that are not finite are marked at the lower edge. What was not recorded has no panel.
+
+    Raises
+    ------
+    ValueError
+        If neither was recorded.
     """
-    figure = new_figure(7.5, 5)
-    both = figure.subplots(2, 1, sharex=True)
+    recorded = {
+        name: recorded_values(trace, name) for name in ("loss", "accuracy") if name in trace.dataset
+    }
+    recorded = {name: values for name, values in recorded.items() if not np.isnan(values).all()}
+    # a share of right answers is a number in a net that diverged, too: none at all was not measured
+    if not np.isfinite(recorded.get("accuracy", 0.0)).any():
+        del recorded["accuracy"]
+    if not recorded:
+        raise not_recorded("loss and no accuracy", "loss", "accuracy")
+    figure = new_figure(7.5, 5 if len(recorded) > 1 else 3.2)
+    all_axes = figure.subplots(len(recorded), 1, sharex=True, squeeze=False).ravel()
     steps = trace.dataset["step"].values
-    for axes, quantity, colour in zip(both, ("loss", "accuracy"), (ORANGE, BLUE), strict=True):
-        values = trace[quantity].values
+    for axes, (quantity, values) in zip(all_axes, recorded.items(), strict=True):
+        colour = ORANGE if quantity == "loss" else BLUE
         log = quantity == "loss" and fitting_axis(axes, values)
         shown = loggable if log else finite
         for member in values.T if trace.ensemble else ():
@@ -54,7 +69,9 @@ def learning(trace: Trace) -> Figure:
         step_axis(axes, steps)
         axes.set_ylabel(quantity)
         axes.grid(alpha=0.25)
-    both[1].set(xlabel="step", ylim=(-0.03, 1.03))
+        if quantity == "accuracy":
+            axes.set_ylim(-0.03, 1.03)
+    all_axes[-1].set_xlabel("step")
     lower_legend(figure, mark_handles(figure, ensemble=trace.ensemble))
     set_title(figure, trace, "Does it learn?", "{} nets, bold: their median")
     return figure

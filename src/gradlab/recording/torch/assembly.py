@@ -31,6 +31,7 @@ from gradlab.recording.torch.step import (
 )
 
 FROZEN = "it is frozen"
+NOT_ASKED = "neither it nor what is before it is trained, so that no gradient is asked for there"
 CLEARED = "its gradient was cleared before the optimizer's step, which had nothing to go by"
 UNREACHED = "no backward pass reached it in a step"
 USED = "used gradient"  # the rms of one that was changed before it was used
@@ -228,6 +229,9 @@ class Assembly:
             )
             return None
         parts = [call.delta for call in calls if call.delta is not None]
+        if not parts and layer.unit is not None:
+            asked = any(call.waits for call in calls) or not calls
+            self._recorder.miss(layer.name, ("delta_rms",), UNREACHED if asked else NOT_ASKED)
         return join(parts) if parts else None
 
     def _activation_of(self, layer: Layer, calls: list[Call]) -> Measured | None:
