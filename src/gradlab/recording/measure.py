@@ -24,6 +24,7 @@ OF_WEIGHTS = ("weight_rms", "update_ratio")
 PER_LAYER = (*OF_GRADIENT, *OF_DELTA, *OF_ACTIVATION, *OF_WEIGHTS, "nonfinite_count")
 PER_STEP = ("loss", "accuracy")
 HISTOGRAM = "grad_log10_histogram"
+FROM_GRADIENT = (*OF_GRADIENT, HISTOGRAM)  # all that needs dL/dW
 # the arrays in which a layer's entries that are not finite are counted, in the order of a step
 KINDS = ("activation", "delta", "gradient", "weight after the update")
 # what nothing is known of where activations are not finite, and their number
@@ -168,6 +169,7 @@ def of_weights(
 ) -> dict[str, Array]:
     """Quantities of W, before and after the update.
 
+    The update ratio is 0 where neither moved from zero weights, Inf where zero weights moved.
     `before_rms` is for those who have it already; with `overwrite`, `before` is used up.
     """
     found: dict[str, Array] = {}

@@ -202,14 +202,6 @@ def ratio(change: Array, size: Array) -> Array:
     return xp.where((change == 0) & (size == 0), 0.0, found)
 
 
-def update_ratio(before: Array, after: Array) -> Array:
-    """Rms of the change of the weights, over the rms of the weights before it.
-
-    0 where neither moved from zero weights, Inf where zero weights moved.
-    """
-    return ratio(rms(after - before), rms(before))
-
-
 def clip_factor(gradient_rms: Array, used_rms: Array) -> Array:
     """Rms of the gradient that the optimiser was given, over the rms of dL/dW.
 

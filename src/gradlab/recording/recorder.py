@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dp.validation import number, one_of, positive_integer
 from gradlab.recording import quantities as q
+from gradlab.recording.clock import Clock
 from gradlab.recording.measure import (
     HISTOGRAM,
     KINDS,
@@ -97,7 +99,9 @@ class Recorder:
         self._decided = (0, False)  # a step, and whether it is recorded
         self._then = (0.0, 0.0)  # spent, and on, when the last such step began
         self._waiting: Callable[[], None] = lambda: None
-        self.timed = _Clock(self.spent)  # `with recorder.timed:` around what recording takes
+        self.timed = Clock(
+            weakref.WeakMethod(self.spent)
+        )  # `with recorder.timed:` around what recording takes
 
     # --- filling ----------------------------------------------------------------------------------
 
@@ -135,6 +139,11 @@ class Recorder:
         if self._since is not None:
             self._before += now - self._since
         self._since = now if on else None
+
+    def describe(self, layer: int, **facts: Any) -> None:
+        """Say what is known only now of a layer, by its position: its `activation`, or `role`."""
+        changed = replace(self.layers[layer], **facts)
+        self.layers = (*self.layers[:layer], changed, *self.layers[layer + 1 :])
 
     def miss(self, layer: str, names: Collection[str], why: str) -> None:
         """Note why quantities of a layer are missing; the first reason stays."""
@@ -348,19 +357,6 @@ class Recorder:
                 },
             )
         )
-
-
-class _Clock:
-    """Counts the time inside a `with` block as time that recording took."""
-
-    def __init__(self, spent: Callable[[float], None]) -> None:
-        self._spent = spent
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._spent(time.perf_counter() - self._started)
 
 
 def first_nonfinite(names: Sequence[str], counts: Mapping[str, Array]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dp.program.training import TrainingStep, pure
 from gradlab.recording import quantities as q
 from gradlab.recording.dp.layers import check_once, functions_of, layer_info
 from gradlab.recording.errors import RecordingError
-from gradlab.recording.measure import HISTOGRAM, OF_DELTA, OF_GRADIENT, OF_WEIGHTS, LayerArrays
+from gradlab.recording.measure import FROM_GRADIENT, OF_DELTA, OF_WEIGHTS, LayerArrays
 from gradlab.recording.recorder import Recorder
 
 Array = NDArray[Any]
@@ -73,7 +73,7 @@ class ProgramReader:
         )
         self._dead = needs("dead_fraction")
         self._accuracy = needs("accuracy")
-        self._gradients = needs(*OF_GRADIENT, HISTOGRAM, "nonfinite_count")
+        self._gradients = needs(*FROM_GRADIENT, "nonfinite_count")
         self._weights_before = needs(*OF_WEIGHTS)
         self._weights_after = needs("update_ratio", "nonfinite_count")
         self._loss_too = needs("loss")

@@ -15,10 +15,9 @@ import dp
 from dp.node import mode
 from gradlab.recording.errors import RecordingError
 from gradlab.recording.measure import (
-    HISTOGRAM,
+    FROM_GRADIENT,
     OF_ACTIVATION,
     OF_DELTA,
-    OF_GRADIENT,
     OF_WEIGHTS,
     LayerArrays,
     one_step,
@@ -36,7 +35,7 @@ from gradlab.recording.sklearn.reference import Reference, dense
 Array = NDArray[Any]
 
 # what needs a pass of dp
-OF_PASS = (*OF_GRADIENT, HISTOGRAM, *OF_DELTA, *OF_ACTIVATION, "nonfinite_count", "accuracy")
+OF_PASS = (*FROM_GRADIENT, *OF_DELTA, *OF_ACTIVATION, "nonfinite_count", "accuracy")
 
 
 @dataclass

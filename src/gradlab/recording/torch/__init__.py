@@ -12,7 +12,6 @@
 # assembly.py   a step put together
 # recorder.py   the recorder: when a step begins and ends, and what is measured when
 # arrays.py     tensors as arrays
-# clock.py      how much of the time recording takes
 
 from gradlab.recording.torch.recorder import TorchRecorder
 

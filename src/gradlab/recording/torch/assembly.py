@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import nn
 
 from gradlab.recording import quantities as q
-from gradlab.recording.measure import HISTOGRAM, KINDS, of_weights
+from gradlab.recording.measure import (
+    FROM_GRADIENT,
+    HISTOGRAM,
+    KINDS,
+    OF_ACTIVATION,
+    OF_WEIGHTS,
+    of_weights,
+)
 from gradlab.recording.quantities import Array
 from gradlab.recording.recorder import Recorder
 from gradlab.recording.torch.arrays import as_array
@@ -19,9 +25,6 @@ from gradlab.recording.torch.calls import Call
 from gradlab.recording.torch.layers import Layer
 from gradlab.recording.torch.step import (
     FAR,
-    OF_ACTIVATION,
-    OF_GRADIENT,
-    OF_WEIGHTS,
     Measured,
     Step,
     all_axes,
@@ -63,7 +66,7 @@ class Assembly:
     ) -> None:
         self._called, self._first = called, True
         self._recorder, self._layers, self._wanted = recorder, layers, wanted
-        self._wants_gradients = recorder.needs(*OF_GRADIENT, "nonfinite_count")
+        self._wants_gradients = recorder.needs(*FROM_GRADIENT, "nonfinite_count")
         self._elsewhere = elsewhere
         self._functions: dict[Layer, str] = {}
         recorder.begin([layer.info for layer in layers])
@@ -71,7 +74,7 @@ class Assembly:
             if layer.unit is None:
                 recorder.miss(layer.name, ("delta_rms", *OF_ACTIVATION), layer.why_not)
             if layer.weight_why_not:
-                recorder.miss(layer.name, (*OF_GRADIENT, *OF_WEIGHTS), layer.weight_why_not)
+                recorder.miss(layer.name, (*FROM_GRADIENT, *OF_WEIGHTS), layer.weight_why_not)
 
     def add(self, step: Step, replaced: set[int]) -> None:
         """Complete a step and add it; `replaced` modules are no part of the model any more."""
@@ -90,7 +93,7 @@ class Assembly:
             elif weight is None and not layer.weight_why_not:
                 why = f"its {layer.parameter!r} is not a parameter any more"
             if why:
-                self._recorder.miss(layer.name, (*OF_GRADIENT, *OF_WEIGHTS), why)
+                self._recorder.miss(layer.name, (*FROM_GRADIENT, *OF_WEIGHTS), why)
                 step.gradients.pop(layer, None)
             if why or weight is None:
                 continue
@@ -114,7 +117,7 @@ class Assembly:
         measured, now = step.gradients.get(layer), weight.grad
         if now is None and measured is None:
             frozen = not weight.requires_grad
-            self._recorder.miss(layer.name, OF_GRADIENT, FROZEN if frozen else UNREACHED)
+            self._recorder.miss(layer.name, FROM_GRADIENT, FROZEN if frozen else UNREACHED)
         if now is None:
             if measured is not None:
                 self._recorder.miss(layer.name, ("clip_factor",), CLEARED)
@@ -126,7 +129,7 @@ class Assembly:
             why = (
                 "the optimizer does not update it, and gradients of earlier steps were not cleared"
             )
-            self._recorder.miss(layer.name, OF_GRADIENT, why)
+            self._recorder.miss(layer.name, FROM_GRADIENT, why)
         elif "clip_factor" not in self._wanted:
             return
         elif step.scale != 1 and (not step.optimizers or not step.owns(weight)):
@@ -145,10 +148,10 @@ class Assembly:
         """Measure a gradient that no backward pass told of, as the optimizer was given it."""
         old = step.old.get(layer)
         if (old is not None and old.is_of(now)) or (step.passes and not bool(now.any())):
-            self._recorder.miss(layer.name, OF_GRADIENT, UNREACHED)
+            self._recorder.miss(layer.name, FROM_GRADIENT, UNREACHED)
             return
         step.gradients[layer] = measured = measure_gradient(now, self._wanted)
-        for name in OF_GRADIENT[:2]:  # unscaled already, which the others are not
+        for name in ("grad_mean_abs", "grad_rms"):  # unscaled already, which the others are not
             if name in measured.found:
                 measured.found[name] *= step.scale
         why = "its gradient did not come by Tensor.backward: it is known only as it was used"
@@ -242,7 +245,7 @@ class Assembly:
                 known = self._functions.get(layer)
                 if known is None:
                     self._functions[layer] = name
-                    self._name_function(layer, name)
+                    self._recorder.describe(self._layers.index(layer), activation=name)
                 elif known != name:
                     call.activation = None
                     call.why_not = f"{name} was applied to its output, where it had been {known}"
@@ -262,13 +265,4 @@ class Assembly:
             return
         else:
             role = "frozen" if weight is None or not weight.requires_grad else "unreached"
-        infos = list(self._recorder.layers)
-        infos[i] = replace(infos[i], role=role)
-        self._recorder.layers = tuple(infos)
-
-    def _name_function(self, layer: Layer, name: str) -> None:
-        """Tell the recorder which activation function follows a layer."""
-        i = self._layers.index(layer)
-        infos = list(self._recorder.layers)
-        infos[i] = replace(infos[i], activation=name)
-        self._recorder.layers = tuple(infos)
+        self._recorder.describe(i, role=role)

@@ -20,6 +20,9 @@ from torch.optim.optimizer import (
 from gradlab.recording import quantities as q
 from gradlab.recording.errors import RecordingError
 from gradlab.recording.measure import (
+    FROM_GRADIENT,
+    OF_ACTIVATION,
+    OF_WEIGHTS,
     of_activation,
     of_delta,
 )
@@ -29,7 +32,6 @@ from gradlab.recording.torch.arrays import as_array, copy_of
 from gradlab.recording.torch.assembly import Assembly
 from gradlab.recording.torch.backward import Pass
 from gradlab.recording.torch.calls import Call
-from gradlab.recording.torch.clock import Clock
 from gradlab.recording.torch.functions import Function
 from gradlab.recording.torch.layers import Layer, find_layers, unwrapped
 from gradlab.recording.torch.reference import Last, Reference, accuracy, evaluating
@@ -37,9 +39,6 @@ from gradlab.recording.torch.scaling import SCALING, scale_of_the_caller
 from gradlab.recording.torch.shared import Shared
 from gradlab.recording.torch.step import (
     FAR,
-    OF_ACTIVATION,
-    OF_GRADIENT,
-    OF_WEIGHTS,
     Measured,
     Step,
     Version,
@@ -119,16 +118,15 @@ class TorchRecorder(Recorder):
         self._wanted = frozenset(self.quantities)
         if "clip_factor" in self._wanted:
             self._wanted |= {"grad_rms"}
-        self._wants_gradients = needs(*OF_GRADIENT, "nonfinite_count")
+        self._wants_gradients = needs(*FROM_GRADIENT, "nonfinite_count")
         self._wants_deltas = needs("delta_rms", "nonfinite_count")
         self._wants_zero_units = needs("dead_fraction") and reference is None
         self._wants_weights = needs(*OF_WEIGHTS, "nonfinite_count")
-        self._clock = Clock(weakref.WeakMethod(self.spent))
         self._watch = Watch(
             model,
             self._found,
             self,
-            self._clock,
+            self.timed,
             activations=needs(*OF_ACTIVATION, "nonfinite_count"),
             deltas=self._wants_deltas,
         )
@@ -264,13 +262,13 @@ class TorchRecorder(Recorder):
         def before(optimizer: Optimizer) -> None:
             recorder = me()
             if recorder is not None and recorder._is_mine(optimizer):
-                with recorder._clock:
+                with recorder.timed:
                     recorder._before_update(optimizer)
 
         def after(optimizer: Optimizer) -> None:
             recorder = me()
             if recorder is not None and recorder._is_mine(optimizer):
-                with recorder._clock:
+                with recorder.timed:
                     recorder._after_update(optimizer)
 
         def scaled(scale: float) -> None:
@@ -343,7 +341,7 @@ class TorchRecorder(Recorder):
     # --- what is taken before the update ----------------------------------------------------------
 
     def _take_before(self, step: Step) -> None:
-        with self._clock, _quiet():
+        with self.timed, _quiet():
             if self._wants_weights:
                 step.before = {}
                 for layer in self._found:
@@ -390,7 +388,7 @@ class TorchRecorder(Recorder):
         """Measure φ(h) of a call."""
         if self._step is None or not x.numel():
             return
-        with self._clock, _quiet(), torch._C.DisableTorchFunction():
+        with self.timed, _quiet(), torch._C.DisableTorchFunction():
             array = as_array(x)
             measured = Measured(size=x.numel())
             zero = None
@@ -417,7 +415,7 @@ class TorchRecorder(Recorder):
         self._reached(self._step, passing)
         if not self._wants_deltas or not delta.numel():
             return
-        with self._clock, _quiet():
+        with self.timed, _quiet():
             array = as_array(delta)
             call.delta = measured = Measured(size=delta.numel())
             measured.found = of_delta(array, self._wanted, measured.counts, all_axes(array))
@@ -427,7 +425,7 @@ class TorchRecorder(Recorder):
         step = self._step
         if step is None or any(passing.running for passing in step.passes):
             return
-        with self._clock, _quiet():
+        with self.timed, _quiet():
             if step.passes and self._gradients_are_fresh(step):
                 step.calls = [call for call in step.calls if not call.deltas]
                 step.passes, step.gradients, step.awaited = [], {}, []
@@ -445,7 +443,7 @@ class TorchRecorder(Recorder):
             return
         if passing is not None:
             self._reached(step, passing)
-        with self._clock, _quiet():
+        with self.timed, _quiet():
             for layer in layers:
                 if self._averaged:
                     step.awaited.append(layer)
@@ -461,7 +459,7 @@ class TorchRecorder(Recorder):
         step = self._step
         if step is None or not step.awaited or any(passing.running for passing in step.passes):
             return
-        with self._clock, _quiet():
+        with self.timed, _quiet():
             for layer in step.awaited:
                 weight = layer.weight
                 if weight is not None and weight.grad is not None:
@@ -509,7 +507,7 @@ class TorchRecorder(Recorder):
         step, self._step = self._step, None
         if step is None:
             return
-        with self._clock, _quiet():
+        with self.timed, _quiet():
             if self._assembly is None:
                 self._assembly = self._begin()
             if loss is None:

@@ -14,16 +14,12 @@ import torch
 
 from gradlab.recording import measure
 from gradlab.recording import quantities as q
-from gradlab.recording.measure import HISTOGRAM
 from gradlab.recording.quantities import Array
 from gradlab.recording.torch.arrays import as_array, brought_back
 from gradlab.recording.torch.backward import Pass
 from gradlab.recording.torch.calls import Call
 from gradlab.recording.torch.layers import Layer
 
-# the shared ones, and what else can be missing together
-OF_GRADIENT = (*measure.OF_GRADIENT, HISTOGRAM)
-OF_ACTIVATION, OF_WEIGHTS = measure.OF_ACTIVATION, measure.OF_WEIGHTS
 FAR = "reference activation"  # the kind of array in which a reference batch is not finite
 
 

@@ -31,11 +31,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from gradlab.recording.clock import Clock
 from gradlab.recording.quantities import Array
 from gradlab.recording.torch.arrays import can_be_measured
 from gradlab.recording.torch.backward import BACKWARD, Accumulated, Arrival, Pass
 from gradlab.recording.torch.calls import Applied, Call, Listener, Pending, Scope, found
-from gradlab.recording.torch.clock import Clock
 from gradlab.recording.torch.functions import (
     FUNCTIONS,
     IDENTITY,
