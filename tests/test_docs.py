@@ -92,7 +92,8 @@ def test_every_setting_is_listed_and_has_the_flag_it_is_said_to_have():
     assert settings == list(Experiment.model_fields)
     flags = {f for p in typer.main.get_command(app).commands["run"].params for f in p.opts}
     for name in settings:
-        flag = "hyperparameter" if name == "hyperparameters" else name
+        # what there may be several of has a flag for each
+        flag = {"hyperparameters": "hyperparameter", "quantities": "quantity"}.get(name, name)
         assert "--" + flag.replace("_", "-") in flags
 
 

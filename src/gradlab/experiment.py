@@ -7,7 +7,7 @@ import json
 import os
 import time
 import tomllib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,12 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 import dp
 from dp.activations import ACTIVATIONS
 from dp.initializers import INITIALIZERS
-from dp.validation import unknown
+from dp.validation import one_of, unknown
 from gradlab.data import DATASETS, Data, check_scaling, load
 from gradlab.decision import add_decision
 from gradlab.files import write_atomically
 from gradlab.interrupts import Interrupts
 from gradlab.recording import Recorder, record
+from gradlab.recording.measure import PER_LAYER, PER_STEP
 from gradlab.versions import versions
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ Progress = Callable[[int, int, float, float], None]
 
 
 MOST = 10**9  # of layers, units, rows, steps: beyond it no array can be made, and words are better
+# Raised whenever a description gives other numbers than before, so that results kept on disk are
+# not taken for those of today's code; a test compares with numbers of old.
+NUMBERS = 1
 
 
 class FrozenDict(dict[str, float]):
@@ -114,7 +118,11 @@ class Experiment(BaseModel):
     )
     dtype: Literal["float32", "float64"] = Field("float64", description="floating type")
     every: int = Field(1, ge=1, le=MOST, description="record every k-th step")
+    quantities: tuple[str, ...] | None = Field(
+        None, description="which to record of every layer; all by default"
+    )
     histograms: bool = Field(False, description="record log10 histograms of the gradients")
+    decision: bool = Field(True, description="keep what the net decides in the plane of the data")
 
     @model_validator(mode="before")
     @classmethod
@@ -138,6 +146,24 @@ class Experiment(BaseModel):
     def _known_scaling(cls, scaling: Any) -> str | float:
         checked: str | float = check_scaling(scaling)
         return checked
+
+    @field_validator("quantities", mode="before")
+    @classmethod
+    def _known_quantities(cls, quantities: Any) -> Any:
+        if quantities is None:
+            return None
+        if isinstance(quantities, str) or not isinstance(quantities, Iterable):
+            raise ValueError(f"expected a list of names, got {quantities!r}")
+        named = list(quantities)
+        for name in named:
+            one_of("quantity", name, PER_LAYER)
+        if not {"grad_mean_abs", "grad_rms"}.intersection(named):
+            raise ValueError(
+                f"grad_mean_abs or grad_rms must be among them, for a run is about its gradient, "
+                f"got {named!r}"
+            )
+        # in one order, so that equal choices have equal hashes
+        return tuple(name for name in PER_LAYER if name in named)
 
     @field_validator("hyperparameters", mode="after")
     @classmethod
@@ -174,9 +200,18 @@ class Experiment(BaseModel):
 
     @property
     def hash(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all fields."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """16 hexadecimal digits of the SHA-256 of what is described, and of `NUMBERS`.
+
+        Settings that have their default have no part in it: a setting that is new in gradlab leaves
+        the names of earlier results as they were.
+        """
+        described = {"numbers": NUMBERS, "settings": self.chosen()}
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+    def chosen(self) -> dict[str, Any]:
+        """The settings that differ from their defaults, as JSON has them."""
+        usual = type(self).model_construct().model_dump(mode="json")
+        return {k: v for k, v in self.model_dump(mode="json").items() if v != usual[k]}
 
     @property
     def title(self) -> str:
@@ -283,6 +318,7 @@ class Experiment(BaseModel):
                 reference=(data.x, data.y),
                 every=self.every,
                 histograms=self.histograms,
+                quantities=self.quantities and (*self.quantities, *PER_STEP),
             ) as recorder,
         ):
             counting = _Counting(self.steps, recorder, progress)
@@ -308,7 +344,7 @@ class Experiment(BaseModel):
                 members=self.seeds if self.members > 1 else None,
             )
             # a plane takes two features
-            if data.n_features >= 2:
+            if self.decision and data.n_features >= 2:
                 add_decision(trace, net, data)
         return trace
 

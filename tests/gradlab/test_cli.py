@@ -13,7 +13,8 @@ import gradlab.recording
 import gradlab.summary
 from dp import SGD
 from gradlab import experiment, verbs
-from gradlab.cli import app, log_bars
+from gradlab.cli import app
+from gradlab.cli.tables import log_bars
 from gradlab.experiment import Experiment, ExperimentError
 from gradlab.trace import Trace
 
@@ -299,11 +300,12 @@ def test_version():
 def test_every_setting_is_a_flag():
     import inspect
 
-    from gradlab.cli import run
+    from gradlab.cli.run import run
 
     flags = set(inspect.signature(run).parameters) - {"experiment", "out", "overwrite"}
     fields = set(Experiment.model_fields)
-    assert {"hyperparameters" if f == "hyperparameter" else f for f in flags} == fields
+    several = {"hyperparameter": "hyperparameters", "quantity": "quantities"}
+    assert {several.get(flag, flag) for flag in flags} == fields
 
 
 def test_hyperparameters(tmp_path):

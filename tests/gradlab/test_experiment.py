@@ -46,7 +46,9 @@ OTHERS = {
     "members": 2,
     "dtype": "float32",
     "every": 2,
+    "quantities": ["grad_rms", "delta_rms"],
     "histograms": True,
+    "decision": False,
 }
 
 

@@ -522,6 +522,8 @@ def test_defaults_are_the_experiments():
         ({"scaling": "raw"}, "iris2 raw"),
         ({"every": 2}, "one step in 2"),
         ({"histograms": True}, "histograms"),
+        ({"quantities": ["grad_rms", "grad_mean_abs"]}, "2 quantities"),
+        ({"decision": False}, "no decision"),
         ({"steps": 7}, "7 steps"),
         ({"seed": 3}, "seed 3"),
         ({"seed": 3, "members": 2}, "seeds 3–4"),

@@ -36,7 +36,9 @@ DEFAULTS: dict[str, Any] = {
     "members": 1,
     "dtype": "float64",
     "every": 1,
+    "quantities": None,
     "histograms": False,
+    "decision": True,
 }
 
 
@@ -104,7 +106,14 @@ def _parts(trace: Trace, shown: str) -> list[str]:
         ),
         *([f"interrupted after step {ended}"] if trace.attrs.get("interrupted") else []),
         e["data"] + scaled,
-        *_others(e, dtype=e["dtype"], every=f"one step in {e['every']}", histograms="histograms"),
+        *_others(
+            e,
+            dtype=e["dtype"],
+            every=f"one step in {e['every']}",
+            quantities=f"{len(e['quantities'] or ())} quantities",
+            histograms="histograms",
+            decision="no decision",
+        ),
         shown or seeds,
         *([seeds] if shown and e["seed"] and not shown.startswith("seed") else []),
     ]

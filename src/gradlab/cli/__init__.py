@@ -1,0 +1,25 @@
+"""The command line: a thin skin over `gradlab.verbs`, a file for each verb."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from gradlab.cli.app import app
+from gradlab.cli.export import export
+from gradlab.cli.figures import activations, plot
+from gradlab.cli.run import run
+
+for _verb in (run, plot, activations, export):  # in the order of --help
+    app.command()(_verb)
+
+
+def main() -> None:
+    """Entry point of the `gradlab` command."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that knows no "█" shows "?"
+    app()

@@ -1,0 +1,33 @@
+"""`gradlab export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradlab.cli.app import errors_in_words, fail
+
+
+def export(
+    trace: Annotated[
+        Path, typer.Argument(help="A trace.nc written by `gradlab run`, or its folder.")
+    ],
+    to: Annotated[
+        str | None,
+        typer.Option(help="csv, parquet or tensorboard. [as the ending of --out says]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File, or folder for TensorBoard. [beside the trace]")
+    ] = None,
+) -> None:
+    """Write a saved trace for other tools: CSV, Parquet, TensorBoard."""
+    with errors_in_words():
+        from gradlab import verbs
+        from gradlab.exports import MissingLibraryError
+
+        try:
+            typer.echo(verbs.export(trace, to, out))
+        except MissingLibraryError as error:
+            fail(str(error))

@@ -1,0 +1,47 @@
+"""`gradlab plot` and `gradlab activations`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradlab.cli.app import errors_in_words
+
+
+def activations(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names such as sigmoid tanh relu; all by default.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="File for the figure.")] = Path("activations.png"),
+) -> None:
+    """Draw activation functions and their derivatives."""
+    with errors_in_words():
+        from gradlab import verbs
+
+        verbs.activations(names, out)
+        typer.echo(out)
+
+
+def plot(
+    trace: Annotated[
+        Path, typer.Argument(help="A trace.nc written by `gradlab run`, or its folder.")
+    ],
+    figure: Annotated[
+        str,
+        typer.Option(help="gradients, panels, heatmap, profile, learning or decision."),
+    ] = "heatmap",
+    out: Annotated[
+        Path | None, typer.Option(help="File for the figure. [<figure>.png beside the trace]")
+    ] = None,
+) -> None:
+    """Draw one figure of a saved trace."""
+    with errors_in_words():
+        from gradlab import verbs
+
+        folder = trace if trace.is_dir() else trace.parent
+        drawn = verbs.plot(trace, figure)
+        file = folder / f"{figure}.png" if out is None else out
+        verbs.save_figure(drawn, file)
+        typer.echo(file)

@@ -1,0 +1,83 @@
+"""What a run found, as a table in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gradlab.trace import Trace
+
+BAR_WIDTH = 14
+NARROW = 76  # columns that the table needs
+
+
+def print_report(trace: Trace) -> None:
+    """Print the table of the layers, the accuracy and the closing sentence."""
+    import numpy as np
+    from rich.console import Console
+
+    # a pipe has no width of its own, and the table must not be cut off in it or squeezed
+    console = Console() if sys.stdout.isatty() else Console(width=110)
+    if console.width < NARROW:
+        console = Console(width=NARROW)
+    console.print(_table(trace.table(), trace), crop=False)
+    final = trace["accuracy"].values[-1]
+    members = f" (median of {final.size} nets)" if final.size > 1 else ""
+    console.print(f"Accuracy {np.median(final):.3f}{members}.", highlight=False)
+    console.print(trace.sentence(), highlight=False, style="bold", soft_wrap=True)
+
+
+def _table(rows: list[dict[str, Any]], trace: Trace) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    steps = trace.dataset["step"].values
+    # narrow enough for 80 columns
+    table = Table(
+        title="Where the gradient goes", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column("layer", justify="right")
+    first, last = f"step {steps[0]}", f"step {steps[-1]}"
+    for heading, step in (
+        ("mean\n|dL/dW|", first),
+        ("mean\n|dL/dW|", last),
+        ("delta\nrms", first),
+        ("dead\nunits", last),
+        ("satu-\nrated", last),
+    ):
+        table.add_column(f"{heading}\n{step}", justify="right")
+    table.add_column(f"mean |dL/dW|\non a log scale\n{first}")
+    bars = log_bars([row["first"] for row in rows])
+    for row, bar in zip(rows, bars, strict=True):
+        table.add_row(
+            f"{row['depth']} {row['layer']}",
+            *(f"{row[key]:.2e}" for key in ("first", "last", "delta")),
+            *(_share(row[key]) for key in ("dead", "saturated")),
+            bar,
+        )
+    return table
+
+
+def _share(value: float) -> str:
+    return "–" if value != value else f"{value:.0%}"
+
+
+def log_bars(values: list[float], width: int = BAR_WIDTH) -> list[str]:
+    """Bars on a common log scale, from the smallest value (one cell) to the largest (`width`)."""
+    import math
+
+    logs = [math.log10(v) if math.isfinite(v) and v > 0 else None for v in values]
+    present = [x for x in logs if x is not None]
+    if not present:
+        return ["0" if v == 0 else "not finite" for v in values]
+    low, span = min(present), max(max(present) - min(present), 1.0)
+    bars = []
+    for value, log in zip(values, logs, strict=True):
+        if log is None:
+            bars.append("0" if value == 0 else "not finite")
+        else:
+            bars.append("█" * (1 + round((width - 1) * (log - low) / span)))
+    return bars
