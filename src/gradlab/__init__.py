@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from gradlab.experiment import Experiment
     from gradlab.recording import record
     from gradlab.recording.sklearn import from_sklearn, record_sklearn
+    from gradlab.study import Study
     from gradlab.trace import Trace
     from gradlab.verbs import activations, export, plot, run
 
 # Loaded when first used, so that `gradlab --help` answers at once.
 _HOMES = {
     "Experiment": "gradlab.experiment",
+    "Study": "gradlab.study",
     "Trace": "gradlab.trace",
     "activations": "gradlab.verbs",
     "copy_weights": "gradlab.bridges",
@@ -31,6 +33,7 @@ _HOMES = {
 
 __all__ = [
     "Experiment",
+    "Study",
     "Trace",
     "activations",
     "copy_weights",

@@ -7,20 +7,19 @@ are not in it, since they are no single numbers; TensorBoard is given them too.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.files import replacing
+from gradlab.optional import library
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,10 +30,6 @@ if TYPE_CHECKING:
 LAYER_FACTS = ("fan_in", "fan_out", "activation")
 # TensorBoard knows its files by "tfevents"; no time or host in it: the same trace, the same files
 EVENTS = "events.out.tfevents.0.gradlab"
-
-
-class MissingLibraryError(ImportError):
-    """A library that only this export needs is not installed."""
 
 
 def to_frame(trace: Trace) -> pd.DataFrame:
@@ -209,16 +204,8 @@ FORMATS: dict[str, Export] = {
 }
 
 
-def _library(module: str, extra: str) -> ModuleType:
-    """Import a module of a library that only this export needs."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingLibraryError(
-            f"exporting to {extra} needs {module.split('.')[0]} ({error}); install it: "
-            f"pip install 'gradlab[{extra}]'",
-            name=module,
-        ) from None
+def _library(module: str, extra: str) -> Any:
+    return library(module, extra, f"exporting to {extra}")
 
 
 def _numbers(dataset: xr.Dataset) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -129,9 +130,11 @@ class Trace:
         OSError
             If the folder cannot be written or the disk is full; an older file is then untouched.
         """
-        # made in memory: HDF5 ends the process when the disk is full
-        content = bytes(self.dataset.to_netcdf(engine="h5netcdf"))
-        write_atomically(Path(path), content)
+        write_atomically(Path(path), self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Give the content of that file, made in memory: HDF5 ends the process on a full disk."""
+        return bytes(self.dataset.to_netcdf(engine="h5netcdf"))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
@@ -142,32 +145,47 @@ class Trace:
         TraceError
             If the file is missing, truncated, or holds something else.
         """
-        import xarray as xr
-
         file = Path(path)
         if file.is_dir():
             raise TraceError(f"{file}: a folder; expected a trace written by gradlab (.nc) in it")
         if not file.is_file():
             raise TraceError(f"{file}: no such file; expected a trace written by gradlab (.nc)")
+        return cls._read(file, str(file))
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Trace:
+        """Read what `to_bytes` gave.
+
+        Raises
+        ------
+        TraceError
+            If it is truncated, or something else.
+        """
+        return cls._read(io.BytesIO(content), f"{len(content)} bytes")
+
+    @classmethod
+    def _read(cls, source: Path | io.BytesIO, name: str) -> Trace:
+        import xarray as xr
+
         try:
-            with xr.open_dataset(file, engine="h5netcdf") as opened:
+            with xr.open_dataset(source, engine="h5netcdf") as opened:
                 dataset = opened.load()
         except Exception as error:  # h5py raises many kinds for a damaged file
             raise TraceError(
-                f"{file}: not a readable netCDF file, perhaps truncated ({error}); expected a "
+                f"{name}: not a readable netCDF file, perhaps truncated ({error}); expected a "
                 "trace written by gradlab"
             ) from None
-        missing = [name for name in REQUIRED if name not in dataset]
+        missing = [variable for variable in REQUIRED if variable not in dataset]
         if missing or "format" not in dataset.attrs:
             raise TraceError(
-                f"{file}: a netCDF file, but not a trace written by gradlab (it lacks "
+                f"{name}: a netCDF file, but not a trace written by gradlab (it lacks "
                 f"{', '.join(missing) or 'the format mark'})"
             )
-        _check(dataset, file)
+        _check(dataset, name)
         return cls(dataset)
 
 
-def _check(dataset: xr.Dataset, file: Path) -> None:
+def _check(dataset: xr.Dataset, file: str) -> None:
     """Raise TraceError for what has the names of a trace but is none."""
     try:
         number = int(dataset.attrs["format"])

@@ -25,7 +25,7 @@ def export(
     """Write a saved trace for other tools: CSV, Parquet, TensorBoard."""
     with errors_in_words():
         from gradlab import verbs
-        from gradlab.exports import MissingLibraryError
+        from gradlab.optional import MissingLibraryError
 
         try:
             typer.echo(verbs.export(trace, to, out))

@@ -375,11 +375,7 @@ def first_nonfinite(names: Sequence[str], counts: Mapping[str, Array]) -> dict[s
         `nonfinite_layer` (a name), `nonfinite_in` (one of `KINDS`) and `nonfinite_values` (their
         number in that array); or only `nonfinite_in`: "loss".
     """
-    forward = range(len(names))
-    order = [("activation", i) for i in forward]
-    order += [(kind, i) for i in reversed(forward) for kind in ("delta", "gradient")]
-    order += [("weight after the update", i) for i in forward]
-    for kind, i in order:
+    for kind, i in places_in_order(len(names)):
         count = int(counts[kind][i]) if kind in counts else 0
         if count:
             return {
@@ -388,3 +384,11 @@ def first_nonfinite(names: Sequence[str], counts: Mapping[str, Array]) -> dict[s
                 "nonfinite_values": count,
             }
     return {"nonfinite_in": "loss"}
+
+
+def places_in_order(layers: int) -> list[tuple[str, int]]:
+    """Kinds of arrays and positions of layers, in the order in which a step computes them."""
+    forward = range(layers)
+    order = [("activation", i) for i in forward]
+    order += [(kind, i) for i in reversed(forward) for kind in ("delta", "gradient")]
+    return order + [("weight after the update", i) for i in forward]

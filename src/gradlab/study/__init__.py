@@ -1,0 +1,47 @@
+"""Studies: many experiments, many seeds, one grid; killed without loss.
+
+study.py        what is to be run: a base, and the axes of a grid
+ready.py        studies that come with gradlab, by name
+execution.py    the driver's loop: what to start next, retries, interrupts
+executors.py    who computes: processes, a Dask cluster, any Executor
+compute.py      what a worker does with one experiment
+grouping.py     members trained in groups, joined into one trace
+folder.py       where results are kept, and who works on which experiment
+results.py      all results of a folder, labelled
+outcomes.py     what became of each net, and medians over seeds with their intervals
+progress.py     the live display
+"""
+
+from gradlab.study.execution import (
+    Began,
+    Died,
+    Event,
+    ExperimentsFailedError,
+    Failed,
+    Finished,
+    SetAside,
+    Stopping,
+)
+from gradlab.study.executors import LocalProcesses, NoWorkersError, WorkerDiedError
+from gradlab.study.folder import FolderError
+from gradlab.study.results import StudyResults, load
+from gradlab.study.study import Study, StudyError
+
+__all__ = [
+    "Began",
+    "Died",
+    "Event",
+    "ExperimentsFailedError",
+    "Failed",
+    "Finished",
+    "FolderError",
+    "LocalProcesses",
+    "NoWorkersError",
+    "SetAside",
+    "Stopping",
+    "Study",
+    "StudyError",
+    "StudyResults",
+    "WorkerDiedError",
+    "load",
+]

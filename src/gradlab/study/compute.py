@@ -1,0 +1,76 @@
+"""What a worker does: one experiment, from its description to the content of its file."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from gradlab.experiment import Experiment
+
+if TYPE_CHECKING:
+    from gradlab.trace import Trace
+
+
+class StoppedError(RuntimeError):
+    """The worker was told to end while it computed; what it has is not the whole."""
+
+
+class OtherVersionError(RuntimeError):
+    """The worker's gradlab gives the experiment other numbers, or another description."""
+
+
+def compute(settings: dict[str, Any], expected: str, at_once: int | None = None) -> bytes:
+    """Run one experiment on one thread.
+
+    Parameters
+    ----------
+    settings : dict
+        Of an `Experiment`.
+    expected : str
+        Its hash, as whoever asks for it has computed it.
+    at_once : int, optional
+        Train at most so many of its members at a time.
+
+    Returns
+    -------
+    bytes
+        Of a netCDF file, the same as `Trace.save` writes.
+    """
+    experiment = Experiment.of(**settings)
+    if experiment.hash != expected:
+        raise OtherVersionError(
+            f"this worker's gradlab names the experiment {experiment.hash}, not {expected}: its "
+            "version is another one; install the same on all machines"
+        )
+    # several threads would sum in another order, and fight for the cores with other workers
+    with _threads().limit(limits=1):
+        return run(experiment, at_once).to_bytes()
+
+
+def run(experiment: Experiment, at_once: int | None = None) -> Trace:
+    """Train all members, or groups of them one after the other; the trace is the same."""
+    if at_once is None or at_once >= experiment.members:
+        return _whole(experiment)
+    from gradlab.study.grouping import join
+
+    settings = {name: getattr(experiment, name) for name in experiment.model_fields_set}
+    traces = []
+    for first in range(0, experiment.members, at_once):
+        members = min(at_once, experiment.members - first)
+        group = {**settings, "seed": experiment.seed + first, "members": members}
+        traces.append(_whole(Experiment.of(**group)))
+    return join(traces, experiment)
+
+
+def _whole(experiment: Experiment) -> Trace:
+    trace = experiment.run()
+    if trace.attrs["interrupted"]:
+        raise StoppedError(f"stopped after step {trace.attrs['steps_done']} of {experiment.steps}")
+    return trace
+
+
+@functools.cache
+def _threads() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

@@ -1,0 +1,326 @@
+"""Carrying a study out: what to start next, what to do when it fails, when to stop.
+
+Written against `concurrent.futures.Executor` alone. The driver, whose loop this is, is the only one
+that writes into the study's folder, so that workers may run on other machines.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradlab.experiment import Experiment
+from gradlab.interrupts import Interrupts
+from gradlab.study import compute as in_worker
+from gradlab.study.executors import NoWorkersError, Workers, cause_of_death
+from gradlab.study.folder import Claim, StudyFolder
+from gradlab.trace import Trace
+
+Compute = Callable[[dict[str, Any], str, int | None], bytes]
+
+# How many experiments are handed out per worker: one is computed, one waits, so that no worker does.
+AHEAD = 2
+PATIENCE = 0.2  # seconds between looks at what no future tells: signals, other drivers
+
+
+# --- what happens ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to an experiment."""
+
+    experiment: Experiment
+
+
+@dataclass(frozen=True)
+class Began(Event):
+    """It was handed to the workers."""
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """It is done; `new` tells whether it was computed by this driver."""
+
+    new: bool
+    _read: Callable[[], Trace] = field(repr=False, compare=False)
+
+    @property
+    def trace(self) -> Trace:
+        """What it recorded; read from its file, or as the worker sent it."""
+        return self._read()
+
+
+@dataclass(frozen=True)
+class Died(Event):
+    """It took its worker process with it, and will be tried again."""
+
+    cause: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """It will not be done: `cause` says why in a line, `text` with the traceback."""
+
+    cause: str
+    text: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class SetAside(Event):
+    """Its file was damaged, or another's; `text` says where it is now. It is done anew."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Stopping(Event):
+    """An interrupt came: this experiment, and others under way, are waited for."""
+
+
+class ExperimentsFailedError(RuntimeError):
+    """Experiments of a study failed; all others are done.
+
+    Attributes
+    ----------
+    failures : list of Failed
+    """
+
+    def __init__(self, failures: list[Failed]) -> None:
+        self.failures = failures
+        first = failures[0]
+        count = "an experiment" if len(failures) == 1 else f"{len(failures)} experiments"
+        super().__init__(f"{count} failed, the first, {first.experiment.title}: {first.cause}")
+
+
+# --- the loop -------------------------------------------------------------------------------------
+
+
+def execute(
+    experiments: Sequence[Experiment],
+    workers: Workers,
+    folder: StudyFolder | None,
+    *,
+    at_once: int | None = None,
+    attempts: int = 3,
+    compute: Compute | None = None,
+) -> Iterator[Event]:
+    """Run experiments, those first that take longest; give what happens as it does.
+
+    What is finished is in the folder before it is told. Those that another driver works on are left
+    to it, and taken over if it dies. An interrupt ends the handing out; what is under way is waited
+    for, unless a second one comes.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After an interrupt, when what was under way is finished.
+    OSError
+        If results cannot be written.
+    NoWorkersError
+        If no worker can be had, or the connection to all of them is lost.
+    """
+    run = _Execution(workers, folder, compute or in_worker.compute, at_once, attempts)
+    yield from run.those_there(experiments)
+    yield from run.loop()
+
+
+@dataclass
+class _Task:
+    experiment: Experiment
+    claim: Claim | None = None
+    attempts: int = 0
+
+    def release(self) -> None:
+        """Let other drivers have it."""
+        claim, self.claim = self.claim, None
+        if claim is not None:
+            claim.release()
+
+
+class _Execution:
+    def __init__(
+        self,
+        workers: Workers,
+        folder: StudyFolder | None,
+        compute: Compute,
+        at_once: int | None,
+        attempts: int,
+    ) -> None:
+        self.workers, self.folder, self.compute = workers, folder, compute
+        self.at_once, self.attempts = at_once, attempts
+        self.waiting: deque[_Task] = deque()
+        self.elsewhere: deque[_Task] = deque()  # another driver works on them
+        self.running: dict[Future[bytes], _Task] = {}
+        self.taken: list[tuple[Future[bytes], _Task]] = []  # done, but not written yet
+        self.interrupts = 0
+        self.told = False
+
+    def those_there(self, experiments: Sequence[Experiment]) -> Iterator[Event]:
+        """Tell what the folder has; the rest waits, the longest first."""
+        missing = []
+        there = self.folder.files() if self.folder is not None else set()
+        for experiment in experiments:
+            if experiment.hash in there and self._is_done(experiment):
+                yield self._found(experiment)
+            else:
+                missing.append(_Task(experiment))
+        self.waiting.extend(sorted(missing, key=lambda task: -cost(task.experiment)))
+
+    def loop(self) -> Iterator[Event]:
+        """Hand out, wait, take what is done, until there is nothing left."""
+        try:
+            while self.waiting or self.running or self.elsewhere:
+                if self.interrupts:
+                    self._take_back()
+                    if self.interrupts > 1 or not self.running:
+                        raise KeyboardInterrupt
+                    if not self.told:
+                        self.told = True
+                        yield Stopping(next(iter(self.running.values())).experiment)
+                else:
+                    yield from self._hand_out()
+                done = self._wait()
+                self.taken = [(future, self.running.pop(future)) for future in done]
+                if not self.interrupts:  # before results are written: workers need not wait for it
+                    yield from self._hand_out()
+                while self.taken:
+                    yield self._take(*self.taken.pop(0))
+        finally:
+            for task in (*self.waiting, *self.running.values(), *(task for _, task in self.taken)):
+                task.release()
+            for future in self.running:
+                future.cancel()
+
+    # --- handing out ------------------------------------------------------------------------------
+
+    def _hand_out(self) -> Iterator[Event]:
+        slots = self.workers.slots()
+        looked_at = len(self.elsewhere)
+        while len(self.running) < AHEAD * slots:
+            if self.waiting:
+                task = self.waiting.popleft()
+            elif looked_at:  # another driver may have finished them, or died
+                looked_at -= 1
+                task = self.elsewhere.popleft()
+            else:
+                return
+            yield from self._start(task)
+
+    def _start(self, task: _Task) -> Iterator[Event]:
+        if self.folder is not None and task.claim is None:
+            task.claim = self.folder.claim(task.experiment)
+            if task.claim is None:
+                self.elsewhere.append(task)
+                return
+            # looked at only now that nobody else can be writing it
+            if self._is_done(task.experiment):
+                task.release()
+                yield self._found(task.experiment)
+                return
+            aside = self.folder.set_aside(task.experiment)
+            if aside:
+                yield SetAside(task.experiment, aside)
+        settings = {n: getattr(task.experiment, n) for n in task.experiment.model_fields_set}
+        try:
+            future = self.workers.executor.submit(
+                self.compute, settings, task.experiment.hash, self.at_once
+            )
+        except RuntimeError as error:  # BrokenExecutor among them: an executor of the user's
+            task.release()
+            raise NoWorkersError(f"the executor takes no more work ({error})") from None
+        self.running[future] = task
+        yield Began(task.experiment)
+
+    def _take_back(self) -> None:
+        """Keep workers from beginning anything new."""
+        for future, task in [*self.running.items()]:
+            if self.workers.take_back(future):
+                del self.running[future]
+                task.release()
+                self.waiting.appendleft(task)
+
+    def _is_done(self, experiment: Experiment) -> bool:
+        return self.folder is not None and self.folder.is_done(experiment)
+
+    def _found(self, experiment: Experiment) -> Finished:
+        assert self.folder is not None
+        path = self.folder.path_of(experiment)
+        return Finished(experiment, False, lambda: Trace.load(path))
+
+    # --- waiting ----------------------------------------------------------------------------------
+
+    def _wait(self) -> set[Future[bytes]]:
+        """Wait a moment for results, and note signals instead of being torn out of the work."""
+        with Interrupts() as interrupts:
+            interrupts.finish()
+            if self.running:
+                done = wait(self.running, PATIENCE, FIRST_COMPLETED).done
+            else:
+                done = set()
+                time.sleep(PATIENCE)
+            self.interrupts = max(self.interrupts, _came(interrupts))
+        return done
+
+    # --- taking results ---------------------------------------------------------------------------
+
+    def _take(self, future: Future[bytes], task: _Task) -> Event:
+        try:
+            content = future.result()
+        except CancelledError:
+            raise NoWorkersError(
+                "the connection to the workers was lost; what is finished is saved"
+            ) from None
+        except NoWorkersError:
+            raise
+        except BaseException as error:
+            return self._failed(task, error)
+        experiment = task.experiment
+        if self.folder is not None:
+            with Interrupts() as interrupts:
+                interrupts.finish()
+                self.folder.write(experiment, content)
+                self.interrupts = max(self.interrupts, _came(interrupts))
+        task.release()
+        return Finished(experiment, True, lambda: Trace.from_bytes(content))
+
+    def _failed(self, task: _Task, error: BaseException) -> Event:
+        death = cause_of_death(error)
+        if death is None and isinstance(error, in_worker.StoppedError):
+            death = str(error), 1
+        cause, spent = death or (_line(error), 1)
+        task.attempts += spent
+        if death and task.attempts < self.attempts:
+            # at the end: what kills workers must not keep the others waiting
+            self.waiting.append(task)
+            return Died(task.experiment, cause, task.attempts)
+        if death:
+            cause = f"failed after {task.attempts} tries: {cause}"
+        text = cause if death else "".join(traceback.format_exception(error))
+        if self.folder is not None:
+            self.folder.note_failure(task.experiment, text)
+        task.release()
+        return Failed(task.experiment, cause, text, task.attempts)
+
+
+def _came(interrupts: Interrupts) -> int:
+    return 0 if interrupts.signal is None else 1 + interrupts.again
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def cost(experiment: Experiment) -> float:
+    """About how long an experiment takes compared with others; no unit."""
+    e = experiment
+    hidden = (e.layers + 1) * e.width
+    per_member = e.batch_size * hidden * (e.width + 30)  # products, and what is done entry by entry
+    return e.steps * ((e.layers + 1) * 2e5 + e.members * per_member)

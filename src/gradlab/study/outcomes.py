@@ -1,0 +1,173 @@
+"""What became of each net of a study, in a few numbers; and medians over seeds with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[Any]
+
+# name -> what it is, with its unit; in the order of tables
+OUTCOMES = {
+    "accuracy": "accuracy at the last step",
+    "loss": "loss at the last step",
+    "gradient_decades": "decades by which mean |dL/dW| falls from the output layer to layer 1",
+    "delta_decades": "decades by which the delta's rms falls from the output layer to layer 1",
+    "gradient_slope": "slope of log10 mean |dL/dW| over the hidden layers from 2, decades per layer",
+    "delta_slope": "slope of log10 of the delta's rms over them, decades per layer",
+    "dead": "share of dead units in the hidden layers at the last step",
+    "saturated": "share of saturated units in the hidden layers at the last step",
+    "diverged": "whether anything was not finite",
+}
+LEAST = 3  # hidden layers: the first has another fan-in, and a slope takes two
+RESAMPLES = 2000
+
+_GRADIENTS = ("grad_mean_abs", "grad_rms")
+_OF_LAYERS = {"dead": "dead_fraction", "saturated": "saturated_fraction"}
+
+
+def outcomes(recorded: Mapping[str, Any], hidden: int) -> dict[str, Array]:
+    """What became of the members of one experiment.
+
+    Parameters
+    ----------
+    recorded : mapping of quantity to an array-like (steps[, layers], members)
+        As in a Trace; only the first and the last step are read.
+    hidden : int
+        Number of hidden layers; the output layer comes after them.
+
+    Returns
+    -------
+    dict of str to array (members,)
+        Those of `OUTCOMES` that can be told from what was recorded; NaN where a net has no such
+        number. Decays and slopes are at the first step: they say what the first weights do.
+        A gradient that is exactly zero in layer 1 has fallen by infinitely many decades.
+    """
+    found: dict[str, Array] = {}
+    for name in ("accuracy", "loss"):
+        if name in recorded:
+            found[name] = np.asarray(recorded[name][-1], np.float64)
+    gradient = next((name for name in _GRADIENTS if name in recorded), None)
+    for name, quantity in (("gradient", gradient), ("delta", "delta_rms")):
+        if quantity is not None and quantity in recorded:
+            first = np.asarray(recorded[quantity][0], np.float64)
+            found[f"{name}_decades"] = decades(first)
+            found[f"{name}_slope"] = slope(first[:hidden])
+    for name, quantity in _OF_LAYERS.items():
+        if quantity in recorded:
+            found[name] = np.asarray(recorded[quantity][-1], np.float64)[:hidden].mean(axis=0)
+    bad = ~np.isfinite(found["loss"]) if "loss" in found else None
+    if "nonfinite_count" in recorded:
+        count = np.asarray(recorded["nonfinite_count"][:]).any(axis=(0, 1))
+        bad = count if bad is None else bad | count
+    if bad is not None:
+        found["diverged"] = bad
+    return {name: found[name] for name in OUTCOMES if name in found}
+
+
+def decades(values: Array) -> Array:
+    """By how many decades values fall from the last layer to the first; (layers, members)."""
+    with np.errstate(all="ignore"):
+        found = np.log10(values[-1] / values[0])
+    return np.where(np.isfinite(values[[0, -1]]).all(axis=0), found, np.nan)
+
+
+def slope(values: Array) -> Array:
+    """Slope of log10 over the hidden layers from the second, by least squares.
+
+    Parameters
+    ----------
+    values : array (hidden layers, members)
+
+    Returns
+    -------
+    array (members,)
+        Decades per layer: positive where values shrink towards the input. NaN where a value is zero
+        or not finite, and where there are fewer than three hidden layers.
+    """
+    if len(values) < LEAST:
+        return np.full(values.shape[1:], np.nan)
+    with np.errstate(all="ignore"):
+        logs = np.log10(values[1:])
+    depth = np.arange(len(logs)) - (len(logs) - 1) / 2
+    known = np.isfinite(logs).all(axis=0)
+    fitted = np.tensordot(depth, np.where(known, logs, 0.0), 1) / (depth @ depth)
+    return np.where(known, fitted, np.nan)
+
+
+def median_with_interval(
+    values: Array, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float, float]:
+    """The median over seeds, and its interval by the percentile bootstrap (Efron 1979).
+
+    Parameters
+    ----------
+    values : array (members,)
+        One number per seed; NaNs are left out.
+    confidence : float
+    resamples : int
+    seed : int
+        Of the resampling: equal values give equal intervals.
+
+    Returns
+    -------
+    (median, low, high)
+        The median may be infinite; the interval is NaN if there are fewer than two numbers, and all
+        are NaN if there is none.
+    """
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return np.nan, np.nan, np.nan
+    median = float(np.median(known))
+    if len(known) == 1:
+        return median, np.nan, np.nan
+    drawn = np.random.default_rng(seed).integers(len(known), size=(resamples, len(known)))
+    medians = np.median(known[drawn], axis=1)
+    ends = [(1 - confidence) / 2, (1 + confidence) / 2]
+    # without interpolation, which has no answer between two that are infinite
+    low, high = np.quantile(medians, ends, method="inverted_cdf")
+    return median, float(low), float(high)
+
+
+def summarise(table: pd.DataFrame, by: list[str], confidence: float = 0.95) -> pd.DataFrame:
+    """Medians over seeds, with their intervals, of each experiment.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per net; see `StudyResults.outcomes`.
+    by : list of str
+        The columns that tell experiments apart.
+    confidence : float
+        Of the intervals, 0.95 for 95 %.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per experiment, in the order of the table: `by`, `nets` (their number), for each
+        outcome its median (under its own name), `…_low` and `…_high`; `diverged` is a share.
+    """
+    import pandas as pd
+
+    rows = []
+    # a key of its own: settings may be None or dicts, by which pandas does not group
+    for _, group in table.groupby("experiment", sort=False):
+        row: dict[str, Any] = {name: group[name].iloc[0] for name in ["experiment", *by]}
+        row["nets"] = len(group)
+        for name in OUTCOMES:
+            if name not in group:
+                continue
+            values = group[name].to_numpy(np.float64)
+            if name == "diverged":
+                row[name] = float(values.mean())
+                continue
+            middle, low, high = median_with_interval(values, confidence)
+            row |= {name: middle, f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)

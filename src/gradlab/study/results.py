@@ -1,0 +1,218 @@
+"""What a study found: all its traces, labelled, and what became of each net."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradlab.study.folder import DESCRIPTION, StudyFolder
+from gradlab.study.outcomes import outcomes, summarise
+from gradlab.study.study import Study, StudyError
+from gradlab.trace import Trace, TraceError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+    from gradlab.experiment import Experiment
+
+LARGEST = 4 * 2**30  # bytes of a dataset that is made without being asked for less
+
+
+def load(folder: str | os.PathLike[str]) -> StudyResults:
+    """Read what the folder of a study has; nothing but its description is read at once.
+
+    Raises
+    ------
+    StudyError
+        If it is no folder of a study.
+    """
+    path = Path(folder)
+    if not (path / DESCRIPTION).is_file():
+        raise StudyError(f"{path}: not the folder of a study: it has no {DESCRIPTION}")
+    return StudyResults(Study.load(path / DESCRIPTION), StudyFolder(path))
+
+
+class StudyResults:
+    """The results of a study that are finished.
+
+    Attributes
+    ----------
+    study : Study
+    folder : StudyFolder
+    plot
+        Every figure of a study, as a method: `results.plot.depth()` gives a matplotlib Figure.
+    """
+
+    def __init__(self, study: Study, folder: StudyFolder) -> None:
+        self.study, self.folder = study, folder
+
+    def __repr__(self) -> str:
+        done = len(self.finished)
+        return f"<StudyResults of {self.study!r}: {done} experiments finished>"
+
+    @functools.cached_property
+    def finished(self) -> tuple[Experiment, ...]:
+        """Those experiments whose file is there and whole, in the study's order."""
+        there = self.folder.files()
+        return tuple(
+            e for e in self.study.experiments if e.hash in there and self.folder.is_done(e)
+        )
+
+    def traces(self) -> Iterator[tuple[Experiment, Trace]]:
+        """Each finished experiment and its trace, one after the other."""
+        for experiment in self.finished:
+            yield experiment, self.trace(experiment)
+
+    def trace(self, experiment: Experiment) -> Trace:
+        """The trace of one experiment.
+
+        Raises
+        ------
+        TraceError
+            If it is not finished.
+        """
+        return Trace.load(self.folder.path_of(experiment))
+
+    # --- numbers ----------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def outcomes(self) -> pd.DataFrame:
+        """What became of each net: a row per experiment and member.
+
+        Columns: `experiment` (the hash), the settings that differ, `seed`, and those of
+        `gradlab.study.outcomes.OUTCOMES` that were recorded.
+        """
+        import pandas as pd
+
+        parts = []
+        for experiment in self.finished:
+            found = self._outcomes_of(experiment)
+            shared = {"experiment": experiment.hash, **self.study.varied(experiment)}
+            columns = {
+                name: pd.Series([value] * experiment.members) for name, value in shared.items()
+            }
+            columns["seed"] = pd.Series(experiment.seeds)
+            parts.append(pd.DataFrame({**columns, **found}))
+        if not parts:
+            return pd.DataFrame(columns=["experiment", *self.study.axes, "seed"])
+        return pd.concat(parts, ignore_index=True)
+
+    def _outcomes_of(self, experiment: Experiment) -> dict[str, Any]:
+        import h5py
+
+        path = self.folder.path_of(experiment)
+        try:
+            # not with xarray, which reads everything: of large studies two steps are enough
+            with h5py.File(path, "r") as file:
+                return outcomes(_Members(file, experiment.members), experiment.layers)
+        except (OSError, KeyError) as error:
+            raise TraceError(
+                f"{path}: cannot be read ({error}); `gradlab study --resume` runs the experiment "
+                "again"
+            ) from None
+
+    def summary(self, confidence: float = 0.95) -> pd.DataFrame:
+        """Medians over seeds with bootstrap intervals; see `gradlab.study.outcomes.summarise`."""
+        return summarise(self.outcomes, list(self.study.axes), confidence)
+
+    @functools.cached_property
+    def dataset(self) -> xr.Dataset:
+        """Everything that was recorded, as one labelled dataset; see `select`."""
+        return self.select()
+
+    def select(
+        self, quantities: Sequence[str] | None = None, steps: Sequence[int] | None = None
+    ) -> xr.Dataset:
+        """Combine the traces into one labelled dataset.
+
+        Parameters
+        ----------
+        quantities : sequence of str, optional
+            Which of them, such as "grad_mean_abs"; all that are numbers per step by default.
+        steps : sequence of int, optional
+            Which recorded steps; all by default.
+
+        Returns
+        -------
+        xarray.Dataset
+            Dims: an axis for each setting that differs (for a list that is no grid, one axis
+            `experiment` with the settings as coordinates), then `step`, `layer` (numbered from 1 at
+            the input) and `member` (the seed; or 0, 1, … if experiments differ in their seed). NaN
+            where an experiment has no such layer or step, or is not finished; `finished` and `hash`
+            tell which is which.
+
+        Raises
+        ------
+        StudyError
+            If a quantity or step was not recorded; or if the dataset would take more than 4 GiB and
+            neither quantities nor steps were given.
+        """
+        from gradlab.study.combining import combine
+
+        return combine(self, quantities, steps, LARGEST)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Give a tidy table: the settings that differ, then the columns of `Trace.to_dataframe`.
+
+        A row per experiment, step, layer, quantity and member; layers go by name and `depth`.
+        """
+        import pandas as pd
+
+        parts = []
+        for experiment, trace in self.traces():
+            frame = trace.to_dataframe()
+            if "member" not in frame:
+                frame.insert(3, "member", experiment.seed)
+            for at, (name, value) in enumerate(self.study.varied(experiment).items()):
+                column = f"{name}_of_net" if name in frame else name
+                frame.insert(at, column, pd.Series([value] * len(frame)))
+            frame.attrs = {}
+            parts.append(frame)
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    # --- figures ----------------------------------------------------------------------------------
+
+    @property
+    def plot(self) -> StudyPlots:
+        """Every figure of this study, as a method."""
+        return StudyPlots(self)
+
+
+class _Members:
+    """The variables of a trace's file, a single net as an ensemble of one."""
+
+    def __init__(self, file: Any, members: int) -> None:
+        self._file, self._alone = file, members == 1
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._file
+
+    def __getitem__(self, name: str) -> Any:
+        variable = self._file[name]
+        return variable[:][..., np.newaxis] if self._alone else variable
+
+
+class StudyPlots:
+    """The figures of a study; see `gradlab.plots`."""
+
+    def __init__(self, results: StudyResults) -> None:
+        self._results = results
+
+    def __getattr__(self, name: str) -> Callable[..., Figure]:
+        from gradlab.plots import STUDY_FIGURES
+
+        if name not in STUDY_FIGURES:
+            raise AttributeError(f"no figure {name!r}; there are {', '.join(STUDY_FIGURES)}")
+        return functools.partial(STUDY_FIGURES[name], self._results)
+
+    def __dir__(self) -> list[str]:
+        from gradlab.plots import STUDY_FIGURES
+
+        return [*STUDY_FIGURES]
