@@ -12,11 +12,13 @@ import gradlab
 import gradlab.recording
 import gradlab.summary
 from dp import SGD
-from gradlab import experiment, verbs
+from gradlab import experiment
 from gradlab.cli import app
 from gradlab.cli.tables import log_bars
 from gradlab.experiment import Experiment, ExperimentError
 from gradlab.trace import Trace
+from gradlab.verbs import experiments
+from gradlab.verbs.experiments import FIGURE_NAMES
 
 SMALL = ["--layers", "2", "--width", "3", "--steps", "4"]
 
@@ -29,7 +31,7 @@ def test_run_leaves_trace_description_and_figures(tmp_path):
     done = call("run", *SMALL, "--members", 2, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert sorted(os.listdir(tmp_path / "out")) == sorted(
-        ["trace.nc", "experiment.toml", *(f"{name}.png" for name in verbs.FIGURE_NAMES)]
+        ["trace.nc", "experiment.toml", *(f"{name}.png" for name in FIGURE_NAMES)]
     )
     assert "mean |dL/dW|" in done.output
     assert "reaches the first layer" in done.output
@@ -300,7 +302,7 @@ def test_version():
 def test_every_setting_is_a_flag():
     import inspect
 
-    from gradlab.cli.run import run
+    from gradlab.cli.experiments import run
 
     flags = set(inspect.signature(run).parameters) - {"experiment", "out", "overwrite"}
     fields = set(Experiment.model_fields)
@@ -333,7 +335,7 @@ def test_an_interrupt_while_drawing_keeps_the_data(tmp_path, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verbs, "save_figure", interrupted)
+    monkeypatch.setattr(experiments, "save_figure", interrupted)
     done = call("run", *SMALL, "--out", tmp_path)
     assert done.exit_code == 130
     assert "Interrupted while drawing" in done.output

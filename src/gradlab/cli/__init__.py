@@ -6,11 +6,12 @@ import os
 import sys
 
 from gradlab.cli.app import app
-from gradlab.cli.export import export
+from gradlab.cli.experiments import run
+from gradlab.cli.exports import export
 from gradlab.cli.figures import activations, plot
-from gradlab.cli.run import run
+from gradlab.cli.studies import study
 
-for _verb in (run, plot, activations, export):  # in the order of --help
+for _verb in (run, study, plot, activations, export):  # in the order of --help
     app.command()(_verb)
 
 

@@ -39,9 +39,10 @@ def plot(
     """Draw one figure of a saved trace."""
     with errors_in_words():
         from gradlab import verbs
+        from gradlab.verbs.output import save_figure
 
         folder = trace if trace.is_dir() else trace.parent
         drawn = verbs.plot(trace, figure)
         file = folder / f"{figure}.png" if out is None else out
-        verbs.save_figure(drawn, file)
+        save_figure(drawn, file)
         typer.echo(file)

@@ -1,4 +1,4 @@
-"""What a run found, as a table in the terminal."""
+"""What a run or a study found, as a table in the terminal."""
 
 from __future__ import annotations
 
@@ -6,28 +6,41 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
     from rich.table import Table
 
     from gradlab.trace import Trace
 
 BAR_WIDTH = 14
 NARROW = 76  # columns that the table needs
+STUDY_COLUMNS = {
+    "accuracy": "accuracy",
+    "delta_decades": "delta falls by\n… decades",
+    "gradient_decades": "|dL/dW| falls by\n… decades",
+    "diverged": "diverged",
+}
 
 
 def print_report(trace: Trace) -> None:
     """Print the table of the layers, the accuracy and the closing sentence."""
     import numpy as np
+
+    screen = console()
+    screen.print(_table(trace.table(), trace), crop=False)
+    final = trace["accuracy"].values[-1]
+    members = f" (median of {final.size} nets)" if final.size > 1 else ""
+    screen.print(f"Accuracy {np.median(final):.3f}{members}.", highlight=False)
+    screen.print(trace.sentence(), highlight=False, style="bold", soft_wrap=True)
+
+
+def console() -> Console:
+    """Where tables are printed, wide enough for them."""
     from rich.console import Console
 
     # a pipe has no width of its own, and the table must not be cut off in it or squeezed
-    console = Console() if sys.stdout.isatty() else Console(width=110)
-    if console.width < NARROW:
-        console = Console(width=NARROW)
-    console.print(_table(trace.table(), trace), crop=False)
-    final = trace["accuracy"].values[-1]
-    members = f" (median of {final.size} nets)" if final.size > 1 else ""
-    console.print(f"Accuracy {np.median(final):.3f}{members}.", highlight=False)
-    console.print(trace.sentence(), highlight=False, style="bold", soft_wrap=True)
+    found = Console() if sys.stdout.isatty() else Console(width=110)
+    return found if found.width >= NARROW else Console(width=NARROW)
 
 
 def _table(rows: list[dict[str, Any]], trace: Trace) -> Table:
@@ -59,6 +72,40 @@ def _table(rows: list[dict[str, Any]], trace: Trace) -> Table:
             bar,
         )
     return table
+
+
+def study_table(summary: pd.DataFrame, axes: list[str]) -> Table:
+    """A row per experiment: medians over seeds, with their intervals."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(
+        title="Medians over seeds, with 95 % intervals",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for name in axes:
+        table.add_column(name, justify="right")
+    shown = {name: words for name, words in STUDY_COLUMNS.items() if name in summary}
+    for words in shown.values():
+        table.add_column(words, justify="right")
+    for _, row in summary.iterrows():
+        table.add_row(
+            *("none" if row[name] is None else str(row[name]) for name in axes),
+            *(_with_interval(row, name) for name in shown),
+        )
+    return table
+
+
+def _with_interval(row: pd.Series, name: str) -> str:
+    if name == "diverged":
+        return _share(row[name])
+    middle, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
+    if middle != middle:
+        return "–"
+    interval = "" if low != low else f" [{low:.2f}, {high:.2f}]"
+    return f"{middle:.2f}{interval}"
 
 
 def _share(value: float) -> str:

@@ -57,8 +57,8 @@ def combine(
         coords |= {name: _labels(values) for name, values in axes.items()}
     else:
         for name in study.axes:
-            values = tuple(getattr(e, name) for e in study.experiments)
-            coords[name] = ("experiment", _labels(values))
+            settings = tuple(getattr(e, name) for e in study.experiments)
+            coords[name] = ("experiment", _labels(settings))
     alike = len({e.seed for e in study.experiments}) == 1
     coords["member"] = study.experiments[0].seeds if alike else range(study.members)
     coords |= {"step": frame.steps, "layer": np.arange(1, layers + 1)}
@@ -90,7 +90,9 @@ class _Frame:
         for name in quantities or ():
             if name not in there:
                 raise StudyError(f"no quantity {name!r} was recorded; there are {', '.join(there)}")
-        self.dims = {name: there[name] for name in (quantities or there)}
+        self.dims: dict[str, tuple[str, ...]] = {
+            name: there[name] for name in (quantities or there)
+        }
         recorded = sorted({s for e in experiments for s in range(1, e.steps + 1, e.every)})
         missing = [step for step in steps or () if step not in set(recorded)]
         if missing:

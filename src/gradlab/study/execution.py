@@ -23,7 +23,7 @@ from gradlab.trace import Trace
 
 Compute = Callable[[dict[str, Any], str, int | None], bytes]
 
-# How many experiments are handed out per worker: one is computed, one waits, so that no worker does.
+# Experiments handed out per worker: one is computed, and one waits, so that no worker does.
 AHEAD = 2
 PATIENCE = 0.2  # seconds between looks at what no future tells: signals, other drivers
 

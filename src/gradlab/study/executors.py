@@ -133,13 +133,12 @@ class LocalProcesses(Executor):
 
     def kill(self) -> None:
         """End the processes at once, whatever they are doing."""
-        self._over = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
-            processes = [*self._processes]
-        for process in processes:
-            with contextlib.suppress(ValueError):  # closed meanwhile
-                process.kill()
+            for process in self._processes:
+                with contextlib.suppress(ValueError):  # closed meanwhile
+                    process.kill()
+            self._over = True
 
     def _call(self, function: Any, args: Any, kwargs: Any) -> Any:
         pool, process = self._worker()
@@ -153,13 +152,11 @@ class LocalProcesses(Executor):
             ) from None
 
     def _worker(self) -> tuple[ProcessPoolExecutor, BaseProcess]:
-        """This thread's process, started anew if there is none."""
+        """The process of this thread, started anew if there is none."""
         found: tuple[ProcessPoolExecutor, BaseProcess] | None = getattr(self._own, "worker", None)
         if found is not None:
             return found
         for _ in range(STARTS):
-            if self._over:
-                raise WorkerDiedError("the work was given up")
             pool = ProcessPoolExecutor(
                 1, multiprocessing.get_context("spawn"), initializer=_begin_worker
             )
@@ -177,9 +174,9 @@ class LocalProcesses(Executor):
             with self._lock:
                 self._pools.add(pool)
                 self._processes.add(process)
+                if self._over:
+                    process.kill()
             self._own.worker = pool, process
-            if self._over:
-                process.kill()
             return pool, process
         raise NoWorkersError(
             f"worker processes end as soon as they start, {STARTS} times in a row; in a script, "

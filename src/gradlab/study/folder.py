@@ -16,9 +16,8 @@ import io
 import itertools
 import os
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -45,7 +44,7 @@ class Claim:
         """Let others have it; a second call does nothing."""
         if self._lock is None:
             return
-        # Somebody may hold a lock on the removed file: whoever gets a claim looks for results first.
+        # Somebody may get a lock on the removed file: so, after a claim, look for results first.
         with contextlib.suppress(OSError):
             Path(self._lock.lock_file).unlink()
         self._lock.release()
@@ -62,7 +61,7 @@ class StudyFolder:
         self.results = self.path / "results"
         self.failed = self.path / "failed"
         self.aside = self.path / "aside"
-        self.claims = self.path / "claims"
+        self.claims = self.path / ".claims"
 
     # --- beginning --------------------------------------------------------------------------------
 
@@ -208,7 +207,7 @@ class StudyFolder:
 
     # --- what is where ----------------------------------------------------------------------------
 
-    def write_index(self, study: Study, rows: Iterable[dict[str, Any]] | None = None) -> Path:
+    def write_index(self, study: Study) -> Path:
         """Write which file is which experiment, and whether it is done: `experiments.csv`."""
         there = self.files()
         table = io.StringIO()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gradlab.summary import REACHES_WITHIN_DECADES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,26 +20,36 @@ OUTCOMES = {
     "loss": "loss at the last step",
     "gradient_decades": "decades by which mean |dL/dW| falls from the output layer to layer 1",
     "delta_decades": "decades by which the delta's rms falls from the output layer to layer 1",
-    "gradient_slope": "slope of log10 mean |dL/dW| over the hidden layers from 2, decades per layer",
+    "gradient_slope": "slope of log10 mean |dL/dW| over hidden layers 2, 3, …, decades per layer",
     "delta_slope": "slope of log10 of the delta's rms over them, decades per layer",
     "dead": "share of dead units in the hidden layers at the last step",
     "saturated": "share of saturated units in the hidden layers at the last step",
     "diverged": "whether anything was not finite",
 }
+LEARNT = 0.9  # accuracy from which on a net counts as one that learns
 LEAST = 3  # hidden layers: the first has another fan-in, and a slope takes two
 RESAMPLES = 2000
+
+
+class Recorded(Protocol):
+    """Quantities by name: a dict of arrays, or an open file."""
+
+    def __contains__(self, name: object, /) -> bool: ...
+    def __getitem__(self, name: str, /) -> Any: ...
+
 
 _GRADIENTS = ("grad_mean_abs", "grad_rms")
 _OF_LAYERS = {"dead": "dead_fraction", "saturated": "saturated_fraction"}
 
 
-def outcomes(recorded: Mapping[str, Any], hidden: int) -> dict[str, Array]:
+def outcomes(recorded: Recorded, hidden: int) -> dict[str, Array]:
     """What became of the members of one experiment.
 
     Parameters
     ----------
-    recorded : mapping of quantity to an array-like (steps[, layers], members)
-        As in a Trace; only the first and the last step are read.
+    recorded : Recorded
+        Quantities as array-likes (steps[, layers], members), as in a Trace; only the first and the
+        last step are read.
     hidden : int
         Number of hidden layers; the output layer comes after them.
 
@@ -62,7 +73,7 @@ def outcomes(recorded: Mapping[str, Any], hidden: int) -> dict[str, Array]:
     for name, quantity in _OF_LAYERS.items():
         if quantity in recorded:
             found[name] = np.asarray(recorded[quantity][-1], np.float64)[:hidden].mean(axis=0)
-    bad = ~np.isfinite(found["loss"]) if "loss" in found else None
+    bad: Any = ~np.isfinite(found["loss"]) if "loss" in found else None
     if "nonfinite_count" in recorded:
         count = np.asarray(recorded["nonfinite_count"][:]).any(axis=(0, 1))
         bad = count if bad is None else bad | count
@@ -171,3 +182,29 @@ def summarise(table: pd.DataFrame, by: list[str], confidence: float = 0.95) -> p
             row |= {name: middle, f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def sentence(summary: pd.DataFrame) -> str:
+    """What `StudyResults.sentence` says, from the table of `summarise`."""
+    total = len(summary)
+    parts = []
+    if "accuracy" in summary:
+        learnt = int((summary["accuracy"] >= LEARNT).sum())
+        parts.append(f"{learnt} of {total} experiments learn (median accuracy {LEARNT} or more)")
+    decay = next((d for d in ("delta_decades", "gradient_decades") if d in summary), None)
+    if decay:
+        vanish = summary[decay] >= REACHES_WITHIN_DECADES
+        explode = summary[decay] <= -REACHES_WITHIN_DECADES
+        what = f"the gradient does not reach the first layer in {int(vanish.sum())}"
+        if explode.any():
+            what += f" and explodes in {int(explode.sum())}"
+        if "accuracy" in summary and vanish.any():
+            both = int((vanish & (summary["accuracy"] >= LEARNT)).sum())
+            what += f"; of those where it does not reach it, {both or 'none'} learn"
+            what += "s" if both == 1 else ""
+        parts.append(what)
+    if "diverged" in summary and summary["diverged"].any():
+        nets = int((summary["diverged"] * summary["nets"]).sum().round())
+        parts.append(f"{nets} of {int(summary['nets'].sum())} nets diverged")
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradlab.study.folder import DESCRIPTION, StudyFolder
-from gradlab.study.outcomes import outcomes, summarise
+from gradlab.study.outcomes import outcomes, sentence, summarise
 from gradlab.study.study import Study, StudyError
 from gradlab.trace import Trace, TraceError
 
@@ -122,6 +122,15 @@ class StudyResults:
         """Medians over seeds with bootstrap intervals; see `gradlab.study.outcomes.summarise`."""
         return summarise(self.outcomes, list(self.study.axes), confidence)
 
+    def sentence(self) -> str:
+        """Say in a sentence how many experiments learn, and in how many the gradient vanishes.
+
+        An experiment counts by its median over seeds: it learns with an accuracy of 0.9 or more;
+        the gradient vanishes if the delta (or, not recorded, dL/dW) falls by three decades or more
+        from the output layer to layer 1, and explodes if it grows by as much.
+        """
+        return sentence(self.summary())
+
     @functools.cached_property
     def dataset(self) -> xr.Dataset:
         """Everything that was recorded, as one labelled dataset; see `select`."""
@@ -161,7 +170,8 @@ class StudyResults:
     def to_dataframe(self) -> pd.DataFrame:
         """Give a tidy table: the settings that differ, then the columns of `Trace.to_dataframe`.
 
-        A row per experiment, step, layer, quantity and member; layers go by name and `depth`.
+        A row per experiment, step, layer, quantity and member; layers go by name and `depth`. A
+        fact about a layer that has the name of such a setting is called `layer_…`.
         """
         import pandas as pd
 
@@ -170,9 +180,11 @@ class StudyResults:
             frame = trace.to_dataframe()
             if "member" not in frame:
                 frame.insert(3, "member", experiment.seed)
-            for at, (name, value) in enumerate(self.study.varied(experiment).items()):
-                column = f"{name}_of_net" if name in frame else name
-                frame.insert(at, column, pd.Series([value] * len(frame)))
+            varied = self.study.varied(experiment)
+            # the setting has the plain name
+            frame = frame.rename(columns={n: f"layer_{n}" for n in varied if n in frame})
+            for at, (name, value) in enumerate(varied.items()):
+                frame.insert(at, name, pd.Series([value] * len(frame)))
             frame.attrs = {}
             parts.append(frame)
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

@@ -36,7 +36,7 @@ class StudyError(ValueError):
 
 
 class Study:
-    """Many experiments, described, each of several nets: seeds seed, seed + 1, …
+    """Many experiments, described; each has several nets, which differ in their seeds.
 
     Parameters
     ----------

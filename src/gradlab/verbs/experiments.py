@@ -1,4 +1,4 @@
-"""The verbs, such as `run` and `plot`, as Python functions; the command line calls these."""
+"""`run`: one experiment, its trace, figures and description in a folder."""
 
 from __future__ import annotations
 
@@ -6,27 +6,19 @@ import contextlib
 import itertools
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dp.validation import unknown
-from gradlab.files import replacing
 from gradlab.interrupts import Interrupts
+from gradlab.verbs.output import DESCRIPTION, TRACE, OutputError, save_figure
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from gradlab.experiment import Experiment, Progress
     from gradlab.trace import Trace
 
-TRACE, DESCRIPTION = "trace.nc", "experiment.toml"
 # named here too, so that a folder can be checked without loading matplotlib
 FIGURE_NAMES = ("gradients", "panels", "heatmap", "profile", "learning", "decision")
-
-
-class OutputError(OSError):
-    """A folder or file that cannot be written, said before any work is done."""
 
 
 def run(
@@ -213,176 +205,3 @@ def draw(trace: Trace, folder: Path) -> Iterator[Path]:
         file = folder / f"{name}.png"
         save_figure(getattr(trace.plot, name)(), file)
         yield file
-
-
-def activations(
-    names: Sequence[str] | None = None, out: str | os.PathLike[str] | None = None
-) -> Figure:
-    """Draw activation functions and their derivatives.
-
-    Parameters
-    ----------
-    names : sequence of str, optional
-        Names in `dp.activations.ACTIVATIONS`; all of them by default.
-    out : path, optional
-        File for the figure; its ending chooses the format.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name, naming those there are.
-    OutputError
-        If the file cannot be written.
-    """
-    from gradlab import plots
-
-    figure = plots.activations(names or None)
-    if out is not None:
-        save_figure(figure, Path(out))
-    return figure
-
-
-def plot(
-    trace: Trace | str | os.PathLike[str],
-    figure: str = "heatmap",
-    out: str | os.PathLike[str] | None = None,
-) -> Figure:
-    """Draw one figure of a trace.
-
-    Parameters
-    ----------
-    trace : Trace or path of a saved one
-    figure : str
-        A name in `gradlab.plots.FIGURES`.
-    out : path, optional
-        File for the figure; its ending chooses the format.
-
-    Raises
-    ------
-    ValueError
-        For an unknown figure, naming those there are.
-    TraceError
-        If the file is no trace.
-    OutputError
-        If the figure cannot be written.
-    """
-    from gradlab.plots import FIGURES
-    from gradlab.trace import Trace
-
-    if figure not in FIGURES:
-        raise ValueError(unknown("figure", figure, FIGURES))
-    if not isinstance(trace, Trace):
-        trace = Trace.load(_file_of(trace))
-    drawn = FIGURES[figure](trace)
-    if out is not None:
-        save_figure(drawn, Path(out))
-    return drawn
-
-
-def _file_of(trace: str | os.PathLike[str]) -> Path:
-    """Give the file of a saved trace, which may be named by its folder."""
-    path = Path(trace)
-    return path / TRACE if path.is_dir() else path
-
-
-def export(
-    trace: Trace | str | os.PathLike[str],
-    to: str | None = None,
-    out: str | os.PathLike[str] | None = None,
-) -> Path:
-    """Write a trace for other tools: a table as CSV or Parquet, or a run for TensorBoard.
-
-    Parameters
-    ----------
-    trace : Trace or path of a saved one
-    to : str, optional
-        "csv", "parquet" or "tensorboard"; by default what the ending of `out` says, .csv or
-        .parquet.
-    out : path, optional
-        The file, or for TensorBoard the folder. By default it lies beside a saved trace: a file of
-        its name, or the folder "tensorboard".
-
-    Returns
-    -------
-    Path
-        What was written.
-
-    Raises
-    ------
-    ValueError
-        For an unknown format, or one that the ending of `out` contradicts; and if `out` is missing
-        for a trace that was not saved.
-    TraceError
-        If the file is no trace.
-    OutputError
-        If it cannot be written, or would replace the trace itself.
-    MissingLibraryError
-        If the library that the format needs is not installed.
-    FileExistsError
-        If the folder for TensorBoard holds anything.
-    """
-    from gradlab.exports import FORMATS
-    from gradlab.trace import Trace
-
-    chosen = _export_format(to, out, FORMATS)
-    source = None
-    if not isinstance(trace, Trace):
-        source = _file_of(trace)
-        trace = Trace.load(source)
-    if out is not None:
-        written = Path(out)
-    elif source is not None:
-        in_folder = chosen == "tensorboard"
-        written = source.with_name(chosen) if in_folder else source.with_suffix(f".{chosen}")
-    else:
-        raise ValueError("out must be given for a trace that was not saved: the path to write to")
-    if source is not None and written.exists() and written.samefile(source):
-        raise OutputError(f"{written}: is the trace itself; choose another file, with --out")
-    try:
-        FORMATS[chosen](trace, written)
-    except OSError as error:
-        if error.errno is None:  # said in words already
-            raise
-        raise OutputError(f"{written}: cannot be written ({error.strerror})") from None
-    return written
-
-
-def _export_format(to: str | None, out: str | os.PathLike[str] | None, known: Iterable[str]) -> str:
-    names = [*known]
-    ending = "" if out is None else Path(out).suffix.lower()
-    said = ending[1:] if ending in (".csv", ".parquet") else None
-    if to is None and said is None:
-        where = "nothing" if out is None else repr(os.fspath(out))
-        raise ValueError(
-            f"the format must be given: to one of {', '.join(names)}, or out with the ending .csv "
-            f"or .parquet, got {where}"
-        )
-    chosen = to or said or ""
-    if chosen not in names:
-        raise ValueError(unknown("format", chosen, names))
-    if said not in (None, chosen):
-        raise ValueError(
-            f"{os.fspath(out or '')}: the ending says {said}, but the format is to be {chosen}; "
-            "give the one or the other"
-        )
-    return chosen
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure; the file's ending chooses the format.
-
-    Raises
-    ------
-    OutputError
-        If the ending is of no format that figures have, or the file cannot be written.
-    """
-    formats = figure.canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in formats:
-        raise OutputError(
-            f"{path}: a figure's file must end in one of {', '.join(f'.{f}' for f in formats)}"
-        )
-    try:
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=150)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None

@@ -81,8 +81,9 @@ def run(
 ) -> None:
     """Train one net and show where its gradient goes."""
     with errors_in_words():
-        from gradlab import verbs
         from gradlab.interrupts import Interrupts
+        from gradlab.verbs import experiments as verb
+        from gradlab.verbs.output import DESCRIPTION, TRACE
 
         given = {
             "data": data, "scaling": _number_or_word(scaling), "layers": layers, "width": width,
@@ -94,16 +95,16 @@ def run(
             "every": every, "quantities": quantity or None, "histograms": histograms,
             "decision": decision,
         }  # fmt: skip
-        described = verbs.describe(experiment, **{k: v for k, v in given.items() if v is not None})
+        described = verb.describe(experiment, **{k: v for k, v in given.items() if v is not None})
         wanted = Path("runs") / described.title if out is None else out
-        folder = verbs.prepare_folder(wanted, described, overwrite)
+        folder = verb.prepare_folder(wanted, described, overwrite)
         trace, saved, failure = None, folder, ""
         with Interrupts() as interrupts:
             try:
                 with _progress_bar(described.steps) as progress:
                     trace = described.run(progress)
                 interrupts.finish()
-                saved = verbs.save(trace, described, folder, overwrite)
+                saved = verb.save(trace, described, folder, overwrite)
             except KeyboardInterrupt:
                 pass  # before the first step
             except OSError as error:
@@ -123,7 +124,7 @@ def run(
                 )
             if saved != folder:
                 typer.echo(f"{folder} holds other results, which stay; these are in {saved}.")
-            for name in (verbs.TRACE, verbs.DESCRIPTION):
+            for name in (TRACE, DESCRIPTION):
                 typer.echo(f"  {saved / name}")
         stopped = interrupts.signal or (signal.SIGINT if trace.attrs["interrupted"] else None)
         if not interrupts.again:
@@ -157,12 +158,12 @@ def _number_or_word(text: str | None) -> Any:
 
 def _draw(trace: Trace, folder: Path) -> int | None:
     """Draw the figures of a run; gives the signal that stopped it, if one did."""
-    from gradlab import verbs
     from gradlab.interrupts import Interrupts
+    from gradlab.verbs import experiments as verb
 
     with Interrupts() as interrupts:
         try:
-            for file in verbs.draw(trace, folder):
+            for file in verb.draw(trace, folder):
                 with heard_or_not():
                     typer.echo(f"  {file}")
         except KeyboardInterrupt:

@@ -1,0 +1,154 @@
+"""`gradlab study`."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gradlab.cli.app import errors_in_words, fail, heard_or_not
+
+if TYPE_CHECKING:
+    from gradlab.study import Failed, StudyResults
+
+MOST_ROWS = 60  # experiments in the table: of more, the file tells
+MOST_TRACEBACKS = 5
+
+
+def study(
+    study: Annotated[
+        str | None,
+        typer.Argument(help="A TOML file, a study's folder, or the name of a ready study."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results, tables, figures. [runs/<name>]")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what is missing in that folder.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes on this machine. [one for each core]")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler, tcp://host:8786.")
+    ] = None,
+    members: Annotated[
+        int | None, typer.Option(help="Nets per experiment. [as the study says]")
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option(help="Nets trained at once, to save memory. [all]")
+    ] = None,
+    attempts: Annotated[
+        int, typer.Option(help="Tries of an experiment that makes its worker die.")
+    ] = 3,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="Print the study as TOML, and run nothing.")
+    ] = False,
+) -> None:
+    """Run many experiments with many seeds; without a study, list those that are ready."""
+    with errors_in_words():
+        from gradlab.optional import MissingLibraryError
+        from gradlab.verbs import studies as verb
+
+        if study is None:
+            _list()
+            return
+        described, folder = verb.describe(study, out, members)
+        if describe:
+            typer.echo(described.to_toml(), nl=False)
+            return
+        try:
+            _carry_out(
+                described,
+                folder,
+                resume=resume,
+                workers=workers,
+                cluster=cluster,
+                at_once=at_once,
+                attempts=attempts,
+            )
+        except MissingLibraryError as error:
+            fail(str(error))
+
+
+def _list() -> None:
+    from gradlab.study.ready import READY, question
+
+    typer.echo("Ready studies; `gradlab study NAME` runs one, with --describe prints it:")
+    for name in READY:
+        typer.echo(f"  {name:<13} {question(name)}")
+
+
+def _carry_out(described: Any, folder: Path, **options: Any) -> None:
+    from gradlab.interrupts import Interrupts
+    from gradlab.study import Failed, load
+    from gradlab.study.progress import display
+
+    failures: list[Failed] = []
+    stopped = None
+    with Interrupts() as interrupts:
+        interrupts.finish()  # the driver's loop looks at what came
+        try:
+            with display(described) as saw:
+                for event in described.events(folder, **options):
+                    saw(event)
+                    if isinstance(event, Failed):
+                        failures.append(event)
+        except KeyboardInterrupt:
+            stopped = 128 + (interrupts.signal or signal.SIGINT)
+        results = load(folder)
+        if results.finished:
+            with heard_or_not():
+                _report(results)
+        _tell_failures(failures, results)
+        if stopped:
+            done, total = len(results.finished), len(described.experiments)
+            typer.echo(
+                f"Interrupted; {done} of {total} experiments are saved in {folder}, "
+                "--resume goes on with the others.",
+                err=True,
+            )
+        if not interrupts.again:
+            _write(results)
+    if stopped or failures:
+        raise typer.Exit(stopped or 1)
+
+
+def _write(results: StudyResults) -> None:
+    """Write tables and figures."""
+    from gradlab.verbs import studies as verb
+
+    with heard_or_not():
+        if not results.finished:
+            typer.echo(f"  {results.folder.write_index(results.study)}")
+            return
+        for file in verb.write_tables(results):
+            typer.echo(f"  {file}")
+        for file in verb.draw(results):
+            typer.echo(f"  {file}")
+
+
+def _tell_failures(failures: list[Failed], results: StudyResults) -> None:
+    for failure in failures[:MOST_TRACEBACKS]:
+        typer.echo(f"\n{failure.experiment.title}\n{failure.text.rstrip()}", err=True)
+    if failures:
+        count = "1 experiment" if len(failures) == 1 else f"{len(failures)} experiments"
+        typer.echo(
+            f"\n{count} failed; {results.folder.failed} tells of each why, and --resume tries "
+            "again.",
+            err=True,
+        )
+
+
+def _report(results: StudyResults) -> None:
+    from gradlab.cli.tables import console, study_table
+
+    screen = console()
+    summary = results.summary()
+    shown = summary.head(MOST_ROWS)
+    screen.print(study_table(shown, list(results.study.axes)), crop=False)
+    if len(shown) < len(summary):
+        screen.print(f"… and {len(summary) - len(shown)} more rows, in summary.csv.")
+    screen.print(results.sentence(), highlight=False, style="bold", soft_wrap=True)

@@ -1,0 +1,146 @@
+"""`study`: many experiments, their traces, tables and figures in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradlab.files import replacing
+from gradlab.verbs.output import save_figure
+
+if TYPE_CHECKING:
+    from gradlab.study import Event, Study, StudyResults
+
+SUMMARY, NETS = "summary.csv", "nets.csv"
+
+
+def study(
+    study: Study | str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    members: int | None = None,
+    workers: int | None = None,
+    cluster: str | None = None,
+    executor: Executor | None = None,
+    at_once: int | None = None,
+    attempts: int = 3,
+    progress: Callable[[Event], None] | None = None,
+) -> StudyResults:
+    """Run what is missing of a study, and draw what it found.
+
+    Parameters
+    ----------
+    study : Study, or name of one that comes with gradlab, or path of a TOML file or study's folder
+        What to run.
+    out : path, optional
+        Folder for results, tables and figures; `runs/<name>` by default, or the folder given.
+    resume : bool
+        Go on in a folder that has results.
+    members : int, optional
+        Nets per experiment, instead of those that the description says.
+    workers, cluster, executor, at_once, attempts
+        See `Study.run`.
+    progress : callable, optional
+        Called with each event.
+
+    Returns
+    -------
+    StudyResults
+
+    Raises
+    ------
+    StudyError
+        If the description is not valid.
+    OSError
+        If the folder cannot be written to, or holds something else.
+    ExperimentsFailedError
+        After all others are done, if experiments failed; tables and figures show the others.
+    """
+    from gradlab.study import ExperimentsFailedError, Failed, load
+
+    described, folder = describe(study, out, members)
+    failures = []
+    for event in described.events(
+        folder,
+        resume=resume,
+        workers=workers,
+        cluster=cluster,
+        executor=executor,
+        at_once=at_once,
+        attempts=attempts,
+    ):
+        if progress is not None:
+            progress(event)
+        if isinstance(event, Failed):
+            failures.append(event)
+    results = load(folder)
+    if results.finished:
+        for _ in (*write_tables(results), *draw(results)):
+            pass
+    if failures:
+        raise ExperimentsFailedError(failures)
+    return results
+
+
+def describe(
+    study: Study | str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    members: int | None = None,
+) -> tuple[Study, Path]:
+    """Find the study that is meant, and the folder for it.
+
+    Raises
+    ------
+    StudyError
+        If there is no such study.
+    """
+    from gradlab.study import Study, StudyError
+    from gradlab.study.folder import DESCRIPTION
+    from gradlab.study.ready import READY, ready
+
+    if isinstance(study, Study):
+        if members is not None:
+            raise StudyError("members is for descriptions; give Study(…, members=20)")
+        return study, Path("runs") / study.name if out is None else Path(out)
+    path = Path(study)
+    if os.fspath(study) in READY:
+        found = ready(os.fspath(study), members)
+    elif (path / DESCRIPTION).is_file():
+        found = Study.load(path / DESCRIPTION, members)
+        out = path if out is None else out
+    elif path.suffix or path.exists():
+        found = Study.load(path, members)
+    else:
+        raise StudyError(
+            f"{path}: neither a file, nor a study's folder, nor one of those that come with "
+            f"gradlab: {', '.join(READY)}"
+        )
+    return found, Path("runs") / found.name if out is None else Path(out)
+
+
+def write_tables(results: StudyResults) -> Iterator[Path]:
+    """Write what became of each net, medians over seeds, and which file is which."""
+    yield results.folder.write_index(results.study)
+    for name, table in ((SUMMARY, results.summary()), (NETS, results.outcomes)):
+        path = results.folder.path / name
+        with replacing(path) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+        yield path
+
+
+def draw(results: StudyResults) -> Iterator[Path]:
+    """Write those figures that the study has the axes for, one by one; gives the file of each."""
+    from gradlab.plots import STUDY_FIGURES, NotForThisStudyError
+
+    for name, figure in STUDY_FIGURES.items():
+        try:
+            drawn = figure(results)
+        except NotForThisStudyError:
+            continue
+        path = results.folder.path / f"{name}.png"
+        save_figure(drawn, path)
+        yield path
