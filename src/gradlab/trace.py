@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +137,8 @@ class Trace:
 
     def to_bytes(self) -> bytes:
         """Give the content of that file, made in memory: HDF5 ends the process on a full disk."""
-        return bytes(self.dataset.to_netcdf(engine="h5netcdf"))
+        with _without_cluster():
+            return bytes(self.dataset.to_netcdf(engine="h5netcdf"))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
@@ -183,6 +187,17 @@ class Trace:
             )
         _check(dataset, name)
         return cls(dataset)
+
+
+@contextlib.contextmanager
+def _without_cluster() -> Iterator[None]:
+    """Keep xarray, inside a worker of Dask, from asking the cluster for a lock on the memory."""
+    dask = sys.modules.get("dask")
+    if dask is None:
+        yield
+        return
+    with dask.config.set(scheduler="synchronous"):
+        yield
 
 
 def _check(dataset: xr.Dataset, file: str) -> None:

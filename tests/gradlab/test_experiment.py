@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dp
+from gradlab import experiment
 from gradlab.data import DATASETS
 from gradlab.experiment import OPTIMIZERS, Experiment, ExperimentError
 
@@ -284,3 +285,48 @@ def test_the_decision_of_a_batch_normalised_net_is_the_nets(activation):
     decided = trace["decision_class"].values[nearest[1], nearest[0]]
     shown = (decided == trace["label"].values).mean()
     assert shown == pytest.approx(trace["accuracy"].values[-1], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [1.7681159316578168, 0.5529619443183824, 0.004976151926002902, 86.72067354008493]),
+        (
+            {"activation": "relu", "optimizer": "adam", "data": "moons"},
+            [55.635605262236844, 1.1199715558961176, 0.0059368552511380405, 101.63843229154449],
+        ),
+    ],
+)
+def test_numbers_are_those_of_old(settings, expected):
+    """Results on disk go by a hash: whoever changes these numbers raises `NUMBERS` as well."""
+    assert experiment.NUMBERS == 1
+    trace = Experiment.of(layers=3, steps=20, **settings).run()
+    quantities = ("grad_mean_abs", "delta_rms", "update_ratio", "loss")
+    found = [float(trace[name].values[-1].sum()) for name in quantities]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_settings_that_are_the_default_have_no_part_in_the_hash():
+    assert Experiment.of(layers=10, clip=None).hash == Experiment().hash
+    assert Experiment().chosen() == {}
+    assert Experiment.of(width=3).chosen() == {"width": 3}
+
+
+def test_numbers_of_another_version_have_another_hash(monkeypatch):
+    before = Experiment().hash
+    monkeypatch.setattr(experiment, "NUMBERS", 2)
+    assert Experiment().hash != before
+
+
+def test_quantities_are_chosen_by_name():
+    chosen = Experiment.of(quantities=["delta_rms", "grad_rms"], **SMALL)
+    assert chosen.quantities == ("grad_rms", "delta_rms")
+    assert chosen.hash == Experiment.of(quantities=("grad_rms", "delta_rms"), **SMALL).hash
+    of_layers = {n for n, v in chosen.run().dataset.items() if v.dims == ("step", "layer")}
+    assert of_layers == {"grad_rms", "delta_rms"}
+    with pytest.raises(ExperimentError, match="unknown quantity 'grad_rsm'; did you mean 'grad_rm"):
+        Experiment.of(quantities=["grad_rsm"])
+    with pytest.raises(ExperimentError, match="expected a list of names, got 'grad_rms'"):
+        Experiment.of(quantities="grad_rms")
+    with pytest.raises(ExperimentError, match="grad_mean_abs or grad_rms must be among them"):
+        Experiment.of(quantities=["delta_rms"])

@@ -23,6 +23,7 @@ from typing import Any
 from gradlab.optional import library
 
 STARTS = 3  # how often a worker process may die before it has begun to work
+CONNECTS_WITHIN = 10  # seconds, to a cluster
 
 
 class WorkerDiedError(BrokenExecutor):
@@ -146,9 +147,8 @@ class LocalProcesses(Executor):
             return pool.submit(function, *args, **kwargs).result()
         except BrokenExecutor:
             self._forget(pool, process)
-            process.join(5)
             raise WorkerDiedError(
-                f"the worker process {process.pid} {_ending(process.exitcode)}"
+                f"the worker process {process.pid} {_ending(_exitcode(process))}"
             ) from None
 
     def _worker(self) -> tuple[ProcessPoolExecutor, BaseProcess]:
@@ -219,6 +219,16 @@ def _sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _exitcode(process: BaseProcess) -> int | None:
+    """The status of a process that has ended; None if it cannot be had."""
+    end = time.monotonic() + 5
+    while process.exitcode is None and time.monotonic() < end:
+        # the pool asks for it too, and the system tells only one of us
+        process.join(0.01)
+        time.sleep(0.01)
+    return process.exitcode
+
+
 def _ending(exitcode: int | None) -> str:
     """How a process ended, in words."""
     if exitcode is None:
@@ -240,7 +250,7 @@ def _ending(exitcode: int | None) -> str:
 def _dask(address: str) -> Iterator[Workers]:
     distributed = library("distributed", "dask", "a cluster")
     try:
-        client = distributed.Client(address, timeout=10, set_as_default=False)
+        client = distributed.Client(address, timeout=CONNECTS_WITHIN, set_as_default=False)
     except (OSError, ValueError) as error:
         raise NoWorkersError(
             f"{address}: no Dask scheduler answers there ({error}); start one with `dask "
@@ -260,5 +270,5 @@ def _dask(address: str) -> Iterator[Workers]:
         # Dask would cancel also what its workers are in the middle of
         yield Workers(executor, slots, lambda _: False)
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        executor.shutdown(wait=False)
         client.close()

@@ -375,9 +375,12 @@ def _values(setting: str, values: Any) -> list[Any]:
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise StudyError(f"over: {setting} takes a list of values, got {values!r}")
     # NumPy's numbers are taken for Python's, which they print as
-    given = [value.item() if hasattr(value, "item") else value for value in values]
+    some = itertools.islice(values, MOST + 1)
+    given = [value.item() if hasattr(value, "item") else value for value in some]
     if not given:
         raise StudyError(f"over: {setting} has no values")
+    if len(given) > MOST:
+        raise StudyError(f"over: {setting} has too many values; at most {MOST} experiments")
     twice = [value for value, times in Counter(map(repr, given)).items() if times > 1]
     if twice:
         raise StudyError(f"over: {setting} has the value {twice[0]} more than once")
