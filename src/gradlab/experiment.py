@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -210,7 +211,7 @@ class Experiment(BaseModel):
 
     def chosen(self) -> dict[str, Any]:
         """The settings that differ from their defaults, as JSON has them."""
-        usual = type(self).model_construct().model_dump(mode="json")
+        usual = _defaults()
         return {k: v for k, v in self.model_dump(mode="json").items() if v != usual[k]}
 
     @property
@@ -347,6 +348,12 @@ class Experiment(BaseModel):
             if self.decision and data.n_features >= 2:
                 add_decision(trace, net, data)
         return trace
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """The settings that an experiment has if none is given, as JSON has them."""
+    return Experiment().model_dump(mode="json")
 
 
 class _Counting(dp.ProgramCallback):

@@ -21,6 +21,7 @@ from gradlab.study.execution import (
     Finished,
     SetAside,
     Stopping,
+    TakenBack,
 )
 from gradlab.study.executors import LocalProcesses, NoWorkersError, WorkerDiedError
 from gradlab.study.folder import FolderError
@@ -42,6 +43,7 @@ __all__ = [
     "Study",
     "StudyError",
     "StudyResults",
+    "TakenBack",
     "WorkerDiedError",
     "load",
 ]

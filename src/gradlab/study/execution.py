@@ -40,7 +40,14 @@ class Event:
 
 @dataclass(frozen=True)
 class Began(Event):
-    """It was handed to the workers."""
+    """It was handed to the workers, which can work on `slots` at a time; some may have to wait."""
+
+    slots: int
+
+
+@dataclass(frozen=True)
+class TakenBack(Event):
+    """It was handed to the workers, but will not be begun."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +186,7 @@ class _Execution:
         try:
             while self.waiting or self.running or self.elsewhere:
                 if self.interrupts:
-                    self._take_back()
+                    yield from self._take_back()
                     if self.interrupts > 1 or not self.running:
                         raise KeyboardInterrupt
                     if not self.told:
@@ -212,9 +219,9 @@ class _Execution:
                 task = self.elsewhere.popleft()
             else:
                 return
-            yield from self._start(task)
+            yield from self._start(task, slots)
 
-    def _start(self, task: _Task) -> Iterator[Event]:
+    def _start(self, task: _Task, slots: int) -> Iterator[Event]:
         if self.folder is not None and task.claim is None:
             task.claim = self.folder.claim(task.experiment)
             if task.claim is None:
@@ -237,15 +244,16 @@ class _Execution:
             task.release()
             raise NoWorkersError(f"the executor takes no more work ({error})") from None
         self.running[future] = task
-        yield Began(task.experiment)
+        yield Began(task.experiment, slots)
 
-    def _take_back(self) -> None:
+    def _take_back(self) -> Iterator[Event]:
         """Keep workers from beginning anything new."""
         for future, task in [*self.running.items()]:
             if self.workers.take_back(future):
                 del self.running[future]
                 task.release()
                 self.waiting.appendleft(task)
+                yield TakenBack(task.experiment)
 
     def _is_done(self, experiment: Experiment) -> bool:
         return self.folder is not None and self.folder.is_done(experiment)

@@ -79,21 +79,23 @@ class Tally:
         self.total = len(study.experiments)
         self.members = study.members
         self.done = self.new = self.failed = 0
-        self._running: set[str] = set()
+        self._handed_out: set[str] = set()
+        self._slots = 0
         self.work, self.work_done = sum(map(cost, study.experiments)), 0.0
         self._since = time.monotonic()  # the clock on the wall may be set meanwhile
 
     @property
     def running(self) -> int:
-        """Experiments that the workers have."""
-        return len(self._running)
+        """Experiments that workers are at; others may wait in front of them."""
+        return min(len(self._handed_out), self._slots)
 
     def add(self, event: Event) -> str:
         """Count an event; gives what is to be said of it, or ""."""
         experiment = event.experiment
         name = experiment.title
         if isinstance(event, Began):
-            self._running.add(experiment.hash)
+            self._handed_out.add(experiment.hash)
+            self._slots = event.slots
             return ""
         if isinstance(event, SetAside):
             return f"warning: {event.text}"
@@ -102,7 +104,7 @@ class Tally:
                 f"Interrupted: waiting for {self.running} experiments under way; "
                 "once more to drop them."
             )
-        self._running.discard(experiment.hash)
+        self._handed_out.discard(experiment.hash)
         if isinstance(event, Died):
             return f"warning: {name}: {event.cause}; it will be tried again"
         if isinstance(event, Finished):
