@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROUNDS = {
     "lesson": 10, "wide": 5, "deep": 8, "sweep": 1, "cold": 7, "graphs": 7, "startup": 11,
-    "recording": 25,
+    "recording": 25, "study": 5,
 }  # fmt: skip
 LIMIT = {"wide": "matrix products alone", "deep": "matrix products alone", "graphs": "dp"}
 
@@ -48,7 +48,7 @@ def main() -> None:
     """Measure, print, and write if asked to."""
     given = arguments()
     pin(given.threads)
-    from bench import cold, graphs, recording, report, startup, timing
+    from bench import cold, graphs, recording, report, startup, study, timing
     from bench.peers import chosen, versions
     from bench.workloads import WORKLOADS
 
@@ -65,7 +65,7 @@ def main() -> None:
     if given.what == "graphs":
         graphs.main(rounds)
         print()
-    workload = WORKLOADS["lesson" if given.what == "cold" else given.what]
+    workload = WORKLOADS[{"cold": "lesson", "study": "sweep"}.get(given.what, given.what)]
     try:
         peers = chosen(workload.kind, given.peers.split(",") if given.peers else None)
     except ValueError as error:
@@ -76,6 +76,9 @@ def main() -> None:
     )
     limit = LIMIT.get(given.what, "the loop by hand")
     for dtype in [given.dtype] if given.dtype else workload.dtypes:
+        if given.what == "study":
+            print(f"{study.main(dtype, rounds, peers)}\n\n{machine}\n")
+            continue
         if given.what == "cold":
             rows = cold.measure(dtype, peers, rounds)
             unit, first = "s per process", "first process, s"

@@ -353,7 +353,7 @@ class Experiment(BaseModel):
 @functools.cache
 def _defaults() -> dict[str, Any]:
     """The settings that an experiment has if none is given, as JSON has them."""
-    return Experiment().model_dump(mode="json")
+    return Experiment.of().model_dump(mode="json")
 
 
 class _Counting(dp.ProgramCallback):
