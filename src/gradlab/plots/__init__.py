@@ -1,4 +1,4 @@
-"""Every figure, from a Trace and nothing else; and the gallery of activation functions.
+"""Every figure, from a Trace and nothing else; of a study, from its results; and a gallery.
 
 Figures are matplotlib Figures made without pyplot, so nothing is shown, kept open, or shared.
 """
@@ -9,7 +9,10 @@ from matplotlib.figure import Figure
 
 from gradlab.plots.flow import gradients, heatmap, panels, profile
 from gradlab.plots.gallery import activations
-from gradlab.plots.outcome import decision, learning
+from gradlab.plots.grids import NotForThisStudyError
+from gradlab.plots.maps import heatmaps, trainability
+from gradlab.plots.studies import outcome, slopes
+from gradlab.plots.training import decision, learning
 
 FIGURES: dict[str, Callable[..., Figure]] = {
     "gradients": gradients,
@@ -20,13 +23,27 @@ FIGURES: dict[str, Callable[..., Figure]] = {
     "decision": decision,
 }
 
+# each takes the results of a study, and raises NotForThisStudyError where it lacks what is shown
+STUDY_FIGURES: dict[str, Callable[..., Figure]] = {
+    "outcome": outcome,
+    "slopes": slopes,
+    "heatmaps": heatmaps,
+    "trainability": trainability,
+}
+
 __all__ = [
     "FIGURES",
+    "STUDY_FIGURES",
+    "NotForThisStudyError",
     "activations",
     "decision",
     "gradients",
     "heatmap",
+    "heatmaps",
     "learning",
+    "outcome",
     "panels",
     "profile",
+    "slopes",
+    "trainability",
 ]

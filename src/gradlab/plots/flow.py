@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from gradlab.plots.canvas import (
     BLUE,
     COLOURS,
-    DEPTH_MAP,
     Array,
     band,
     depth_colours,
@@ -25,16 +24,9 @@ from gradlab.plots.canvas import (
     loggable,
     middle,
     new_figure,
-    positive,
 )
-from gradlab.plots.marks import (
-    NONFINITE,
-    UNRECORDED,
-    ZERO,
-    draw_marks,
-    lower_legend,
-    mark_handles,
-)
+from gradlab.plots.heat import cell_ends, draw_flow, log_limits
+from gradlab.plots.marks import UNRECORDED, draw_marks, lower_legend, mark_handles
 from gradlab.plots.scales import fitting_axis, log_axis, step_axis
 from gradlab.plots.titles import set_title
 from gradlab.plots.values import DELTA, GRADIENTS, quantities_of, recorded_values
@@ -165,35 +157,20 @@ def heatmap(trace: Trace) -> Figure:
     both = figure.subplots(1, len(chosen), sharey=True, squeeze=False).ravel()
     names = _names(trace)
     steps = trace.dataset["step"].values
-    ends = _ends(steps)
+    ends = cell_ends(steps)
     quantities = [middle(trace, recorded_values(trace, name)).T for name, _ in chosen]
-    logs = [np.log10(positive(values)) for values in quantities]
-    known = np.concatenate([log[np.isfinite(log)] for log in logs])
-    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-    pad = max((1 - (high - low)) / 2, 0.0)  # colours that span less than a decade exaggerate
-    handles = {}
-    for axes, values, log, (_, label) in zip(both, quantities, logs, chosen, strict=True):
-        image = axes.pcolormesh(
-            ends,
-            np.arange(len(names) + 1) + 0.5,
-            log,
-            cmap=DEPTH_MAP,
-            vmin=low - pad,
-            vmax=high + pad,
-            rasterized=True,
-        )
-        for kind in (ZERO, NONFINITE, UNRECORDED):
-            where = kind.where(values)
-            if where.any():
-                _cover(axes, where, ends, gid=kind.gid, **kind.cover())
-                handles[kind.gid] = kind.cover_handle()
-        axes.set(title=label, xlabel="step", xlim=(ends[0], ends[-1]))
+    limits = log_limits(quantities)
+    handles: dict[str, Any] = {}
+    for axes, values, (_, label) in zip(both, quantities, chosen, strict=True):
+        image, covers = draw_flow(axes, ends, values, limits)
+        handles |= covers
+        axes.set(title=label, xlabel="step")
         few = slice(None, None, 1 + len(names) // 40)
         axes.set_yticks(
             range(1, len(names) + 1)[few], names[few], fontsize=7 if len(names) > 15 else 9
         )
         step_axis(axes, steps)
-    if known.size:
+    if limits:
         same = ", the same on both sides" if len(chosen) > 1 else ""
         figure.colorbar(image, ax=list(both), label=f"log10{same}", pad=0.02)
     both[0].set_ylabel("layer (input below)")
@@ -314,21 +291,3 @@ def _flat_axis(axes: Axes, centre: Array) -> None:
         axes.set_ylim(0, 1)
         axes.set_yticks([0])
     axes.set_ylim(bottom=0)
-
-
-def _ends(steps: Array) -> Array:
-    """Where the cells of a heatmap begin and end; steps need not lie at equal distances."""
-    between = (steps[1:] + steps[:-1]) / 2
-    first, last = (
-        (0.5, 0.5) if len(steps) == 1 else (between[0] - steps[0], steps[-1] - between[-1])
-    )
-    return np.concatenate([[steps[0] - first], between, [steps[-1] + last]])
-
-
-def _cover(axes: Axes, where: Array, ends: Array, **style: Any) -> None:
-    """Cover cells of a heatmap, a rectangle per run of steps; `where` is (layers, steps)."""
-    for row, flags in enumerate(where):
-        turns = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
-        runs = [(ends[a], ends[b] - ends[a]) for a, b in turns.reshape(-1, 2)]
-        if runs:
-            axes.broken_barh(runs, (row + 0.5, 1), lw=0, **style)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,23 +75,43 @@ def wrapped_title(figure: Figure, text: str, parts: list[str] | None = None) -> 
 
 
 def _parts(trace: Trace, shown: str) -> list[str]:
-    """What was run, in the order of the course: net, training, data, which nets are shown."""
+    """What was run, or only which nets are shown where that is not known."""
     if not trace.experiment:
         return [shown] if shown else []
-    e = DEFAULTS | trace.experiment
-    further = ", ".join(f"{name} {value:g}" for name, value in e["hyperparameters"].items())
-    scaling = e["scaling"]
-    if isinstance(scaling, str):
-        scaled = "" if scaling == DEFAULTS["scaling"] else f" {scaling}"
-    else:
-        scaled = f" × {scaling:g}"
     ended = int(trace.dataset["step"].values[-1])
+    interrupted = f"interrupted after step {ended}" if trace.attrs.get("interrupted") else ""
+    return settings_parts(trace.experiment, shown, interrupted=interrupted)
+
+
+def settings_parts(
+    settings: Mapping[str, Any],
+    shown: str,
+    *,
+    untold: Collection[str] = (),
+    interrupted: str = "",
+) -> list[str]:
+    """What was run, in the order of the course: net, training, data, which nets are shown.
+
+    Parameters
+    ----------
+    settings : mapping
+        Of an experiment; the defaults where it has none.
+    shown : str
+        Which nets of an ensemble are shown.
+    untold : collection of str
+        Settings to leave out, since a study varies them.
+    interrupted : str
+        That, and where, the training was.
+    """
+    e = {**DEFAULTS, **settings, **{name: DEFAULTS[name] for name in untold}}
+    further = ", ".join(f"{name} {value:g}" for name, value in e["hyperparameters"].items())
     several = e["members"] > 1
     seeds = f"seeds {e['seed']}–{e['seed'] + e['members'] - 1}" if several else f"seed {e['seed']}"
-    return [
-        f"{e['layers']} × {e['width']} {e['activation']}"
-        + (f" (ceiling {e['clip']:g})" if e["clip"] else ""),
-        f"{e['init']} init" + (f" × {e['init_scale']:g}" if e["init_scale"] != 1 else ""),
+    if "seed" in untold:
+        seeds = ""
+    parts = [
+        _net(e, untold),
+        _weights(e, untold),
         *_others(
             e,
             normalisation=f"{e['normalisation']} norm",
@@ -98,14 +119,14 @@ def _parts(trace: Trace, shown: str) -> list[str]:
             loss=e["loss"].replace("_", " "),
             reduction=f"{e['reduction']} over the batch",
         ),
-        f"{e['optimizer']} {e['learning_rate']:g}" + (f" ({further})" if further else ""),
+        _training(e, untold) + (f" ({further})" if further else ""),
         *_others(
             e,
             steps="1 step" if e["steps"] == 1 else f"{e['steps']} steps",
             batch_size=f"batch {e['batch_size']}",
         ),
-        *([f"interrupted after step {ended}"] if trace.attrs.get("interrupted") else []),
-        e["data"] + scaled,
+        interrupted,
+        _samples(e, untold),
         *_others(
             e,
             dtype=e["dtype"],
@@ -115,8 +136,47 @@ def _parts(trace: Trace, shown: str) -> list[str]:
             decision="no decision",
         ),
         shown or seeds,
-        *([seeds] if shown and e["seed"] and not shown.startswith("seed") else []),
+        seeds if shown and e["seed"] and not shown.startswith("seed") else "",
     ]
+    return [part for part in parts if part]
+
+
+def _net(e: dict[str, Any], untold: Collection[str]) -> str:
+    if "layers" in untold or "width" in untold:
+        size = {
+            "layers": "1 layer" if e["layers"] == 1 else f"{e['layers']} layers",
+            "width": f"width {e['width']}",
+        }
+    else:
+        size = {"": f"{e['layers']} × {e['width']}"}
+    words = {
+        **size,
+        "activation": e["activation"],
+        "clip": f"(ceiling {e['clip']:g})" if e["clip"] else "",
+    }
+    return " ".join(word for name, word in words.items() if name not in untold and word)
+
+
+def _weights(e: dict[str, Any], untold: Collection[str]) -> str:
+    scale = f" × {e['init_scale']:g}" if e["init_scale"] != 1 else ""
+    if "init" not in untold:
+        return f"{e['init']} init{scale}"
+    return f"weights{scale}" if scale else ""
+
+
+def _training(e: dict[str, Any], untold: Collection[str]) -> str:
+    words = {"optimizer": e["optimizer"], "learning_rate": f"{e['learning_rate']:g}"}
+    if "optimizer" in untold:
+        words["learning_rate"] = f"learning rate {e['learning_rate']:g}"
+    return " ".join(word for name, word in words.items() if name not in untold)
+
+
+def _samples(e: dict[str, Any], untold: Collection[str]) -> str:
+    name, scaling = "" if "data" in untold else e["data"], e["scaling"]
+    if scaling == DEFAULTS["scaling"]:
+        return str(name)
+    scaled = scaling if isinstance(scaling, str) else f"× {scaling:g}"
+    return f"{name or 'features'} {scaled}"
 
 
 def _others(e: dict[str, Any], **words: str) -> list[str]:
