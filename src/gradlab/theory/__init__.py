@@ -1,0 +1,25 @@
+"""What the gradient will do, from architecture, initialisation and data alone.
+
+`predict` answers for an experiment; the rooms behind it hold the theory: moments of activation
+functions, length and correlation maps, kernels of a batch, finite width, and an exact bound.
+"""
+
+from __future__ import annotations
+
+from gradlab.theory.bounds import Bounds, bounds
+from gradlab.theory.maps import Edge, Phase, edge_of_chaos, phase
+from gradlab.theory.prediction import Prediction, TheoryError, predict
+from gradlab.theory.variances import VARIANCES
+
+__all__ = [
+    "VARIANCES",
+    "Bounds",
+    "Edge",
+    "Phase",
+    "Prediction",
+    "TheoryError",
+    "bounds",
+    "edge_of_chaos",
+    "phase",
+    "predict",
+]
