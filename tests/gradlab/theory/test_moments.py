@@ -1,5 +1,6 @@
 """Gaussian moments of every activation function, against independent quadrature and identities."""
 
+import itertools
 import math
 
 import numpy as np
@@ -18,7 +19,7 @@ def around_the_circle(activation: Activation, q_a, q_b, correlation):
     """C and D in polar coordinates, in which a kink at 0 is a direction, where the panels end."""
     angle = math.acos(correlation)
     kinks = (np.array([0.5, 1.5]) * math.pi + np.array([[0.0], [angle]])).ravel() % (2 * math.pi)
-    cuts = np.unique([0.0, *kinks, 2 * math.pi])
+    cuts = np.unique([0.0, *kinks, 2 * math.pi]).tolist()
     finer = 0.25 ** np.arange(4, 0, -1)
     part = np.unique([0.0, *finer, *(1 - finer), 1.0])
     x, w = np.polynomial.legendre.leggauss(16)
@@ -26,7 +27,7 @@ def around_the_circle(activation: Activation, q_a, q_b, correlation):
     r = (ends[:-1, None] + 0.5 * (1 + x)).ravel()
     w_r = np.tile(0.5 * w, len(ends) - 1) * r * np.exp(-r * r / 2) / (2 * math.pi)
     c = d = 0.0
-    for a, b in zip(cuts[:-1], cuts[1:], strict=True):
+    for a, b in itertools.pairwise(cuts):
         panels = a + (b - a) * part
         half = np.diff(panels)[:, None] / 2
         t, w_t = (panels[:-1, None] + half * (1 + x)).ravel(), (half * w).ravel()
@@ -48,7 +49,7 @@ def along_a_line(f, q, kinks=()):
             epsabs=1e-13,
             limit=400,
         )[0]
-        for a, b in zip(ends[:-1], ends[1:], strict=True)
+        for a, b in itertools.pairwise(ends)
     )
 
 

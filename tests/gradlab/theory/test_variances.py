@@ -35,5 +35,5 @@ def test_against_draws(name, fan_in, fan_out):
 
 
 def test_an_unknown_one_is_refused():
-    with pytest.raises(ValueError, match="unknown initialiser 'he'; did you mean 'dp'|unknown"):
+    with pytest.raises(ValueError, match="unknown initialiser 'he'"):
         of_layer("he", 3, 3)
