@@ -6,6 +6,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 import dp
+from gradlab import verbs
 from gradlab.cli import app
 from gradlab.data import load
 from gradlab.trace import Trace
@@ -15,7 +16,7 @@ FIGURES = {"first": "gradients", "heatmap": "heatmap", "profile": "profile", "de
 
 
 def main() -> None:
-    """Run what the README says, and keep its table and four of its figures."""
+    """Run what the README says, and keep its table and figures; and draw the lesson's study."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["run", "--layers", "10", "--activation", "sigmoid", "--members", "20"]
         done = CliRunner().invoke(app, [*command, "--out", folder], catch_exceptions=False)
@@ -24,6 +25,8 @@ def main() -> None:
         trace = Trace.load(Path(folder) / "trace.nc")
         for file, figure in FIGURES.items():
             getattr(trace.plot, figure)().savefig(DOCS / f"{file}.png", dpi=110)
+        study = verbs.study("lesson", out=Path(folder) / "study")
+        study.plot.outcome().savefig(DOCS / "study.png", dpi=90)
     (DOCS / "program.txt").write_text(program(), encoding="utf-8")
 
 

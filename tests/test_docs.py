@@ -12,12 +12,12 @@ import typer
 from typer.testing import CliRunner
 
 import dp
-from gradlab import verbs
 from gradlab.cli import app
 from gradlab.data import load
 from gradlab.experiment import OPTIMIZERS, Experiment
 from gradlab.plots import FIGURES
 from gradlab.recording.measure import HISTOGRAM, PER_LAYER, PER_STEP
+from gradlab.verbs import experiments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,7 +42,7 @@ def test_what_the_page_says_to_type_works(page, folder, monkeypatch):
             pytest.importorskip(framework)
     monkeypatch.chdir(folder)
     # one figure of each run instead of six, for the sake of time; all are drawn in their own tests
-    monkeypatch.setattr(verbs, "FIGURE_NAMES", ("gradients",))
+    monkeypatch.setattr(experiments, "FIGURE_NAMES", ("gradients",))
     text = page.read_text(encoding="utf-8")
     names = {"__name__": "__main__"}
     for block in BLOCK.finditer(text):
@@ -53,13 +53,13 @@ def test_what_the_page_says_to_type_works(page, folder, monkeypatch):
         elif not block[1]:
             for line in block[2].replace("\\\n", " ").splitlines():
                 if COMMAND.match(line):
-                    run_command(line)
+                    run_command(*shlex.split(line, comments=True))
 
 
 @functools.cache  # a command that stands on two pages need not be run twice
-def run_command(line):
-    done = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
-    assert done.exit_code == 0, f"{line}\n{done.output}"
+def run_command(*words):
+    done = CliRunner().invoke(app, words[1:])
+    assert done.exit_code == 0, f"{words}\n{done.output}"
 
 
 def test_commands_are_found():

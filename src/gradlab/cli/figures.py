@@ -26,23 +26,30 @@ def activations(
 
 def plot(
     trace: Annotated[
-        Path, typer.Argument(help="A trace.nc written by `gradlab run`, or its folder.")
+        Path,
+        typer.Argument(
+            help="A trace.nc of `gradlab run`, its folder, or a study's folder."
+        ),
     ],
     figure: Annotated[
-        str,
-        typer.Option(help="gradients, panels, heatmap, profile, learning or decision."),
-    ] = "heatmap",
+        str | None,
+        typer.Option(
+            help="gradients, panels, heatmap, profile, learning or decision [heatmap]; of a study "
+            "outcome, slopes, heatmaps or trainability [outcome]."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="File for the figure. [<figure>.png beside the trace]")
     ] = None,
 ) -> None:
-    """Draw one figure of a saved trace."""
+    """Draw one figure of a saved trace, or of a study."""
     with errors_in_words():
         from gradlab import verbs
+        from gradlab.verbs.figures import default_figure
         from gradlab.verbs.output import save_figure
 
         folder = trace if trace.is_dir() else trace.parent
         drawn = verbs.plot(trace, figure)
-        file = folder / f"{figure}.png" if out is None else out
+        file = folder / f"{figure or default_figure(trace)}.png" if out is None else out
         save_figure(drawn, file)
         typer.echo(file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dp.validation import unknown
 from gradlab.verbs.output import file_of, save_figure
@@ -13,7 +13,10 @@ from gradlab.verbs.output import file_of, save_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from gradlab.study import StudyResults
     from gradlab.trace import Trace
+
+STUDY = "study.toml"  # by which the folder of a study is known, without loading what reads it
 
 
 def activations(
@@ -44,37 +47,63 @@ def activations(
 
 
 def plot(
-    trace: Trace | str | os.PathLike[str],
-    figure: str = "heatmap",
+    trace: Trace | StudyResults | str | os.PathLike[str],
+    figure: str | None = None,
     out: str | os.PathLike[str] | None = None,
 ) -> Figure:
-    """Draw one figure of a trace.
+    """Draw one figure of a trace, or of a study.
 
     Parameters
     ----------
-    trace : Trace or path of a saved one
-    figure : str
-        A name in `gradlab.plots.FIGURES`.
+    trace : Trace, StudyResults, or path of a saved trace or of a study's folder
+    figure : str, optional
+        A name in `gradlab.plots.FIGURES`, for a study in `STUDY_FIGURES`; by default the heatmap,
+        or a study's outcome.
     out : path, optional
         File for the figure; its ending chooses the format.
 
     Raises
     ------
     ValueError
-        For an unknown figure, naming those there are.
+        For an unknown figure, naming those there are; and for one that the study lacks the axes
+        for.
     TraceError
         If the file is no trace.
     OutputError
         If the figure cannot be written.
     """
-    from gradlab.plots import FIGURES
-    from gradlab.trace import Trace
+    from gradlab.plots import FIGURES, STUDY_FIGURES
 
-    if figure not in FIGURES:
-        raise ValueError(unknown("figure", figure, FIGURES))
-    if not isinstance(trace, Trace):
-        trace = Trace.load(file_of(trace))
-    drawn = FIGURES[figure](trace)
+    of_study = is_study(trace)
+    known = STUDY_FIGURES if of_study else FIGURES
+    chosen = figure or default_figure(trace)
+    if chosen not in known:
+        raise ValueError(unknown("figure", chosen, known))
+    drawn = known[chosen](_loaded_study(trace) if of_study else _loaded_trace(trace))
     if out is not None:
         save_figure(drawn, Path(out))
     return drawn
+
+
+def default_figure(trace: object) -> str:
+    """Which figure is drawn if none is named."""
+    return "outcome" if is_study(trace) else "heatmap"
+
+
+def is_study(given: Any) -> bool:
+    """Whether it is the results of a study, or the folder that they are in."""
+    if isinstance(given, (str, os.PathLike)):
+        return (Path(given) / STUDY).is_file()
+    return hasattr(given, "study")
+
+
+def _loaded_trace(given: Any) -> Trace:
+    from gradlab.trace import Trace
+
+    return given if isinstance(given, Trace) else Trace.load(file_of(given))
+
+
+def _loaded_study(given: Any) -> StudyResults:
+    from gradlab.study import StudyResults, load
+
+    return given if isinstance(given, StudyResults) else load(given)

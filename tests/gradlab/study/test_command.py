@@ -85,6 +85,21 @@ def test_a_damaged_result_is_told_of(done):
     assert f"warning: {spoilt}: it cannot be read, and is perhaps truncated" in again.output
 
 
+def test_single_figures(done, tmp_path):
+    folder, _ = done
+    (folder / "outcome.png").unlink(missing_ok=True)
+    assert call("plot", folder).output.strip() == str(folder / "outcome.png")
+    assert (folder / "outcome.png").is_file()
+    drawn = call("plot", folder, "--figure", "heatmaps", "--out", tmp_path / "h.png")
+    assert drawn.exit_code == 0, drawn.output
+    refused = call("plot", folder, "--figure", "heatmap")
+    assert refused.exit_code == 2
+    assert "unknown figure 'heatmap'; did you mean 'heatmaps'?" in refused.output
+    refused = call("plot", folder, "--figure", "trainability")
+    assert refused.exit_code == 2
+    assert "init_scale" in refused.output
+
+
 def test_without_a_study_those_that_are_ready_are_listed():
     listed = call("study")
     assert listed.exit_code == 0
