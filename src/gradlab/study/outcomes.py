@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,7 +25,7 @@ OUTCOMES = {
     "delta_slope": "slope of log10 of the delta's rms over them, decades per layer",
     "dead": "share of dead units in the hidden layers at the last step",
     "saturated": "share of saturated units in the hidden layers at the last step",
-    "diverged": "whether anything was not finite",
+    "diverged": "whether a loss, gradient or delta was not finite at any step",
 }
 LEARNT = 0.9  # accuracy from which on a net counts as one that learns
 LEAST = 3  # hidden layers: the first has another fan-in, and a slope takes two
@@ -48,8 +49,7 @@ def outcomes(recorded: Recorded, hidden: int) -> dict[str, Array]:
     Parameters
     ----------
     recorded : Recorded
-        Quantities as array-likes (steps[, layers], members), as in a Trace; only the first and the
-        last step are read.
+        Quantities as array-likes (steps[, layers], members), as in a Trace.
     hidden : int
         Number of hidden layers; the output layer comes after them.
 
@@ -73,19 +73,25 @@ def outcomes(recorded: Recorded, hidden: int) -> dict[str, Array]:
     for name, quantity in _OF_LAYERS.items():
         if quantity in recorded:
             found[name] = np.asarray(recorded[quantity][-1], np.float64)[:hidden].mean(axis=0)
-    bad: Any = ~np.isfinite(found["loss"]) if "loss" in found else None
-    if "nonfinite_count" in recorded:
-        count = np.asarray(recorded["nonfinite_count"][:]).any(axis=(0, 1))
-        bad = count if bad is None else bad | count
-    if bad is not None:
-        found["diverged"] = bad
+    found["diverged"] = np.any([*_spoilt(recorded)], axis=0)
     return {name: found[name] for name in OUTCOMES if name in found}
+
+
+def _spoilt(recorded: Recorded) -> Iterator[Any]:
+    """Per member, whether something of what was recorded is not finite; it may be any of them."""
+    if "nonfinite_count" in recorded:
+        yield np.asarray(recorded["nonfinite_count"][:]).any(axis=(0, 1))
+    if "loss" in recorded:
+        yield np.asarray(~np.isfinite(recorded["loss"][:]).all(axis=0))
+    for name in (*_GRADIENTS, "delta_rms"):
+        if name in recorded:
+            yield ~np.isfinite(recorded[name][:]).all(axis=(0, 1))
 
 
 def decades(values: Array) -> Array:
     """By how many decades values fall from the last layer to the first; (layers, members)."""
     with np.errstate(all="ignore"):
-        found = np.log10(values[-1] / values[0])
+        found = np.log10(values[-1]) - np.log10(values[0])  # their quotient may overflow
     return np.where(np.isfinite(values[[0, -1]]).all(axis=0), found, np.nan)
 
 
@@ -166,7 +172,7 @@ def summarise(table: pd.DataFrame, by: list[str], confidence: float = 0.95) -> p
     """
     import pandas as pd
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     # a key of its own: settings may be None or dicts, by which pandas does not group
     for _, group in table.groupby("experiment", sort=False):
         row: dict[str, Any] = {name: group[name].iloc[0] for name in ["experiment", *by]}
@@ -181,7 +187,10 @@ def summarise(table: pd.DataFrame, by: list[str], confidence: float = 0.95) -> p
             middle, low, high = median_with_interval(values, confidence)
             row |= {name: middle, f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
-    return pd.DataFrame(rows)
+    summary = pd.DataFrame(rows)
+    for name in by:  # a setting that is None stays so
+        summary[name] = pd.Series([row[name] for row in rows], dtype=table[name].dtype)
+    return summary
 
 
 def sentence(summary: pd.DataFrame) -> str:

@@ -47,11 +47,12 @@ class StudyResults:
     study : Study
     folder : StudyFolder
     plot
-        Every figure of a study, as a method: `results.plot.depth()` gives a matplotlib Figure.
+        Every figure of a study, as a method: `results.plot.outcome()` gives a matplotlib Figure.
     """
 
     def __init__(self, study: Study, folder: StudyFolder) -> None:
         self.study, self.folder = study, folder
+        self._summaries: dict[float, pd.DataFrame] = {}  # resampling takes a while
 
     def __repr__(self) -> str:
         done = len(self.finished)
@@ -120,7 +121,10 @@ class StudyResults:
 
     def summary(self, confidence: float = 0.95) -> pd.DataFrame:
         """Medians over seeds with bootstrap intervals; see `gradlab.study.outcomes.summarise`."""
-        return summarise(self.outcomes, list(self.study.axes), confidence)
+        if confidence not in self._summaries:
+            found = summarise(self.outcomes, list(self.study.axes), confidence)
+            self._summaries[confidence] = found
+        return self._summaries[confidence].copy()
 
     def sentence(self) -> str:
         """Say in a sentence how many experiments learn, and in how many the gradient vanishes.

@@ -8,6 +8,7 @@ from helpers import drain, small
 from gradlab.study import Study, StudyError, load
 from gradlab.study.outcomes import (
     OUTCOMES,
+    decades,
     median_with_interval,
     outcomes,
     sentence,
@@ -209,6 +210,21 @@ def test_outcomes_know_zero_and_divergence():
     assert "delta_decades" not in found
 
 
+def test_decades_of_very_large_and_very_small_values():
+    np.testing.assert_allclose(decades(np.array([[1e-200], [1e200]])), [400.0])
+    np.testing.assert_array_equal(decades(np.array([[1.0, 0.0], [0.0, 0.0]])), [-np.inf, np.nan])
+
+
+def test_a_net_that_recovers_has_diverged_all_the_same():
+    steps = np.ones((3, 2))
+    steps[1, 1] = np.inf
+    np.testing.assert_array_equal(outcomes({"loss": steps}, 3)["diverged"], [False, True])
+    delta = np.ones((3, 4, 2))
+    delta[1, 2, 0] = np.nan
+    found = outcomes({"loss": np.ones((3, 2)), "delta_rms": delta}, 3)
+    np.testing.assert_array_equal(found["diverged"], [True, False])
+
+
 def test_slopes_are_of_hidden_layers_from_the_second():
     values = 10.0 ** np.array([[9.0, 0.0], [1.0, 3.0], [1.5, 2.0], [2.0, 1.0]])
     np.testing.assert_allclose(slope(values), [0.5, -1.0], rtol=1e-12)
@@ -261,6 +277,8 @@ def test_experiments_are_told_apart_by_their_hash():
     )
     summary = summarise(table, ["clip"])
     assert summary["loss"].tolist() == [2.0, 5.0]
+    table["clip"] = table["clip"].astype(object).where(table["clip"].notna(), None)
+    assert summarise(table, ["clip"])["clip"].tolist() == [None, 1.0]
 
 
 def test_the_sentence_counts():
