@@ -35,7 +35,6 @@ MOST_UNITS = 32  # drawn per layer; fluctuations of wider ones are these, scaled
 _MODES = (
     4  # of a kernel, in which units mix by weights of the true law; in the others by normal ones
 )
-_WIDE = 64  # from so many units on, a sum over them is normal, whatever the weights' law
 _NUMBERS = 2_000_000  # drawn at a time, so that they stay in the cache
 _LEVELS = 4000  # errors drawn, of which the nets get every k-th
 _LEVELS_WORK = 4e8  # products made for that: a third of a second
@@ -209,7 +208,8 @@ class _ProductLaw:
         kernels, layer = self.kernels, self.kernels.layers[-1]
         below = _modes(kernels.pre[-2]).normal(rng, nets, self.units)
         units = np.asarray(self.activation(below))
-        mixed = _mix(rng, units, self.modes_in[-1], layer.fan_out, layer.law)
+        weights = _weights(rng, nets, layer.fan_out, self.units, layer.law)
+        mixed = _mix(rng, units, self.modes_in[-1], weights)
         bias = rng.uniform(-1, 1, (nets, layer.fan_out, 1)) * math.sqrt(3 * layer.bias)
         return (math.sqrt(layer.weight) * mixed + bias).transpose(0, 2, 1)
 
@@ -293,11 +293,12 @@ class _ProductLaw:
         pre: list[Array] = []
         units: list[Array] = []
         for i, layer in enumerate(self.kernels.layers[:-1]):
+            below = self.units if i else layer.fan_in
+            weights = _weights(rng, nets, self.units, below, layer.law)
             if i:
-                mixed = _mix(rng, units[-1], self.modes_in[i], self.units, layer.law)
+                mixed = _mix(rng, units[-1], self.modes_in[i], weights)
             else:
                 # the first layer's units are known as they are, not in the mean
-                weights = _weights(rng, nets, self.units, layer.fan_in, layer.law)
                 mixed = weights @ (self.batches.x.T / math.sqrt(layer.fan_in))
             bias = rng.uniform(-1, 1, (nets, self.units, 1)) * math.sqrt(3 * layer.bias)
             pre.append(math.sqrt(layer.weight) * mixed + bias)
@@ -309,12 +310,11 @@ class _ProductLaw:
         top = self.kernels.layers[-1]
         nets, rows, outputs = error.shape
         deltas = [error.transpose(0, 2, 1)]
-        weights = _weights(rng, nets, self.units, outputs, top.law)
-        weights *= math.sqrt(top.weight / top.fan_in)
+        last = _weights(rng, nets, self.units, outputs, top.law)
+        last *= math.sqrt(top.weight / top.fan_in)
         # one message per output, for an error of 1
         messages = [
-            np.broadcast_to(weights[:, :, c, None], (nets, self.units, rows))
-            for c in range(outputs)
+            np.broadcast_to(last[:, :, c, None], (nets, self.units, rows)) for c in range(outputs)
         ]
         for i in range(self.hidden - 1, -1, -1):
             slope = self.activation.derivative(pre[i])
@@ -326,9 +326,9 @@ class _ProductLaw:
                 )
             )
             if i:
-                law = self.kernels.layers[i].law
+                back = _weights(rng, nets, self.units, self.units, self.kernels.layers[i].law)
                 modes = self.modes_back[i - 1]
-                messages = [_mix(rng, message, modes, self.units, law) for message in messages]
+                messages = [_mix(rng, message, modes, back) for message in messages]
         return deltas[::-1]
 
 
@@ -373,7 +373,7 @@ def _low_rank(kernel: Array, tolerance: float = 1e-4) -> Array:
     return np.stack(columns, axis=1) if columns else np.zeros((len(left), 0))
 
 
-def _mix(rng: np.random.Generator, units: Array, modes: _Modes, out: int, law: Law) -> Array:
+def _mix(rng: np.random.Generator, units: Array, modes: _Modes, weights: Array) -> Array:
     """Σ_j W_ij u_j / √n over the units beside, as if their kernel were exactly the mean one.
 
     Parameters
@@ -382,35 +382,27 @@ def _mix(rng: np.random.Generator, units: Array, modes: _Modes, out: int, law: L
         Of the layer beside, the mean of whose products is the kernel.
     modes : _Modes
         Of that kernel.
-    out : int
-        Number of units made.
-    law : Law
-        Of W, of variance 1.
+    weights : array (nets, out, n)
+        W, of variance 1.
 
     Returns
     -------
     array (nets, out, rows)
         With that kernel. Along the leading modes the units are rotated to be exactly of that
-        kernel, then mixed by weights of their law; what remains is normal.
+        kernel, then mixed by the weights; what remains is normal.
     """
-    nets, n, _ = units.shape
+    nets, out, n = weights.shape
     root = modes.root
     z = rng.standard_normal((nets, out, root.shape[1]))
     count = min(_MODES, root.shape[1], max(n // 2, 1))
-    if not count or law == "normal":
-        return z @ root.T
-    if law == "orthogonal":
-        if out >= count and out >= n:  # an isometry keeps orthonormal modes so
-            z[..., :count] = math.sqrt(out) * _frame(rng, z[..., :count])
-    elif n < _WIDE:
+    if count:
         along = units @ modes.leading(count)
         size, turn = np.linalg.eigh(along.transpose(0, 2, 1) @ along)
         there = size[:, :1] > 1e-10 * size[:, -1:]  # else all units are off in some mode
         size = np.where(there, size, 1.0)
         along = along @ ((turn / np.sqrt(size)[:, None]) @ turn.transpose(0, 2, 1))
-        mixed = _weights(rng, nets, out, n, law) @ along
-        z[..., :count] = np.where(there[..., None], mixed, z[..., :count])
-    return z @ root.T
+        z[..., :count] = np.where(there[..., None], weights @ along, z[..., :count])
+    return np.asarray(z @ root.T)
 
 
 def _weights(rng: np.random.Generator, nets: int, out: int, n: int, law: Law) -> Array:

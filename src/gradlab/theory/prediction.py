@@ -157,6 +157,8 @@ class Prediction:
             way = f"shrinks by a factor of {1 / factor:.3g} per layer on its way to the input"
         else:
             way = f"grows by a factor of {factor:.3g} per layer on its way to the input"
+        if self.gradient[0] == 0:
+            return f"The delta {way}; dL/dW of layer 1 will be exactly zero in most nets."
         return (
             f"The delta {way}; mean |dL/dW| of layer 1 will be about {self.gradient[0]:.2g} "
             f"({BAND:.0%} of nets: {self.gradient_low[0]:.2g} to {self.gradient_high[0]:.2g})."
@@ -170,8 +172,8 @@ class Prediction:
         if phase.name == "edge of chaos":
             return f"{chi}, at the edge of chaos: depth is no obstacle as such."
         if phase.name == "ordered":
-            return f"{chi} is below 1: inputs become alike and deltas vanish; {limit}."
-        return f"{chi} is above 1: similar inputs part and deltas explode; {limit}."
+            return f"{chi}, below 1: with depth, inputs become alike and deltas vanish; {limit}."
+        return f"{chi}, above 1: with depth, similar inputs part and deltas explode; {limit}."
 
     def _cure(self) -> str:
         name = self.experiment.activation
@@ -180,7 +182,9 @@ class Prediction:
         text = f"{name} is at the edge of chaos with σ_w² = {self.edge.weight_variance:.4g}"
         if not math.isnan(self.edge_scale):
             text += f": {self.experiment.init} weights with init_scale {self.edge_scale:.3g}"
-        return f"{text}." if self.edge.stable else f"{text}, but does not stay there."
+        return (
+            f"{text}." if self.edge.stable else f"{text}; but pre-activations do not settle there."
+        )
 
 
 def predict(experiment: Experiment) -> Prediction:
@@ -232,7 +236,7 @@ def of_data(experiment: Experiment, data: Data) -> Prediction:
                 "smaller weights (init_scale) or scaled features"
             ) from None
     loss = finite_width.Loss(experiment.loss, experiment.reduction)
-    draws = finite_width.draw(net, activation, rows, loss, _nets(experiment, len(rows.x)))
+    draws = finite_width.draw(net, activation, rows, loss, _nets(experiment, rows))
     tail = (1 - BAND) / 2
     gradient = 10.0 ** np.quantile(draws.gradient, [tail, 0.5, 1 - tail], 0, method="inverted_cdf")
     delta = 10.0 ** np.quantile(draws.delta, [tail, 0.5, 1 - tail], 0, method="inverted_cdf")
@@ -261,10 +265,10 @@ def of_data(experiment: Experiment, data: Data) -> Prediction:
     )
 
 
-def _nets(experiment: Experiment, rows: int) -> int:
+def _nets(experiment: Experiment, rows: batches.Batches) -> int:
     """How many virtual nets there is time for."""
     units = min(experiment.width, finite_width.MOST_UNITS)
-    each = units * rows * experiment.layers * (experiment.layers + 10)
+    each = units * rows.y.size * experiment.layers * (experiment.layers + 10)
     return int(np.clip(_WORK / each, *_NETS))
 
 

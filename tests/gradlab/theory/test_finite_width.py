@@ -1,0 +1,136 @@
+"""The laws of finite width, against nets drawn."""
+
+import math
+
+import numpy as np
+import pytest
+
+from dp.activations import ACTIVATIONS
+from gradlab.data import Data, load
+from gradlab.theory import batches, finite_width
+
+RELU = ACTIVATIONS["relu"]
+
+
+def log_gains(activation, sigma_w, width, depth, nets, q=1.0):
+    """ln ‖J u‖² of drawn nets of one input, over its mean; pre-activations of a fixed variance."""
+    rng = np.random.default_rng(1)
+    v = np.zeros((nets, width))
+    v[:, 0] = 1.0
+    total = np.zeros(nets)
+    for _ in range(depth):
+        weight = rng.normal(size=(nets, width, width)) * sigma_w / math.sqrt(width)
+        slope = activation.derivative(rng.normal(size=(nets, width)) * math.sqrt(q))
+        v = slope * np.matmul(weight, v[..., None])[..., 0]
+        size = (v**2).sum(axis=1)
+        with np.errstate(divide="ignore"):
+            total += np.log(size)
+        v /= np.sqrt(np.where(size > 0, size, 1))[:, None]
+    return total
+
+
+def test_relu_gains_of_one_input_are_a_product_of_chi_squares():
+    exact = finite_width.relu_log_gains(10, 10, 20_000, np.random.default_rng(0))
+    drawn = log_gains(RELU, math.sqrt(2), 10, 10, 5_000)
+    quantiles = [0.05, 0.25, 0.5, 0.75, 0.95]
+    ours, theirs = (np.quantile(g[np.isfinite(g)], quantiles) for g in (exact, drawn))
+    assert ours == pytest.approx(theirs, abs=0.25)
+    assert np.exp(exact).mean() == pytest.approx(1, abs=0.3)
+    # and close to the log-normal law where the net is wide
+    wide = finite_width.relu_log_gains(200, 20, 20_000, np.random.default_rng(0))
+    beta = finite_width.log_gain_variance(RELU, [1.0] * 20, 200)
+    assert beta == pytest.approx(5 * 20 / 200)
+    assert wide.var() == pytest.approx(beta, rel=0.05)
+    assert wide.mean() == pytest.approx(-beta / 2, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "identity"])
+def test_variance_of_gains_of_other_activations(name):
+    activation = ACTIVATIONS[name]
+    beta = finite_width.log_gain_variance(activation, [1.0] * 8, 60)
+    drawn = log_gains(activation, 1.0, 60, 8, 4_000)
+    assert drawn.var() == pytest.approx(beta, rel=0.10)
+
+
+def test_a_layer_of_one_relu_is_off_every_other_time():
+    gains = finite_width.relu_log_gains(1, 1, 4_000, np.random.default_rng(0))
+    assert np.isneginf(gains).mean() == pytest.approx(0.5, abs=0.03)
+    assert finite_width.born_dead([1]) == 0.5
+    assert finite_width.born_dead([]) == 0.0
+
+
+def test_mixing_keeps_the_kernel():
+    """What units are made from others has the kernel asked for, whatever the weights' law."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 3))
+    kernel = x @ x.T
+    modes = finite_width._modes(kernel)
+    assert modes.root @ modes.root.T == pytest.approx(kernel, abs=1e-6)
+    units = modes.normal(rng, 2000, 6)
+    for law in ("uniform", "normal", "orthogonal"):
+        weights = finite_width._weights(rng, 2000, 6, 6, law)
+        mixed = finite_width._mix(rng, units, modes, weights)
+        found = (mixed.transpose(0, 2, 1) @ mixed / 6).mean(axis=0)
+        assert found == pytest.approx(kernel, abs=0.06 * kernel.max())
+    # orthogonal weights pass the leading modes on without any loss
+    size = np.linalg.norm(mixed @ modes.leading(3), axis=1)
+    assert size == pytest.approx(math.sqrt(6), rel=1e-9)
+
+
+def test_few_columns_are_enough_for_a_smooth_kernel():
+    x = np.linspace(-1, 1, 50)
+    kernel = np.exp(-((x[:, None] - x) ** 2))
+    root = finite_width._low_rank(kernel)
+    assert root.shape[1] < 10
+    assert root @ root.T == pytest.approx(kernel, abs=0.01)
+    assert finite_width._low_rank(np.zeros((3, 3))).shape == (3, 0)
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+def test_counts_of_a_small_data_set_are_multinomial():
+    rows = batches.of_data(load("iris2"), 128)
+    counts = rows.counts(np.random.default_rng(0), 2000)
+    assert rows.whole
+    assert (counts.sum(axis=1) == 128).all()
+    assert counts.var() == pytest.approx(1.28 * 0.99, rel=0.03)
+
+
+def test_of_a_large_one_a_selection_stands_for_all():
+    data = load("digits")
+    rows = batches.of_data(data, 128)
+    assert (rows.whole, rows.x.shape) == (False, (batches.MOST_ROWS, 64))
+    counts = rows.counts(np.random.default_rng(0), 500)
+    assert (counts.sum(axis=1) == 128).all()
+    # next to no row twice, but each class as often as chance has it
+    assert (counts > 1).mean() < 0.01
+    per_class = counts @ rows.y
+    shares = np.bincount(data.labels) / len(data.labels)
+    assert per_class.mean(axis=0) / 128 == pytest.approx(shares, abs=0.01)
+    assert per_class.var(axis=0) == pytest.approx(128 * shares * (1 - shares), rel=0.3)
+    # a batch larger than the selection goes round again
+    large = batches.of_data(data, 1000).counts(np.random.default_rng(0), 10)
+    assert (large.sum(axis=1) == 1000).all()
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_errors_are_what_dp_computes(loss, reduction, outputs):
+    import dp
+    from dp.model import watch_layers
+
+    x = np.random.default_rng(0).normal(size=(9, 4))
+    y = (np.arange(9) % 2)[:, None] if outputs == 1 else np.eye(3)[np.arange(9) % 3]
+    net = dp.Net(4, 5, 2, "tanh", n_outputs=outputs, loss=loss, reduction=reduction, seed=[0, 1])
+    with watch_layers() as watch:
+        net.get_grad(x, y)
+    last = watch.calls[-1]
+    found = batches.errors(last.pre_activation.value, y, loss, reduction, len(x))
+    assert found == pytest.approx(last.delta, rel=1e-12, abs=1e-15)
+
+
+def test_data_of_two_rows():
+    data = Data.from_arrays([[0.0], [1.0]], [0, 1])
+    assert batches.of_data(data, 1).counts(np.random.default_rng(0), 5).sum() == 5
