@@ -7,6 +7,7 @@ functions, length and correlation maps, kernels of a batch, finite width, and an
 from __future__ import annotations
 
 from gradlab.theory.bounds import Bounds, bounds
+from gradlab.theory.comparison import Comparison, compare
 from gradlab.theory.maps import Edge, Phase, edge_of_chaos, phase
 from gradlab.theory.prediction import Prediction, TheoryError, predict
 from gradlab.theory.variances import VARIANCES
@@ -14,11 +15,13 @@ from gradlab.theory.variances import VARIANCES
 __all__ = [
     "VARIANCES",
     "Bounds",
+    "Comparison",
     "Edge",
     "Phase",
     "Prediction",
     "TheoryError",
     "bounds",
+    "compare",
     "edge_of_chaos",
     "phase",
     "predict",

@@ -190,18 +190,13 @@ class _ProductLaw:
         self.shrink = math.sqrt(self.units / self.width)
         self.modes_in = [_modes(c) for c in kernels.inputs]
         self.modes_back = [_modes(p) for p in kernels.back]
-        # (layer, source) -> M, factored; the source a hidden layer above, or below
+        # (layer, hidden layer above it) -> M, factored
         self.above: dict[tuple[int, int], Array] = {}
-        self.below: dict[tuple[int, int], Array] = {}
         for i in range(self.hidden + 1):
             m = kernels.inputs[i]
             for k in range(i + 1, self.hidden):
                 m = m * kernels.slopes[k - 1]
                 self.above[i, k] = _low_rank(m)
-            m = kernels.per_unit_error(i)
-            for j in range(i - 1, 0, -1):
-                m = m * kernels.slopes[j] * kernels.layers[j].weight
-                self.below[i, j - 1] = _low_rank(m)
 
     def logits(self, rng: np.random.Generator, nets: int) -> Array:
         """Of virtual nets, (nets, rows, outputs)."""
@@ -266,21 +261,33 @@ class _ProductLaw:
     def _add_below(
         self, i: int, units: list[Array], weighted: Array, square: Array, gain: Array
     ) -> None:
-        """The factors of the layers that the signal passed before it came into layer i."""
+        """The factors of the layers whose signal bears on layer i.
+
+        The derivative of Σ_ab e_a·e_b G^i_ab C^{i-1}_ab with respect to each C^k, from the top
+        down: e_a·e_b M_ab for products of two rows, `by_variance` for the square of one. K^k passes
+        it on to C^k and, where the message to layer i passes it, to D^k.
+        """
         kernels = self.kernels
-        m = kernels.per_unit_error(i)
-        by_variance = np.zeros(weighted.shape[:2])
-        for j in range(i - 1, 0, -1):
-            d, h, variance = kernels.slopes[j], kernels.curvatures[j], kernels.layers[j].weight
-            through = (weighted * np.matmul(m * h, weighted)).sum(axis=-1)
-            by_variance = variance * (by_variance * np.diag(d + h) + through)
-            m = m * d * variance
-            x, root = units[j - 1], self.below[i, j - 1]
+        whole = kernels.per_unit_error(i) * kernels.inputs[i]
+        m, by_variance = np.zeros_like(whole), np.zeros(weighted.shape[:2])
+        for k in range(self.hidden - 1, 0, -1):
+            if k == i - 1:
+                m = m + kernels.per_unit_error(i)
+            d, answer, variance = kernels.slopes[k], kernels.responses[k], kernels.layers[k].weight
+            by_variance = by_variance * np.diag(d + answer.curvatures)
+            own, m = m * answer.curvatures, m * d
+            if k >= i:
+                part = _ratio(whole, d)
+                own, m = own + part * answer.turns, m + part * answer.bends
+            m = variance * m
+            by_variance += (weighted * np.matmul(own, weighted)).sum(axis=-1)
+            by_variance *= variance
+            x, c = units[k - 1], kernels.inputs[k]
             ours = (x**2 @ by_variance[..., None]).mean((1, 2))
             for e in np.moveaxis(weighted, -1, 0):
-                ours += (((x * e[:, None]) @ root) ** 2).sum(-1).mean(1)
-            c = kernels.inputs[j]
-            theirs = quadratic(root @ root.T * c, weighted) + by_variance @ np.diag(c)
+                rows = x * e[:, None]
+                ours += ((rows @ m) * rows).sum(-1).mean(1)
+            theirs = quadratic(m * c, weighted) + by_variance @ np.diag(c)
             gain[:, i] += 0.5 * self._log(_ratio(ours - theirs, square[:, i]), _LEAST)
 
     def _log(self, change: Array, least: float) -> Array:

@@ -183,44 +183,84 @@ def kernels(activation: Activation, covariance: Any) -> tuple[Array, Array]:
     return _by_expansion(activation, q, rho)
 
 
-def curvatures(activation: Activation, covariance: Any) -> Array:
-    """H_ab = E φ''(u_a) φ(u_b) of all pairs of a batch, (batch, batch); φ'' has masses at kinks.
+@dataclass(frozen=True, eq=False)  # arrays have no single answer to ==
+class Responses:
+    """How C and D answer to a change of K, all by Price's theorem; (batch, batch) each.
 
-    How C answers to a variance: ∂C_ab/∂K_aa = H_ab / 2 for a ≠ b, and ∂C_aa/∂K_aa = D_aa + H_aa,
-    both by Price's theorem. 0 where a pre-activation does not vary. Parameters as for `kernels`.
+    For a ≠ b, ∂C_ab/∂K_ab = D_ab and ∂D_ab/∂K_ab = `bends`; ∂C_ab/∂K_aa = `curvatures` / 2 and
+    ∂D_ab/∂K_aa = `turns` / 2. On the diagonal, ∂C_aa/∂K_aa = D_aa + `curvatures` and ∂D_aa/∂K_aa =
+    `bends` + `turns`. 0 where a pre-activation does not vary, and `bends` and `turns` of a kinked
+    function also where two are the same but for a factor.
+
+    Attributes
+    ----------
+    curvatures : array
+        H_ab = E φ''(u_a) φ(u_b); φ'' has masses at kinks.
+    bends : array
+        E φ''(u_a) φ''(u_b).
+    turns : array
+        E φ'''(u_a) φ'(u_b).
     """
+
+    curvatures: Array
+    bends: Array
+    turns: Array
+
+
+def responses(activation: Activation, covariance: Any) -> Responses:
+    """How the kernels of a batch answer to a change of K; parameters as for `kernels`."""
     q, rho = _correlations(covariance)
     lines = pieces(activation)
     if lines is None:
-        unique, back = np.unique(q, return_inverse=True)
-        a, _ = coefficients(activation, unique)
-        # q φ'' has the coefficients √((k+1)(k+2)) a_{k+2}: by parts, twice
-        k = np.arange(1, ORDERS - 1)
-        bent = a[:, 2:] * np.sqrt(k * (k + 1)) / np.where(unique > 0, unique, np.inf)[:, None]
-        missing = np.abs(a[:, :-2] * bent).max(axis=0) > _ENOUGH * np.abs(bent[:, 0]).max()
-        kept = max(int(np.flatnonzero(missing).max(initial=0)) + 1, 2)
-        total = _series(bent[back, :kept], rho, a[back, :kept])
-        bend, _ = _bends(activation)
-        if bend:
-            # beyond the orders kept, that of a kink: the rest of the series of √(1 - ρ²) / (2π)
-            roots = np.sqrt(q)
-            share = np.divide(roots, roots[:, None], where=(roots > 0)[:, None], out=0 * rho)
-            total += bend**2 * share * _rest_of_root(kept, rho) / (2 * math.pi)
-        return total
+        return _responses_by_expansion(activation, q, rho)
     root = np.sqrt(q)
     unit = np.where(q > 0, root, 1.0)[:, None]
     left = np.sqrt(1 - rho * rho) * root  # what varies in u_b once u_a is known
-    total = np.zeros_like(rho)
+    apart = left > 1e-6 * root
+    step = np.where(apart, left, 1.0)
+    share = rho * root / unit
+    h, bends, turns = np.zeros_like(rho), np.zeros_like(rho), np.zeros_like(rho)
     for t_i, jump_i in zip(lines.kinks, lines.jumps, strict=True):
-        centre = rho * root / unit * t_i
-        given = lines.slope * centre
+        density = jump_i * normal_pdf(t_i / unit) / unit
+        value = lines.slope * share * t_i
+        slope, bend = np.full_like(rho, lines.slope), np.zeros_like(rho)
         for t_j, jump_j in zip(lines.kinks, lines.jumps, strict=True):
-            above = centre - t_j
-            z = above / np.where(left > 0, left, 1.0)
-            spread = left * normal_pdf(z) + above * normal_cdf(z)
-            given = given + jump_j * np.where(left > 0, spread, np.maximum(above, 0.0))
-        total += jump_i * normal_pdf(t_i / unit) / unit * given
-    return np.where((q > 0)[:, None], total, 0.0)
+            above = share * t_i - t_j
+            z = above / step
+            spread = step * normal_pdf(z) + above * normal_cdf(z)
+            value = value + jump_j * np.where(apart, spread, np.maximum(above, 0.0))
+            slope += jump_j * normal_cdf(z)
+            bend += jump_j * normal_pdf(z) / step
+        h += density * value
+        bends += np.where(apart, density * bend, 0.0)
+        # φ''' is the derivative of the masses: by parts
+        turns += np.where(apart, density * (t_i / unit**2 * slope - share * bend), 0.0)
+        square = (lines.slope + sum(j for t, j in zip(lines.kinks, lines.jumps) if t <= t_i)) ** 2
+        change = square - (math.sqrt(square) - jump_i) ** 2
+        still = change * normal_pdf(t_i / unit[:, 0]) * t_i / (2 * unit[:, 0] ** 3)
+        np.fill_diagonal(turns, np.diag(turns) + still)
+    varies = (q > 0)[:, None] & (q > 0)
+    return Responses(*(np.where(varies, found, 0.0) for found in (h, bends, turns)))
+
+
+def _responses_by_expansion(activation: Activation, q: Array, rho: Array) -> Responses:
+    """Derivatives have the coefficients √(k+1) a_{k+1} / √q: by parts."""
+    unique, back = np.unique(q, return_inverse=True)
+    a, first = coefficients(activation, unique)
+    by = np.where(unique > 0, 1 / np.sqrt(np.where(unique > 0, unique, 1.0)), 0.0)[:, None]
+    k = np.arange(1, ORDERS)
+    second = first[:, 1:] * np.sqrt(k) * by
+    third = second[:, 1:] * np.sqrt(k[:-1]) * by
+    size = np.abs(third * first[:, :-2]).max(axis=0)
+    kept = max(int(np.flatnonzero(size > _ENOUGH * size.max()).max(initial=0)) + 1, 2)
+    a, first, second, third = (c[back, :kept] for c in (a, first, second, third))
+    h = _series(second, rho, a)
+    bend, _ = _bends(activation)
+    if bend:
+        # beyond the orders kept, that of a kink: the rest of the series of √(1 - ρ²) / (2π)
+        share = by[back] * np.sqrt(q)
+        h += bend**2 * share * _rest_of_root(kept, rho) / (2 * math.pi)
+    return Responses(h, _series(second, rho), _series(third, rho, first))
 
 
 def pair(activation: Activation, q_a: float, q_b: float, correlation: float) -> tuple[float, float]:

@@ -237,9 +237,7 @@ def of_data(experiment: Experiment, data: Data) -> Prediction:
             ) from None
     loss = finite_width.Loss(experiment.loss, experiment.reduction)
     draws = finite_width.draw(net, activation, rows, loss, _nets(experiment, rows))
-    tail = (1 - BAND) / 2
-    gradient = 10.0 ** np.quantile(draws.gradient, [tail, 0.5, 1 - tail], 0, method="inverted_cdf")
-    delta = 10.0 ** np.quantile(draws.delta, [tail, 0.5, 1 - tail], 0, method="inverted_cdf")
+    gradient, delta = _band(draws.gradient), _band(draws.delta)
     hidden = variances.of_layer(
         experiment.init, experiment.width, experiment.width, experiment.init_scale
     )
@@ -263,6 +261,14 @@ def of_data(experiment: Experiment, data: Data) -> Prediction:
         edge,
         _edge_scale(edge, hidden.weight / experiment.init_scale**2),
     )
+
+
+def _band(draws: Array) -> Array:
+    """Lower end, median and upper end of the band, from draws of log10: (3, layers)."""
+    tail = (1 - BAND) / 2
+    # no interpolation: between -inf and a number there is none
+    ends = np.quantile(draws, [tail, 0.5, 1 - tail], axis=0, method="inverted_cdf")
+    return np.asarray(10.0**ends)
 
 
 def _nets(experiment: Experiment, rows: batches.Batches) -> int:

@@ -97,7 +97,7 @@ def test_constant_and_single_rows(activation):
     for x in (np.zeros((3, 4)), np.ones((3, 4)), np.ones((1, 4))):
         for init in ("dp", "he_normal", "zeros"):
             net = kernels.of_batch(x, layers(init, 4, 1, 3), activation)
-            for group in (net.pre, net.inputs, net.slopes, net.curvatures, net.back):
+            for group in (net.pre, net.inputs, net.slopes, net.back):
                 for kernel in group:
                     assert np.isfinite(kernel).all()
                     assert np.ptp(kernel) <= 1e-7 * max(1.0, abs(kernel).max())

@@ -1,0 +1,104 @@
+"""How a measured first step compares with what was predicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradlab.theory.moments import Array
+from gradlab.theory.prediction import BAND, Prediction, TheoryError
+
+if TYPE_CHECKING:
+    from gradlab.trace import Trace
+
+WELL, FAIRLY = 0.15, 0.5  # decades by which the median may differ, over the layers on average
+FEWEST = 5  # nets whose median says more than that of one
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Measured mean |dL/dW| at the first step against its prediction.
+
+    Attributes
+    ----------
+    error : array (layers,)
+        log10 of the measured median over nets minus log10 of the predicted one, in decades; not
+        finite where either is zero or not finite.
+    inside : array (layers,)
+        Share of the nets that lie in the predicted 90 % band.
+    nets : int
+    """
+
+    error: Array
+    inside: Array
+    nets: int
+
+    @property
+    def mean_error(self) -> float:
+        """Mean of |error| over the layers, in decades."""
+        return float(np.abs(self.error).mean())
+
+    @property
+    def coverage(self) -> float:
+        """Share of all nets and layers inside the band."""
+        return float(self.inside.mean())
+
+    def sentence(self) -> str:
+        """Say how well theory foresaw it."""
+        layers = len(self.error)
+        if self.nets == 1:
+            count = int(self.inside.sum())
+            told = f"mean |dL/dW| of {count} of {layers} layers lies in its {BAND:.0%} band"
+        else:
+            told = (
+                f"{self.coverage:.0%} of the layers' mean |dL/dW| in {self.nets} nets lie in the "
+                f"{BAND:.0%} band"
+            )
+        if self.nets < FEWEST:
+            return f"Theory, from the first weights' law alone: {told}."
+        if not np.isfinite(self.error).all():
+            return (
+                f"Theory, from the first weights' law alone: {told}; not all medians are numbers "
+                "above zero."
+            )
+        error = self.mean_error
+        how = "well" if error <= WELL else "roughly" if error <= FAIRLY else "badly"
+        return (
+            f"Theory foresaw it {how}, from the first weights' law alone: the medians differ by "
+            f"{error:.2f} decades on average, and {told}."
+        )
+
+
+def compare(prediction: Prediction, trace: Trace) -> Comparison:
+    """Compare a prediction with the first step of a run of the same experiment.
+
+    Parameters
+    ----------
+    prediction : Prediction
+    trace : Trace
+        With `grad_mean_abs`; its first recorded step must be step 1.
+
+    Raises
+    ------
+    TheoryError
+        If the trace is of other layers, does not begin with step 1, or has no such quantity.
+    """
+    names = [str(name) for name in trace.dataset["layer"].values]
+    if names != list(prediction.layers):
+        raise TheoryError(
+            f"the prediction is of the layers {', '.join(prediction.layers)}, the trace has "
+            f"{', '.join(names)}"
+        )
+    first = int(trace.dataset["step"].values[0])
+    if first != 1 or "grad_mean_abs" not in trace.dataset:
+        raise TheoryError(
+            "the prediction is of mean |dL/dW| at step 1, the trace "
+            + (f"begins with step {first}" if first != 1 else "has no grad_mean_abs")
+        )
+    values = np.atleast_2d(trace["grad_mean_abs"].values[0].T).T  # (layers, nets)
+    low, high = prediction.gradient_low[:, None], prediction.gradient_high[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.log10(np.median(values, axis=1)) - np.log10(prediction.gradient)
+    return Comparison(error, ((low <= values) & (values <= high)).mean(axis=1), values.shape[1])
