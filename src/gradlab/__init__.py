@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gradlab.recording.sklearn import from_sklearn, record_sklearn
     from gradlab.study import Study
     from gradlab.trace import Trace
-    from gradlab.verbs import activations, export, plot, run
+    from gradlab.verbs import activations, export, plot, predict, run
 
 # Loaded when first used, so that `gradlab --help` answers at once.
 _HOMES = {
@@ -25,6 +25,7 @@ _HOMES = {
     "from_sklearn": "gradlab.recording.sklearn",
     "from_torch": "gradlab.bridges",
     "plot": "gradlab.verbs",
+    "predict": "gradlab.verbs",
     "record": "gradlab.recording",
     "record_sklearn": "gradlab.recording.sklearn",
     "run": "gradlab.verbs",
@@ -41,6 +42,7 @@ __all__ = [
     "from_sklearn",
     "from_torch",
     "plot",
+    "predict",
     "record",
     "record_sklearn",
     "run",

@@ -9,9 +9,10 @@ from gradlab.cli.app import app
 from gradlab.cli.experiments import run
 from gradlab.cli.exports import export
 from gradlab.cli.figures import activations, plot
+from gradlab.cli.predictions import predict
 from gradlab.cli.studies import study
 
-for _verb in (run, study, plot, activations, export):  # in the order of --help
+for _verb in (run, predict, study, plot, activations, export):  # in the order of --help
     app.command()(_verb)
 
 

@@ -16,6 +16,7 @@ from gradlab.cli.tables import print_report
 
 if TYPE_CHECKING:
     from gradlab.experiment import Progress
+    from gradlab.theory import Prediction
     from gradlab.trace import Trace
 
 
@@ -30,6 +31,9 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another experiment in that folder.")
     ] = False,
+    theory: Annotated[
+        bool, typer.Option("--theory", help="Show the prediction behind heatmap and profile.")
+    ] = False,
     *,
     settings: Settings,
 ) -> None:
@@ -40,6 +44,8 @@ def run(
         from gradlab.verbs.output import DESCRIPTION, TRACE
 
         described = verb.describe(experiment, **chosen(settings))
+        if theory:  # said before anything is trained, if it cannot be had
+            verb.check_theory(described)
         wanted = Path("runs") / described.title if out is None else out
         folder = verb.prepare_folder(wanted, described, overwrite)
         trace, saved, failure = None, folder, ""
@@ -60,6 +66,8 @@ def run(
             print_report(trace)
         if failure:
             fail(failure)
+        stopped = interrupts.signal or (signal.SIGINT if trace.attrs["interrupted"] else None)
+        behind = None if stopped else _compare(trace, theory)
         with heard_or_not():
             if trace.attrs["interrupted"]:
                 typer.echo(
@@ -70,21 +78,38 @@ def run(
                 typer.echo(f"{folder} holds other results, which stay; these are in {saved}.")
             for name in (TRACE, DESCRIPTION):
                 typer.echo(f"  {saved / name}")
-        stopped = interrupts.signal or (signal.SIGINT if trace.attrs["interrupted"] else None)
         if not interrupts.again:
-            stopped = _draw(trace, saved) or stopped
+            stopped = _draw(trace, saved, behind) or stopped
         if stopped:
             raise typer.Exit(128 + stopped)
 
 
-def _draw(trace: Trace, folder: Path) -> int | None:
+def _compare(trace: Trace, theory: bool) -> Prediction | None:
+    """Say how the run compares with theory; gives the prediction if it is to be drawn."""
+    from gradlab.interrupts import Interrupts
+    from gradlab.verbs import experiments as verb
+
+    with Interrupts():
+        try:
+            foreseen = verb.foresee(trace, insist=theory)
+        except KeyboardInterrupt:
+            return None
+    if foreseen is None:
+        return None
+    prediction, comparison = foreseen
+    with heard_or_not():
+        typer.echo(comparison.sentence())
+    return prediction if theory else None
+
+
+def _draw(trace: Trace, folder: Path, theory: Prediction | None) -> int | None:
     """Draw the figures of a run; gives the signal that stopped it, if one did."""
     from gradlab.interrupts import Interrupts
     from gradlab.verbs import experiments as verb
 
     with Interrupts() as interrupts:
         try:
-            for file in verb.draw(trace, folder):
+            for file in verb.draw(trace, folder, theory):
                 with heard_or_not():
                     typer.echo(f"  {file}")
         except KeyboardInterrupt:

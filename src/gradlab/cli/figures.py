@@ -27,9 +27,7 @@ def activations(
 def plot(
     trace: Annotated[
         Path,
-        typer.Argument(
-            help="A trace.nc of `gradlab run`, its folder, or a study's folder."
-        ),
+        typer.Argument(help="A trace.nc of `gradlab run`, its folder, or a study's folder."),
     ],
     figure: Annotated[
         str | None,
@@ -41,6 +39,9 @@ def plot(
     out: Annotated[
         Path | None, typer.Option(help="File for the figure. [<figure>.png beside the trace]")
     ] = None,
+    theory: Annotated[
+        bool, typer.Option("--theory", help="Show the prediction behind a heatmap or profile.")
+    ] = False,
 ) -> None:
     """Draw one figure of a saved trace, or of a study."""
     with errors_in_words():
@@ -49,7 +50,7 @@ def plot(
         from gradlab.verbs.output import save_figure
 
         folder = trace if trace.is_dir() else trace.parent
-        drawn = verbs.plot(trace, figure)
+        drawn = verbs.plot(trace, figure, theory=theory)
         file = folder / f"{figure or default_figure(trace)}.png" if out is None else out
         save_figure(drawn, file)
         typer.echo(file)

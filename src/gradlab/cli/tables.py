@@ -1,4 +1,4 @@
-"""What a run or a study found, as a table in the terminal."""
+"""What a run or a study found, or is predicted, as a table in the terminal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from gradlab.theory import Prediction
     from gradlab.trace import Trace
 
 BAR_WIDTH = 14
@@ -94,6 +95,38 @@ def study_table(summary: pd.DataFrame, axes: list[str]) -> Table:
         table.add_row(
             *("none" if row[name] is None else str(row[name]) for name in axes),
             *(_with_interval(row, name) for name in shown),
+        )
+    return table
+
+
+def prediction_table(prediction: Prediction) -> Table:
+    """A row per layer: what is predicted of its first step."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(
+        title="Predicted at the first step, over all seeds",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for words in (
+        "layer", "activation\nrms", "delta\nrms", "mean |dL/dW|\nmedian", "90 % of\nnets",
+        "at infinite\nwidth",
+    ):  # fmt: skip
+        table.add_column(words, justify="right")
+    table.add_column("mean |dL/dW|\non a log scale")
+    rows = prediction.table()
+    bars = log_bars([row["gradient"] for row in rows])
+    for row, bar in zip(rows, bars, strict=True):
+        table.add_row(
+            f"{row['depth']} {row['layer']}",
+            f"{row['activation_mean_square'] ** 0.5:.3g}",
+            f"{row['delta']:.2e}",
+            f"{row['gradient']:.2e}",
+            f"{row['gradient_low']:.1e} – {row['gradient_high']:.1e}",
+            f"{row['gradient_wide']:.2e}",
+            bar,
         )
     return table
 

@@ -1,4 +1,4 @@
-"""Every figure, from a Trace and nothing else; of a study, from its results; and a gallery.
+"""Every figure, from a Trace and nothing else; or from a study's results; or from a prediction.
 
 Figures are matplotlib Figures made without pyplot, so nothing is shown, kept open, or shared.
 """
@@ -11,6 +11,7 @@ from gradlab.plots.flow import gradients, heatmap, panels, profile
 from gradlab.plots.gallery import activations
 from gradlab.plots.grids import NotForThisStudyError
 from gradlab.plots.maps import heatmaps, trainability
+from gradlab.plots.predictions import prediction
 from gradlab.plots.studies import outcome, slopes
 from gradlab.plots.training import decision, learning
 
@@ -43,6 +44,7 @@ __all__ = [
     "learning",
     "outcome",
     "panels",
+    "prediction",
     "profile",
     "slopes",
     "trainability",

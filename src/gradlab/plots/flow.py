@@ -27,6 +27,13 @@ from gradlab.plots.canvas import (
 )
 from gradlab.plots.heat import cell_ends, draw_flow, log_limits
 from gradlab.plots.marks import UNRECORDED, draw_marks, lower_legend, mark_handles
+from gradlab.plots.predictions import (
+    ARRAYS,
+    check_layers,
+    depth_axis,
+    draw_behind,
+    predicted,
+)
 from gradlab.plots.scales import fitting_axis, log_axis, step_axis
 from gradlab.plots.titles import set_title
 from gradlab.plots.values import DELTA, GRADIENTS, quantities_of, recorded_values
@@ -34,6 +41,7 @@ from gradlab.plots.values import DELTA, GRADIENTS, quantities_of, recorded_value
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from gradlab.theory import Prediction
     from gradlab.trace import Trace
 
 BAND = "median and 10–90 % of {} nets"
@@ -139,7 +147,7 @@ def gradients(trace: Trace) -> Figure:
     return figure
 
 
-def heatmap(trace: Trace) -> Figure:
+def heatmap(trace: Trace, theory: Prediction | None = None) -> Figure:
     """Depth × step heatmaps of log10 mean |dL/dW| and of log10 of the delta's rms.
 
     Both have the same colours. Exact zeros are white and dotted, values that are not finite red and
@@ -147,20 +155,32 @@ def heatmap(trace: Trace) -> Figure:
     An ensemble shows its median. Where mean |dL/dW| was not recorded, the rms of dL/dW stands for
     it; where only the gradient or only the delta was, there is a single heatmap.
 
+    Parameters
+    ----------
+    trace : Trace
+    theory : Prediction, optional
+        Its median at step 1 is drawn as a column of its own, before the first step.
+
     Raises
     ------
     ValueError
-        If neither was recorded.
+        If neither was recorded, or the prediction is of other layers.
     """
     chosen = quantities_of(trace, GRADIENTS, DELTA)
+    if theory is not None:
+        check_layers(trace, theory)
     figure = new_figure(11 if len(chosen) > 1 else 6.5, 4.6)
-    both = figure.subplots(1, len(chosen), sharey=True, squeeze=False).ravel()
+    both, columns = _heatmap_axes(figure, [name for name, _ in chosen], theory)
     names = _names(trace)
     steps = trace.dataset["step"].values
     ends = cell_ends(steps)
     quantities = [middle(trace, recorded_values(trace, name)).T for name, _ in chosen]
-    limits = log_limits(quantities)
+    foreseen = {name: predicted(theory, name)[0][:, None] for name in columns if theory is not None}
+    limits = log_limits([*quantities, *foreseen.values()])
     handles: dict[str, Any] = {}
+    for name, axes in columns.items():
+        handles |= draw_flow(axes, np.array([0.0, 1.0]), foreseen[name], limits)[1]
+        axes.set_xticks([0.5], ["theory"], fontsize=8, rotation=90)
     for axes, values, (_, label) in zip(both, quantities, chosen, strict=True):
         image, covers = draw_flow(axes, ends, values, limits)
         handles |= covers
@@ -172,14 +192,18 @@ def heatmap(trace: Trace) -> Figure:
         step_axis(axes, steps)
     if limits:
         same = ", the same on both sides" if len(chosen) > 1 else ""
-        figure.colorbar(image, ax=list(both), label=f"log10{same}", pad=0.02)
-    both[0].set_ylabel("layer (input below)")
+        figure.colorbar(image, ax=figure.axes, label=f"log10{same}", pad=0.02)
+    for axes in figure.axes[1 : len(both) + len(columns)]:
+        axes.tick_params(labelleft=False)
+    figure.axes[0].set_ylabel("layer (input below)")
     lower_legend(figure, [*handles.values()])
     set_title(figure, trace, "Where the gradient goes: depth × step")
     return figure
 
 
-def profile(trace: Trace, steps: Sequence[int] | None = None) -> Figure:
+def profile(
+    trace: Trace, steps: Sequence[int] | None = None, theory: Prediction | None = None
+) -> Figure:
     """Mean |dL/dW| and the delta's rms over the layers, at chosen steps, on a log axis.
 
     An ensemble shows its median and the band from the 10th to the 90th percentile. Values that are
@@ -192,11 +216,14 @@ def profile(trace: Trace, steps: Sequence[int] | None = None) -> Figure:
     trace : Trace
     steps : sequence of ints, optional
         Recorded steps; by default the first, the middle and the last.
+    theory : Prediction, optional
+        Drawn behind: its median, and the band that holds 90 % of nets, both at step 1.
 
     Raises
     ------
     ValueError
-        If a step was not recorded, or none is given; or neither gradient nor delta was recorded.
+        If a step was not recorded, or none is given; if neither gradient nor delta was recorded; or
+        if the prediction is of other layers.
     """
     chosen = quantities_of(trace, GRADIENTS, DELTA)
     recorded = [int(step) for step in trace.dataset["step"].values]
@@ -208,6 +235,8 @@ def profile(trace: Trace, steps: Sequence[int] | None = None) -> Figure:
     for step in steps:
         if step not in recorded:
             raise ValueError(f"step {step!r} was not recorded; {there}")
+    if theory is not None:
+        check_layers(trace, theory)
     figure = new_figure(10 if len(chosen) > 1 else 6.5, 4.8)
     both = figure.subplots(1, len(chosen), squeeze=False).ravel()
     names = [str(name) for name in trace.dataset["layer"].values]
@@ -216,7 +245,7 @@ def profile(trace: Trace, steps: Sequence[int] | None = None) -> Figure:
     apart = min(6.0, 270 / len(names) / len(steps))
     for axes, (quantity, label) in zip(both, chosen, strict=True):
         recorded_here = recorded_values(trace, quantity)
-        shown = []
+        shown = [] if theory is None else draw_behind(axes, depth, theory, quantity)
         for k, (step, colour, marker) in enumerate(
             zip(steps, cycle(COLOURS), cycle("osD^v"), strict=False)
         ):
@@ -232,7 +261,7 @@ def profile(trace: Trace, steps: Sequence[int] | None = None) -> Figure:
             )  # fmt: skip
             _mark(axes, depth, values, centre, colour, apart * (k - (len(steps) - 1) / 2))
         log_axis(axes, *shown)
-        _depth_axis(axes, depth, names)
+        depth_axis(axes, depth, names)
         axes.set_xlim(0.5, len(names) + 0.5)
         axes.set(title=label, xlabel="layer, from the input to the output")
         axes.grid(alpha=0.25)
@@ -243,19 +272,30 @@ def profile(trace: Trace, steps: Sequence[int] | None = None) -> Figure:
     return figure
 
 
+def _heatmap_axes(
+    figure: Figure, quantities: list[str], theory: Prediction | None
+) -> tuple[list[Axes], dict[str, Axes]]:
+    """Axes of the heatmaps, and of the columns of what is predicted, by quantity."""
+    foreseen = [name for name in quantities if theory is not None and name in ARRAYS]
+    widths = [w for name in quantities for w in ([1, 20] if name in foreseen else [20])]
+    grid = figure.subplots(
+        1, len(widths), sharey=True, squeeze=False, gridspec_kw={"width_ratios": widths}
+    )
+    every = iter(grid.ravel())
+    columns: dict[str, Axes] = {}
+    maps = []
+    for name in quantities:
+        if name in foreseen:
+            columns[name] = next(every)
+        maps.append(next(every))
+    return maps, columns
+
+
 # --- shared by these ------------------------------------------------------------------------------
 
 
 def _names(trace: Trace) -> list[str]:
     return [f"{i}: {name}" for i, name in enumerate(trace.dataset["layer"].values, start=1)]
-
-
-def _depth_axis(axes: Axes, depth: Array, names: list[str]) -> None:
-    """Layers' names below a profile: side by side, or upright where they are long."""
-    long = sum(len(name) + 1 for name in names) > 15 * 6
-    many = 1 + len(names) // (40 if long else 15)
-    size = 7 if many > 1 or long else 9
-    axes.set_xticks(depth[::many], names[::many], fontsize=size, rotation=90 if long else 0)
 
 
 def _depth_bar(

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradlab.interrupts import Interrupts
+from gradlab.verbs.figures import WITH_THEORY
 from gradlab.verbs.output import DESCRIPTION, TRACE, OutputError, save_figure
 
 if TYPE_CHECKING:
     from gradlab.experiment import Experiment, Progress
+    from gradlab.theory import Comparison, Prediction
     from gradlab.trace import Trace
 
+FORESEEN = 20  # hidden layers: the time for a prediction grows with their square
 # named here too, so that a folder can be checked without loading matplotlib
 FIGURE_NAMES = ("gradients", "panels", "heatmap", "profile", "learning", "decision")
 
@@ -197,11 +200,42 @@ def _may_replace(folder: Path, experiment: Experiment, trace: Trace) -> bool:
     return earlier.dataset.sizes["step"] <= trace.dataset.sizes["step"]
 
 
-def draw(trace: Trace, folder: Path) -> Iterator[Path]:
-    """Write the figures of a run, one by one; gives the file of each."""
+def check_theory(experiment: Experiment) -> None:
+    """Raise TheoryError for an experiment that the theory does not cover."""
+    from gradlab.theory.prediction import check
+
+    check(experiment)
+
+
+def foresee(trace: Trace, insist: bool = False) -> tuple[Prediction, Comparison] | None:
+    """What theory says of a run's first step, and how the run compares.
+
+    None if the theory does not cover it; or if that would take longer than the run, unless it is
+    insisted on.
+    """
+    from gradlab.theory import TheoryError, compare
+    from gradlab.verbs.figures import predicted
+
+    if not insist and trace.experiment["layers"] > FORESEEN:
+        return None
+    try:
+        prediction = predicted(trace)
+        return prediction, compare(prediction, trace)
+    except TheoryError:
+        if insist:
+            raise
+        return None
+
+
+def draw(trace: Trace, folder: Path, theory: Prediction | None = None) -> Iterator[Path]:
+    """Write the figures of a run, one by one; gives the file of each.
+
+    A prediction is shown behind those that can.
+    """
     for name in FIGURE_NAMES:
         if name == "decision" and "points" not in trace.dataset:
             continue
         file = folder / f"{name}.png"
-        save_figure(getattr(trace.plot, name)(), file)
+        behind = {"theory": theory} if theory is not None and name in WITH_THEORY else {}
+        save_figure(getattr(trace.plot, name)(**behind), file)
         yield file

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from gradlab.study import StudyResults
+    from gradlab.theory import Prediction
     from gradlab.trace import Trace
 
+WITH_THEORY = ("heatmap", "profile")
 STUDY = "study.toml"  # by which the folder of a study is known, without loading what reads it
 
 
@@ -50,6 +52,8 @@ def plot(
     trace: Trace | StudyResults | str | os.PathLike[str],
     figure: str | None = None,
     out: str | os.PathLike[str] | None = None,
+    *,
+    theory: bool = False,
 ) -> Figure:
     """Draw one figure of a trace, or of a study.
 
@@ -61,12 +65,14 @@ def plot(
         or a study's outcome.
     out : path, optional
         File for the figure; its ending chooses the format.
+    theory : bool
+        Show what is predicted of the first step behind a heatmap or profile of a trace.
 
     Raises
     ------
     ValueError
-        For an unknown figure, naming those there are; and for one that the study lacks the axes
-        for.
+        For an unknown figure, naming those there are; for one that the study lacks the axes for;
+        and if theory is asked for behind another figure, or does not cover the experiment.
     TraceError
         If the file is no trace.
     OutputError
@@ -79,10 +85,34 @@ def plot(
     chosen = figure or default_figure(trace)
     if chosen not in known:
         raise ValueError(unknown("figure", chosen, known))
-    drawn = known[chosen](_loaded_study(trace) if of_study else _loaded_trace(trace))
+    if theory and chosen not in WITH_THEORY:
+        raise ValueError(f"theory goes behind {' and '.join(WITH_THEORY)}, got {chosen!r}")
+    if of_study:
+        drawn = known[chosen](_loaded_study(trace))
+    else:
+        loaded = _loaded_trace(trace)
+        drawn = known[chosen](loaded, **({"theory": predicted(loaded)} if theory else {}))
     if out is not None:
         save_figure(drawn, Path(out))
     return drawn
+
+
+def predicted(trace: Trace) -> Prediction:
+    """What theory says of the experiment that a trace is of.
+
+    Raises
+    ------
+    ValueError
+        If it is of none, or the theory does not cover it.
+    """
+    from gradlab.experiment import Experiment
+    from gradlab.theory import predict
+
+    if not trace.experiment:
+        raise ValueError(
+            "theory needs to know the initialisation; this trace was recorded without an experiment"
+        )
+    return predict(Experiment.of(**trace.experiment))
 
 
 def default_figure(trace: object) -> str:

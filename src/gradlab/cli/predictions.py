@@ -1,0 +1,33 @@
+"""`gradlab predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradlab.cli.app import errors_in_words, heard_or_not
+from gradlab.cli.settings import Settings, chosen, flag_for_each_setting
+
+
+@flag_for_each_setting
+def predict(
+    experiment: Annotated[
+        Path | None, typer.Argument(help="A TOML file; flags take precedence over it.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="File for the figure.")] = Path("prediction.png"),
+    *,
+    settings: Settings,
+) -> None:
+    """Say what each layer's gradient will be, before any net is trained."""
+    with errors_in_words():
+        from gradlab import verbs
+        from gradlab.cli.tables import console, prediction_table
+
+        prediction = verbs.predict(experiment, out=out, **chosen(settings))
+        with heard_or_not():
+            screen = console()
+            screen.print(prediction_table(prediction), crop=False)
+            screen.print(prediction.sentence(), highlight=False, style="bold", soft_wrap=True)
+            typer.echo(f"  {out}")

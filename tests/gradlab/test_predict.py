@@ -1,0 +1,199 @@
+"""`gradlab predict`, predictions behind measurements, and how a run compares with its own."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import gradlab
+from gradlab import plots
+from gradlab.cli import app
+from gradlab.experiment import Experiment
+from gradlab.recording import record
+from gradlab.theory import TheoryError, compare, predict
+
+SMALL = {"layers": 3, "width": 6, "activation": "tanh", "steps": 3}
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return Experiment.of(**SMALL, members=12)
+
+
+@pytest.fixture(scope="module")
+def prediction(experiment):
+    return predict(experiment)
+
+
+@pytest.fixture(scope="module")
+def trace(experiment):
+    return experiment.run()
+
+
+# --- the verb -------------------------------------------------------------------------------------
+
+
+def test_predict_answers_in_a_table_a_sentence_and_a_figure(tmp_path):
+    out = tmp_path / "p.png"
+    done = call("predict", "--layers", "4", "--activation", "tanh", "--out", out)
+    assert done.exit_code == 0, done.output
+    chi = gradlab.predict(layers=4, activation="tanh").phase.chi
+    assert f"χ₁ = {chi:.3g}, above 1" in done.output
+    assert "edge of chaos" in done.output
+    for layer in ("1 h1", "4 h4", "5 out"):
+        assert layer in done.output
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_predict_takes_a_file_and_changes_to_it(tmp_path):
+    Experiment.of(layers=2, activation="relu").save(tmp_path / "e.toml")
+    from_file = gradlab.predict(tmp_path / "e.toml", layers=3)
+    plain = gradlab.predict(layers=3, activation="relu")
+    np.testing.assert_array_equal(from_file.gradient, plain.gradient)
+
+
+def test_what_theory_does_not_cover_is_named(tmp_path):
+    done = call("predict", "--normalisation", "batch", "--out", tmp_path / "p.png")
+    assert done.exit_code == 2
+    assert "normalisation: the theory covers 'none' alone, got 'batch'" in done.output
+    done = call("predict", "--layers", "0", "--out", tmp_path / "p.png")
+    assert done.exit_code == 2
+    assert "layers: input should be greater than or equal to 1, got 0" in done.output
+    done = call("predict", "--layers", "1", "--out", tmp_path)
+    assert done.exit_code == 2
+    assert "must end in one of" in done.output
+
+
+# --- beside what was measured ---------------------------------------------------------------------
+
+
+def test_a_comparison_counts_nets_and_layers(prediction, trace):
+    found = compare(prediction, trace)
+    values = trace["grad_mean_abs"].values[0]
+    expected = np.log10(np.median(values, axis=1)) - np.log10(prediction.gradient)
+    np.testing.assert_allclose(found.error, expected)
+    inside = (values >= prediction.gradient_low[:, None]) & (
+        values <= prediction.gradient_high[:, None]
+    )
+    assert found.coverage == pytest.approx(inside.mean())
+    assert found.nets == 12
+    assert found.mean_error < 0.5
+    assert f"{inside.mean():.0%} of the layers' mean |dL/dW| in 12 nets" in found.sentence()
+
+
+def test_a_comparison_of_one_net(prediction):
+    found = compare(prediction, Experiment.of(**SMALL).run())
+    count = int(found.inside.sum())
+    assert f"mean |dL/dW| of {count} of 4 layers lies in its 90% band" in found.sentence()
+
+
+def test_another_net_compares_badly(prediction):
+    other = Experiment.of(**{**SMALL, "members": 8, "init_scale": 0.05}).run()
+    found = compare(prediction, other)
+    assert found.coverage < 0.5
+    assert "foresaw it badly" in found.sentence()
+
+
+def test_a_prediction_of_other_layers_is_refused(prediction):
+    other = Experiment.of(**{**SMALL, "layers": 2}).run()
+    with pytest.raises(TheoryError, match="is of the layers h1, h2, h3, out, the trace has h1, h2"):
+        compare(prediction, other)
+    for name in ("profile", "heatmap"):
+        with pytest.raises(ValueError, match="predict the experiment that the trace is of"):
+            getattr(other.plot, name)(theory=prediction)
+
+
+def test_a_trace_without_what_is_predicted(prediction):
+    other = Experiment.of(**SMALL, quantities=["grad_rms"]).run()
+    with pytest.raises(TheoryError, match="has no grad_mean_abs"):
+        compare(prediction, other)
+
+
+def test_dead_nets_are_told_of():
+    experiment = Experiment.of(layers=2, init="zeros", activation="relu", members=6, steps=1)
+    found = compare(predict(experiment), experiment.run())
+    assert "not all medians are numbers above zero" in found.sentence()
+
+
+def test_run_says_how_it_compares(tmp_path):
+    flags = [f"--{name}={value}" for name, value in SMALL.items()]
+    done = call("run", *flags, "--members", 6, "--out", tmp_path / "run", "--theory")
+    assert done.exit_code == 0, done.output
+    assert "Theory foresaw it" in done.output
+    drawn = call("plot", tmp_path / "run", "--figure", "profile", "--theory")
+    assert drawn.exit_code == 0, drawn.output
+    refused = call("plot", tmp_path / "run", "--figure", "learning", "--theory")
+    assert refused.exit_code == 2
+    assert "theory goes behind heatmap and profile, got 'learning'" in refused.output
+
+
+def test_run_is_silent_where_theory_does_not_reach(tmp_path):
+    flags = [f"--{name}={value}" for name, value in SMALL.items()]
+    done = call("run", *flags, "--residual", "--out", tmp_path / "run")
+    assert done.exit_code == 0
+    assert "heory" not in done.output
+    refused = call("run", *flags, "--residual", "--theory", "--out", tmp_path / "other")
+    assert refused.exit_code == 2
+    assert "without residual connections" in refused.output
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_trace_of_no_experiment_has_no_theory():
+    import dp
+    from gradlab.data import load
+
+    data = load("iris2")
+    net = dp.Net(4, 3, 2, "tanh", seed=0)
+    sgd = dp.SGD(net, data.x, data.y, seed=0)
+    with record(net, sgd) as recorder:
+        sgd.train(2, print_each=None)
+    with pytest.raises(ValueError, match="recorded without an experiment"):
+        gradlab.plot(recorder.trace, "profile", theory=True)
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def lines(axes):
+    return {line.get_label(): line.get_ydata() for line in axes.lines}
+
+
+def test_the_figure_of_a_prediction_shows_its_numbers(prediction):
+    left, right = plots.prediction(prediction).axes
+    np.testing.assert_array_equal(lines(left)["theory: median"], prediction.gradient)
+    np.testing.assert_array_equal(lines(left)["infinite width"], prediction.gradient_wide)
+    np.testing.assert_array_equal(lines(right)["theory: median"], prediction.delta)
+    [band] = [c for c in left.collections if c.get_gid() == "theory"]
+    drawn = band.get_paths()[0].vertices[:, 1]
+    for end in (prediction.gradient_low, prediction.gradient_high):
+        assert np.isin(end, drawn).all()
+
+
+def test_a_profile_has_the_prediction_behind_it(prediction, trace):
+    left, right = trace.plot.profile(theory=prediction).axes
+    np.testing.assert_array_equal(lines(left)["theory: median"], prediction.gradient)
+    np.testing.assert_array_equal(lines(right)["theory: median"], prediction.delta)
+    assert "step 1" in lines(left)
+    low, high = left.get_ylim()
+    assert low <= prediction.gradient_low.min()
+    assert high >= prediction.gradient_high.max()
+
+
+def test_a_heatmap_has_a_column_of_the_prediction(prediction, trace):
+    column, _, second, _ = trace.plot.heatmap(theory=prediction).axes[:4]
+    for axes, values in ((column, prediction.gradient), (second, prediction.delta)):
+        [mesh] = [
+            c for c in axes.collections if hasattr(c, "get_array") and c.get_array() is not None
+        ]
+        np.testing.assert_allclose(mesh.get_array().ravel(), np.log10(values))
+
+
+def test_what_is_not_predicted_has_nothing_behind_it(prediction):
+    other = Experiment.of(**SMALL, quantities=["grad_rms", "delta_rms"]).run()
+    left, right = other.plot.profile(theory=prediction).axes
+    assert "theory: median" not in lines(left)
+    assert "theory: median" in lines(right)
+    assert len(other.plot.heatmap(theory=prediction).axes) == 4  # with the bar of the colours
