@@ -8,11 +8,12 @@ with units i of a layer k drawn from its infinite-width law,
 
     mean square of dW^l  =  own layers' matrix  ·  Π_k  (1/n) Σ_i t_i / E t,
 
-where t_i is what unit i adds to it, to first order in the layer's kernel: for a layer above, t_i =
-δ_iᵀ M δ_i with M = C^{l-1} ∘ D^l ∘ … ∘ D^{k-1}; for a layer below, x_iᵀ M x_i with the derivative M
-of C^{l-1} with respect to C^k. Layers count as independent of each other, and weights on the way
-back as independent of those forward. The weights' own law (uniform, orthogonal) is kept in how
-units mix those of the layer beside them. Nothing is fitted.
+where t_i is what unit i adds to it, to first order in the layer's kernel: on the way back, t_i =
+δ_iᵀ M δ_i with M = C^{l-1} ∘ D^l ∘ … ∘ D^{k-1} for the layers k above l; on the way forward, x_iᵀ M
+x_i with M the derivative of Σ_ab e_a·e_b G^l_ab C^{l-1}_ab with respect to C^k, by way of the
+activations below layer l and of the slopes above it. Layers count as independent of each other, and
+weights on the way back as independent of those forward. The weights' own law (uniform, orthogonal)
+is kept in how units mix those of the layer beside them. Nothing is fitted.
 """
 
 from __future__ import annotations
@@ -190,13 +191,6 @@ class _ProductLaw:
         self.shrink = math.sqrt(self.units / self.width)
         self.modes_in = [_modes(c) for c in kernels.inputs]
         self.modes_back = [_modes(p) for p in kernels.back]
-        # (layer, hidden layer above it) -> M, factored
-        self.above: dict[tuple[int, int], Array] = {}
-        for i in range(self.hidden + 1):
-            m = kernels.inputs[i]
-            for k in range(i + 1, self.hidden):
-                m = m * kernels.slopes[k - 1]
-                self.above[i, k] = _low_rank(m)
 
     def logits(self, rng: np.random.Generator, nets: int) -> Array:
         """Of virtual nets, (nets, rows, outputs)."""
@@ -246,12 +240,13 @@ class _ProductLaw:
     ) -> None:
         """The factors of the layers that the message passed before it came to layer i."""
         weighted = error * counts[..., None]
-        chain = np.ones(counts.shape[1])
+        m, chain = self.kernels.inputs[i], np.ones(counts.shape[1])
         size = counts * (error**2).sum(axis=-1)
         for k in range(i + 1, self.hidden):
-            root = self.above[i, k]
-            ours = (((deltas[k] * counts[:, None]) @ root) ** 2).sum(-1).mean(1)
-            theirs = quadratic(root @ root.T * self.kernels.per_unit_error(k), weighted)
+            m = m * self.kernels.slopes[k - 1]
+            rows = deltas[k] * counts[:, None]
+            ours = ((rows @ m) * rows).sum(-1).mean(1)
+            theirs = quadratic(m * self.kernels.per_unit_error(k), weighted)
             gain[:, i] += 0.5 * self._log(_ratio(ours - theirs, theirs), 0.0)
             chain = chain * np.diag(self.kernels.slopes[k - 1])
             ours = (deltas[k] ** 2 @ (counts * chain)[..., None]).mean((1, 2))
@@ -361,23 +356,6 @@ def _modes(kernel: Array) -> _Modes:
     if not values[-1] > 0:
         return _Modes(np.zeros((len(kernel), 0)))
     return _Modes((vectors[:, kept] * np.sqrt(values[kept]))[:, ::-1])
-
-
-def _low_rank(kernel: Array, tolerance: float = 1e-4) -> Array:
-    """R with R Rᵀ ≈ K, as many columns as are needed: Cholesky's factor, largest pivots first."""
-    left = np.diag(kernel).copy()
-    enough = tolerance * left.sum()
-    columns: list[Array] = []
-    while left.sum() > enough and len(columns) < len(left):
-        at = int(left.argmax())
-        column = kernel[:, at].copy()
-        for other in columns:
-            column -= other * other[at]
-        column /= math.sqrt(left[at])
-        columns.append(column)
-        left = np.maximum(left - column * column, 0.0)
-        left[at] = 0.0
-    return np.stack(columns, axis=1) if columns else np.zeros((len(left), 0))
 
 
 def _mix(rng: np.random.Generator, units: Array, modes: _Modes, weights: Array) -> Array:

@@ -219,6 +219,7 @@ def responses(activation: Activation, covariance: Any) -> Responses:
     apart = left > 1e-6 * root
     step = np.where(apart, left, 1.0)
     share = rho * root / unit
+    q_or_1, after = np.where(q > 0, q, 1.0), lines.slope
     h, bends, turns = np.zeros_like(rho), np.zeros_like(rho), np.zeros_like(rho)
     for t_i, jump_i in zip(lines.kinks, lines.jumps, strict=True):
         density = jump_i * normal_pdf(t_i / unit) / unit
@@ -235,10 +236,10 @@ def responses(activation: Activation, covariance: Any) -> Responses:
         bends += np.where(apart, density * bend, 0.0)
         # φ''' is the derivative of the masses: by parts
         turns += np.where(apart, density * (t_i / unit**2 * slope - share * bend), 0.0)
-        square = (lines.slope + sum(j for t, j in zip(lines.kinks, lines.jumps) if t <= t_i)) ** 2
-        change = square - (math.sqrt(square) - jump_i) ** 2
-        still = change * normal_pdf(t_i / unit[:, 0]) * t_i / (2 * unit[:, 0] ** 3)
-        np.fill_diagonal(turns, np.diag(turns) + still)
+        # on the diagonal both at once: how P(u > t) changes the mean of φ'²
+        before, after = after, after + jump_i
+        flow = density[:, 0] / jump_i * t_i / (2 * q_or_1)
+        np.fill_diagonal(turns, np.diag(turns) + (after**2 - before**2) * flow)
     varies = (q > 0)[:, None] & (q > 0)
     return Responses(*(np.where(varies, found, 0.0) for found in (h, bends, turns)))
 

@@ -77,15 +77,6 @@ def test_mixing_keeps_the_kernel():
     assert size == pytest.approx(math.sqrt(6), rel=1e-9)
 
 
-def test_few_columns_are_enough_for_a_smooth_kernel():
-    x = np.linspace(-1, 1, 50)
-    kernel = np.exp(-((x[:, None] - x) ** 2))
-    root = finite_width._low_rank(kernel)
-    assert root.shape[1] < 10
-    assert root @ root.T == pytest.approx(kernel, abs=0.01)
-    assert finite_width._low_rank(np.zeros((3, 3))).shape == (3, 0)
-
-
 # --- batches --------------------------------------------------------------------------------------
 
 
