@@ -199,7 +199,9 @@ class _Execution:
                 if not self.interrupts:  # before results are written: workers need not wait for it
                     yield from self._hand_out()
                 while self.taken:
-                    yield self._take(*self.taken.pop(0))
+                    event = self._take(*self.taken[0])
+                    del self.taken[0]
+                    yield event
         finally:
             for task in (*self.waiting, *self.running.values(), *(task for _, task in self.taken)):
                 task.release()
