@@ -152,8 +152,7 @@ def draw(
     square = gradient_mean_square(kernels, error * counts[..., None])
     delta_square = delta_mean_square(kernels, error, counts)
     every = many // nets
-    with np.errstate(divide="ignore"):
-        order = np.log(square).sum(axis=1).argsort()
+    order = np.log(np.maximum(square, np.finfo(float).tiny)).sum(axis=1).argsort()
     chosen = rng.permutation(order[every // 2 :: every])
     error, counts = error[chosen], counts[chosen]
     at_once = max(1, int(_NUMBERS / (law.units * rows * len(kernels.layers))))

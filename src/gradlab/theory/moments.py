@@ -90,12 +90,18 @@ def mean(activation: Activation, variance: Any) -> Array:
 
 def mean_square(activation: Activation, variance: Any) -> Array:
     """E φ(√q z)², for each variance q: the diagonal of C."""
-    return _diagonal(activation, variance)[0]
+    lines = pieces(activation)
+    if lines is not None:
+        return _line_mean_square(lines, np.sqrt(_variances(variance)))
+    return _expect(lambda u: np.asarray(activation(u)) ** 2, variance)
 
 
 def mean_square_slope(activation: Activation, variance: Any) -> Array:
     """E φ'(√q z)², for each variance q: the diagonal of D."""
-    return _diagonal(activation, variance)[1]
+    lines = pieces(activation)
+    if lines is not None:
+        return _line_slope_power(activation, lines, _variances(variance), 2)
+    return _expect(lambda u: activation.derivative(u) ** 2, variance)
 
 
 def mean_fourth_slope(activation: Activation, variance: Any) -> Array:
@@ -104,17 +110,6 @@ def mean_fourth_slope(activation: Activation, variance: Any) -> Array:
     if lines is not None:
         return _line_slope_power(activation, lines, _variances(variance), 4)
     return _expect(lambda u: activation.derivative(u) ** 4, variance)
-
-
-def _diagonal(activation: Activation, variance: Any) -> tuple[Array, Array]:
-    q = _variances(variance)
-    lines = pieces(activation)
-    if lines is None:
-        return (
-            _expect(lambda u: np.asarray(activation(u)) ** 2, q),
-            _expect(lambda u: activation.derivative(u) ** 2, q),
-        )
-    return _line_mean_square(lines, np.sqrt(q)), _line_slope_power(activation, lines, q, 2)
 
 
 def _expect(function: Any, variance: Any) -> Array:
