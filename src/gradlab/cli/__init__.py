@@ -6,13 +6,14 @@ import os
 import sys
 
 from gradlab.cli.app import app
+from gradlab.cli.claims import prove
 from gradlab.cli.experiments import run
 from gradlab.cli.exports import export
 from gradlab.cli.figures import activations, plot
 from gradlab.cli.predictions import predict
 from gradlab.cli.studies import study
 
-for _verb in (run, predict, study, plot, activations, export):  # in the order of --help
+for _verb in (run, predict, study, prove, plot, activations, export):  # in the order of --help
     app.command()(_verb)
 
 

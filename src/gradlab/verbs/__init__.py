@@ -1,5 +1,6 @@
 """The verbs, such as `run` and `plot`, as Python functions; the command line calls these."""
 
+from gradlab.verbs.claims import prove
 from gradlab.verbs.experiments import run
 from gradlab.verbs.exports import export
 from gradlab.verbs.figures import activations, plot
@@ -7,4 +8,4 @@ from gradlab.verbs.output import OutputError
 from gradlab.verbs.predictions import predict
 from gradlab.verbs.studies import study
 
-__all__ = ["OutputError", "activations", "export", "plot", "predict", "run", "study"]
+__all__ = ["OutputError", "activations", "export", "plot", "predict", "prove", "run", "study"]

@@ -1,0 +1,164 @@
+"""A claim: a textbook's statement, the experiment that puts it to the test, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gradlab.claims.laboratory import Laboratory
+from gradlab.claims.statistics import Finding
+from gradlab.claims.verdicts import Verdict, deciding, verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a claim's experiment found.
+
+    Attributes
+    ----------
+    said, reworded : sequences of Finding
+        What must be shown for the statement as usually said, and as reworded.
+    measured : str
+        A sentence with the numbers; it says nothing of the verdict.
+    figure : callable
+        Draws what was measured.
+    """
+
+    said: Sequence[Finding]
+    measured: str
+    figure: Callable[[], Figure]
+    reworded: Sequence[Finding] = ()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement and how it is put to the test.
+
+    Attributes
+    ----------
+    name : str
+        A slug, such as "sigmoid-vanishes".
+    said : str
+        The statement as it is usually made.
+    experiment : str
+        In words, what is done.
+    gather : callable
+        Does it, in a laboratory.
+    reworded : str
+        The statement put right; empty where there is nothing to put right.
+    why : str
+        Why the statement holds, if it does, as said or as reworded.
+    why_not : str
+        Why it fails, if it does.
+    """
+
+    name: str
+    said: str
+    experiment: str
+    gather: Callable[[Laboratory], Evidence] = field(repr=False)
+    reworded: str = ""
+    why: str = ""
+    why_not: str = ""
+
+    def reason(self, found: Verdict, nets: int) -> str:
+        """The words that go with a verdict; `nets` are those of a trained experiment."""
+        if found in (Verdict.HOLDS, Verdict.REWORDED):
+            return self.why
+        if found is Verdict.FAILS:
+            return self.why_not or "The experiment came out otherwise."
+        return f"With {nets} seeds the tests decide neither way; more may."
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What became of a claim in one run.
+
+    Attributes
+    ----------
+    name, said, reworded, experiment : str
+        Of the claim.
+    experiments : tuple of dict
+        Of the nets that were trained: hash, and the settings that differ from the defaults.
+    said_findings, reworded_findings : tuples of Finding
+        p-values corrected over the whole run.
+    verdict : Verdict
+    measured, reason : str
+        The numbers, and why it is so: together the explanation.
+    figure : callable or None
+        Draws the figure; None for a proof that was read from a file.
+    """
+
+    name: str
+    said: str
+    reworded: str
+    experiment: str
+    experiments: tuple[dict[str, Any], ...]
+    said_findings: tuple[Finding, ...]
+    reworded_findings: tuple[Finding, ...]
+    verdict: Verdict
+    measured: str
+    reason: str
+    figure: Callable[[], Figure] | None = field(repr=False, compare=False, default=None)
+
+    @property
+    def explanation(self) -> str:
+        """One or two sentences: what was measured, and why."""
+        return f"{self.measured} {self.reason}".strip()
+
+    @property
+    def statement(self) -> str:
+        """The wording that the verdict is about."""
+        return self.reworded if self.verdict is Verdict.REWORDED else self.said
+
+    @property
+    def deciding(self) -> tuple[Finding, ...]:
+        """The findings that the verdict rests on."""
+        return tuple(deciding(self.verdict, self.said_findings, self.reworded_findings))
+
+    @property
+    def effect(self) -> Finding:
+        """The finding to show where there is room for one: the first that the verdict rests on."""
+        return self.deciding[0]
+
+    @property
+    def p(self) -> float | None:
+        """The largest corrected p-value that the verdict rests on; None if it rests on checks."""
+        found = [f.corrected for f in self.deciding if f.corrected is not None]
+        return max(found) if found else None
+
+
+def judge(
+    claim: Claim,
+    evidence: Evidence,
+    said: Sequence[Finding],
+    reworded: Sequence[Finding],
+    experiments: Sequence[dict[str, Any]],
+    seeds: int,
+) -> Proof:
+    """Put a proof together from evidence whose p-values, in `said` and `reworded`, are corrected.
+
+    Raises
+    ------
+    ValueError
+        If there is evidence for a rewording that the claim does not have, or none for one it has.
+    """
+    if bool(claim.reworded) != bool(reworded):
+        raise ValueError(f"{claim.name}: rewording and findings for it must go together")
+    found = verdict(said, reworded)
+    return Proof(
+        claim.name,
+        claim.said,
+        claim.reworded,
+        claim.experiment,
+        tuple(experiments),
+        tuple(said),
+        tuple(reworded),
+        found,
+        evidence.measured,
+        claim.reason(found, seeds),
+        evidence.figure,
+    )

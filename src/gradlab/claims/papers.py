@@ -1,0 +1,325 @@
+"""Figures that papers state, found again: by the theory, and by measuring where they measured.
+
+Simulations are seeded and take a second or so each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from dp.activations import ACTIVATIONS
+from dp.initializers import INITIALIZERS
+from gradlab.theory import edge_of_chaos, finite_width, kernels, maps, moments, phase
+from gradlab.theory.variances import of_layer
+
+Array = NDArray[Any]
+Kind = Literal["absolute", "relative", "standard errors"]
+
+TANH, RELU, SELU = (ACTIVATIONS[name] for name in ("tanh", "relu", "selu"))
+LU_NETS = 20_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A figure of a paper, and how it is found.
+
+    Attributes
+    ----------
+    source, what : str
+        The paper; the quantity.
+    published : float
+    tolerance : float
+        By how much ours may differ.
+    kind : "absolute", "relative" or "standard errors"
+        What the tolerance is: a difference, a share of `published`, or a number of standard errors
+        of a share among `LU_NETS` nets.
+    how : "theory" or "simulation"
+    measure : callable
+        Gives our value.
+    """
+
+    source: str
+    what: str
+    published: float
+    tolerance: float
+    kind: Kind
+    how: Literal["theory", "simulation"]
+    measure: Callable[[], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduction:
+    """A figure of a paper beside ours.
+
+    Attributes
+    ----------
+    source, what : str
+    how : str
+        "theory" or "simulation".
+    published, ours : float
+    tolerance : str
+        In words, such as "± 0.02", "± 25 %" or "± 3 SE".
+    passed : bool
+        Whether ours is within it.
+    """
+
+    source: str
+    what: str
+    how: str
+    published: float
+    ours: float
+    tolerance: str
+    passed: bool
+
+
+def reproduce(target: Target) -> Reproduction:
+    """Find a figure, and compare."""
+    ours = float(target.measure())
+    allowed, words = _tolerance(target)
+    return Reproduction(
+        target.source,
+        target.what,
+        target.how,
+        target.published,
+        ours,
+        words,
+        bool(abs(ours - target.published) <= allowed),
+    )
+
+
+def _tolerance(target: Target) -> tuple[float, str]:
+    """As a difference, and in words."""
+    p, size = target.published, target.tolerance
+    if target.kind == "relative":
+        return size * abs(p), f"± {size * 100:g} %"
+    if target.kind == "standard errors":
+        return size * math.sqrt(p * (1 - p) / LU_NETS), f"± {size:g} SE"
+    return size, f"± {size:g}"
+
+
+# --- what is measured -----------------------------------------------------------------------------
+
+
+def drawn(init: str, fan_in: int, fan_out: int, seed: int = 0) -> Array:
+    """Weights of an initialiser."""
+    return INITIALIZERS[init].weight(np.random.default_rng(seed), fan_in, fan_out)
+
+
+def measured_singular_value(init: str, width: int = 400) -> float:
+    """Mean singular value of a layer's weights (Glorot & Bengio 2010, section 4.2.2)."""
+    return float(np.linalg.svd(drawn(init, width, width), compute_uv=False).mean())
+
+
+@functools.cache
+def glorot_slopes(layers: int = 9, width: int = 100) -> tuple[float, float]:
+    """Factors per layer of Var delta and of Var dL/dW, backwards, of tanh nets at standard weights.
+
+    In the linear part of tanh, as in eq. 13-15 and figure 8 of Glorot & Bengio (2010).
+    """
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, width)) * 0.1  # tanh in its linear part
+    layer = dataclasses.replace(of_layer("pytorch", width, width), bias=0.0)
+    net = kernels.of_batch(x, [layer] * layers, TANH)
+    error = rng.choice([-0.5, 0.5], (50, 1))
+    gradient = np.log(kernels.gradient_mean_square(net, error)[1:-1])
+    delta = np.log(kernels.delta_mean_square(net, error, np.ones(50))[1:-1])
+    # the layer that is furthest off counts
+    return tuple(  # type: ignore[return-value]
+        float(np.exp(-steps[np.abs(steps - np.median(steps)).argmax()]))
+        for steps in (np.diff(delta), np.diff(gradient))
+    )
+
+
+@functools.cache
+def relu_ratio(init: str, layers: int = 30, width: int = 500, nets: int = 24) -> float:
+    """Rms activation of the last ReLU layer over that of the input (He et al. 2015)."""
+    ratios = []
+    for net in range(nets):
+        rng = np.random.default_rng(net)
+        x = rng.normal(size=(20, width))
+        for _ in range(layers):
+            x = np.maximum(x @ INITIALIZERS[init].weight(rng, width, width), 0)
+        ratios.append((x**2).mean())
+    return math.sqrt(np.mean(ratios))
+
+
+def spectrum(
+    activation: str, init: str, layers: int = 10, width: int = 400, nets: int = 6
+) -> float:
+    """Relative variance of the squared singular values of a Jacobian (Pennington et al. 2017)."""
+    phi = ACTIVATIONS[activation]
+    found = []
+    for net in range(nets):
+        rng = np.random.default_rng(net)
+        jacobian = np.eye(width)
+        for _ in range(layers):
+            weight = INITIALIZERS[init].weight(rng, width, width)
+            # slopes at pre-activations that are normal
+            jacobian = (jacobian @ weight) * phi.derivative(rng.normal(size=width))
+        gram = jacobian @ jacobian.T
+        found.append(width * (gram**2).sum() / np.trace(gram) ** 2 - 1)
+    return float(np.mean(found))
+
+
+@functools.cache
+def selu_constants() -> tuple[float, float]:
+    """α and λ with which mean 0 and variance 1 stay so (Klambauer et al. 2017)."""
+
+    def off(parameters: Array) -> list[float]:
+        settings = dict(zip(("alpha", "scale"), map(float, parameters), strict=True))
+        selu = dataclasses.replace(SELU, settings=settings)
+        return [float(moments.mean(selu, 1.0)), float(moments.mean_square(selu, 1.0)) - 1.0]
+
+    alpha, scale = optimize.fsolve(off, [1.5, 1.0], xtol=1e-12)
+    return float(alpha), float(scale)
+
+
+def measured_born_dead(width: int, layers: int = 9, nets: int = LU_NETS) -> float:
+    """Share of ReLU nets of one input of which a whole layer is off (Lu et al. 2019)."""
+    rng = np.random.default_rng(0)
+    x = np.ones((nets, 1))
+    for _ in range(layers):
+        weight = rng.normal(size=(nets, x.shape[1], width)) * math.sqrt(2 / x.shape[1])
+        x = np.maximum(np.matmul(x[:, None], weight)[:, 0], 0)
+    return float((x == 0).all(axis=1).mean())
+
+
+# --- what was published ---------------------------------------------------------------------------
+
+
+def targets() -> list[Target]:
+    """All of them, in the order of the papers."""
+    return [*itertools.chain(*(rows() for rows in _PAPERS))]
+
+
+def _lecun() -> Iterator[Target]:
+    source, phi = "LeCun et al. 1998, 4.4", ACTIVATIONS["lecun_tanh"]
+    yield Target(
+        source, "f(1) of 1.7159 tanh(2x/3)", 1.0, 1e-4, "absolute", "theory",
+        lambda: phi(np.ones(1))[0],
+    )  # fmt: skip
+    yield Target(
+        source, "f'(0)", 1.1439, 1e-4, "absolute", "theory",
+        lambda: float(phi.derivative(np.zeros(1))[0]),
+    )  # fmt: skip
+
+
+def _glorot() -> Iterator[Target]:
+    for init, words, value in (
+        ("pytorch", "standard", 0.490),
+        ("glorot_uniform", "normalised", 0.849),
+    ):
+        source, what = "Glorot & Bengio 2010, 4.2.2", f"mean singular value, {words} weights"
+        variance = of_layer(init, 1000, 1000).weight
+        yield Target(
+            source, what, value, 0.02, "absolute", "theory",
+            functools.partial(maps.mean_singular_value, variance),
+        )  # fmt: skip
+        yield Target(
+            source, what, value, 0.02, "absolute", "simulation",
+            functools.partial(measured_singular_value, init),
+        )  # fmt: skip
+    source = "Glorot & Bengio 2010, fig. 8"
+    yield Target(
+        source, "standard weights, tanh: factor on Var delta per layer", 1 / 3, 0.01, "relative",
+        "theory", lambda: glorot_slopes()[0],
+    )  # fmt: skip
+    yield Target(
+        source, "the same: factor on Var dL/dW per layer", 1.0, 0.01, "absolute", "theory",
+        lambda: glorot_slopes()[1],
+    )  # fmt: skip
+
+
+def _he() -> Iterator[Target]:
+    for init, words, value in (("lecun_normal", "Xavier", 2.0**-15), ("he_normal", "He", 1.0)):
+        yield Target(
+            "He et al. 2015", f"30 ReLU layers of 500: last over first activation, {words}",
+            value, 0.25, "relative", "simulation", functools.partial(relu_ratio, init),
+        )  # fmt: skip
+
+
+def _poole() -> Iterator[Target]:
+    for sigma, length, chi in ((1.3, 0.6071, 0.9398), (2.5, 4.0791, 1.5852), (4.0, 12.604, 2.3673)):
+        for name, value in (("length", length), ("chi", chi)):
+            symbol = {"length": "q*", "chi": "χ₁"}[name]
+            yield Target(
+                "Poole et al. 2016", f"{symbol} of tanh, σ_b = 0.3, σ_w = {sigma:g}", value, 1e-3,
+                "absolute", "theory",
+                functools.partial(_of_phase, name, sigma**2, 0.3**2),
+            )  # fmt: skip
+
+
+def _schoenholz() -> Iterator[Target]:
+    source = "Schoenholz et al. 2017"
+    for name, what, value in (
+        ("weight_variance", "σ_w² of the edge of chaos, tanh, σ_b² = 0.05", 1.7610),
+        ("length", "q* there", 0.5700),
+    ):
+        yield Target(
+            source, what, value, 1e-3, "absolute", "theory",
+            functools.partial(lambda name: float(getattr(edge_of_chaos(TANH, 0.05), name)), name),
+        )  # fmt: skip
+    for variance, depth in (
+        (1, 3.63), (1.3, 7.83), (1.5, 15.8), (2, 25.2), (2.5, 11.8), (3, 9.05), (4, 6.98),
+    ):  # fmt: skip
+        yield Target(
+            source, f"ξ_c of tanh, σ_b² = 0.05, σ_w² = {variance:g}", depth, 0.01, "relative",
+            "theory", functools.partial(_of_phase, "correlation_depth", variance, 0.05),
+        )  # fmt: skip
+
+
+def _of_phase(name: str, weight_variance: float, bias_variance: float) -> float:
+    return float(getattr(phase(TANH, weight_variance, bias_variance), name))
+
+
+def _pennington() -> Iterator[Target]:
+    for activation, init, words, value in (
+        ("identity", "normal", "linear, Gaussian", 10.0),
+        ("identity", "orthogonal", "linear, orthogonal", 0.0),
+        ("relu", "normal", "ReLU, Gaussian", 20.0),
+        ("relu", "orthogonal", "ReLU, orthogonal", 10.0),
+    ):
+        exact = value == 0
+        yield Target(
+            "Pennington et al. 2017", f"relative variance of JJᵀ's spectrum, 10 layers: {words}",
+            value, 1e-10 if exact else 0.10, "absolute" if exact else "relative", "simulation",
+            functools.partial(spectrum, activation, init),
+        )  # fmt: skip
+
+
+def _klambauer() -> Iterator[Target]:
+    source = "Klambauer et al. 2017"
+    for i, (what, value) in enumerate((("α of SELU", 1.67326324), ("λ of SELU", 1.05070099))):
+        yield Target(
+            source, what, value, 1e-8, "absolute", "theory",
+            functools.partial(lambda i: selu_constants()[i], i),
+        )  # fmt: skip
+    yield Target(
+        source, "χ₁ of SELU, σ_w² = 1", 1.0716, 1e-4, "absolute", "theory",
+        lambda: phase(SELU, 1.0).chi,
+    )  # fmt: skip
+
+
+def _lu() -> Iterator[Target]:
+    for width, value in ((2, 0.925), (3, 0.699), (4, 0.441), (5, 0.249), (10, 0.0088)):
+        source, what = "Lu et al. 2019", f"born dead, 9 ReLU layers of {width}, one input"
+        yield Target(
+            source, what, value, 6e-4, "absolute", "theory",
+            functools.partial(finite_width.born_dead, [width] * 9),
+        )  # fmt: skip
+        yield Target(
+            source, what, value, 3.0, "standard errors", "simulation",
+            functools.partial(measured_born_dead, width),
+        )  # fmt: skip
+
+
+_PAPERS = (_lecun, _glorot, _he, _poole, _schoenholz, _pennington, _klambauer, _lu)

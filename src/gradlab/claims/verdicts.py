@@ -1,0 +1,58 @@
+"""From findings to a verdict. It knows nothing of what should come out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from gradlab.claims.statistics import Finding
+
+
+class Verdict(StrEnum):
+    """What became of a statement.
+
+    `UNDECIDED` is no evidence either way: what the seeds at hand neither show nor contradict, and
+    more of them may.
+    """
+
+    HOLDS = "holds"
+    REWORDED = "holds as reworded"
+    FAILS = "fails"
+    UNDECIDED = "undecided"
+
+
+def verdict(said: Sequence[Finding], reworded: Sequence[Finding] = ()) -> Verdict:
+    """Judge a statement.
+
+    Parameters
+    ----------
+    said, reworded : sequences of Finding
+        What must be shown for the statement as usually said, and as reworded; p-values corrected.
+        `reworded` is empty where there is no other wording.
+
+    Returns
+    -------
+    Verdict
+        Holds, if all of `said` is shown; else holds as reworded, if all of `reworded` is; else
+        fails, if what came out contradicts each wording there is; else undecided.
+    """
+    if not said:
+        raise ValueError("a statement without findings has no verdict")
+    wordings = [said, *([reworded] if reworded else [])]
+    for found, wording in zip((Verdict.HOLDS, Verdict.REWORDED), wordings, strict=False):
+        if all(finding.shown for finding in wording):
+            return found
+    if all(any(finding.contrary for finding in wording) for wording in wordings):
+        return Verdict.FAILS
+    return Verdict.UNDECIDED
+
+
+def deciding(
+    found: Verdict, said: Sequence[Finding], reworded: Sequence[Finding] = ()
+) -> Sequence[Finding]:
+    """The findings that a verdict rests on: of the wording that holds, or that contradict it."""
+    if found is Verdict.REWORDED:
+        return reworded
+    if found is Verdict.FAILS:
+        return [finding for finding in said if finding.contrary]
+    return said

@@ -1,0 +1,198 @@
+"""`gradlab prove`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gradlab.cli.app import errors_in_words, fail, heard_or_not
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gradlab.claims.proofs import Progress, Proofs
+
+WIDTH = 110
+STYLES = {
+    "holds": "green",
+    "holds as reworded": "cyan",
+    "fails": "red",
+    "undecided": "yellow",
+}
+
+
+def prove(
+    claims: Annotated[
+        list[str] | None, typer.Argument(help="Names of claims; all by default.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Nets of each experiment; 10 is quick.")] = 50,
+    papers: Annotated[
+        bool, typer.Option("--papers", help="Find figures of papers again; claims only if named.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the report, figures and numbers.")] = Path(
+        "runs/proofs"
+    ),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files there that are no proofs.")
+    ] = False,
+    list_claims: Annotated[
+        bool, typer.Option("--list", help="List the claims, and prove nothing.")
+    ] = False,
+) -> None:
+    """Put the textbook's statements to the test, and say which of them hold."""
+    with errors_in_words():
+        if list_claims:
+            with heard_or_not():
+                _list()
+            return
+        from gradlab.claims import prove as carry_out
+        from gradlab.claims.catalogue import chosen
+        from gradlab.claims.laboratory import Laboratory
+        from gradlab.interrupts import Interrupts
+        from gradlab.verbs import claims as verb
+
+        chosen(claims or None)  # refused before a folder is made
+        Laboratory(seeds)
+        folder = verb.prepare_folder(out, overwrite)
+        proofs, failure = None, ""
+        with Interrupts() as interrupts:
+            try:
+                with _progress_bar() as progress:
+                    proofs = carry_out(
+                        claims or None, seeds=seeds, papers=papers, progress=progress
+                    )
+            except KeyboardInterrupt:
+                pass  # before the first was proved
+            interrupts.finish()
+            if proofs is not None:
+                with heard_or_not():
+                    _report(proofs)
+                try:
+                    for file in verb.save(proofs, folder):
+                        with heard_or_not():
+                            typer.echo(f"  {file}")
+                except OSError as error:
+                    failure = str(error)
+        if failure:
+            fail(failure)
+        stopped = 128 + (interrupts.signal or signal.SIGINT)
+        if proofs is None:
+            typer.echo("gradlab: interrupted before the first claim; nothing was proved", err=True)
+            raise typer.Exit(stopped)
+        if proofs.interrupted:
+            raise typer.Exit(stopped)
+        if not all(row.passed for row in proofs.reproductions):
+            raise typer.Exit(1)
+
+
+def _list() -> None:
+    from gradlab.claims import CLAIMS
+
+    typer.echo("Claims; `gradlab prove NAME …` puts some to the test, `gradlab prove` all:")
+    for name, claim in CLAIMS.items():
+        typer.echo(f"  {name:<23} {claim.said}")
+
+
+def _report(proofs: Proofs) -> None:
+    screen = _console()
+    if proofs.proofs:
+        screen.print(_claims(proofs), crop=False)
+    if proofs.reproductions:
+        screen.print(_papers(proofs), crop=False)
+    screen.print(proofs.sentence(), highlight=False, style="bold", soft_wrap=True)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    # a pipe has no width of its own, and the table must not be squeezed in it
+    found = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    return found if found.width >= 76 else Console(width=76)
+
+
+def _table(title: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+
+
+def _claims(proofs: Proofs) -> Table:
+    from gradlab.report.page import effect_in_words, p_in_words
+
+    title = f"{proofs.seeds} seeds; p corrected for {proofs.tests} tests (Holm)"
+    table = _table(f"Claims, put to the test with {title}")
+    table.add_column("claim", overflow="fold")
+    table.add_column("effect [95 % interval]", overflow="fold")
+    table.add_column("corrected p", justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for row in proofs.table():
+        effect = effect_in_words(*(row[name] for name in ("effect", "low", "high", "unit")))
+        table.add_row(
+            f"[bold]{row['claim']}[/bold]\n{_escaped(row['statement'])}\n",
+            f"{_escaped(effect)}\n[dim]{_escaped(row['what'])}[/dim]",
+            p_in_words(row["p"]),
+            f"[{STYLES[row['verdict']]}]{row['verdict']}[/]",
+        )
+    return table
+
+
+def _papers(proofs: Proofs) -> Table:
+    table = _table("Figures of papers, found again")
+    table.add_column("source", overflow="fold")
+    table.add_column("figure", overflow="fold")
+    for heading in ("published", "ours", "tolerance"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("by")
+    table.add_column("pass")
+    for row in proofs.reproductions:
+        table.add_row(
+            row.source,
+            _escaped(row.what),
+            f"{row.published:.9g}",
+            f"{row.ours:.9g}" if row.tolerance == "± 1e-08" else f"{row.ours:.5g}",
+            row.tolerance,
+            row.how,
+            "[green]yes[/]" if row.passed else "[bold red]NO[/]",
+        )
+    return table
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    bar = Progress(
+        TextColumn("proving"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        console=Console(stderr=True),
+    )
+    with bar:
+        task = bar.add_task("", total=None)
+
+        def progress(done: int, total: int, name: str) -> None:
+            bar.update(task, completed=done, total=total, description=name)
+
+        yield progress
