@@ -28,7 +28,7 @@ def layers(init, features, width, hidden, outputs=1):
 def test_against_drawn_nets(activation, init, width):
     data = load("iris2")
     x, y = data.x[::10], data.y[::10]
-    net = dp.Net(4, width, 3, activation, init=init, seed=range(60))
+    net = dp.Net(4, width, 3, activation, init=init, seed=range(40))
     theory = kernels.of_batch(x, layers(init, 4, width, 3), activation)
     with watch_layers() as watch:
         net.get_grad(x, y)
@@ -43,7 +43,7 @@ def test_against_drawn_nets(activation, init, width):
                 continue  # a single output says little
             products = measured @ measured.swapaxes(-1, -2) / measured.shape[-1]
             mean = products.mean(axis=0) if products.ndim == 3 else products
-            assert mean == pytest.approx(expected, abs=0.1 * expected.max())
+            assert mean == pytest.approx(expected, abs=0.12 * expected.max())
 
 
 @pytest.mark.parametrize("width", [100, 1000])
