@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,14 @@ class Proof:
         return max(found) if found else None
 
 
+def _titled(draw: Callable[[], Figure], claim: Claim) -> Figure:
+    from gradlab.plots.titles import wrapped_title
+
+    figure = draw()
+    wrapped_title(figure, claim.experiment)
+    return figure
+
+
 def judge(
     claim: Claim,
     evidence: Evidence,
@@ -160,5 +169,5 @@ def judge(
         found,
         evidence.measured,
         claim.reason(found, seeds),
-        evidence.figure,
+        functools.partial(_titled, evidence.figure, claim),
     )

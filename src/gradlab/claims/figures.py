@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Line = tuple[float, str]  # a level, and what it is
 
-WIDE, HIGH = 6.4, 3.8  # inches
+WIDE, HIGH = 6.4, 4.3  # inches
+MOST_MARKERS = 20  # along a line
+DASHES = ((0, (6, 3)), (0, (1, 2)), (0, (6, 2, 1, 2)))
 GREY = "#555555"
 
 
@@ -31,6 +33,8 @@ def profiles(
     line: Line | None = None,
 ) -> Figure:
     """Medians over nets, layer by layer, and the bands from the 10th to the 90th percentile.
+
+    Means instead of medians on a linear axis, where shares are: those of ten units have few values.
 
     Parameters
     ----------
@@ -56,14 +60,17 @@ def profiles(
             shown = np.where(np.isfinite(each) & ((each > 0) | (not log)), each, np.nan)
         low, middle, high = _quantiles(shown)
         axes.fill_between(layers, low, high, color=colour, alpha=0.18, lw=0)
-        axes.plot(layers, middle, color=colour, marker=marker, ms=4, lw=1.3, label=name)
+        middle = middle if log else _means(shown)
+        marked: dict[str, Any] = {"marker": marker, "ms": 4} if len(each) <= MOST_MARKERS else {}
+        axes.plot(layers, middle, color=colour, lw=1.3, label=name, **marked)
     if log:
         axes.set_yscale("log")
     else:
         _room_above_zero(axes)
     _level(axes, line)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel(f"{x} (band: 10th to 90th percentile of the nets)", fontsize=9)
+    middles = "medians" if log else "means"
+    axes.set_xlabel(f"{x} ({middles}; bands: 10th to 90th percentile of the nets)", fontsize=9)
     axes.set_ylabel(label, fontsize=9)
     _legend(axes, len(values) + (line is not None))
     return figure
@@ -77,6 +84,12 @@ def _quantiles(values: Array) -> Array:
         if len(known):
             found[:, i] = np.quantile(known, [0.1, 0.5, 0.9])
     return found
+
+
+def _means(values: Array) -> Array:
+    """Over nets, of those that have a number: (layers,)."""
+    known = ~np.isnan(values)
+    return np.asarray(np.where(known, values, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
 
 
 def strips(
@@ -110,15 +123,15 @@ def strips(
     for at, ((_, each), colour) in enumerate(zip(values.items(), cycle(COLOURS), strict=False)):
         shown = each[np.isfinite(each) & ((each > 0) | (not log))]
         axes.plot(
-            at + rng.uniform(-0.2, 0.2, len(shown)), shown, ".", color=colour, ms=4, alpha=0.4,
+            at + rng.uniform(-0.2, 0.2, len(shown)), shown, ".", color=colour, ms=5, alpha=0.45,
             mec="none",
         )  # fmt: skip
         middle, low, high = median_with_interval(shown)
         axes.plot([at + 0.32] * 2, [low, high], color=colour, lw=2)
         axes.plot(at + 0.32, middle, "D", color=colour, mec="black", mew=0.6, ms=5)
     axes.plot([], [], "D", color="white", mec="black", mew=0.6, ms=5, label="median, 95 % interval")
-    for line in lines:
-        _level(axes, line)
+    for line, dashes in zip(lines, cycle(DASHES), strict=False):
+        _level(axes, line, dashes)
     if log:
         axes.set_yscale("log")
     axes.set_xticks(range(len(values)), [*values], fontsize=9)
@@ -182,23 +195,22 @@ def curves(
 def scatter(
     values: Mapping[str, tuple[Array, Array]], labels: tuple[str, str], diagonal: str
 ) -> Figure:
-    """One quantity against another on log axes, with the line on which both are equal."""
+    """One quantity against another, with the line on which both are equal."""
     from gradlab.plots.canvas import COLOURS, MARKERS
 
     figure, axes = _empty()
-    ends = [np.inf, 0.0]
+    end = 0.0
     for (name, (x, y)), colour, marker in zip(
         values.items(), cycle(COLOURS), cycle(MARKERS), strict=False
     ):
-        known = (x > 0) & (y > 0)
+        known = np.isfinite(x) & np.isfinite(y)
         axes.plot(x[known], y[known], marker, color=colour, ms=3, alpha=0.4, mec="none", label=name)
         for each in (x[known], y[known]):
             if len(each):
-                ends = [min(ends[0], each.min()), max(ends[1], each.max())]
-    if ends[0] < ends[1]:
-        axes.plot(ends, ends, color="black", lw=1, label=diagonal)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+                end = max(end, float(each.max()))
+    axes.plot([0, end], [0, end], color="black", lw=1, label=diagonal)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
     axes.set_xlabel(labels[0], fontsize=9)
     axes.set_ylabel(labels[1], fontsize=9)
     _legend(axes, 2)
@@ -215,9 +227,9 @@ def _empty() -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _level(axes: Axes, line: Line | None) -> None:
+def _level(axes: Axes, line: Line | None, dashes: Any = DASHES[0]) -> None:
     if line is not None:
-        axes.axhline(line[0], color=GREY, lw=1, ls=(0, (6, 3)), label=line[1])
+        axes.axhline(line[0], color=GREY, lw=1.2, ls=dashes, label=line[1])
 
 
 def _room_above_zero(axes: Axes) -> None:

@@ -132,7 +132,7 @@ def gather_typical(laboratory: Laboratory) -> Evidence:
         f"PyTorch's, where it is {expected['pytorch']:.3f}.",
         lambda: figures.strips(
             {f"{init} init": each for init, each in found.items()},
-            f"slope of log10 {NAMES[DELTA]} ({SLOPE})",
+            f"slope of log10 {NAMES[DELTA]}\n({SLOPE})",
             lines=[
                 (QUARTER, "fourfold"),
                 *((-math.log10(root), f"√χ₁, {init} init") for init, root in expected.items()),
@@ -184,7 +184,7 @@ def _keeps(activation: str) -> Any:
             f"per layer, that of the delta {in_words(found[DELTA])}.{without}",
             lambda: figures.strips(
                 {NAMES[name]: each for name, each in found.items()},
-                f"slope of log10 over hidden layers ({SLOPE})",
+                f"slope of log10 over hidden layers\n({SLOPE})",
                 band=(-MARGIN, MARGIN, f"± {MARGIN:g}, which counts as none"),
             ),
         )
@@ -220,7 +220,7 @@ def gather_flat(laboratory: Laboratory) -> Evidence:
     )
 
 
-_TEN = "Nets of ten hidden layers of ten units on Iris, the lesson's weights, at the first step"
+_TEN = "Ten {} layers of ten units on Iris, the lesson's weights, at the first step"
 
 CLAIMS = [
     Claim(
@@ -247,7 +247,8 @@ CLAIMS = [
     Claim(
         "sigmoid-vanishes",
         "In a net of ten sigmoid layers the gradient vanishes towards the input.",
-        f"{_TEN}: layer 1 against layer 10, and slopes against those of tanh and ReLU.",
+        f"{_TEN.format('sigmoid')}: layer 1 against layer 10, and the slope against those of tanh "
+        "and ReLU.",
         gather_sigmoid,
         why="Each layer passes on a third of the delta, and what it is given in turn scarcely "
         "differs from layer to layer.",
@@ -255,7 +256,7 @@ CLAIMS = [
     Claim(
         "tanh-keeps",
         "In the lesson's net of ten tanh layers the gradient does not vanish.",
-        f"{_TEN}: slope of mean |dL/dW| over hidden layers.",
+        f"{_TEN.format('tanh')}: slope of mean |dL/dW| over hidden layers.",
         _keeps("tanh"),
         why="With σ_w² = 2 a tanh layer passes on about what it is given, in either direction.",
         why_not="The gradient changes from layer to layer by more than the margin.",
@@ -263,7 +264,7 @@ CLAIMS = [
     Claim(
         "relu-keeps",
         "In the lesson's net of ten ReLU layers the gradient does not vanish.",
-        f"{_TEN}: slope of mean |dL/dW| over hidden layers.",
+        f"{_TEN.format('ReLU')}: slope of mean |dL/dW| over hidden layers.",
         _keeps("relu"),
         why="With σ_w² = 2 the half of the units that is on makes up for the half that is off; at "
         "a width of ten, chance takes a little of the delta in every layer.",

@@ -184,7 +184,7 @@ def gather_chain(laboratory: Laboratory) -> Evidence:
                 for n in ("sigmoid", "tanh", "relu")
                 for kind, each in (("whole", whole), ("shorthand", short))
             },
-            "relative error of dL/dw₁",
+            "relative error of dL/dw₁ (where it is not 0)",
             log=True,
             lines=[(RELATIVE, "1e-6")],
         ),

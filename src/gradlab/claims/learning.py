@@ -43,7 +43,7 @@ def loss(net: Measured) -> float:
 def _share(groups: dict[str, NDArray[np.bool_]]) -> Any:
     return figures.shares(
         {name: count(true) for name, true in groups.items()},
-        f"share of nets that learn\n({LEARNT:.0%} right after {STEPS} steps)",
+        f"share of nets that learn\n({100 * LEARNT:g} % right after {STEPS} steps)",
         (0.5, "half of the nets"),
     )
 

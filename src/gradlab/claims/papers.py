@@ -120,7 +120,7 @@ def measured_singular_value(init: str, width: int = 400) -> float:
 
 
 @functools.cache
-def glorot_slopes(layers: int = 9, width: int = 100) -> tuple[float, float]:
+def glorot_factors(layers: int = 9, width: int = 100) -> tuple[float, float]:
     """Factors per layer of Var delta and of Var dL/dW, backwards, of tanh nets at standard weights.
 
     In the linear part of tanh, as in eq. 13-15 and figure 8 of Glorot & Bengio (2010).
@@ -140,7 +140,7 @@ def glorot_slopes(layers: int = 9, width: int = 100) -> tuple[float, float]:
 
 
 @functools.cache
-def relu_ratio(init: str, layers: int = 30, width: int = 500, nets: int = 24) -> float:
+def relu_ratio(init: str, layers: int = 30, width: int = 500, nets: int = 16) -> float:
     """Rms activation of the last ReLU layer over that of the input (He et al. 2015)."""
     ratios = []
     for net in range(nets):
@@ -231,11 +231,11 @@ def _glorot() -> Iterator[Target]:
     source = "Glorot & Bengio 2010, fig. 8"
     yield Target(
         source, "standard weights, tanh: factor on Var delta per layer", 1 / 3, 0.01, "relative",
-        "theory", lambda: glorot_slopes()[0],
+        "theory", lambda: glorot_factors()[0],
     )  # fmt: skip
     yield Target(
         source, "the same: factor on Var dL/dW per layer", 1.0, 0.01, "absolute", "theory",
-        lambda: glorot_slopes()[1],
+        lambda: glorot_factors()[1],
     )  # fmt: skip
 
 

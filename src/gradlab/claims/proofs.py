@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -241,16 +244,17 @@ def prove(
             progress(len(found) + len(reproductions), total, what)
 
     try:
-        for claim in wanted:
-            tell(claim.name)
-            laboratory.used.clear()
-            evidence = claim.gather(laboratory)
-            experiments = [{"hash": e.hash, **e.chosen()} for e in laboratory.used]
-            found.append((claim, evidence, experiments))
-        for target in rows:
-            tell(target.source)
-            reproductions.append(reproduce(target))
-        tell("")
+        with _stoppable():
+            for claim in wanted:
+                tell(claim.name)
+                laboratory.used.clear()
+                evidence = claim.gather(laboratory)
+                experiments = [{"hash": e.hash, **e.chosen()} for e in laboratory.used]
+                found.append((claim, evidence, experiments))
+            for target in rows:
+                tell(target.source)
+                reproductions.append(reproduce(target))
+            tell("")
     except KeyboardInterrupt:
         if not found and not reproductions:
             raise
@@ -258,6 +262,26 @@ def prove(
     return Proofs(
         seeds, _judged(found, seeds), tuple(reproductions), versions("scipy"), interrupted
     )
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Being asked to end raises KeyboardInterrupt, as Ctrl-C does, also between two trainings.
+
+    Each training has `Interrupts` of its own. One around all of them would not do: it would heed no
+    signal after the first training, which tells it to finish.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _judged(

@@ -149,11 +149,9 @@ def mann_whitney(what: str, larger: Array, smaller: Array, unit: str) -> Finding
         for side in (a, b)
     ]
     ends = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-    low, high = np.quantile(medians[0] - medians[1], ends)
+    low, high = map(float, np.quantile(medians[0] - medians[1], ends))
     effect = float(np.median(a) - np.median(b))
-    return Finding(
-        what, name, effect, float(low), float(high), unit, len(a) + len(b), p, contrary=high < 0
-    )
+    return Finding(what, name, effect, low, high, unit, len(a) + len(b), p, contrary=high < 0)
 
 
 def most(what: str, true: Array) -> Finding:
@@ -176,7 +174,8 @@ def more_often(what: str, larger: Array, smaller: Array) -> Finding:
     The sign test of paired differences; those that are zero, or no numbers, tell nothing and are
     left out. The effect is the share that goes up, with the interval of Clopper & Pearson (1934).
     """
-    difference = larger - smaller
+    with np.errstate(invalid="ignore"):
+        difference = larger - smaller
     up, down = int((difference > 0).sum()), int((difference < 0).sum())
     return _shares(what, "sign test, paired by seed", up, up + down, "of nets that differ")
 

@@ -229,14 +229,10 @@ def gather_clipping(laboratory: Laboratory) -> Evidence:
         f"decades, on raw inputs by {in_words(change_raw, 2)}, and raises the share of units in it "
         f"without slope from {flat.mean():.1%} to {flat_clipped.mean():.1%}; {of_nets(learn)} nets "
         "learn.",
-        lambda: figures.profiles(
-            {
-                "ReLU": free.hidden(GRADIENT),
-                f"clipped at {CEILING:g}": clipped.hidden(GRADIENT),
-                "ReLU, raw inputs": raw[0].hidden(GRADIENT),
-                "clipped, raw inputs": raw[1].hidden(GRADIENT),
-            },
-            NAMES[GRADIENT],
+        lambda: figures.strips(
+            {"standardised inputs": change, "raw inputs": change_raw},
+            f"change of log10 {NAMES[GRADIENT]} of layer 1\nby the ceiling (decades)",
+            lines=[(0.0, "no change")],
         ),
         (
             signed_rank(

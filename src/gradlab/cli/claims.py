@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradlab.cli.app import errors_in_words, fail, heard_or_not
+from gradlab.cli.app import errors_in_words, heard_or_not
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gradlab.claims.proofs import Progress, Proofs
 
 WIDTH = 110
+_INTERRUPTED = 128 + signal.SIGINT
 STYLES = {
     "holds": "green",
     "holds as reworded": "cyan",
@@ -60,33 +61,21 @@ def prove(
         chosen(claims or None)  # refused before a folder is made
         Laboratory(seeds)
         folder = verb.prepare_folder(out, overwrite)
-        proofs, failure = None, ""
-        with Interrupts() as interrupts:
-            try:
-                with _progress_bar() as progress:
-                    proofs = carry_out(
-                        claims or None, seeds=seeds, papers=papers, progress=progress
-                    )
-            except KeyboardInterrupt:
-                pass  # before the first was proved
-            interrupts.finish()
-            if proofs is not None:
-                with heard_or_not():
-                    _report(proofs)
-                try:
-                    for file in verb.save(proofs, folder):
-                        with heard_or_not():
-                            typer.echo(f"  {file}")
-                except OSError as error:
-                    failure = str(error)
-        if failure:
-            fail(failure)
-        stopped = 128 + (interrupts.signal or signal.SIGINT)
-        if proofs is None:
+        try:
+            with _progress_bar() as progress:
+                proofs = carry_out(claims or None, seeds=seeds, papers=papers, progress=progress)
+        except KeyboardInterrupt:
             typer.echo("gradlab: interrupted before the first claim; nothing was proved", err=True)
-            raise typer.Exit(stopped)
+            raise typer.Exit(_INTERRUPTED) from None
+        with Interrupts() as interrupts:
+            interrupts.finish()
+            with heard_or_not():
+                _report(proofs)
+            for file in verb.save(proofs, folder):
+                with heard_or_not():
+                    typer.echo(f"  {file}")
         if proofs.interrupted:
-            raise typer.Exit(stopped)
+            raise typer.Exit(_INTERRUPTED)
         if not all(row.passed for row in proofs.reproductions):
             raise typer.Exit(1)
 

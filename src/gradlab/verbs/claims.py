@@ -70,8 +70,8 @@ def prove(
     if out is None:
         return carry_out(claims, seeds=seeds, papers=papers, progress=progress)
     folder = prepare_folder(out, overwrite)
+    proofs = carry_out(claims, seeds=seeds, papers=papers, progress=progress)
     with Interrupts() as interrupts:
-        proofs = carry_out(claims, seeds=seeds, papers=papers, progress=progress)
         interrupts.finish()
         for _ in save(proofs, folder):
             pass
