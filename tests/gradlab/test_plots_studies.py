@@ -142,7 +142,7 @@ def test_outcome_draws_medians_over_depth_by_activation(results):
             rows = [_row(results["grid"], layers=d, activation=activation) for d in (1, 3, 5)]
             np.testing.assert_array_equal(line.get_ydata(), [row[outcome] for row in rows])
     assert [axes.get_title().split("\n")[0] for axes in panels] == [
-        "accuracy at the last step", "fall of the rms of the delta", "fall of mean |dL/dW|"
+        "accuracy at the last recorded step", "fall of the rms of the delta", "fall of mean |dL/dW|"
     ]  # fmt: skip
     assert {axes.get_xlabel() for axes in panels} == {"number of hidden layers"}
     assert _legend(figure) == ["sigmoid", "relu"]

@@ -98,36 +98,38 @@ def _carry_out(described: Any, folder: Path, **options: Any) -> None:
                         failures.append(event)
         except KeyboardInterrupt:
             stopped = 128 + (interrupts.signal or signal.SIGINT)
-        results = load(folder)
-        if results.finished:
-            with heard_or_not():
-                _report(results)
-        _tell_failures(failures, results)
-        if stopped:
-            done, total = len(results.finished), len(described.experiments)
-            typer.echo(
-                f"Interrupted; {done} of {total} experiments are saved in {folder}, "
-                "--resume goes on with the others.",
-                err=True,
-            )
-        if not interrupts.again:
-            _write(results)
+    results = load(folder)
+    if results.finished:
+        with heard_or_not():
+            _report(results)
+    _tell_failures(failures, results)
+    if stopped:
+        done, total = len(results.finished), len(described.experiments)
+        typer.echo(
+            f"Interrupted; {done} of {total} experiments are saved in {folder}, "
+            "--resume goes on with the others.",
+            err=True,
+        )
+    if not interrupts.again:
+        stopped = _write(results) or stopped
     if stopped or failures:
         raise typer.Exit(stopped or 1)
 
 
-def _write(results: StudyResults) -> None:
-    """Write tables and figures."""
+def _write(results: StudyResults) -> int | None:
+    """Write tables and figures; gives the signal that stopped it, if one did."""
+    from gradlab.interrupts import Interrupts
     from gradlab.verbs import studies as verb
 
-    with heard_or_not():
-        if not results.finished:
-            typer.echo(f"  {results.folder.write_index(results.study)}")
-            return
-        for file in verb.write_tables(results):
-            typer.echo(f"  {file}")
-        for file in verb.draw(results):
-            typer.echo(f"  {file}")
+    with Interrupts() as interrupts:
+        try:
+            for file in verb.write(results):
+                with heard_or_not():
+                    typer.echo(f"  {file}")
+        except KeyboardInterrupt:
+            typer.echo("Interrupted while drawing; --resume draws the other figures.", err=True)
+            return 128 + (interrupts.signal or signal.SIGINT)
+    return None
 
 
 def _tell_failures(failures: list[Failed], results: StudyResults) -> None:

@@ -17,8 +17,8 @@ BAR_WIDTH = 14
 NARROW = 76  # columns that the table needs
 STUDY_COLUMNS = {
     "accuracy": "accuracy",
-    "delta_decades": "delta falls by\n… decades",
-    "gradient_decades": "|dL/dW| falls by\n… decades",
+    "delta_decades": "fall of the delta\n(decades)",
+    "gradient_decades": "fall of |dL/dW|\n(decades)",
     "diverged": "diverged",
 }
 
@@ -80,8 +80,10 @@ def study_table(summary: pd.DataFrame, axes: list[str]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    intervals = [f"{name}_low" for name in STUDY_COLUMNS if f"{name}_low" in summary]
+    known = bool(summary[intervals].notna().to_numpy().any())  # it takes six seeds or more
     table = Table(
-        title="Medians over seeds, with 95 % intervals",
+        title="Medians over seeds" + (", with 95 % intervals" if known else ""),
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,

@@ -138,7 +138,7 @@ def trainability(results: StudyResults, *, trains: float = TRAINS) -> Figure:
     ----------
     results : StudyResults
     trains : float
-        The median accuracy at the last step from which on a net counts as one that trains.
+        The median accuracy at the last recorded step from which on a net counts as one that trains.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def trainability(results: StudyResults, *, trains: float = TRAINS) -> Figure:
     facets = layout.few_panels(layout.others(depth, scale), MOST_MAPS)
     fall = next(name for name in FALLS if name in results.outcomes)
     heads = {
-        "accuracy": "accuracy at the last step",
+        "accuracy": "accuracy at the last recorded step",
         fall: f"fall of {FALLS[fall]}\nfrom output to layer 1 (decades)",
     }
     maps = [_Map(layout, depth, scale, settings, trains) for settings in facets.panels]

@@ -81,7 +81,7 @@ def outcome(results: StudyResults) -> Figure:
     facets = layout.few_panels(layout.others(x, line), MOST_PANELS, x, line)
     curves = _Curves(layout, x, line)
     heads = {
-        "accuracy": "accuracy at the last step",
+        "accuracy": "accuracy at the last recorded step",
         "delta_decades": f"fall of the {DELTA['delta_rms']}\nfrom output to layer 1 (decades)",
         "gradient_decades": f"fall of {_gradient(results)}\nfrom output to layer 1 (decades)",
     }

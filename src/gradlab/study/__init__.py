@@ -22,6 +22,7 @@ from gradlab.study.execution import (
     SetAside,
     Stopping,
     TakenBack,
+    Waiting,
 )
 from gradlab.study.executors import LocalProcesses, NoWorkersError, WorkerDiedError
 from gradlab.study.folder import FolderError
@@ -44,6 +45,7 @@ __all__ = [
     "StudyError",
     "StudyResults",
     "TakenBack",
+    "Waiting",
     "WorkerDiedError",
     "load",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gradlab.recording.measure import PER_LAYER, PER_STEP
 from gradlab.study.study import StudyError
 
 if TYPE_CHECKING:
@@ -30,24 +32,19 @@ def combine(
     import xarray as xr
 
     study = results.study
+    if not results.finished:
+        raise StudyError(f"{results.folder.path}: no experiment is finished")
     axes = _axes(results)
-    layers = 1 + max(e.layers for e in study.experiments)
-    frame: _Frame | None = None
-    cells: dict[str, Array] = {}
+    frame = _Frame(study.experiments, _names(quantities), _numbers(steps))
+    frame.check_size(_shape(axes), largest, chosen=not (quantities is None and steps is None))
+    cells = {
+        name: np.full((*_shape(axes), *frame.shape(name)), np.nan) for name in frame.quantities
+    }
     finished = np.zeros(_shape(axes), bool)
     for experiment, trace in results.traces():
-        if frame is None:
-            frame = _Frame(trace, quantities, steps, study.experiments, layers)
-            frame.check_size(_shape(axes), largest, chosen=quantities or steps)
         cell = _cell(results, experiment, axes)
         finished[cell] = True
-        for name, values in frame.values(trace, experiment).items():
-            if name not in cells:
-                whole = (*_shape(axes), *values.shape)
-                cells[name] = np.full(whole, np.nan, values.dtype)
-            cells[name][cell] = values
-    if frame is None:
-        raise StudyError(f"{results.folder.path}: no experiment is finished")
+        frame.fill({name: values[cell] for name, values in cells.items()}, trace, experiment)
     dims = tuple(axes) if study.is_grid else ("experiment",)
     hashes = np.empty(_shape(axes), object)
     for experiment in study.experiments:
@@ -61,80 +58,86 @@ def combine(
             coords[name] = ("experiment", _labels(settings))
     alike = len({e.seed for e in study.experiments}) == 1
     coords["member"] = study.experiments[0].seeds if alike else range(study.members)
-    coords |= {"step": frame.steps, "layer": np.arange(1, layers + 1)}
-    return xr.Dataset(
-        {name: ((*dims, *frame.dims[name]), values) for name, values in cells.items()},
-        coords,
-        {"study": study.to_toml()},
-    )
+    coords |= {"step": frame.steps, "layer": np.arange(1, frame.layers + 1)}
+    # a setting, such as the kind of loss, has the plain name
+    variables = {
+        f"recorded_{name}" if name in coords else name: ((*dims, *frame.dims(name)), values)
+        for name, values in cells.items()
+    }
+    return xr.Dataset(variables, coords, {"study": study.to_toml()})
 
 
 class _Frame:
-    """What of a trace is kept, and where its steps and layers go."""
+    """What of the traces is kept, and where their steps and layers go."""
 
     def __init__(
         self,
-        trace: Trace,
+        experiments: Sequence[Experiment],
         quantities: Sequence[str] | None,
         steps: Sequence[int] | None,
-        experiments: Sequence[Experiment],
-        layers: int,
     ) -> None:
-        there = {
-            str(name): ("step", "layer", "member")
-            if "layer" in variable.dims
-            else ("step", "member")
-            for name, variable in trace.dataset.data_vars.items()
-            if {"step"} <= {*variable.dims} <= {"step", "layer", "member"}
-        }
+        recorded = {name for e in experiments for name in (e.quantities or PER_LAYER)}
+        there = [*(name for name in PER_LAYER if name in recorded), *PER_STEP]
         for name in quantities or ():
             if name not in there:
                 raise StudyError(f"no quantity {name!r} was recorded; there are {', '.join(there)}")
-        self.dims: dict[str, tuple[str, ...]] = {
-            name: there[name] for name in (quantities or there)
-        }
-        recorded = sorted({s for e in experiments for s in range(1, e.steps + 1, e.every)})
-        missing = [step for step in steps or () if step not in set(recorded)]
+        self.quantities = [*dict.fromkeys(there if quantities is None else quantities)]
+        numbers = sorted({s for e in experiments for s in range(1, e.steps + 1, e.every)})
+        missing = [step for step in steps or () if step not in set(numbers)]
         if missing:
             raise StudyError(
-                f"step {missing[0]!r} was not recorded; there are {len(recorded)} from "
-                f"{recorded[0]} to {recorded[-1]}"
+                f"step {missing[0]!r} was not recorded; there are {len(numbers)} from "
+                f"{numbers[0]} to {numbers[-1]}"
             )
-        self.steps = np.array(recorded if steps is None else sorted(steps))
-        self.layers = layers
+        self.steps = np.array(numbers if steps is None else sorted(set(steps)))
+        self.layers = 1 + max(e.layers for e in experiments)
         self.members = experiments[0].members
 
-    def check_size(self, cells: tuple[int, ...], largest: int, chosen: Any) -> None:
+    def dims(self, name: str) -> tuple[str, ...]:
+        """Of a quantity of one experiment."""
+        return ("step", *(() if name in PER_STEP else ("layer",)), "member")
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """In the order of `dims`."""
+        of_layers = () if name in PER_STEP else (self.layers,)
+        return (len(self.steps), *of_layers, self.members)
+
+    def check_size(self, cells: tuple[int, ...], largest: int, *, chosen: bool) -> None:
         """Refuse to fill the memory unasked."""
-        numbers = sum(
-            len(self.steps) * self.members * (self.layers if "layer" in dims else 1)
-            for dims in self.dims.values()
-        )
-        size = 8 * numbers * int(np.prod(cells))
+        size = 8 * math.prod(cells) * sum(math.prod(self.shape(name)) for name in self.quantities)
         if size > largest and not chosen:
             raise StudyError(
                 f"the dataset would take {size / 2**30:.1f} GiB; choose quantities or steps: "
                 "results.select(quantities=['grad_mean_abs'], steps=[1, 100])"
             )
 
-    def values(self, trace: Trace, experiment: Experiment) -> dict[str, Array]:
-        """Each quantity as an array (steps[, layers], members), NaN where the net has none."""
+    def fill(self, cells: dict[str, Array], trace: Trace, experiment: Experiment) -> None:
+        """Write a trace's numbers into the cells of its experiment; NaN stays where it has none."""
         number = trace.dataset["step"].values
         known = np.isin(number, self.steps)
         at = np.searchsorted(self.steps, number[known])
-        found = {}
-        for name, dims in self.dims.items():
+        for name, cell in cells.items():
+            if name not in trace.dataset:
+                continue
             values = trace[name].values[known]
             if not trace.ensemble:
                 values = values[..., np.newaxis]
-            shape = [len(self.steps), *([self.layers] if "layer" in dims else []), self.members]
-            whole = np.full(shape, np.nan, values.dtype)
-            if "layer" in dims:
-                whole[at, : experiment.layers + 1] = values
+            if name in PER_STEP:
+                cell[at] = values
             else:
-                whole[at] = values
-            found[name] = whole
-        return found
+                cell[at, : experiment.layers + 1] = values
+
+
+def _names(given: Any) -> list[str] | None:
+    """Names that were chosen; a single one may stand alone."""
+    if given is None:
+        return None
+    return [given] if isinstance(given, str) else [str(name) for name in given]
+
+
+def _numbers(given: Any) -> list[int] | None:
+    """Steps that were chosen; a single one may stand alone."""
+    return None if given is None else np.atleast_1d(given).tolist()
 
 
 def _axes(results: StudyResults) -> dict[str, tuple[Any, ...]]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from gradlab.experiment import Experiment
@@ -43,7 +46,7 @@ def compute(settings: dict[str, Any], expected: str, at_once: int | None = None)
             "version is another one; install the same on all machines"
         )
     # several threads would sum in another order, and fight for the cores with other workers
-    with _threads().limit(limits=1):
+    with _one_thread():
         return run(experiment, at_once).to_bytes()
 
 
@@ -67,6 +70,42 @@ def _whole(experiment: Experiment) -> Trace:
     if trace.attrs["interrupted"]:
         raise StoppedError(f"stopped after step {trace.attrs['steps_done']} of {experiment.steps}")
     return trace
+
+
+class _OneThread:
+    """Matrix products on one thread while anybody is inside: several workers may be threads.
+
+    The library obeys the thread alone that set a limit first; so a thread of our own does it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limit: Any = None
+        self._setter = ThreadPoolExecutor(1, "gradlab-threads")
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._limit = self._setter.submit(lambda: _threads().limit(limits=1)).result()
+                self._setter.submit(self._limit.__enter__).result()
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._setter.submit(self._limit.__exit__, None, None, None).result()
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    if threading.current_thread() is threading.main_thread():
+        limit: AbstractContextManager[Any] = _threads().limit(limits=1)
+        return limit
+    return _limit_for_threads
+
+
+_limit_for_threads = _OneThread()
 
 
 @functools.cache

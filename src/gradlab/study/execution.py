@@ -88,6 +88,13 @@ class SetAside(Event):
 
 
 @dataclass(frozen=True)
+class Waiting(Event):
+    """Nothing can be done for a while; `text` says for what one waits: workers, other drivers."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Stopping(Event):
     """An interrupt came: this experiment, and others under way, are waited for."""
 
@@ -169,6 +176,7 @@ class _Execution:
         self.taken: list[tuple[Future[bytes], _Task]] = []  # done, but not written yet
         self.interrupts = 0
         self.told = False
+        self.waited_for = ""
 
     def those_there(self, experiments: Sequence[Experiment]) -> Iterator[Event]:
         """Tell what the folder has; the rest waits, the longest first."""
@@ -194,14 +202,21 @@ class _Execution:
                         yield Stopping(next(iter(self.running.values())).experiment)
                 else:
                     yield from self._hand_out()
+                    yield from self._say_for_what_one_waits()
                 done = self._wait()
                 self.taken = [(future, self.running.pop(future)) for future in done]
+                lost = None
                 if not self.interrupts:  # before results are written: workers need not wait for it
-                    yield from self._hand_out()
+                    try:
+                        yield from self._hand_out()
+                    except NoWorkersError as error:
+                        lost = error
                 while self.taken:
                     event = self._take(*self.taken[0])
                     del self.taken[0]
                     yield event
+                if lost is not None:
+                    raise lost
         finally:
             for task in (*self.waiting, *self.running.values(), *(task for _, task in self.taken)):
                 task.release()
@@ -222,6 +237,21 @@ class _Execution:
             else:
                 return
             yield from self._start(task, slots)
+
+    def _say_for_what_one_waits(self) -> Iterator[Event]:
+        others = len(self.elsewhere)
+        if self.running:
+            text = ""
+        elif self.workers.slots() == 0:
+            text = "no workers are there yet; waiting for one to join"
+        elif others:
+            text = f"waiting for {others} experiments that another driver works on"
+        else:
+            text = ""
+        if text and text != self.waited_for:
+            task = (self.elsewhere or self.waiting)[0]
+            yield Waiting(task.experiment, text)
+        self.waited_for = text
 
     def _start(self, task: _Task, slots: int) -> Iterator[Event]:
         if self.folder is not None and task.claim is None:

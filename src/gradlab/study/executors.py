@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +18,13 @@ from concurrent.futures import (
     ThreadPoolExecutor,
 )
 from dataclasses import dataclass
+from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from gradlab.optional import library
 
+BELOW_GUARD = 'what runs a study must stand below: if __name__ == "__main__":'
 STARTS = 3  # how often a worker process may die before it has begun to work
 CONNECTS_WITHIN = 10  # seconds, to a cluster
 
@@ -74,6 +77,12 @@ def workers_for(
             yield found
     else:
         count = workers or _cores()
+        script = getattr(sys.modules["__main__"], "__file__", None)
+        if script is not None and not os.path.exists(script):
+            raise NoWorkersError(
+                f"worker processes read the script again, and cannot read {script}; put it into a "
+                "file"
+            )
         with LocalProcesses(count) as processes:
             try:
                 yield Workers(processes, lambda: count)
@@ -157,31 +166,34 @@ class LocalProcesses(Executor):
         if found is not None:
             return found
         for _ in range(STARTS):
-            pool = ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), initializer=_begin_worker
-            )
+            pool, process = self._start()
             try:
-                with _sigint_blocked():  # until the process can say that it does not want it
-                    started = pool.submit(os.getpid)
-                pid = started.result()
+                pool.submit(_nothing).result()
             except BrokenExecutor:
-                pool.shutdown(wait=False)
+                self._forget(pool, process)
+                exitcode = _exitcode(process)
+                if exitcode == 1:  # an error of Python's, which the next one would have as well
+                    break
                 continue
-            process = next((p for p in multiprocessing.active_children() if p.pid == pid), None)
-            if process is None:  # it died just now
-                pool.shutdown(wait=False)
-                continue
-            with self._lock:
-                self._pools.add(pool)
-                self._processes.add(process)
-                if self._over:
-                    process.kill()
             self._own.worker = pool, process
             return pool, process
+        hint = f"; in a script, {BELOW_GUARD}" if exitcode == 1 else ""
         raise NoWorkersError(
-            f"worker processes end as soon as they start, {STARTS} times in a row; in a script, "
-            'what starts the study must stand below: if __name__ == "__main__":'
+            f"worker processes end as soon as they start: the last one {_ending(exitcode)}{hint}"
         )
+
+    def _start(self) -> tuple[ProcessPoolExecutor, BaseProcess]:
+        context = _Spawning()
+        pool = ProcessPoolExecutor(1, context, initializer=_begin_worker)
+        with _sigint_blocked():  # until the process can say that it does not want it
+            pool.submit(_nothing)
+        [process] = context.started
+        with self._lock:
+            self._pools.add(pool)
+            self._processes.add(process)
+            if self._over:
+                process.kill()
+        return pool, process
 
     def _forget(self, pool: ProcessPoolExecutor, process: BaseProcess) -> None:
         self._own.worker = None
@@ -189,6 +201,23 @@ class LocalProcesses(Executor):
             self._pools.discard(pool)
             self._processes.discard(process)
         pool.shutdown(wait=False)
+
+
+class _Spawning(SpawnContext):
+    """Keeps the processes that are started, since a pool does not tell of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[BaseProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        process = super().Process(*args, **kwargs)
+        self.started.append(process)
+        return process
+
+
+def _nothing() -> None:
+    """What a worker does to show that it is there."""
 
 
 def _begin_worker() -> None:

@@ -4,7 +4,7 @@ study.toml           the description
 results/<hash>.nc    the trace of each finished experiment
 failed/<hash>.txt    why an experiment failed, with its traceback
 aside/               files that stood where a result should, but were damaged or another's
-claims/              empty files, locked by the driver that works on the experiment
+.claims/             empty files, locked by the driver that works on the experiment
 experiments.csv      which hash is which experiment, and how far it is
 """
 
@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import itertools
 import os
+import re
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from filelock import FileLock, Timeout
 
@@ -30,15 +33,40 @@ if TYPE_CHECKING:
 DESCRIPTION, INDEX = "study.toml", "experiments.csv"
 
 
+# What follows the netCDF content of a result, where HDF5 does not look: whose it is, and a digest.
+SEAL = re.compile(rb"\ngradlab result ([0-9a-f]{16}) ([0-9a-f]{32})\n\Z")
+HALF_WRITTEN = re.compile(r"\.([0-9a-f]{16})\.nc\..*")  # see `files.replacing`
+SEAL_LENGTH = len("\ngradlab result  \n") + 16 + 32
+
+
 class FolderError(OSError):
     """A folder that cannot be written to, or holds what must not be replaced."""
+
+
+def sealed(content: bytes, experiment: Experiment) -> bytes:
+    """A trace's content, followed by what tells later whether it is whole, and whose."""
+    name = experiment.hash.encode()
+    return content + b"\ngradlab result %b %b\n" % (name, _digest(content, name))
+
+
+def _digest(content: bytes, name: bytes) -> bytes:
+    return hashlib.blake2b(content + name, digest_size=16).hexdigest().encode()
 
 
 class Claim:
     """The right to work on an experiment; it ends with its holder, whatever ends that."""
 
+    _here: ClassVar[set[str]] = set()  # those of this process
+
     def __init__(self, lock: FileLock | None) -> None:
         self._lock = lock
+        if lock is not None:
+            self._here.add(lock.lock_file)
+
+    @classmethod
+    def is_here(cls, path: Path) -> bool:
+        """Whether it is this very process that holds it."""
+        return str(path) in cls._here
 
     def release(self) -> None:
         """Let others have it; a second call does nothing."""
@@ -47,6 +75,7 @@ class Claim:
         # Somebody may get a lock on the removed file: so, after a claim, look for results first.
         with contextlib.suppress(OSError):
             Path(self._lock.lock_file).unlink()
+        self._here.discard(self._lock.lock_file)
         self._lock.release()
         self._lock = None
 
@@ -65,33 +94,62 @@ class StudyFolder:
 
     # --- beginning --------------------------------------------------------------------------------
 
-    def open(self, study: Study, resume: bool) -> None:
-        """Make the folder, or check that the one there may be used; write the description.
+    def check(self, study: Study, resume: bool) -> None:
+        """Check that the folder may be used; nothing is written.
 
         Raises
         ------
         FolderError
-            If it cannot be written to; if it has a study and is not to be resumed; if it is to be,
-            but has another study, of which this one is no extension.
+            If it cannot be read; if it has results of a study that is not to be resumed; if it is
+            to be, but is another study, of which this one is no extension.
         """
-        if (self.path / DESCRIPTION).exists():
+        try:
+            described = (self.path / DESCRIPTION).exists()
+            results = self.files()
+        except OSError as error:
+            raise self._cannot_be_written(error) from None
+        if described:
             self._check_same(study, resume)
-        elif self.results.is_dir() and any(self.results.iterdir()) and not resume:
+        elif results and not resume:
             raise FolderError(
                 f"{self.path}: holds results, but no {DESCRIPTION}; choose another folder, or pass "
                 "--resume to use those that are of this study"
             )
+
+    def open(self, study: Study) -> None:
+        """Make the folder, and write the description.
+
+        Raises
+        ------
+        FolderError
+            If it cannot be written to.
+        """
         try:
             for folder in (self.path, self.results, self.claims):
                 folder.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryFile(dir=folder) as probe:
                     probe.write(b"gradlab")
+            self._remove_leftovers()
             study.save(self.path / DESCRIPTION)
         except OSError as error:
-            raise FolderError(
-                f"{error.filename or self.path}: cannot be written to ({error.strerror}); choose "
-                "a folder that can, with --out"
-            ) from None
+            raise self._cannot_be_written(error) from None
+
+    def _remove_leftovers(self) -> None:
+        """Remove what drivers that were killed have half written."""
+        with os.scandir(self.results) as entries:
+            halves = [match for entry in entries if (match := HALF_WRITTEN.match(entry.name))]
+        for match in halves:
+            lock = FileLock(self.claims / match[1], thread_local=False)
+            with contextlib.suppress(Timeout, NotImplementedError):
+                lock.acquire(blocking=False)  # or somebody is writing it just now
+                (self.results / match[0]).unlink(missing_ok=True)
+                Claim(lock).release()
+
+    def _cannot_be_written(self, error: OSError) -> FolderError:
+        return FolderError(
+            f"{error.filename or self.path}: cannot be written to ({error.strerror}); choose "
+            "a folder that can, with --out"
+        )
 
     def _check_same(self, study: Study, resume: bool) -> None:
         from gradlab.study.study import Study, StudyError
@@ -102,7 +160,7 @@ class StudyFolder:
             raise FolderError(
                 f"{error}; choose another folder, or remove that file to have it written anew"
             ) from None
-        if not resume:
+        if not resume and self.files():
             raise FolderError(
                 f"{self.path}: holds a study already ({len(self.files())} results); choose another "
                 "folder, or pass --resume to go on with what is missing"
@@ -133,21 +191,27 @@ class StudyFolder:
         return self.fault(experiment) is None
 
     def fault(self, experiment: Experiment) -> str | None:
-        """What is wrong with an experiment's file, or that there is none; None if all is well."""
-        import h5py
+        """What is wrong with an experiment's file, or that there is none; None if all is well.
 
-        path = self.path_of(experiment)
+        Raises
+        ------
+        OSError
+            If the file cannot be read, whatever is in it.
+        """
         try:
-            # not with xarray, which takes thirty times as long
-            with h5py.File(path, "r") as file:
-                found = file.attrs.get("experiment_hash")
+            # not with HDF5, which damage can send round in circles
+            content = self.path_of(experiment).read_bytes()
         except FileNotFoundError:
             return "missing"
-        except OSError as error:  # HDF5 compares the file's length with the one it was written with
-            return f"it cannot be read, and is perhaps truncated ({error})"
-        if found != experiment.hash:
-            what = f"of another experiment ({found})" if found else "no trace of an experiment"
-            return f"it is {what}"
+        except IsADirectoryError:
+            return "it is a folder"
+        found = SEAL.search(content[-SEAL_LENGTH:])
+        if found is None:
+            return "it is truncated, or was not written by a study"
+        if found[2] != _digest(content[:-SEAL_LENGTH], found[1]):
+            return "it is damaged"
+        if found[1] != experiment.hash.encode():
+            return f"it is of another experiment ({found[1].decode()})"
         return None
 
     def write(self, experiment: Experiment, content: bytes) -> None:
@@ -158,7 +222,7 @@ class StudyFolder:
         OSError
             If it cannot be written.
         """
-        write_atomically(self.path_of(experiment), content)
+        write_atomically(self.path_of(experiment), sealed(content, experiment))
         self._failure(experiment).unlink(missing_ok=True)
 
     def set_aside(self, experiment: Experiment) -> str | None:
@@ -195,11 +259,23 @@ class StudyFolder:
     # --- who works on what ------------------------------------------------------------------------
 
     def claim(self, experiment: Experiment) -> Claim | None:
-        """Keep an experiment from other drivers; None if one of them has it."""
-        lock = FileLock(self.claims / experiment.hash, thread_local=False)
+        """Keep an experiment from other drivers; None if one of them has it.
+
+        Raises
+        ------
+        FolderError
+            If it is this process that has it, in another loop, for which one might wait for ever.
+        """
+        path = self.claims.resolve() / experiment.hash
+        lock = FileLock(path, thread_local=False)
         try:
             lock.acquire(blocking=False)
         except Timeout:
+            if Claim.is_here(path):
+                raise FolderError(
+                    f"{self.path}: this process is running a study there already, in a loop that "
+                    "was not left; close it, or start Python anew"
+                ) from None
             return None
         except NotImplementedError:  # a file system without locks: work may be done twice
             return Claim(None)
@@ -207,9 +283,9 @@ class StudyFolder:
 
     # --- what is where ----------------------------------------------------------------------------
 
-    def write_index(self, study: Study) -> Path:
+    def write_index(self, study: Study, finished: Collection[Experiment]) -> Path:
         """Write which file is which experiment, and whether it is done: `experiments.csv`."""
-        there = self.files()
+        there = {experiment.hash for experiment in finished}
         table = io.StringIO()
         columns = ["hash", "state", *study.axes]
         writer = csv.DictWriter(table, columns, lineterminator="\n")

@@ -17,14 +17,14 @@ Array = NDArray[Any]
 
 # name -> what it is, with its unit; in the order of tables
 OUTCOMES = {
-    "accuracy": "accuracy at the last step",
-    "loss": "loss at the last step",
+    "accuracy": "accuracy at the last recorded step",
+    "final_loss": "loss at the last recorded step",
     "gradient_decades": "decades by which mean |dL/dW| falls from the output layer to layer 1",
     "delta_decades": "decades by which the delta's rms falls from the output layer to layer 1",
     "gradient_slope": "slope of log10 mean |dL/dW| over hidden layers 2, 3, …, decades per layer",
     "delta_slope": "slope of log10 of the delta's rms over them, decades per layer",
-    "dead": "share of dead units in the hidden layers at the last step",
-    "saturated": "share of saturated units in the hidden layers at the last step",
+    "dead": "share of dead units in the hidden layers at the last recorded step",
+    "saturated": "share of saturated units in the hidden layers at the last recorded step",
     "diverged": "whether a loss, gradient or delta was not finite at any step",
 }
 LEARNT = 0.9  # accuracy from which on a net counts as one that learns
@@ -39,11 +39,11 @@ class Recorded(Protocol):
     def __getitem__(self, name: str, /) -> Any: ...
 
 
-_GRADIENTS = ("grad_mean_abs", "grad_rms")
+GRADIENTS = ("grad_mean_abs", "grad_rms")
 _OF_LAYERS = {"dead": "dead_fraction", "saturated": "saturated_fraction"}
 
 
-def outcomes(recorded: Recorded, hidden: int) -> dict[str, Array]:
+def outcomes(recorded: Recorded, hidden: int, gradient: str | None = None) -> dict[str, Array]:
     """What became of the members of one experiment.
 
     Parameters
@@ -52,6 +52,8 @@ def outcomes(recorded: Recorded, hidden: int) -> dict[str, Array]:
         Quantities as array-likes (steps[, layers], members), as in a Trace.
     hidden : int
         Number of hidden layers; the output layer comes after them.
+    gradient : str, optional
+        Which of `GRADIENTS` stands for the gradient; the first that was recorded by default.
 
     Returns
     -------
@@ -61,13 +63,15 @@ def outcomes(recorded: Recorded, hidden: int) -> dict[str, Array]:
         A gradient that is exactly zero in layer 1 has fallen by infinitely many decades.
     """
     found: dict[str, Array] = {}
-    for name in ("accuracy", "loss"):
-        if name in recorded:
-            found[name] = np.asarray(recorded[name][-1], np.float64)
-    gradient = next((name for name in _GRADIENTS if name in recorded), None)
-    for name, quantity in (("gradient", gradient), ("delta", "delta_rms")):
-        if quantity is not None and quantity in recorded:
-            first = np.asarray(recorded[quantity][0], np.float64)
+    # not "loss", which is a setting too: which loss it is
+    for name, quantity in (("accuracy", "accuracy"), ("final_loss", "loss")):
+        if quantity in recorded:
+            found[name] = np.asarray(recorded[quantity][-1], np.float64)
+    if gradient is None:
+        gradient = next((name for name in GRADIENTS if name in recorded), None)
+    for name, of_layers in (("gradient", gradient), ("delta", "delta_rms")):
+        if of_layers is not None and of_layers in recorded:
+            first = np.asarray(recorded[of_layers][0], np.float64)
             found[f"{name}_decades"] = decades(first)
             found[f"{name}_slope"] = slope(first[:hidden])
     for name, quantity in _OF_LAYERS.items():
@@ -83,7 +87,7 @@ def _spoilt(recorded: Recorded) -> Iterator[Any]:
         yield np.asarray(recorded["nonfinite_count"][:]).any(axis=(0, 1))
     if "loss" in recorded:
         yield np.asarray(~np.isfinite(recorded["loss"][:]).all(axis=0))
-    for name in (*_GRADIENTS, "delta_rms"):
+    for name in (*GRADIENTS, "delta_rms"):
         if name in recorded:
             yield ~np.isfinite(recorded[name][:]).all(axis=(0, 1))
 
@@ -135,14 +139,15 @@ def median_with_interval(
     Returns
     -------
     (median, low, high)
-        The median may be infinite; the interval is NaN if there are fewer than two numbers, and all
-        are NaN if there is none.
+        The median may be infinite. The interval is NaN if there are too few numbers for so much
+        confidence (for 95 %, fewer than six), and all are NaN if there is none.
     """
     known = values[~np.isnan(values)]
     if not len(known):
         return np.nan, np.nan, np.nan
     median = float(np.median(known))
-    if len(known) == 1:
+    # not even from the least of n numbers to the largest does a median lie with more confidence
+    if 1 - 2.0 ** (1 - len(known)) < confidence:
         return median, np.nan, np.nan
     drawn = np.random.default_rng(seed).integers(len(known), size=(resamples, len(known)))
     medians = np.median(known[drawn], axis=1)

@@ -15,6 +15,7 @@ from gradlab.study.execution import (
     Finished,
     SetAside,
     Stopping,
+    Waiting,
     cost,
 )
 
@@ -45,23 +46,26 @@ def display(study: Study, console: Console | None = None) -> Iterator[Callable[[
         console=console or Console(stderr=True),
     )
     tally = Tally(study)
-    with bar:
-        task = bar.add_task("", total=tally.work, counts=tally.counts, rate="")
+    task = bar.add_task("", total=tally.work, counts=tally.counts, rate="")
 
-        def saw(event: Event) -> None:
-            words = tally.add(event)
-            # work counts, not experiments: deep nets take longer
-            bar.update(
-                task,
-                total=tally.work,
-                completed=tally.work_done,
-                counts=tally.counts,
-                rate=tally.rate,
-            )
-            if words:
-                bar.console.print(words, markup=False, highlight=False, soft_wrap=True)
+    def saw(event: Event) -> None:
+        bar.start()  # not before there is anything to show
+        words = tally.add(event)
+        # work counts, not experiments: deep nets take longer
+        bar.update(
+            task,
+            total=tally.work,
+            completed=tally.work_done,
+            counts=tally.counts,
+            rate=tally.rate,
+        )
+        if words:
+            bar.console.print(words, markup=False, highlight=False, soft_wrap=True)
 
+    try:
         yield saw
+    finally:
+        bar.stop()
 
 
 class Tally:
@@ -99,6 +103,8 @@ class Tally:
             return ""
         if isinstance(event, SetAside):
             return f"warning: {event.text}"
+        if isinstance(event, Waiting):
+            return event.text
         if isinstance(event, Stopping):
             return (
                 f"Interrupted: waiting for {self.running} experiments under way; "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradlab.study.folder import DESCRIPTION, StudyFolder
-from gradlab.study.outcomes import outcomes, sentence, summarise
+from gradlab.study.outcomes import GRADIENTS, outcomes, sentence, summarise
 from gradlab.study.study import Study, StudyError
 from gradlab.trace import Trace, TraceError
 
@@ -105,6 +105,12 @@ class StudyResults:
             return pd.DataFrame(columns=["experiment", *self.study.axes, "seed"])
         return pd.concat(parts, ignore_index=True)
 
+    @functools.cached_property
+    def _gradient(self) -> str | None:
+        """What stands for the gradient: of all experiments the same, if they have one in common."""
+        recorded = [set(e.quantities or GRADIENTS) for e in self.study.experiments]
+        return next((name for name in GRADIENTS if all(name in r for r in recorded)), None)
+
     def _outcomes_of(self, experiment: Experiment) -> dict[str, Any]:
         import h5py
 
@@ -112,12 +118,10 @@ class StudyResults:
         try:
             # not with xarray, which reads everything: of large studies two steps are enough
             with h5py.File(path, "r") as file:
-                return outcomes(_Members(file, experiment.members), experiment.layers)
+                members = _Members(file, experiment.members)
+                return outcomes(members, experiment.layers, self._gradient)
         except (OSError, KeyError) as error:
-            raise TraceError(
-                f"{path}: cannot be read ({error}); `gradlab study --resume` runs the experiment "
-                "again"
-            ) from None
+            raise TraceError(f"{path}: cannot be read ({error})") from None
 
     def summary(self, confidence: float = 0.95) -> pd.DataFrame:
         """Medians over seeds with bootstrap intervals; see `gradlab.study.outcomes.summarise`."""
@@ -150,7 +154,7 @@ class StudyResults:
         quantities : sequence of str, optional
             Which of them, such as "grad_mean_abs"; all that are numbers per step by default.
         steps : sequence of int, optional
-            Which recorded steps; all by default.
+            Which recorded steps, in ascending order; all by default.
 
         Returns
         -------
@@ -158,8 +162,9 @@ class StudyResults:
             Dims: an axis for each setting that differs (for a list that is no grid, one axis
             `experiment` with the settings as coordinates), then `step`, `layer` (numbered from 1 at
             the input) and `member` (the seed; or 0, 1, … if experiments differ in their seed). NaN
-            where an experiment has no such layer or step, or is not finished; `finished` and `hash`
-            tell which is which.
+            where an experiment has no such quantity, layer or step, or is not finished; `finished`
+            and `hash` tell which is which. Of settings that are None the label is NaN. A quantity
+            that has the name of such a setting is called `recorded_…`.
 
         Raises
         ------

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import multiprocessing
 import os
+import re
 import tomllib
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Executor
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +19,7 @@ from dp.validation import positive_integer, unknown
 from gradlab.experiment import Experiment, ExperimentError
 from gradlab.files import write_atomically
 from gradlab.study.execution import Event, ExperimentsFailedError, Failed, Finished, execute
-from gradlab.study.executors import workers_for
+from gradlab.study.executors import BELOW_GUARD, NoWorkersError, workers_for
 from gradlab.study.folder import StudyFolder
 from gradlab.trace import Trace
 
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 
 MOST = 10**6  # experiments: beyond it a product of axes is a slip of the pen
 FIELDS = ("name", "members", "base", "over", "experiments")
+FIT_FOR_A_FOLDER = re.compile(r"\w([\w .-]*\w)?")
 NONE = "none"  # how TOML, which has no word for it, says that a setting has no value
+_MAY_BE_NONE = {name for name, field in Experiment.model_fields.items() if field.default is None}
 
 Settings = dict[str, Any]
 
@@ -84,12 +88,18 @@ class Study:
         members: int | None = None,
         name: str = "study",
     ) -> None:
-        if not isinstance(name, str) or not name or set(name) & set("/\\"):
-            raise StudyError(f"name must be a word that a folder can have, got {name!r}")
+        if not isinstance(name, str) or not FIT_FOR_A_FOLDER.fullmatch(name):
+            raise StudyError(
+                "name must be fit for a folder: letters, digits, and - _ . or spaces between them, "
+                f"got {name!r}"
+            )
         self.name = name
         self.base = _settings_of(base)
         self.over = {setting: _values(setting, values) for setting, values in (over or {}).items()}
-        self.listed = [dict(each) for each in experiments] if experiments is not None else [{}]
+        self.listed = [
+            {name: _plain_number(value) for name, value in each.items()}
+            for each in ([{}] if experiments is None else experiments)
+        ]
         if members is not None:
             _checked(positive_integer, "members", members)
             self.base["members"] = members
@@ -229,17 +239,17 @@ class Study:
         ]:
             if field in fields and not isinstance(fields[field], kind):
                 raise StudyError(f"{field}: expected {words}, got {fields[field]!r}")
-        base = {k: v for k, v in fields.get("base", {}).items() if v != NONE}
+        base = {k: _or_none(k, v) for k, v in fields.get("base", {}).items()}
         over = {
-            setting: [None if v == NONE and setting == "clip" else v for v in values]
-            if isinstance(values, list)
-            else values
+            setting: [_or_none(setting, v) for v in values] if isinstance(values, list) else values
             for setting, values in fields.get("over", {}).items()
         }
         listed = fields.get("experiments")
         for each in listed or ():
             if not isinstance(each, dict):
                 raise StudyError(f"experiments: expected tables of settings, got {each!r}")
+        if listed is not None:
+            listed = [{k: _or_none(k, v) for k, v in each.items()} for each in listed]
         return cls(
             base,
             over,
@@ -342,10 +352,15 @@ class Study:
         for name, number in [("workers", workers), ("at_once", at_once), ("attempts", attempts)]:
             if number is not None:
                 _checked(positive_integer, name, number)
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            # a worker reads the script again, and would begin the study anew
+            raise NoWorkersError(f"in a script, {BELOW_GUARD}")
         folder = None if out is None else StudyFolder(out)
         if folder is not None:
-            folder.open(self, resume)
+            folder.check(self, resume)
         with workers_for(workers, cluster, executor) as pool:
+            if folder is not None:
+                folder.open(self)
             yield from execute(
                 self.experiments, pool, folder, at_once=at_once, attempts=attempts, compute=compute
             )
@@ -372,11 +387,9 @@ def _settings_of(base: Experiment | Mapping[str, Any] | str | os.PathLike[str] |
 
 def _values(setting: str, values: Any) -> list[Any]:
     """The values along an axis, without repetitions."""
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+    if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(values, Iterable):
         raise StudyError(f"over: {setting} takes a list of values, got {values!r}")
-    # NumPy's numbers are taken for Python's, which they print as
-    some = itertools.islice(values, MOST + 1)
-    given = [value.item() if hasattr(value, "item") else value for value in some]
+    given = [_plain_number(value) for value in itertools.islice(values, MOST + 1)]
     if not given:
         raise StudyError(f"over: {setting} has no values")
     if len(given) > MOST:
@@ -385,6 +398,16 @@ def _values(setting: str, values: Any) -> list[Any]:
     if twice:
         raise StudyError(f"over: {setting} has the value {twice[0]} more than once")
     return given
+
+
+def _plain_number(value: Any) -> Any:
+    """A number of NumPy's as one of Python's, which it prints as."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _or_none(setting: str, value: Any) -> Any:
+    """A value read from TOML."""
+    return None if value == NONE and setting in _MAY_BE_NONE else value
 
 
 def _checked(check: Any, *arguments: Any) -> None:

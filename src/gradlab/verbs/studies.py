@@ -78,9 +78,8 @@ def study(
         if isinstance(event, Failed):
             failures.append(event)
     results = load(folder)
-    if results.finished:
-        for _ in (*write_tables(results), *draw(results)):
-            pass
+    for _ in write(results):
+        pass
     if failures:
         raise ExperimentsFailedError(failures)
     return results
@@ -112,6 +111,8 @@ def describe(
     elif (path / DESCRIPTION).is_file():
         found = Study.load(path / DESCRIPTION, members)
         out = path if out is None else out
+    elif path.is_dir():
+        raise StudyError(f"{path}: not the folder of a study: it has no {DESCRIPTION}")
     elif path.suffix or path.exists():
         found = Study.load(path, members)
     else:
@@ -122,9 +123,18 @@ def describe(
     return found, Path("runs") / found.name if out is None else Path(out)
 
 
-def write_tables(results: StudyResults) -> Iterator[Path]:
-    """Write what became of each net, medians over seeds, and which file is which."""
-    yield results.folder.write_index(results.study)
+def write(results: StudyResults) -> Iterator[Path]:
+    """Write tables and figures one by one; gives the file of each."""
+    yield from _write_tables(results)
+    if results.finished:
+        yield from _draw(results)
+
+
+def _write_tables(results: StudyResults) -> Iterator[Path]:
+    """Write which file is which, medians over seeds, and what became of each net."""
+    yield results.folder.write_index(results.study, results.finished)
+    if not results.finished:
+        return
     for name, table in ((SUMMARY, results.summary()), (NETS, results.outcomes)):
         path = results.folder.path / name
         with replacing(path) as temporary:
@@ -132,7 +142,7 @@ def write_tables(results: StudyResults) -> Iterator[Path]:
         yield path
 
 
-def draw(results: StudyResults) -> Iterator[Path]:
+def _draw(results: StudyResults) -> Iterator[Path]:
     """Write those figures that the study has the axes for, one by one; gives the file of each."""
     from gradlab.plots import STUDY_FIGURES, NotForThisStudyError
 

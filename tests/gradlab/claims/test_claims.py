@@ -197,7 +197,7 @@ def test_groups_make_the_same_nets():
     """Nets in groups that fit into memory are those of the whole ensemble."""
     laboratory = Laboratory(5)
     experiment = laboratory.flow(activation="relu", width=100).experiment
-    nets, data = laboratory.nets(experiment)
+    nets, data = [*laboratory.nets(experiment)], experiment.load_data()
     assert sum(net.members for net in nets) == 200
     assert len(nets) > 1
     whole = experiment.net(data).get_param()["h2_weight"]

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 
 import deadly
 import pytest
@@ -55,8 +56,8 @@ def test_one_command_runs_draws_and_tells(done):
     assert "outcome.png" in names
     for name in names - {".claims", "results", "study.toml"}:
         assert str(folder / name) in output
-    assert "Medians over seeds, with 95 % intervals" in output
-    assert "4 of 4 experiments learn" in output or "of 4 experiments learn" in output
+    assert "Medians over seeds\n" in re.sub(" +\n", "\n", output)  # of three: no intervals
+    assert "of 4 experiments learn" in output
     with (folder / "summary.csv").open() as file:
         rows = [*csv.DictReader(file)]
     assert [(row["layers"], row["activation"], row["nets"]) for row in rows] == [
@@ -82,7 +83,7 @@ def test_a_damaged_result_is_told_of(done):
     spoilt.write_bytes(spoilt.read_bytes()[:500])
     again = call("study", folder, "--resume", "--workers", "1")
     assert again.exit_code == 0, again.output
-    assert f"warning: {spoilt}: it cannot be read, and is perhaps truncated" in again.output
+    assert f"warning: {spoilt}: it is truncated" in again.output
 
 
 def test_single_figures(done, tmp_path):
@@ -119,6 +120,7 @@ def test_a_ready_study_can_be_printed_and_changed(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["."], "not the folder of a study: it has no study.toml"),
         (["leson"], "neither a file, nor a study's folder, nor one of those that come with"),
         (["nowhere.toml"], "nowhere.toml: cannot be read"),
         (["lesson", "--members", "0"], "members must be an integer of at least 1, got 0"),
@@ -130,6 +132,30 @@ def test_what_is_refused(arguments, words, tmp_path):
     refused = call("study", *arguments, "--out", tmp_path / "out")
     assert refused.exit_code == 2
     assert words in refused.output
+    assert "done" not in refused.output  # no progress of what does not begin
+    assert not (tmp_path / "out").exists()
+
+
+def test_intervals_are_told_of_where_there_are_some():
+    import pandas as pd
+
+    from gradlab.cli.tables import study_table
+
+    row = {"layers": 1, "accuracy": 0.5, "accuracy_low": 0.25, "accuracy_high": 0.75}
+    table = study_table(pd.DataFrame([row]), ["layers"])
+    assert table.title == "Medians over seeds, with 95 % intervals"
+
+
+def test_an_interrupt_while_drawing_ends_it(done, monkeypatch):
+    from gradlab.verbs import studies
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(studies, "save_figure", interrupted)
+    ended = call("study", done[0], "--resume", "--workers", "1")
+    assert ended.exit_code == 130
+    assert "Interrupted while drawing" in ended.output
 
 
 def test_what_fails_is_told_at_the_end(described, tmp_path, monkeypatch, threads):

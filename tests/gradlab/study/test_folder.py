@@ -4,8 +4,10 @@ import csv
 import errno
 import os
 import time
+from concurrent.futures import Future
 
 import deadly
+import numpy as np
 import pytest
 from helpers import assert_complete, small, start_driver
 
@@ -15,6 +17,7 @@ from gradlab.study import (
     Failed,
     Finished,
     FolderError,
+    NoWorkersError,
     SetAside,
     Study,
     StudyError,
@@ -139,6 +142,75 @@ def test_every_cut_is_noticed(run, study, tmp_path):
     assert folder.fault(experiment) is None
 
 
+def test_damage_anywhere_is_noticed(run, study, tmp_path):
+    run(tmp_path)
+    folder = StudyFolder(tmp_path)
+    experiment = study.experiments[0]
+    path = folder.path_of(experiment)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.integers(0, len(whole), 60):
+        spoilt = bytearray(whole)
+        spoilt[place] ^= 1 << rng.integers(8)
+        path.write_bytes(spoilt)
+        assert folder.fault(experiment), place
+    for start in rng.integers(0, len(whole) - 512, 10):
+        spoilt = bytearray(whole)
+        spoilt[start : start + 512] = bytes(512)
+        if spoilt != whole:
+            path.write_bytes(spoilt)
+            assert folder.fault(experiment), start
+    path.write_bytes(whole + b"more")
+    assert folder.fault(experiment)
+
+
+def test_a_file_that_cannot_be_read_is_not_set_aside(run, study, tmp_path, monkeypatch):
+    run(tmp_path)
+
+    def refuse(path):
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        run(tmp_path, resume=True)
+    monkeypatch.undo()
+    assert not (tmp_path / "aside").exists()
+
+
+def test_a_start_that_failed_leaves_nothing(study, tmp_path):
+    with pytest.raises(ValueError, match="either cluster or workers"):
+        next(study.events(tmp_path / "out", cluster="tcp://127.0.0.1:1", workers=2))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_results_needs_no_resume(run, study, tmp_path):
+    StudyFolder(tmp_path).open(study)
+    assert len(new(run(tmp_path))) == 3
+
+
+def test_a_name_too_long_for_the_system(run):
+    with pytest.raises(FolderError, match="File name too long"):
+        run("x" * 300)
+
+
+def test_an_executor_that_breaks_loses_nothing(study, tmp_path):
+    class Breaking:
+        def __init__(self):
+            self.left = 2
+
+        def submit(self, function, *args):
+            if not self.left:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self.left -= 1
+            future = Future()
+            future.set_result(function(*args))
+            return future
+
+    with pytest.raises(NoWorkersError, match="takes no more work"):
+        list(study.events(tmp_path, executor=Breaking()))
+    assert len(load(tmp_path).finished) == 2
+
+
 def test_other_files_in_the_folder_stay(run, study, tmp_path):
     run(tmp_path)
     (tmp_path / "results" / "notes.txt").write_text("mine")
@@ -167,7 +239,7 @@ def test_what_fails_is_reported_and_stops_nothing(run, study, tmp_path):
 
 
 def index(folder, study):
-    StudyFolder(folder).write_index(study)
+    StudyFolder(folder).write_index(study, load(folder).finished)
     with (folder / "experiments.csv").open() as file:
         return [*csv.DictReader(file)]
 
@@ -258,15 +330,25 @@ def test_the_clock_on_the_wall_does_not_matter(run, study, tmp_path, monkeypatch
 
 def test_a_claim_is_for_one_driver(study, tmp_path):
     one, two = StudyFolder(tmp_path), StudyFolder(tmp_path)
-    one.open(study, resume=False)
+    one.open(study)
     experiment = study.experiments[0]
     claim = one.claim(experiment)
     assert claim is not None
-    assert two.claim(experiment) is None
+    with pytest.raises(FolderError, match="this process is running a study there already"):
+        two.claim(experiment)
     assert two.claim(study.experiments[1]) is not None
     claim.release()
     claim.release()
     assert two.claim(experiment) is not None
+
+
+def test_a_loop_that_was_not_left(study, tmp_path, threads):
+    traces = study.run(tmp_path, executor=threads)
+    next(traces)
+    with pytest.raises(FolderError, match="in a loop that was not left; close it"):
+        list(study.run(tmp_path, executor=threads, resume=True))
+    traces.close()
+    assert len(list(study.run(tmp_path, executor=threads, resume=True))) == 3
 
 
 def test_a_file_system_without_locks(study, tmp_path, run, monkeypatch):

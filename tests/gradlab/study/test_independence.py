@@ -63,6 +63,12 @@ def test_a_member_is_the_net_that_its_seed_alone_gives(study, one_worker):
 SETTINGS = {"steps": 6, "width": 5, "layers": 3, "members": 5}
 
 
+def test_some_of_these_diverge():
+    at = [Experiment.of(**{**SETTINGS, "init_scale": 1e200, "activation": "relu"}).run()]
+    at.append(Experiment.of(**{**SETTINGS, "learning_rate": 1e300, "activation": "relu"}).run())
+    assert all("nonfinite_step" in trace.attrs for trace in at)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

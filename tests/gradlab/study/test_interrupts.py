@@ -102,7 +102,7 @@ def test_asked_to_end(command, tmp_path):
 
 
 def test_in_a_loop_of_ones_own(tmp_path):
-    """KeyboardInterrupt comes after what was under way is saved, and only once."""
+    """KeyboardInterrupt comes once: at once in one's own code, or else when all is saved."""
     script = tmp_path / "loop.py"
     script.write_text(
         "import sys\n"
@@ -125,5 +125,5 @@ def test_in_a_loop_of_ones_own(tmp_path):
         printed, _ = process.communicate(timeout=60)
     word, count = printed.splitlines()[-1].split()
     assert word == "interrupted"
-    assert int(count) == len(finished(tmp_path)) > 1
+    assert 1 <= int(count) <= len(finished(tmp_path)) < 12
     assert process.returncode == 0

@@ -3,6 +3,8 @@
 import collections
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import deadly
@@ -11,7 +13,7 @@ import pytest
 from deadly import notes
 from helpers import assert_complete, small, start_driver, until
 
-from gradlab.study import Died, Failed, Finished, load
+from gradlab.study import Died, Failed, Finished
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
@@ -113,7 +115,7 @@ def test_what_was_half_written_when_the_driver_died_is_not_a_result(tmp_path, un
     (results / f".{whole.name}.abc.nc").write_bytes(whole.read_bytes()[:1000])
     events = study.events(tmp_path / "out", resume=True, workers=1)
     assert [e.experiment.hash for e in events if isinstance(e, Finished) and e.new] == [whole.stem]
-    assert len(load(tmp_path / "out").finished) == len(study.experiments)
+    assert_complete(study, tmp_path / "out", undisturbed)
 
 
 def test_an_experiment_that_always_kills_its_worker(log, tmp_path):
@@ -197,3 +199,44 @@ def test_no_process_is_left_when_the_loop_is_left(log):
     workers = {pid for _, _, pid in notes()}
     events.close()
     until(lambda: not [pid for pid in workers if psutil.pid_exists(pid)], seconds=10)
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    script = tmp_path / "bare.py"
+    script.write_text(
+        "from gradlab import Study\n"
+        "study = Study({'steps': 2, 'width': 3}, over={'layers': [1, 2, 3]})\n"
+        f"for trace in study.run({str(tmp_path / 'out')!r}, workers=1, resume=True): pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert 'must stand below: if __name__ == "__main__":' in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out" / "failed").exists()
+
+
+def test_a_script_from_standard_input_is_told_so(tmp_path):
+    script = "from gradlab import Study\nlist(Study({'steps': 2}).run(workers=1))\n"
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=script,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "put it into a file" in done.stderr.splitlines()[-1]
+
+
+def test_threads_are_given_back(threads):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from threadpoolctl import threadpool_info
+
+    before = [pool["num_threads"] for pool in threadpool_info()]
+    with ThreadPoolExecutor(3) as several:
+        for _ in small().events(None, executor=several, workers=3):
+            pass
+    assert [pool["num_threads"] for pool in threadpool_info()] == before

@@ -55,6 +55,10 @@ def test_a_part_of_it(results):
     assert [*data.data_vars] == ["delta_rms"]
     assert data["step"].values.tolist() == [1, 4]
     np.testing.assert_array_equal(data["delta_rms"], results.dataset["delta_rms"].sel(step=[1, 4]))
+    for one in ("delta_rms", ["delta_rms", "delta_rms"], np.array(["delta_rms"])):
+        assert [*results.select(one, steps=np.array([1, 4, 1])).data_vars] == ["delta_rms"]
+    assert results.select(steps=2)["step"].values.tolist() == [2]
+    assert not results.select([]).data_vars
     with pytest.raises(StudyError, match="no quantity 'dead_fraction' was recorded"):
         results.select(["dead_fraction"])
     with pytest.raises(StudyError, match="step 9 was not recorded; there are 4 from 1 to 4"):
@@ -154,6 +158,41 @@ def test_axes_of_every_kind_become_labels(tmp_path_factory):
     assert np.isfinite(data["loss"].sel(steps=3, step=3)).all()
 
 
+def test_a_setting_keeps_its_name_beside_what_was_recorded(tmp_path_factory):
+    study = small(layers=(1, 2), activation=("tanh",), members=2)
+    study = Study(study.base, {"layers": [1, 2], "loss": ["cross_entropy", "squared_error"]})
+    results = ran(study, tmp_path_factory)
+    data = results.dataset
+    assert data["loss"].values.tolist() == ["cross_entropy", "squared_error"]
+    assert data["recorded_loss"].dims == ("layers", "loss", "step", "member")
+    assert (
+        results.outcomes["loss"].tolist()
+        == ["cross_entropy"] * 2
+        + ["squared_error"] * 2
+        + ["cross_entropy"] * 2
+        + ["squared_error"] * 2
+    )
+    assert results.summary()["loss"].tolist() == ["cross_entropy", "squared_error"] * 2
+    assert results.outcomes["final_loss"].dtype == float
+
+
+def test_experiments_that_record_other_quantities(tmp_path_factory):
+    study = Study(
+        {"steps": 3, "width": 3, "layers": 2},
+        {"quantities": [["grad_rms"], ["grad_mean_abs", "grad_rms"], None], "seed": [0, 1]},
+    )
+    results = ran(study, tmp_path_factory)
+    data = results.select(["grad_mean_abs", "grad_rms", "delta_rms"])
+    assert np.isfinite(data["grad_rms"]).all()
+    assert np.isnan(data["grad_mean_abs"][0]).all()
+    assert np.isfinite(data["grad_mean_abs"][1:]).all()
+    # one and the same quantity stands for the gradient in all
+    trace = results.trace(study.experiments[-1])
+    rms = trace["grad_rms"].values[0]
+    assert results.outcomes["gradient_decades"].iloc[-1] == np.log10(rms[-1]) - np.log10(rms[0])
+    assert load(results.folder.path).study == study
+
+
 def test_it_can_be_saved_as_one_file(results, tmp_path):
     import xarray as xr
 
@@ -189,7 +228,7 @@ def test_a_single_net_has_outcomes_too(tmp_path_factory):
     results = ran(small(layers=(3,), activation=("tanh",), members=1), tmp_path_factory)
     [row] = results.outcomes.to_dict("records")
     trace = results.trace(results.finished[0])
-    assert row["loss"] == trace["loss"].values[-1]
+    assert row["final_loss"] == trace["loss"].values[-1]
     assert row["delta_decades"] == np.log10(
         trace["delta_rms"].values[0, -1] / trace["delta_rms"].values[0, 0]
     )
@@ -248,13 +287,15 @@ def test_intervals_cover_the_median_as_often_as_they_say():
 
 def test_intervals_of_few_or_infinite_values():
     assert median_with_interval(np.array([np.nan]))[0] is np.nan
-    middle, low, high = median_with_interval(np.array([2.0, np.nan]))
-    assert middle == 2.0
-    assert np.isnan([low, high]).all()
-    assert median_with_interval(np.array([1.0, np.inf, np.inf])) == (np.inf, 1.0, np.inf)
-    assert median_with_interval(np.array([1.0, 2.0, 3.0])) == median_with_interval(
-        np.array([1.0, 2.0, 3.0])
-    )
+    for few in ([2.0, np.nan], [2.0, 2.0, 1.0, 3.0, 2.0]):  # 1 - 2⁻⁴ < 0.95
+        middle, low, high = median_with_interval(np.array(few))
+        assert middle == 2.0
+        assert np.isnan([low, high]).all()
+    assert np.isfinite(median_with_interval(np.arange(6.0))).all()
+    assert np.isfinite(median_with_interval(np.arange(5.0), 0.9)).all()
+    half = np.array([1.0, 1.0, 1.0, np.inf, np.inf, np.inf, np.inf])
+    assert median_with_interval(half) == (np.inf, 1.0, np.inf)
+    assert median_with_interval(half) == median_with_interval(half)
 
 
 def test_summaries_have_medians_and_intervals(results):
@@ -263,20 +304,21 @@ def test_summaries_have_medians_and_intervals(results):
     assert [*summary.columns][:4] == ["experiment", "layers", "activation", "nets"]
     row = summary.iloc[0]
     nets = results.outcomes[results.outcomes["experiment"] == row["experiment"]]
-    assert row["loss"] == nets["loss"].median()
-    assert row["loss_low"] <= row["loss"] <= row["loss_high"]
+    assert row["final_loss"] == nets["final_loss"].median()
+    assert np.isnan(row["final_loss_low"])  # three seeds
     assert row["nets"] == 3
     assert row["diverged"] == 0.0
-    wide, narrow = results.summary(0.99), results.summary(0.5)
-    assert (wide["loss_low"] <= narrow["loss_low"]).all()
+    wide, narrow = results.summary(0.75), results.summary(0.3)
+    assert (wide["final_loss_low"] <= narrow["final_loss_low"]).all()
+    assert (narrow["final_loss_low"] <= narrow["final_loss"]).all()
 
 
 def test_experiments_are_told_apart_by_their_hash():
     table = pd.DataFrame(
-        {"experiment": ["a", "a", "b"], "clip": [None, None, 1.0], "loss": [1.0, 3.0, 5.0]}
+        {"experiment": ["a", "a", "b"], "clip": [None, None, 1.0], "final_loss": [1.0, 3.0, 5.0]}
     )
     summary = summarise(table, ["clip"])
-    assert summary["loss"].tolist() == [2.0, 5.0]
+    assert summary["final_loss"].tolist() == [2.0, 5.0]
     table["clip"] = table["clip"].astype(object).where(table["clip"].notna(), None)
     assert summarise(table, ["clip"])["clip"].tolist() == [None, 1.0]
 

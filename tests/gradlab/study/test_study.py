@@ -83,6 +83,9 @@ def save(study, path="study.toml"):
     [
         small(),
         Study({"activation": "relu"}, over={"clip": [None, 2.0]}, name="clipped"),
+        Study({"activation": "relu"}, experiments=[{"clip": None}, {"clip": 2.0}]),
+        Study({"clip": None}, over={"quantities": [None, ["grad_rms"]]}),
+        Study(experiments=[{"width": np.int64(3)}, {"width": np.int64(4)}]),
         Study(experiments=[{"layers": 2}, {"layers": 3, "quantities": ["grad_rms"]}], members=4),
         Study(
             Experiment.of(optimizer="momentum", hyperparameters={"beta": 0.5}, scaling=10.0),
@@ -135,7 +138,10 @@ def test_a_file_written_by_hand(tmp_path):
         ({"experiments": [{"layers": 1}, {"layers": 1}]}, "layers = 1: the same experiment as"),
         ({"experiments": [{"layers": 10}, {}]}, "base: the same experiment as layers = 10"),
         ({"experiments": [{"layers": 1}], "over": {"layers": [1]}}, "given both in over and in"),
-        ({"name": "a/b"}, "name must be a word"),
+        ({"name": "a/b"}, "name must be fit for a folder"),
+        ({"name": ".."}, "name must be fit for a folder"),
+        ({"name": "a\nb"}, "name must be fit for a folder"),
+        ({"over": {"layers": {1, 2}}}, "layers takes a list of values"),
         ({"base": "nowhere.toml"}, "base: nowhere.toml: cannot be read"),
     ],
 )  # fmt: skip
@@ -152,6 +158,7 @@ def test_what_is_refused(settings, words):
         ("over = 3", r"over: expected a table \[over\], got 3"),
         ("experiments = [3]", "experiments: expected tables of settings, got 3"),
         ("[base", "not a TOML file"),
+        ('[base]\ninit = "none"', "base: init: unknown initialiser 'none'"),
         ("members = 0", "members must be an integer of at least 1"),
     ],
 )
