@@ -72,8 +72,8 @@ def gather_quarter(laboratory: Laboratory) -> Evidence:
         experiment = Experiment.of(
             activation="sigmoid", init=init, reduction="mean", members=laboratory.flow_seeds
         )
-        nets, data = laboratory.nets(experiment)
-        found = [bounds(net, data.x, data.y) for net in nets]
+        data = experiment.load_data()
+        found = [bounds(net, data.x, data.y) for net in laboratory.nets(experiment)]
         violated += sum(int(each.violated.sum()) for each in found)
         layers += sum(each.factor.size for each in found)
         shown[f"{init} init"] = (
@@ -242,7 +242,8 @@ CLAIMS = [
         gather_typical,
         "A sigmoid layer typically multiplies the delta by √χ₁, which depends on the weights: by "
         "0.316 with the lesson's, by 0.140 with PyTorch's.",
-        why="χ₁ = σ_w² E σ'(h)² is how much of the delta's mean square a wide layer passes on.",
+        why="χ₁ = σ_w² E σ'(h)² is how much of the delta's mean square a wide layer passes on; "
+        "one of ten units passes on a few per cent less.",
     ),
     Claim(
         "sigmoid-vanishes",

@@ -92,7 +92,7 @@ def gather_tanh(_: Laboratory) -> Evidence:
         ),
         (
             check(
-                "in float64 tanh(h) gets to 1", np.isfinite(from_64), from_64, "= h from which on"
+                "in float64 tanh(h) gets to 1", np.isfinite(from_64), from_64, "(h from which on)"
             ),
             check("1 - tanh(h) is above 0 on [0, 300]", gap.min() > 0, gap.min(), "1 - tanh(h)", n),
             *right,

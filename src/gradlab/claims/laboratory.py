@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 import dp
 from dp.model import watch_layers
-from gradlab.data import Data
 from gradlab.experiment import OPTIMIZERS, Experiment
 from gradlab.study.compute import StoppedError, run
 
@@ -23,7 +22,7 @@ FLOW_FACTOR, LEAST_FLOW = 4, 200
 STEPS = 1000
 LEARNING_RATE = 0.1
 # of a layer, and of a net, over all members, so that memory stays below some 100 MB
-_UNITS_AT_ONCE, _WEIGHTED_UNITS_AT_ONCE = 2500, 50_000
+_UNITS_AT_ONCE, _NEURONS_AT_ONCE = 2500, 50_000
 
 _FLOW = ("grad_mean_abs", "delta_rms", "saturated_fraction", "dead_fraction")
 
@@ -145,19 +144,14 @@ class Laboratory:
             )
         return self._measured[experiment.hash]
 
-    def nets(self, experiment: Experiment) -> tuple[list[dp.Net], Data]:
+    def nets(self, experiment: Experiment) -> Iterator[dp.Net]:
         """The nets of an experiment at their first weights, in groups that fit into memory."""
         self._note(experiment)
-        # groups of two at least, since a single net has no axis of members
-        each = max(4, _WEIGHTED_UNITS_AT_ONCE // (experiment.width * experiment.layers))
-        groups = np.array_split(experiment.seeds, -(-experiment.members // each))
         data = experiment.load_data()
-        settings = experiment.model_dump(exclude_unset=True)
-        described = [
-            Experiment.of(**{**settings, "seed": int(group[0]), "members": len(group)})
-            for group in groups
-        ]
-        return [group.net(data) for group in described], data
+        for group in _groups(
+            experiment, _NEURONS_AT_ONCE // (experiment.width * experiment.layers)
+        ):
+            yield group.net(data)
 
     def units(self, **settings: Any) -> Units:
         """Which units of ReLU nets are dead before and after 1000 steps at rate 0.1."""
@@ -171,23 +165,44 @@ class Laboratory:
         }
         experiment = self._note(Experiment.of(**{**described, **settings}))
         if experiment.hash not in self._units:
-            data = experiment.load_data()
-            net = experiment.net(data)
-            before = _dead(net, data.x)
-            # as Experiment.run trains it, whose trace tells shares, not units
-            optimizer = OPTIMIZERS[experiment.optimizer](
-                net,
-                data.x,
-                data.y,
-                {"alpha": experiment.learning_rate},
-                experiment.batch_size,
-                seed=experiment.seeds,
-                compile=True,
+            parts = [
+                _trained_units(group)
+                for group in _groups(experiment, _UNITS_AT_ONCE // experiment.width)
+            ]
+            self._units[experiment.hash] = Units(
+                *(np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
             )
-            with np.errstate(all="ignore"):
-                optimizer.train(experiment.steps, print_each=None)
-                self._units[experiment.hash] = Units(before, _dead(net, data.x))
         return self._units[experiment.hash]
+
+
+def _groups(experiment: Experiment, at_once: int) -> Iterator[Experiment]:
+    """The same nets as several experiments; of two nets at least, or they had no axis of members.
+
+    Evenly split, five nets and more give no group of one if groups may have four.
+    """
+    count = -(-experiment.members // max(4, at_once))
+    settings = experiment.model_dump(exclude_unset=True)
+    for seeds in np.array_split(experiment.seeds, count):
+        yield Experiment.of(**{**settings, "seed": int(seeds[0]), "members": len(seeds)})
+
+
+def _trained_units(experiment: Experiment) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Dead units before and after training, as `Experiment.run` trains; its trace tells shares."""
+    data = experiment.load_data()
+    net = experiment.net(data)
+    before = _dead(net, data.x)
+    optimizer = OPTIMIZERS[experiment.optimizer](
+        net,
+        data.x,
+        data.y,
+        {"alpha": experiment.learning_rate},
+        experiment.batch_size,
+        seed=experiment.seeds,
+        compile=True,
+    )
+    with np.errstate(all="ignore"):
+        optimizer.train(experiment.steps, print_each=None)
+        return before, _dead(net, data.x)
 
 
 def pre_activations(net: dp.Net, x: Array) -> Iterator[Array]:

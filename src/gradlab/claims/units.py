@@ -45,11 +45,9 @@ def gather_dead(laboratory: Laboratory) -> Evidence:
     wide = {
         w: laboratory.flow(activation="relu", width=w).hidden("dead_fraction") for w in (10, WIDE)
     }
-    counts = {w: round(float(dead[-1].sum()) * w) for w, dead in wide.items()}
-    of = {w: dead.shape[1] * w for w, dead in wide.items()}
     shares = "; ".join(
-        f"width {w}: {dead[0].mean():.1%} in layer 1, {dead[-1].mean():.1%} "
-        "[{:.1%}, {:.1%}] in layer 10".format(*clopper_pearson(counts[w], of[w]))
+        f"width {w}: {dead[0].mean():.1%} in layer 1, {dead[-1].mean():.1%} in layer 10, where "
+        f"{_nets_with_one(dead[-1])} have one"
         for w, dead in wide.items()
     )
     return Evidence(
@@ -59,8 +57,8 @@ def gather_dead(laboratory: Laboratory) -> Evidence:
                 stayed,
             ),
         ),
-        f"Dead before any training, {shares}. After it {died.mean() + stayed.mean():.1%} of all "
-        f"units are dead, of which {stayed.mean():.1%} were so before, and {died.mean():.1%} not.",
+        f"Units dead before any training, {shares}. After it {died.mean() + stayed.mean():.1%} of "
+        f"all units are dead; {stayed.mean():.1%} were so before, {died.mean():.1%} were not.",
         lambda: figures.profiles(
             {f"width {w}": dead for w, dead in wide.items()},
             "share of dead units before training",
@@ -76,13 +74,18 @@ def gather_dead(laboratory: Laboratory) -> Evidence:
     )  # fmt: skip
 
 
+def _nets_with_one(dead: Array) -> str:
+    """In how many nets a layer has a dead unit; of nets, for units of one net are no sample."""
+    low, high = clopper_pearson(int((dead > 0).sum()), len(dead))
+    return f"{of_nets(dead > 0)} nets [{low:.1%}, {high:.1%}]"
+
+
 def gather_ever(laboratory: Laboratory) -> Evidence:
     """Evidence for `dead-for-ever`."""
     units = laboratory.units(scaling="raw")
     revived = units.before & ~units.after
     first, deeper = int(revived[0].sum()), int(revived[1:].sum())
     dead_first, dead_deeper = int(units.before[0].sum()), int(units.before[1:].sum())
-    low, high = clopper_pearson(deeper, dead_deeper) if dead_deeper else (math.nan, math.nan)
     return Evidence(
         (
             check(
@@ -91,8 +94,7 @@ def gather_ever(laboratory: Laboratory) -> Evidence:
             ),
         ),
         f"Of units dead at the start, {first} of {dead_first} in layer 1 and {deeper} of "
-        f"{dead_deeper} in layers 2 to 10 are alive after training (the latter a share of "
-        f"[{low:.1%}, {high:.1%}]).",
+        f"{dead_deeper} in layers 2 to 10 are alive after training.",
         lambda: figures.profiles(
             {
                 "dead at the start": units.before.mean(axis=-1),
@@ -146,11 +148,11 @@ def overflows_at(laboratory: Laboratory, init: str) -> Array:
         activation="relu", init=init, width=WIDE, layers=DEEP, dtype="float32",
         members=laboratory.seeds,
     )  # fmt: skip
-    nets, data = laboratory.nets(experiment)
+    x = experiment.load_data().x
     found = []
-    for net in nets:
+    for net in laboratory.nets(experiment):
         spoilt = np.stack(
-            [~np.isfinite(h).all(axis=(-2, -1)) for h in pre_activations(net, data.x[::10])]
+            [~np.isfinite(h).all(axis=(-2, -1)) for h in pre_activations(net, x[::10])]
         )
         found.append(np.where(spoilt.any(axis=0), spoilt.argmax(axis=0) + 1.0, np.inf))
     return np.concatenate(found)
@@ -192,11 +194,11 @@ def _sizes(laboratory: Laboratory, init: str) -> Array:
     experiment = Experiment.of(
         activation="relu", init=init, width=WIDE, layers=DEEP, dtype="float32", members=8
     )
-    nets, data = laboratory.nets(experiment)
+    x = experiment.load_data().x
     found = []
-    for net in nets:
+    for net in laboratory.nets(experiment):
         sizes = []
-        for h in pre_activations(net, data.x[::10]):
+        for h in pre_activations(net, x[::10]):
             exact = h.astype(np.float64)  # its square has no place in float32
             with np.errstate(invalid="ignore"):
                 sizes.append(np.sqrt((exact**2).mean(axis=(-2, -1))))
@@ -252,9 +254,11 @@ def gather_clipping(laboratory: Laboratory) -> Evidence:
 def _largest(laboratory: Laboratory) -> float:
     """The largest activation of the clipped nets on the data set, before training."""
     experiment = Experiment.of(activation="relu", clip=CEILING, members=laboratory.seeds)
-    nets, data = laboratory.nets(experiment)
+    x = experiment.load_data().x
     return max(
-        float(net.activation(h).max()) for net in nets for h in [*pre_activations(net, data.x)][:-1]
+        float(net.activation(h).max())
+        for net in laboratory.nets(experiment)
+        for h in [*pre_activations(net, x)][:-1]
     )
 
 
@@ -295,7 +299,7 @@ CLAIMS = [
         f"{DEEP} ReLU layers of {WIDE} units in float32, forwards, with He's weights and with "
         "weights from N(0, 1).",
         gather_overflow,
-        "They overflow where layers gain more than 1: with weights from N(0, 1), √(n/2) per "
+        "Activations overflow where layers gain more than 1: with weights from N(0, 1), √(n/2) per "
         f"layer, at about layer 45 of width {WIDE}; with He's weights they do not.",
         why="It is the gain per layer that decides, and that is the weights'.",
     ),

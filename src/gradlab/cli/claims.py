@@ -105,18 +105,20 @@ def _console() -> Any:
     return found if found.width >= 76 else Console(width=76)
 
 
-def _table(title: str) -> Table:
+def _table(title: str, leading: int = 0) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    return Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, leading=leading
+    )
 
 
 def _claims(proofs: Proofs) -> Table:
     from gradlab.report.page import effect_in_words, p_in_words
 
     title = f"{proofs.seeds} seeds; p corrected for {proofs.tests} tests (Holm)"
-    table = _table(f"Claims, put to the test with {title}")
+    table = _table(f"Claims, put to the test with {title}", leading=1)
     table.add_column("claim", overflow="fold")
     table.add_column("effect [95 % interval]", overflow="fold")
     table.add_column("corrected p", justify="right", no_wrap=True)
@@ -124,7 +126,7 @@ def _claims(proofs: Proofs) -> Table:
     for row in proofs.table():
         effect = effect_in_words(*(row[name] for name in ("effect", "low", "high", "unit")))
         table.add_row(
-            f"[bold]{row['claim']}[/bold]\n{_escaped(row['statement'])}\n",
+            f"[bold]{row['claim']}[/bold]\n{_escaped(row['statement'])}",
             f"{_escaped(effect)}\n[dim]{_escaped(row['what'])}[/dim]",
             p_in_words(row["p"]),
             f"[{STYLES[row['verdict']]}]{row['verdict']}[/]",
