@@ -53,7 +53,8 @@ MOST_LINES = 10
 MOST_PANELS = 8  # along the side that has one panel for each combination of further settings
 LEAST_DEPTH = 3  # hidden layers: the first has another fan-in, and a slope takes two
 STYLES = ("-", "--", "-.", ":")
-INTERVAL = "medians over {} seeds with 95 % bootstrap intervals"
+MEDIANS = "medians over {} seeds"
+INTERVAL = f"{MEDIANS} with 95 % bootstrap intervals"
 GREY = "#555555"
 
 
@@ -111,7 +112,7 @@ def outcome(results: StudyResults) -> Figure:
     told += ["fall of the gradient at the first step"] if falls else []
     what = " and ".join(told).capitalize()
     shown = [line, *facets.axes] if line else facets.axes
-    layout.title(figure, f"{what}, by {x.title}", shown, INTERVAL, facets.note)
+    layout.title(figure, f"{what}, by {x.title}", shown, _medians(results), facets.note)
     return figure
 
 
@@ -173,8 +174,15 @@ def slopes(results: StudyResults) -> Figure:
     _finish(figure, cells, curves)
     text = "Slope of the gradient over hidden layers 2, 3, …, at the first step"
     shown = [line, *facets.axes] if line else facets.axes
-    layout.title(figure, text, shown, INTERVAL, facets.note)
+    layout.title(figure, text, shown, _medians(results), facets.note)
     return figure
+
+
+def _medians(results: StudyResults) -> str:
+    """What points and bars are; {} stands for the number of seeds."""
+    summary = results.summary()
+    known = summary[[name for name in summary if name.endswith("_low")]].notna()
+    return INTERVAL if known.to_numpy().any() else MEDIANS  # it takes six seeds or more
 
 
 # --- shared by these ------------------------------------------------------------------------------
