@@ -203,7 +203,7 @@ class Study:
         """Read a TOML file; `members` takes precedence over it.
 
         Its tables are `[base]` and `[over]`, and `[[experiments]]` for a list; at its top may stand
-        `name` (the file's by default) and `members`. A `clip` of "none" is none.
+        a name (the file's by default) and ``members``. What may be none is so if it is "none".
 
         Raises
         ------

@@ -56,8 +56,6 @@ class Prediction:
         The edge of chaos of this activation function at the biases' variance.
     edge_scale : float
         The `init_scale` of the same initialiser that lies there; NaN if none does.
-    hidden : int
-        Number of hidden layers.
     """
 
     experiment: Experiment

@@ -34,8 +34,8 @@ def study(
 
     Parameters
     ----------
-    study : Study, or name of one that comes with gradlab, or path of a TOML file or study's folder
-        What to run.
+    study : Study, str or path
+        What to run; by its name if it comes with gradlab, or a TOML file, or a study's folder.
     out : path, optional
         Folder for results, tables and figures; `runs/<name>` by default, or the folder given.
     resume : bool
