@@ -94,12 +94,13 @@ def gather_others(laboratory: Laboratory) -> Evidence:
     """Evidence for `tanh-relu-learn`."""
     nets = {name: laboratory.trained(activation=name) for name in ("tanh", "relu")}
     found = {name: learnt(net) for name, net in nets.items()}
+    beside = learnt(laboratory.trained(activation="sigmoid"))  # for comparison, in the figure
     right = {name: float(np.median(net.last["accuracy"])) for name, net in nets.items()}
     return Evidence(
         tuple(most(f"nets of ten {name} layers learn", true) for name, true in found.items()),
         f"Of tanh nets {of(found['tanh'])} learn (median accuracy {right['tanh']:.3g}), of ReLU "
         f"nets {of(found['relu'])} ({right['relu']:.3g}).",
-        lambda: _share({**found, "sigmoid": learnt(laboratory.trained(activation="sigmoid"))}),
+        lambda: _share({**found, "sigmoid": beside}),
     )
 
 

@@ -80,6 +80,11 @@ class Reproduction:
     tolerance: str
     passed: bool
 
+    @property
+    def digits(self) -> int:
+        """Digits in which both can be compared."""
+        return 9 if self.tolerance == "± 1e-08" else 5
+
 
 def reproduce(target: Target) -> Reproduction:
     """Find a figure, and compare."""

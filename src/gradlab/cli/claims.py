@@ -146,8 +146,7 @@ def _papers(proofs: Proofs) -> Table:
         table.add_row(
             row.source,
             _escaped(row.what),
-            f"{row.published:.9g}",
-            f"{row.ours:.9g}" if row.tolerance == "± 1e-08" else f"{row.ours:.5g}",
+            *(f"{value:.{row.digits}g}" for value in (row.published, row.ours)),
             row.tolerance,
             row.how,
             "[green]yes[/]" if row.passed else "[bold red]NO[/]",
