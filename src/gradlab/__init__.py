@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gradlab.recording.sklearn import from_sklearn, record_sklearn
     from gradlab.study import Study
     from gradlab.trace import Trace
-    from gradlab.verbs import activations, export, plot, predict, run
+    from gradlab.verbs import activations, export, plot, predict, prove, run
 
 # Loaded when first used, so that `gradlab --help` answers at once.
 _HOMES = {
@@ -26,6 +26,7 @@ _HOMES = {
     "from_torch": "gradlab.bridges",
     "plot": "gradlab.verbs",
     "predict": "gradlab.verbs",
+    "prove": "gradlab.verbs",
     "record": "gradlab.recording",
     "record_sklearn": "gradlab.recording.sklearn",
     "run": "gradlab.verbs",
@@ -43,6 +44,7 @@ __all__ = [
     "from_torch",
     "plot",
     "predict",
+    "prove",
     "record",
     "record_sklearn",
     "run",

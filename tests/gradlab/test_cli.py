@@ -304,7 +304,7 @@ def test_every_setting_is_a_flag():
 
     from gradlab.cli.experiments import run
 
-    flags = set(inspect.signature(run).parameters) - {"experiment", "out", "overwrite"}
+    flags = set(inspect.signature(run).parameters) - {"experiment", "out", "overwrite", "theory"}
     fields = set(Experiment.model_fields)
     several = {"hyperparameter": "hyperparameters", "quantity": "quantities"}
     assert {several.get(flag, flag) for flag in flags} == fields

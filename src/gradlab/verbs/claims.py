@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradlab.files import write_atomically
 from gradlab.interrupts import Interrupts
-from gradlab.verbs.output import OutputError, save_figure
+from gradlab.verbs.output import OutputError, save_figure, writable_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,29 +89,16 @@ def prepare_folder(out: str | os.PathLike[str], overwrite: bool = False) -> Path
     """
     from gradlab.claims import Proofs, ProofsError
 
-    if not os.fspath(out):
-        raise OutputError("out must be the name of a folder, got an empty one")
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"gradlab")
-        present = [name for name in (RESULT, REPORT) if (folder / name).exists()]
-        if present and not overwrite:
-            try:
-                Proofs.from_json((folder / RESULT).read_text(encoding="utf-8"))
-            except (FileNotFoundError, UnicodeDecodeError, ProofsError):
-                raise OutputError(
-                    f"{folder}: holds {' and '.join(present)}, of something other than gradlab "
-                    "prove; choose another folder, or pass --overwrite to replace them"
-                ) from None
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be written to ({error.strerror}); choose a folder that can, with "
-            "--out"
-        ) from None
+    folder = writable_folder(out)
+    present = [name for name in (RESULT, REPORT) if (folder / name).exists()]
+    if present and not overwrite:
+        try:
+            Proofs.from_json((folder / RESULT).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, ProofsError):
+            raise OutputError(
+                f"{folder}: holds {' and '.join(present)}, of something other than gradlab prove; "
+                "choose another folder, or pass --overwrite to replace them"
+            ) from None
     return folder
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradlab.interrupts import Interrupts
 from gradlab.verbs.figures import WITH_THEORY
-from gradlab.verbs.output import DESCRIPTION, TRACE, OutputError, save_figure
+from gradlab.verbs.output import DESCRIPTION, TRACE, OutputError, save_figure, writable_folder
 
 if TYPE_CHECKING:
     from gradlab.experiment import Experiment, Progress
@@ -106,18 +105,7 @@ def prepare_folder(
         If it cannot be written to, holds another experiment, or holds files of the names to be
         written that are of no experiment.
     """
-    if not os.fspath(out):
-        raise OutputError("out must be the name of a folder, got an empty one")
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"gradlab")
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be written to ({error.strerror}); choose a folder that can, with "
-            "--out"
-        ) from None
+    folder = writable_folder(out)
     if not overwrite:
         _refuse_to_replace(folder, experiment)
     return folder

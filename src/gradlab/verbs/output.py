@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,29 @@ TRACE, DESCRIPTION = "trace.nc", "experiment.toml"
 
 class OutputError(OSError):
     """A folder or file that cannot be written, said before any work is done."""
+
+
+def writable_folder(out: str | os.PathLike[str]) -> Path:
+    """Make a folder, and check that it can be written to.
+
+    Raises
+    ------
+    OutputError
+        If it cannot.
+    """
+    if not os.fspath(out):
+        raise OutputError("out must be the name of a folder, got an empty one")
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"gradlab")
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written to ({error.strerror}); choose a folder that can, with "
+            "--out"
+        ) from None
+    return folder
 
 
 def save_figure(figure: Figure, path: Path) -> None:
