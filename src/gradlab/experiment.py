@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import time
-import tomllib
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +20,7 @@ from dp.initializers import INITIALIZERS
 from dp.validation import one_of, unknown
 from gradlab.data import DATASETS, Data, check_scaling, load
 from gradlab.decision import add_decision
-from gradlab.files import write_atomically
+from gradlab.files import read_toml, write_atomically
 from gradlab.interrupts import Interrupts
 from gradlab.recording import Recorder, record
 from gradlab.recording.measure import PER_LAYER, PER_STEP
@@ -241,14 +240,7 @@ class Experiment(BaseModel):
             If the file is missing, is not TOML, or describes no valid experiment.
         """
         file = Path(path)
-        try:
-            fields = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-        except OSError as error:
-            raise ExperimentError(f"{file}: cannot be read ({error.strerror})") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ExperimentError(
-                f"{file}: not a TOML file ({error}); expected lines such as layers = 10"
-            ) from None
+        fields = read_toml(file, ExperimentError, "lines such as layers = 10")
         try:
             return cls(**{**fields, **changes})
         except ValidationError as error:

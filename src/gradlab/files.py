@@ -1,12 +1,14 @@
-"""Writing files so that nothing is lost: wholly, or not at all."""
+"""Files: written so that nothing is lost, wholly or not at all; and read with errors in words."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -43,6 +45,25 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path`, or leave what was there."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def read_toml(path: Path, failure: type[ValueError], expected: str) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Parameters
+    ----------
+    path : Path
+    failure : exception class
+        Raised if the file cannot be read or is not TOML, naming it.
+    expected : str
+        What it would have, such as "lines such as layers = 10".
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise failure(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise failure(f"{path}: not a TOML file ({error}); expected {expected}") from None
 
 
 def _umask() -> int:

@@ -7,7 +7,6 @@ import math
 import multiprocessing
 import os
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Executor
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dp.validation import positive_integer, unknown
 from gradlab.experiment import Experiment, ExperimentError
-from gradlab.files import write_atomically
+from gradlab.files import read_toml, write_atomically
 from gradlab.study.execution import Event, ExperimentsFailedError, Failed, Finished, execute
 from gradlab.study.executors import BELOW_GUARD, NoWorkersError, workers_for
 from gradlab.study.folder import StudyFolder
@@ -211,15 +210,7 @@ class Study:
             If the file is missing, is not TOML, or describes no valid study.
         """
         file = Path(path)
-        try:
-            text = file.read_text(encoding="utf-8-sig")
-            fields = tomllib.loads(text)
-        except OSError as error:
-            raise StudyError(f"{file}: cannot be read ({error.strerror})") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise StudyError(
-                f"{file}: not a TOML file ({error}); expected tables such as [base] and [over]"
-            ) from None
+        fields = read_toml(file, StudyError, "tables such as [base] and [over]")
         if members is not None:
             fields["members"] = members
         try:
