@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 import gradlab
 from gradlab.cli import app
 from gradlab.experiment import Experiment
-from gradlab.exports import FORMATS, MissingLibraryError, to_csv, to_frame
+from gradlab.exports import FORMATS, to_csv, to_frame
+from gradlab.optional import MissingLibraryError
 from gradlab.recording.measure import HISTOGRAM, PER_STEP
 from gradlab.trace import Trace
 
