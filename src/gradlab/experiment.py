@@ -314,7 +314,7 @@ class Experiment(BaseModel):
                 quantities=self.quantities and (*self.quantities, *PER_STEP),
             ) as recorder,
         ):
-            counting = _Counting(self.steps, recorder, progress)
+            counting = _Counting(self.steps, recorder, progress, interrupts)
             optimizer.callbacks.append(counting)
             try:
                 optimizer.train(self.steps, print_each=None)
@@ -333,6 +333,8 @@ class Experiment(BaseModel):
                     "wall_time_s": time.perf_counter() - started,
                     "steps_done": counting.done,
                     "interrupted": int(counting.done < self.steps),
+                    # whoever has more to do looks at this: it may have come after the last step
+                    **({"asked_to_stop": 1} if interrupts.signal is not None else {}),
                 },
                 members=self.seeds if self.members > 1 else None,
             )
@@ -354,8 +356,15 @@ class _Counting(dp.ProgramCallback):
     # the recorder reads it anyway
     reads_loss = True
 
-    def __init__(self, steps: int, recorder: Recorder, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        steps: int,
+        recorder: Recorder,
+        progress: Progress | None,
+        interrupts: Interrupts,
+    ) -> None:
         self.steps, self.recorder, self.progress = steps, recorder, progress
+        self.interrupts = interrupts
         self.done = 0
 
     def after_update(self, step: dp.Step) -> None:
@@ -366,6 +375,8 @@ class _Counting(dp.ProgramCallback):
 
     def _count(self, number: int, loss: NDArray[Any]) -> None:
         self.done = number
+        if self.interrupts.raised and number < self.steps:
+            raise KeyboardInterrupt
         if self.progress is not None:
             self.progress(number, self.steps, float(loss.mean()), self.recorder.accuracy)
 

@@ -26,13 +26,16 @@ class Interrupts:
         The first signal that came.
     again : bool
         Whether another one came after it.
+    raised : bool
+        Whether KeyboardInterrupt was raised. Whoever goes on nevertheless, since a callback or a
+        finaliser swallowed it, is to raise it again.
     """
 
     _current: ContextVar[Interrupts | None] = ContextVar("gradlab_interrupts", default=None)
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self.again = False
+        self.again = self.raised = False
         self._finishing = False
         self._before: dict[int, Any] = {}
 
@@ -71,5 +74,5 @@ class Interrupts:
         else:
             self.again = True
         if not self._finishing:
-            self._finishing = True
+            self._finishing = self.raised = True
             raise KeyboardInterrupt

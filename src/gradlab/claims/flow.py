@@ -18,6 +18,7 @@ from gradlab.claims.statistics import (
     check,
     equivalence,
     mann_whitney,
+    most,
     signed_rank,
 )
 from gradlab.experiment import Experiment
@@ -160,6 +161,17 @@ def gather_sigmoid(laboratory: Laboratory) -> Evidence:
         (
             falls("dL/dW of layer 1 is below that of layer 10", net, GRADIENT),
             falls("the delta of layer 1 is below that of layer 10", net, DELTA),
+            # or a fall of no size to speak of would do
+            *(
+                signed_rank(
+                    f"the slope of {NAMES[name]} is above {MARGIN:g}",
+                    slopes(net, name),
+                    np.zeros(net.hidden(name).shape[1]),
+                    SLOPE,
+                    MARGIN,
+                )
+                for name in (GRADIENT, DELTA)
+            ),
             mann_whitney("its slope is above that of tanh", found["sigmoid"], found["tanh"], SLOPE),
             mann_whitney("its slope is above that of ReLU", found["sigmoid"], found["relu"], SLOPE),
         ),
@@ -172,6 +184,10 @@ def gather_sigmoid(laboratory: Laboratory) -> Evidence:
     )
 
 
+# ReLU's delta has a slope close to the margin: its claim is about dL/dW alone, and says so
+_DELTA_TOO = {"tanh"}
+
+
 def _keeps(activation: str) -> Any:
     def gather(laboratory: Laboratory) -> Evidence:
         net = laboratory.flow(activation=activation)
@@ -179,7 +195,19 @@ def _keeps(activation: str) -> Any:
         lost = int(np.isnan(found[GRADIENT]).sum())
         without = f" In {lost} of {len(found[GRADIENT])} nets it is exactly zero." if lost else ""
         return Evidence(
-            (equivalence("mean |dL/dW| has no slope over the layers", found[GRADIENT], SLOPE),),
+            (
+                equivalence("mean |dL/dW| has no slope over the layers", found[GRADIENT], SLOPE),
+                # a slope is none of a net whose gradient is zero: that it vanished must count
+                most(
+                    "dL/dW is nowhere exactly zero",
+                    np.asarray((net.hidden(GRADIENT) > 0).all(axis=0)),
+                ),
+                *(
+                    [equivalence("the delta has none either", found[DELTA], SLOPE)]
+                    if activation in _DELTA_TOO
+                    else []
+                ),
+            ),
             f"Over layers 2 to 10 the slope of mean |dL/dW| is {in_words(found[GRADIENT])} decades "
             f"per layer, that of the delta {in_words(found[DELTA])}.{without}",
             lambda: figures.strips(
@@ -264,7 +292,7 @@ CLAIMS = [
     ),
     Claim(
         "relu-keeps",
-        "In the lesson's net of ten ReLU layers the gradient does not vanish.",
+        "In the lesson's net of ten ReLU layers dL/dW does not vanish.",
         f"{_TEN.format('ReLU')}: slope of mean |dL/dW| over hidden layers.",
         _keeps("relu"),
         why="With σ_w² = 2 the half of the units that is on makes up for the half that is off; at "

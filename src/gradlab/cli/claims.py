@@ -69,10 +69,10 @@ def prove(
             raise typer.Exit(_INTERRUPTED) from None
         with Interrupts() as interrupts:
             interrupts.finish()
+            files = [*verb.save(proofs, folder)]  # first: what is printed may go unread
             with heard_or_not():
                 _report(proofs)
-            for file in verb.save(proofs, folder):
-                with heard_or_not():
+                for file in files:
                     typer.echo(f"  {file}")
         if proofs.interrupted:
             raise typer.Exit(_INTERRUPTED)

@@ -67,7 +67,7 @@ def run(experiment: Experiment, at_once: int | None = None) -> Trace:
 
 def _whole(experiment: Experiment) -> Trace:
     trace = experiment.run()
-    if trace.attrs["interrupted"]:
+    if "asked_to_stop" in trace.attrs or trace.attrs["interrupted"]:
         raise StoppedError(f"stopped after step {trace.attrs['steps_done']} of {experiment.steps}")
     return trace
 

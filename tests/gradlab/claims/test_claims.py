@@ -107,11 +107,13 @@ def test_the_same_again():
 
 
 def test_p_values_are_corrected_over_the_run():
-    alone = prove(["tanh-keeps"], seeds=5)["tanh-keeps"].said_findings[0]
-    more = prove(["tanh-keeps", "typical-factor"], seeds=5)["tanh-keeps"].said_findings[0]
-    assert alone.corrected == alone.p
-    assert more.p == alone.p
-    assert more.corrected > more.p
+    alone = prove(["tanh-keeps"], seeds=5)["tanh-keeps"].said_findings
+    more = prove(["tanh-keeps", "typical-factor"], seeds=5)["tanh-keeps"].said_findings
+    assert [finding.p for finding in more] == [finding.p for finding in alone]
+    least, *_, largest = sorted(alone, key=lambda finding: finding.p)
+    assert least.corrected == pytest.approx(len(alone) * least.p)  # Holm's first, and his last
+    assert largest.corrected == pytest.approx(max(f.corrected for f in alone))
+    assert all(b.corrected > a.corrected for a, b in zip(alone, more, strict=True))
 
 
 # --- papers ---------------------------------------------------------------------------------------
