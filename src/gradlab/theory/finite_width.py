@@ -39,7 +39,7 @@ _MODES = (
 _NUMBERS = 2_000_000  # drawn at a time, so that they stay in the cache
 _LEVELS = 4000  # errors drawn, of which the nets get every k-th
 _LEVELS_WORK = 4e8  # products made for that: a third of a second
-_LEAST = 1e-3  # a first-order change takes away no more than all but so much
+_LEAST = 1e-3  # a change of scale takes away no more than all but so much
 
 
 # --- a single input -------------------------------------------------------------------------------
@@ -246,11 +246,11 @@ class _ProductLaw:
             rows = deltas[k] * counts[:, None]
             ours = ((rows @ m) * rows).sum(-1).mean(1)
             theirs = quadratic(m * self.kernels.per_unit_error(k), weighted)
-            gain[:, i] += 0.5 * self._log(_ratio(ours - theirs, theirs), 0.0)
+            gain[:, i] += 0.5 * self._log(_ratio(ours - theirs, theirs))
             chain = chain * np.diag(self.kernels.slopes[k - 1])
             ours = (deltas[k] ** 2 @ (counts * chain)[..., None]).mean((1, 2))
             theirs = size @ (chain * np.diag(self.kernels.per_unit_error(k)))
-            gain_delta[:, i] += 0.5 * self._log(_ratio(ours - theirs, theirs), 0.0)
+            gain_delta[:, i] += 0.5 * self._log(_ratio(ours - theirs, theirs))
 
     def _add_below(
         self, i: int, units: list[Array], weighted: Array, square: Array, gain: Array
@@ -282,12 +282,24 @@ class _ProductLaw:
                 rows = x * e[:, None]
                 ours += ((rows @ m) * rows).sum(-1).mean(1)
             theirs = quadratic(m * c, weighted) + by_variance @ np.diag(c)
-            gain[:, i] += 0.5 * self._log(_ratio(ours - theirs, square[:, i]), _LEAST)
+            gain[:, i] += 0.5 * self._log_to_first_order(_ratio(ours - theirs, square[:, i]))
 
-    def _log(self, change: Array, least: float) -> Array:
-        """ln(1 + a relative change), for the layer's true number of units; not below ln `least`."""
+    def _log(self, change: Array) -> Array:
+        """ln(1 + a relative change), for the layer's true number of units."""
         with np.errstate(divide="ignore"):
-            return np.asarray(np.log(np.maximum(1 + change * self.shrink, least)))
+            return np.asarray(np.log(np.maximum(1 + change * self.shrink, 0.0)))
+
+    def _log_to_first_order(self, change: Array) -> Array:
+        """The same where of the change no more is known than its first order, which may pass -1.
+
+        ln(1 + c) down to c = -1/2, and from there -ln(-4c), which goes on with the same slope. Of a
+        scale-free function, as relu is, the first order of a change of scale is all of it.
+        """
+        c = change * self.shrink
+        lines = moments.pieces(self.activation)
+        if lines is not None and not any(lines.kinks):
+            return np.asarray(np.log(np.maximum(1 + c, _LEAST)))
+        return np.where(c > -0.5, np.log1p(np.maximum(c, -0.5)), -np.log(np.maximum(-4 * c, 1.0)))
 
     def _forward(self, rng: np.random.Generator, nets: int) -> tuple[list[Array], list[Array]]:
         """Pre-activations and activations of the hidden layers, (nets, units, rows) each."""

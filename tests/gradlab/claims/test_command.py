@@ -188,6 +188,8 @@ def test_the_verb_is_the_same(tmp_path):
 
 def long(laboratory, number=signal.SIGINT):
     """Is interrupted while it trains."""
+    if signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip("whoever started the tests has the signal ignored")
     threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
     return laboratory.trained(activation="tanh", steps=200_000, every=100_000)
 
