@@ -296,8 +296,7 @@ class _ProductLaw:
         scale-free function, as relu is, the first order of a change of scale is all of it.
         """
         c = change * self.shrink
-        lines = moments.pieces(self.activation)
-        if lines is not None and not any(lines.kinks):
+        if moments.is_scale_free(self.activation):
             return np.asarray(np.log(np.maximum(1 + c, _LEAST)))
         return np.where(c > -0.5, np.log1p(np.maximum(c, -0.5)), -np.log(np.maximum(-4 * c, 1.0)))
 

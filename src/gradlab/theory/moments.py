@@ -69,6 +69,12 @@ def pieces(activation: Activation) -> Pieces | None:
     return None
 
 
+def is_scale_free(activation: Activation) -> bool:
+    """Whether φ(cx) = c φ(x) for c > 0, as of relu: one that bends at 0 alone, if at all."""
+    lines = pieces(activation)
+    return lines is not None and not any(lines.kinks)
+
+
 def _bends(activation: Activation) -> tuple[float, float]:
     """By how much φ' and φ'' jump at 0; (0, 0) for a function that is smooth there."""
     if activation.primitive is not p.elu:

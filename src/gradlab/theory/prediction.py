@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dp import activations
-from gradlab.theory import batches, finite_width, kernels, maps, variances
+from gradlab.theory import batches, finite_width, kernels, maps, moments, variances
 from gradlab.theory.moments import Array
 
 if TYPE_CHECKING:
@@ -80,6 +80,10 @@ class Prediction:
     def hidden(self) -> int:
         """Number of hidden layers."""
         return len(self.layers) - 1
+
+    @property
+    def _activation(self) -> activations.Activation:
+        return activations.get(self.experiment.activation, self.experiment.clip)
 
     @property
     def delta_factor(self) -> float:
@@ -165,6 +169,13 @@ class Prediction:
     def _where(self) -> str:
         phase = self.phase
         chi = f"χ₁ = {phase.chi:.3g}"
+        if math.isinf(phase.length) and not moments.is_scale_free(self._activation):
+            return (
+                f"Pre-activations grow from layer to layer without end; only far along, {chi}, and "
+                "nothing is known of how deep such nets train."
+            )
+        if self.gradient[0] == 0 or math.isnan(self.delta_factor):
+            return f"{chi}, of wide nets."
         depth = phase.trainable_depth
         limit = f"such nets train to a depth of about {max(depth, 1):.0f} layers, as a guide"
         if phase.name == "edge of chaos":

@@ -146,6 +146,8 @@ def test_what_it_says():
         ({"activation": "tanh", "init": "normal"}, "above 1: with depth, similar inputs part"),
         ({"activation": "tanh", "init": "normal"}, "grows by a factor of"),
         ({"activation": "softplus", "layers": 2}, "No variance of the weights puts softplus"),
+        ({"activation": "elu", "layers": 2}, "grow from layer to layer without end"),
+        ({"init": "zeros", "layers": 2}, "χ₁ = 0, of wide nets."),
         ({"activation": "relu", "layers": 2}, "init_scale 1; but pre-activations do not settle"),
         ({"init": "zeros", "layers": 3}, "No gradient will reach layer 1: it is exactly zero"),
     ],
