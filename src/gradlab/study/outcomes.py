@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.summary import REACHES_WITHIN_DECADES
+from gradlab.summary import GRADIENTS, REACHES_WITHIN_DECADES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,6 @@ class Recorded(Protocol):
     def __getitem__(self, name: str, /) -> Any: ...
 
 
-GRADIENTS = ("grad_mean_abs", "grad_rms")
 _OF_LAYERS = {"dead": "dead_fraction", "saturated": "saturated_fraction"}
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradlab.study.folder import DESCRIPTION, StudyFolder
-from gradlab.study.outcomes import GRADIENTS, outcomes, sentence, summarise
+from gradlab.study.outcomes import outcomes, sentence, summarise
 from gradlab.study.study import Study, StudyError
+from gradlab.summary import GRADIENTS
 from gradlab.trace import Trace, TraceError
 
 if TYPE_CHECKING:
