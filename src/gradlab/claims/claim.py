@@ -65,13 +65,14 @@ class Claim:
     why: str = ""
     why_not: str = ""
 
-    def reason(self, found: Verdict, nets: int) -> str:
-        """The words that go with a verdict; `nets` are those of a trained experiment."""
+    def reason(self, found: Verdict, decided: Sequence[Finding]) -> str:
+        """The words that go with a verdict, and with the findings that it rests on."""
         if found in (Verdict.HOLDS, Verdict.REWORDED):
             return self.why
         if found is Verdict.FAILS:
             return self.why_not or "The experiment came out otherwise."
-        return f"With {nets} seeds the tests decide neither way; more may."
+        nets = min(finding.n for finding in decided)
+        return f"With {nets} nets its tests decide neither way; with more seeds they may."
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,6 @@ def judge(
     said: Sequence[Finding],
     reworded: Sequence[Finding],
     experiments: Sequence[dict[str, Any]],
-    seeds: int,
 ) -> Proof:
     """Put a proof together from evidence whose p-values, in `said` and `reworded`, are corrected.
 
@@ -168,6 +168,6 @@ def judge(
         tuple(reworded),
         found,
         evidence.measured,
-        claim.reason(found, seeds),
+        claim.reason(found, deciding(found, said, reworded)),
         functools.partial(_titled, evidence.figure, claim),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.study.outcomes import median_with_interval
+from gradlab.claims.estimates import pseudo_median
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +100,7 @@ def strips(
     lines: Sequence[Line] = (),
     band: tuple[float, float, str] | None = None,
 ) -> Figure:
-    """A dot for each net, group by group, with the median and its 95 % interval.
+    """A dot for each net, group by group, with the pseudo-median and its 95 % interval.
 
     Parameters
     ----------
@@ -126,10 +126,12 @@ def strips(
             at + rng.uniform(-0.2, 0.2, len(shown)), shown, ".", color=colour, ms=5, alpha=0.45,
             mec="none",
         )  # fmt: skip
-        middle, low, high = median_with_interval(shown)
+        middle, low, high = pseudo_median(shown)
         axes.plot([at + 0.32] * 2, [low, high], color=colour, lw=2)
         axes.plot(at + 0.32, middle, "D", color=colour, mec="black", mew=0.6, ms=5)
-    axes.plot([], [], "D", color="white", mec="black", mew=0.6, ms=5, label="median, 95 % interval")
+    axes.plot(
+        [], [], "D", color="white", mec="black", mew=0.6, ms=5, label="pseudo-median, 95 % interval"
+    )
     for line, dashes in zip(lines, cycle(DASHES), strict=False):
         _level(axes, line, dashes)
     if log:

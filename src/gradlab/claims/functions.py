@@ -92,7 +92,7 @@ def gather_tanh(_: Laboratory) -> Evidence:
         ),
         (
             check(
-                "in float64 tanh(h) gets to 1", np.isfinite(from_64), from_64, "(h from which on)"
+                "in float64 tanh(h) gets to 1", np.isfinite(from_64), from_64, "is the least such h"
             ),
             check("1 - tanh(h) is above 0 on [0, 300]", gap.min() > 0, gap.min(), "1 - tanh(h)", n),
             *right,
@@ -163,7 +163,7 @@ def gather_chain(laboratory: Laboratory) -> Evidence:
     for name in ("sigmoid", "tanh", "relu"):
         net = dp.Net(
             1, 1, 3, name, init="lecun_normal", loss="squared_error",
-            seed=range(laboratory.flow_seeds),
+            seed=laboratory.experiment(members=laboratory.flow_seeds).seeds,
         )  # fmt: skip
         by_differences = _difference(net, x, y)
         # a relu that is off has a gradient of 0 by either means

@@ -18,6 +18,7 @@ Array = NDArray[Any]
 
 LEAST_SEEDS = 5  # with fewer no signed-rank test can reach 5 %: its least p is 2^-n
 MOST_SEEDS = 10_000
+LAST_SEED = 2**62 - 1  # of an experiment's first net
 FLOW_FACTOR, LEAST_FLOW = 4, 200
 STEPS = 1000
 LEARNING_RATE = 0.1
@@ -63,7 +64,7 @@ class Units:
 
 
 class Laboratory:
-    """Runs experiments as ensembles of seeds 0, 1, …, and keeps what they gave.
+    """Runs experiments as ensembles of seeds, one after the other, and keeps what they gave.
 
     Nets of one seed have the same first random numbers and the same batches, whatever else differs:
     experiments are paired by seed.
@@ -72,6 +73,8 @@ class Laboratory:
     ----------
     seeds : int
         Nets of each experiment that is trained.
+    first_seed : int
+        The first of them; others show how far a verdict hangs on the seeds.
 
     Attributes
     ----------
@@ -84,10 +87,10 @@ class Laboratory:
     Raises
     ------
     ValueError
-        If `seeds` is no number of nets that tests can be made with.
+        If `seeds` is no number of nets that tests can be made with, or `first_seed` no seed.
     """
 
-    def __init__(self, seeds: int) -> None:
+    def __init__(self, seeds: int, first_seed: int = 0) -> None:
         if (
             isinstance(seeds, bool)
             or not isinstance(seeds, int)
@@ -97,11 +100,24 @@ class Laboratory:
                 f"seeds must be a whole number from {LEAST_SEEDS} (with fewer, no rank test can "
                 f"reach 5 %) to {MOST_SEEDS}, got {seeds!r}"
             )
+        if (
+            isinstance(first_seed, bool)
+            or not isinstance(first_seed, int)
+            or not (0 <= first_seed <= LAST_SEED)
+        ):
+            raise ValueError(
+                f"first_seed must be a whole number from 0 to {LAST_SEED}, got {first_seed!r}"
+            )
         self.seeds = seeds
+        self.first_seed = first_seed
         self.flow_seeds = max(FLOW_FACTOR * seeds, LEAST_FLOW)
         self.used: list[Experiment] = []
         self._measured: dict[str, Measured] = {}
         self._units: dict[str, Units] = {}
+
+    def experiment(self, **settings: Any) -> Experiment:
+        """One of these settings and of the laboratory's seeds."""
+        return Experiment.of(**{"seed": self.first_seed, "members": self.seeds, **settings})
 
     def _note(self, experiment: Experiment) -> Experiment:
         if experiment.hash not in {known.hash for known in self.used}:
@@ -125,10 +141,10 @@ class Laboratory:
             "learning_rate": LEARNING_RATE,
             "quantities": ("grad_mean_abs", "dead_fraction"),
         }
-        return self._run({**described, "members": self.seeds, **settings})
+        return self._run({**described, **settings})
 
     def _run(self, settings: dict[str, Any]) -> Measured:
-        experiment = self._note(Experiment.of(**settings, decision=False))
+        experiment = self._note(self.experiment(**settings, decision=False))
         if experiment.hash not in self._measured:
             at_once = max(1, _UNITS_AT_ONCE // experiment.width)
             try:
@@ -160,10 +176,9 @@ class Laboratory:
             "steps": STEPS,
             "reduction": "mean",
             "learning_rate": LEARNING_RATE,
-            "members": self.seeds,
             "decision": False,
         }
-        experiment = self._note(Experiment.of(**{**described, **settings}))
+        experiment = self._note(self.experiment(**{**described, **settings}))
         if experiment.hash not in self._units:
             parts = [
                 _trained_units(group)

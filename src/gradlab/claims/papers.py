@@ -23,6 +23,7 @@ from gradlab.theory.variances import of_layer
 
 Array = NDArray[Any]
 Kind = Literal["absolute", "relative", "standard errors"]
+How = Literal["theory", "simulation"]
 
 TANH, RELU, SELU = (ACTIVATIONS[name] for name in ("tanh", "relu", "selu"))
 LU_NETS = 20_000
@@ -52,7 +53,7 @@ class Target:
     published: float
     tolerance: float
     kind: Kind
-    how: Literal["theory", "simulation"]
+    how: How
     measure: Callable[[], float]
 
 
@@ -145,6 +146,29 @@ def glorot_factors(layers: int = 9, width: int = 100) -> tuple[float, float]:
 
 
 @functools.cache
+def measured_glorot_factors(
+    layers: int = 9, width: int = 100, nets: int = 40, samples: int = 50
+) -> tuple[float, float]:
+    """The same of drawn nets: geometric mean over the layers."""
+    found = []
+    for net in range(nets):
+        rng = np.random.default_rng(net)
+        inputs, weights = [rng.normal(size=(samples, width)) * 0.1], []
+        for _ in range(layers):
+            weights.append(INITIALIZERS["pytorch"].weight(rng, width, width))
+            inputs.append(np.tanh(inputs[-1] @ weights[-1]))
+        arriving = rng.choice([-0.5, 0.5], (samples, 1)) * rng.normal(size=width)  # at the top
+        variances = []
+        for x, weight, y in zip(inputs[-2::-1], weights[::-1], inputs[:0:-1], strict=True):
+            delta = arriving * (1 - y**2)
+            variances.append([delta.var(), (x.T @ delta).var()])
+            arriving = delta @ weight.T
+        found.append(np.log(variances[-1]) - np.log(variances[0]))
+    delta_factor, gradient_factor = np.exp(np.mean(found, axis=0) / (layers - 1))
+    return float(delta_factor), float(gradient_factor)
+
+
+@functools.cache
 def relu_ratio(init: str, layers: int = 30, width: int = 500, nets: int = 16) -> float:
     """Rms activation of the last ReLU layer over that of the input (He et al. 2015)."""
     ratios = []
@@ -234,14 +258,21 @@ def _glorot() -> Iterator[Target]:
             functools.partial(measured_singular_value, init),
         )  # fmt: skip
     source = "Glorot & Bengio 2010, fig. 8"
-    yield Target(
-        source, "standard weights, tanh: factor on Var delta per layer", 1 / 3, 0.01, "relative",
-        "theory", lambda: glorot_factors()[0],
-    )  # fmt: skip
-    yield Target(
-        source, "the same: factor on Var dL/dW per layer", 1.0, 0.01, "absolute", "theory",
-        lambda: glorot_factors()[1],
-    )  # fmt: skip
+    ways: tuple[tuple[How, float, Callable[[], tuple[float, float]]], ...] = (
+        ("theory", 0.01, glorot_factors),
+        ("simulation", 0.05, measured_glorot_factors),
+    )
+    for how, tolerance, factors in ways:
+        for i, (what, value) in enumerate(
+            (
+                ("standard weights, tanh: factor on Var delta per layer", 1 / 3),
+                ("the same: factor on Var dL/dW per layer", 1.0),
+            )
+        ):
+            yield Target(
+                source, what, value, tolerance, "relative", how,
+                functools.partial(lambda factors, i: factors()[i], factors, i),
+            )  # fmt: skip
 
 
 def _he() -> Iterator[Target]:

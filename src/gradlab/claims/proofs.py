@@ -37,6 +37,8 @@ class Proofs:
     ----------
     seeds : int
         Nets of each experiment that was trained.
+    first_seed : int
+        The first of their seeds.
     proofs : tuple of Proof
     reproductions : tuple of Reproduction
         Figures of papers, found again.
@@ -50,6 +52,7 @@ class Proofs:
     reproductions: tuple[Reproduction, ...] = ()
     versions: dict[str, str] | None = None
     interrupted: bool = False
+    first_seed: int = 0
 
     def __getitem__(self, name: str) -> Proof:
         """A proof by the name of its claim."""
@@ -200,6 +203,7 @@ def prove(
     claims: Sequence[str] | None = None,
     *,
     seeds: int = SEEDS,
+    first_seed: int = 0,
     papers: bool = False,
     progress: Progress | None = None,
 ) -> Proofs:
@@ -215,6 +219,8 @@ def prove(
     seeds : int
         Nets of each experiment that is trained. Experiments of a single step have four times as
         many, and at least 200.
+    first_seed : int
+        The first of their seeds. A verdict that hangs on the seeds is another with others.
     papers : bool
         Find the papers' figures again.
     progress : callable, optional
@@ -227,10 +233,11 @@ def prove(
     Raises
     ------
     ValueError
-        If there is no claim of such a name, or `seeds` is too few or too many.
+        If there is no claim of such a name, `seeds` is too few or too many, or
+        `first_seed` is negative.
     """
     wanted = chosen([] if papers and claims is None else claims)
-    laboratory = Laboratory(seeds)
+    laboratory = Laboratory(seeds, first_seed)
     rows = targets() if papers else []
     if not wanted and not rows:
         raise ValueError("no claim was named; give names, or None for all of them")
@@ -260,7 +267,12 @@ def prove(
             raise
         interrupted = True
     return Proofs(
-        seeds, _judged(found, seeds), tuple(reproductions), versions("scipy"), interrupted
+        seeds,
+        _judged(found),
+        tuple(reproductions),
+        versions("scipy"),
+        interrupted,
+        first_seed,
     )
 
 
@@ -285,7 +297,7 @@ def _stoppable() -> Iterator[None]:
 
 
 def _judged(
-    found: Sequence[tuple[Claim, Evidence, list[dict[str, Any]]]], seeds: int
+    found: Sequence[tuple[Claim, Evidence, list[dict[str, Any]]]],
 ) -> tuple[Proof, ...]:
     """Verdicts, from p-values corrected over all tests."""
     corrected = iter(
@@ -298,7 +310,6 @@ def _judged(
             [next(corrected) for _ in evidence.said],
             [next(corrected) for _ in evidence.reworded],
             experiments,
-            seeds,
         )
         for claim, evidence, experiments in found
     )

@@ -2,7 +2,7 @@
 
 Every test is one-sided: its null hypothesis is the contrary of what a statement says. A small p
 speaks for the statement, therefore, and an interval that lies wholly on the other side against it.
-SciPy does the tests; medians and their intervals are those of studies (`gradlab.study.outcomes`).
+SciPy does the tests; `gradlab.claims.estimates` the effects and intervals that belong to them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from gradlab.study.outcomes import RESAMPLES, median_with_interval
+from gradlab.claims.estimates import pseudo_median, shift
 
 Array = NDArray[Any]
 
@@ -35,7 +35,8 @@ class Finding:
     test : str
         How: the test's name, or "exact check".
     effect, low, high : float
-        The measured effect and its 95 % interval; the interval of a check is NaN.
+        The measured effect and its 95 % interval (see `gradlab.claims.estimates`); the interval of
+        a check is NaN.
     unit : str
     n : int
         Nets (or points, of a check) that it rests on.
@@ -94,7 +95,7 @@ def signed_rank(what: str, larger: Array, smaller: Array, unit: str, least: floa
     Returns
     -------
     Finding
-        The effect is the median of `larger - smaller`, with its bootstrap interval.
+        The effect is the pseudo-median of `larger - smaller`.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def signed_rank(what: str, larger: Array, smaller: Array, unit: str, least: floa
     with np.errstate(invalid="ignore"):
         difference = larger - smaller
     difference = difference[~np.isnan(difference)]
-    middle, low, high = median_with_interval(difference, CONFIDENCE)
+    middle, low, high = pseudo_median(difference)
     p = _rank_p(difference - least, "greater")
     name = "Wilcoxon signed-rank, paired by seed"
     return Finding(what, name, middle, low, high, unit, len(difference), p, contrary=high < least)
@@ -120,10 +121,10 @@ def equivalence(
     """That values lie about `centre`, within a margin either side.
 
     Two one-sided tests (Schuirmann 1987), both of them Wilcoxon's signed-rank test: p is the larger
-    one. The effect is the median of `values`, with its bootstrap interval.
+    one. The effect is the pseudo-median of `values`.
     """
     known = values[~np.isnan(values)]
-    middle, low, high = median_with_interval(known, CONFIDENCE)
+    middle, low, high = pseudo_median(known)
     p = max(
         _rank_p(known - (centre - margin), "greater"), _rank_p(known - (centre + margin), "less")
     )
@@ -135,23 +136,14 @@ def equivalence(
 def mann_whitney(what: str, larger: Array, smaller: Array, unit: str) -> Finding:
     """That one quantity tends to be larger than another, of nets that are not paired.
 
-    The test of Mann & Whitney (1947). The effect is the difference of the medians, its interval a
-    percentile bootstrap that resamples either side by itself.
+    The test of Mann & Whitney (1947). The effect is the shift between them.
     """
     a, b = larger[~np.isnan(larger)], smaller[~np.isnan(smaller)]
-    name = "Mann–Whitney"
-    if not len(a) or not len(b):
-        return Finding(what, name, np.nan, np.nan, np.nan, unit, 0, 1.0)
-    p = float(stats.mannwhitneyu(a, b, alternative="greater").pvalue)
-    rng = np.random.default_rng(0)
-    medians = [
-        np.median(side[rng.integers(len(side), size=(RESAMPLES, len(side)))], axis=1)
-        for side in (a, b)
-    ]
-    ends = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-    low, high = map(float, np.quantile(medians[0] - medians[1], ends))
-    effect = float(np.median(a) - np.median(b))
-    return Finding(what, name, effect, low, high, unit, len(a) + len(b), p, contrary=high < 0)
+    effect, low, high = shift(a, b)
+    enough = len(a) > 0 and len(b) > 0
+    p = float(stats.mannwhitneyu(a, b, alternative="greater").pvalue) if enough else 1.0
+    n = len(a) + len(b) if enough else 0
+    return Finding(what, "Mann–Whitney", effect, low, high, unit, n, p, contrary=high < 0)
 
 
 def most(what: str, true: Array) -> Finding:

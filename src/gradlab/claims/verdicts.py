@@ -50,9 +50,16 @@ def verdict(said: Sequence[Finding], reworded: Sequence[Finding] = ()) -> Verdic
 def deciding(
     found: Verdict, said: Sequence[Finding], reworded: Sequence[Finding] = ()
 ) -> Sequence[Finding]:
-    """The findings that a verdict rests on: of the wording that holds, or that contradict it."""
+    """The findings that a verdict rests on.
+
+    Those of the wording that holds; those that contradict the statement as said; or, if nothing is
+    decided, those of either wording that neither show nor contradict.
+    """
+    if found is Verdict.HOLDS:
+        return said
     if found is Verdict.REWORDED:
         return reworded
     if found is Verdict.FAILS:
         return [finding for finding in said if finding.contrary]
-    return said
+    every = (*said, *reworded)
+    return [f for f in every if not f.shown and not f.contrary] or every

@@ -33,6 +33,9 @@ def prove(
         list[str] | None, typer.Argument(help="Names of claims; all by default.")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Nets of each experiment; 10 is quick.")] = 50,
+    first_seed: Annotated[
+        int, typer.Option(help="The first seed; others show how far verdicts hang on them.")
+    ] = 0,
     papers: Annotated[
         bool, typer.Option("--papers", help="Find figures of papers again; claims only if named.")
     ] = False,
@@ -59,11 +62,17 @@ def prove(
         from gradlab.verbs import claims as verb
 
         chosen(claims or None)  # refused before a folder is made
-        Laboratory(seeds)
+        Laboratory(seeds, first_seed)
         folder = verb.prepare_folder(out, overwrite)
         try:
             with _progress_bar() as progress:
-                proofs = carry_out(claims or None, seeds=seeds, papers=papers, progress=progress)
+                proofs = carry_out(
+                    claims or None,
+                    seeds=seeds,
+                    first_seed=first_seed,
+                    papers=papers,
+                    progress=progress,
+                )
         except KeyboardInterrupt:
             typer.echo("gradlab: interrupted before the first claim; nothing was proved", err=True)
             raise typer.Exit(_INTERRUPTED) from None
@@ -117,8 +126,11 @@ def _table(title: str, leading: int = 0) -> Table:
 def _claims(proofs: Proofs) -> Table:
     from gradlab.report.page import effect_in_words, p_in_words
 
-    title = f"{proofs.seeds} seeds; p corrected for {proofs.tests} tests (Holm)"
-    table = _table(f"Claims, put to the test with {title}", leading=1)
+    table = _table(
+        f"Claims, put to the test with {proofs.seeds} seeds, from seed {proofs.first_seed} on; "
+        f"p corrected for {proofs.tests} tests (Holm)",
+        leading=1,
+    )
     table.add_column("claim", overflow="fold")
     table.add_column("effect [95 % interval]", overflow="fold")
     table.add_column("corrected p", justify="right", no_wrap=True)

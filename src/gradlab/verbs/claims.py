@@ -24,6 +24,7 @@ def prove(
     claims: Sequence[str] | None = None,
     *,
     seeds: int = SEEDS,
+    first_seed: int = 0,
     papers: bool = False,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -38,6 +39,8 @@ def prove(
     seeds : int
         Nets of each experiment that is trained, from 5 to 10,000. Experiments of a single step have
         four times as many, and at least 200.
+    first_seed : int
+        The first of their seeds.
     papers : bool
         Find figures again that papers state.
     out : path, optional
@@ -54,7 +57,8 @@ def prove(
     Raises
     ------
     ValueError
-        If there is no claim of such a name, or tests cannot be made with so many seeds.
+        If there is no claim of such a name, tests cannot be made with so many seeds, or
+        `first_seed` is negative.
     OutputError
         If `out` cannot be written to, or holds something else: before any work.
 
@@ -66,10 +70,15 @@ def prove(
     """
     from gradlab.claims import prove as carry_out
 
+    def proved() -> Proofs:
+        return carry_out(
+            claims, seeds=seeds, first_seed=first_seed, papers=papers, progress=progress
+        )
+
     if out is None:
-        return carry_out(claims, seeds=seeds, papers=papers, progress=progress)
+        return proved()
     folder = prepare_folder(out, overwrite)
-    proofs = carry_out(claims, seeds=seeds, papers=papers, progress=progress)
+    proofs = proved()
     with Interrupts() as interrupts:
         interrupts.finish()
         for _ in save(proofs, folder):

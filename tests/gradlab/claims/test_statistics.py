@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from gradlab.claims import statistics as s
+from gradlab.claims.estimates import pseudo_median
 from gradlab.claims.flow import GRADIENT, logs
 from gradlab.claims.laboratory import Laboratory
 from gradlab.study.outcomes import slope
@@ -142,7 +143,7 @@ def test_pairs_are_pairs():
     assert (
         s.more_often("", larger, smaller).p < s.more_often("", rng.permutation(larger), smaller).p
     )
-    assert paired.effect == pytest.approx(np.median(larger - smaller))
+    assert paired.effect == pseudo_median(larger - smaller)[0]
     with pytest.raises(ValueError, match="20 and 19 nets cannot be paired"):
         s.signed_rank("", larger, smaller[1:], "")
     # of nets that are not paired the order is nothing
