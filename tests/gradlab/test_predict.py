@@ -9,7 +9,7 @@ from gradlab import plots
 from gradlab.cli import app
 from gradlab.experiment import Experiment
 from gradlab.recording import record
-from gradlab.theory import TheoryError, compare, predict
+from gradlab.theory import Comparison, TheoryError, compare, predict
 
 SMALL = {"layers": 3, "width": 6, "activation": "tanh", "steps": 3}
 
@@ -91,7 +91,7 @@ def test_a_comparison_of_one_net(prediction):
 
 
 def test_another_net_compares_badly(prediction):
-    other = Experiment.of(**{**SMALL, "members": 8, "init_scale": 0.05}).run()
+    other = Experiment.of(**{**SMALL, "members": 20, "init_scale": 0.05}).run()
     found = compare(prediction, other)
     assert found.coverage < 0.5
     assert "foresaw it badly" in found.sentence()
@@ -112,15 +112,46 @@ def test_a_trace_without_what_is_predicted(prediction):
         compare(prediction, other)
 
 
+@pytest.mark.parametrize(
+    ("error", "inside", "nets", "words"),
+    [
+        ([0.1, -0.1], 0.9, 20, "foresaw it well, from the first weights' law alone: the medians"),
+        ([0.1, -0.1], 0.7, 20, "foresaw it roughly"),
+        ([0.3, -0.3], 0.9, 20, "foresaw it roughly"),
+        ([0.6, -0.6], 0.9, 20, "foresaw it badly"),
+        ([0.1, -0.1], 0.9, 19, "alone: 90% of the layers' mean |dL/dW| in 19 nets"),
+        ([-np.inf, 0.1], 0.9, 20, "badly: the median in h1 is zero, and was not to be; 90%"),
+        ([np.inf, np.nan], 0.9, 20, "in h1 was to be zero, and is not; the median in out is not f"),
+    ],
+)
+def test_words_go_with_medians_and_bands(error, inside, nets, words):
+    found = Comparison(np.array(error), np.full(2, inside), nets, ("h1", "out"))
+    assert words in found.sentence()
+
+
 def test_dead_nets_are_told_of():
-    experiment = Experiment.of(layers=2, init="zeros", activation="relu", members=6, steps=1)
+    experiment = Experiment.of(layers=2, init="zeros", activation="relu", members=20, steps=1)
     found = compare(predict(experiment), experiment.run())
-    assert "not all medians are numbers above zero" in found.sentence()
+    # zero was foreseen, and is in the band; the output's bias alone makes no gradient of a weight
+    assert (found.error == 0).all()
+    assert found.coverage == 1
+    assert "foresaw it well" in found.sentence()
+
+
+def test_of_deep_nets_run_compares_if_it_is_asked(tmp_path):
+    deep = ["run", "--layers", "21", "--width", "3", "--steps", "2", "--members", "2"]
+    done = call(*deep, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "add --theory" in done.output
+    done = call(*deep, "--theory", "--out", tmp_path / "again")
+    assert done.exit_code == 0, done.output
+    assert "add --theory" not in done.output
+    assert "Theory, from the first weights' law alone" in done.output
 
 
 def test_run_says_how_it_compares(tmp_path):
     flags = [f"--{name}={value}" for name, value in SMALL.items()]
-    done = call("run", *flags, "--members", 6, "--out", tmp_path / "run", "--theory")
+    done = call("run", *flags, "--members", 20, "--out", tmp_path / "run", "--theory")
     assert done.exit_code == 0, done.output
     assert "Theory foresaw it" in done.output
     drawn = call("plot", tmp_path / "run", "--figure", "profile", "--theory")

@@ -95,6 +95,9 @@ def _compare(trace: Trace, theory: bool) -> Prediction | None:
         except KeyboardInterrupt:
             return None
     if foreseen is None:
+        if trace.experiment["layers"] > verb.FORESEEN:
+            with heard_or_not():
+                typer.echo("Of so many layers theory speaks only if it is asked: add --theory.")
         return None
     prediction, comparison = foreseen
     with heard_or_not():

@@ -13,8 +13,9 @@ from gradlab.theory.prediction import BAND, Prediction, TheoryError
 if TYPE_CHECKING:
     from gradlab.trace import Trace
 
-WELL, FAIRLY = 0.15, 0.5  # decades by which the median may differ, over the layers on average
-FEWEST = 5  # nets whose median says more than that of one
+WELL, ROUGHLY = 0.15, 0.5  # decades by which the median may differ, over the layers on average
+HELD = 0.8  # share of the nets in the 90 % band from which on it is well foreseen
+FEWEST = 20  # nets whose median says more than that of one
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,16 +25,19 @@ class Comparison:
     Attributes
     ----------
     error : array (layers,)
-        log10 of the measured median over nets minus log10 of the predicted one, in decades; not
-        finite where either is zero or not finite.
+        log10 of the measured median over nets minus log10 of the predicted one, in decades. 0 where
+        both are zero, -inf where only what was measured is, inf where only what was predicted is;
+        NaN where the median is not finite.
     inside : array (layers,)
         Share of the nets that lie in the predicted 90 % band.
     nets : int
+    layers : tuple of str
     """
 
     error: Array
     inside: Array
     nets: int
+    layers: tuple[str, ...]
 
     @property
     def mean_error(self) -> float:
@@ -47,10 +51,11 @@ class Comparison:
 
     def sentence(self) -> str:
         """Say how well theory foresaw it."""
-        layers = len(self.error)
         if self.nets == 1:
             count = int(self.inside.sum())
-            told = f"mean |dL/dW| of {count} of {layers} layers lies in its {BAND:.0%} band"
+            told = (
+                f"mean |dL/dW| of {count} of {len(self.layers)} layers lies in its {BAND:.0%} band"
+            )
         else:
             told = (
                 f"{self.coverage:.0%} of the layers' mean |dL/dW| in {self.nets} nets lie in the "
@@ -59,15 +64,28 @@ class Comparison:
         if self.nets < FEWEST:
             return f"Theory, from the first weights' law alone: {told}."
         if not np.isfinite(self.error).all():
-            return (
-                f"Theory, from the first weights' law alone: {told}; not all medians are numbers "
-                "above zero."
-            )
-        error = self.mean_error
-        how = "well" if error <= WELL else "roughly" if error <= FAIRLY else "badly"
+            return f"Theory foresaw it badly: {self._without_number()}; {told}."
         return (
-            f"Theory foresaw it {how}, from the first weights' law alone: the medians differ by "
-            f"{error:.2f} decades on average, and {told}."
+            f"Theory foresaw it {self._how()}, from the first weights' law alone: the medians "
+            f"differ by {self.mean_error:.2f} decades on average, and {told}."
+        )
+
+    def _how(self) -> str:
+        if self.mean_error <= WELL and self.coverage >= HELD:
+            return "well"
+        return "roughly" if self.mean_error <= ROUGHLY else "badly"
+
+    def _without_number(self) -> str:
+        """Where median and prediction have no distance, and why."""
+        cases = (
+            ("is zero, and was not to be", np.isneginf(self.error)),
+            ("was to be zero, and is not", np.isposinf(self.error)),
+            ("is not finite", np.isnan(self.error)),
+        )
+        return "; ".join(
+            f"the median in {', '.join(np.array(self.layers)[where])} {what}"
+            for what, where in cases
+            if where.any()
         )
 
 
@@ -100,5 +118,9 @@ def compare(prediction: Prediction, trace: Trace) -> Comparison:
     values = np.atleast_2d(trace["grad_mean_abs"].values[0].T).T  # (layers, nets)
     low, high = prediction.gradient_low[:, None], prediction.gradient_high[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.log10(np.median(values, axis=1)) - np.log10(prediction.gradient)
-    return Comparison(error, ((low <= values) & (values <= high)).mean(axis=1), values.shape[1])
+        median = np.median(values, axis=1)
+        error = np.log10(median) - np.log10(prediction.gradient)
+    error = np.where(np.isfinite(median), error, np.nan)
+    error[(median == 0) & (prediction.gradient == 0)] = 0.0
+    inside = ((low <= values) & (values <= high)).mean(axis=1)
+    return Comparison(error, inside, values.shape[1], prediction.layers)

@@ -54,9 +54,9 @@ def log_gain_variance(activation: Activation, lengths: Sequence[float], width: i
     standard deviation of its log10 is √β / (2 ln 10).
     """
     q = np.asarray(lengths, dtype=np.float64)
-    fourth = (
-        moments.mean_fourth_slope(activation, q) / moments.mean_square_slope(activation, q) ** 2
-    )
+    square = moments.mean_square_slope(activation, q) ** 2
+    passing = square > 0  # where nothing passes, nothing is left to chance
+    fourth = moments.mean_fourth_slope(activation, q)[passing] / square[passing]
     return float(((3 * fourth - 1) / width).sum())
 
 

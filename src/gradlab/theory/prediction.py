@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gradlab.experiment import Experiment
 
 BAND = 0.90  # share of nets that the band is to hold
+TRIED = 8.0  # `log_gain_variance` up to which medians were found right within 0.1 decades
 _WORK = 1.6e8  # numbers that the finite-width draws may touch: about a second
 _NETS = (200, 1000)  # fewest and most virtual nets
 
@@ -50,6 +51,9 @@ class Prediction:
     gradient_draws, delta_draws : arrays (nets, layers)
         log10 of the virtual nets' mean |dL/dW| and rms of the delta, from which median and band
         are.
+    log_gain_variance : float
+        β, the variance of the logarithm of what the hidden layers pass on of a squared gradient:
+        see `finite_width.log_gain_variance`. The larger, the more of a net is chance.
     phase : Phase
         Fixed points, χ₁ and depth scales of the hidden layers.
     edge : Edge or None
@@ -72,6 +76,7 @@ class Prediction:
     delta_wide: Array
     gradient_draws: Array = field(repr=False)
     delta_draws: Array = field(repr=False)
+    log_gain_variance: float
     phase: maps.Phase
     edge: maps.Edge | None
     edge_scale: float
@@ -147,7 +152,8 @@ class Prediction:
 
     def sentence(self) -> str:
         """Say what will happen, where χ₁ lies, how deep such nets train, and where the edge is."""
-        return f"{self._flow()} {self._where()} {self._cure()}"
+        parts = (self._flow(), self._doubt(), self._where(), self._cure())
+        return " ".join(part for part in parts if part)
 
     def _flow(self) -> str:
         factor = self.delta_factor
@@ -164,6 +170,15 @@ class Prediction:
         return (
             f"The delta {way}; mean |dL/dW| of layer 1 will be about {self.gradient[0]:.2g} "
             f"({BAND:.0%} of nets: {self.gradient_low[0]:.2g} to {self.gradient_high[0]:.2g})."
+        )
+
+    def _doubt(self) -> str:
+        if self.log_gain_variance <= TRIED:
+            return ""
+        return (
+            "Layers so narrow, saturated or many leave much to chance "
+            f"(β = {self.log_gain_variance:.0f}; up to {TRIED:g} medians were found to be right): "
+            "take it as a guide."
         )
 
     def _where(self) -> str:
@@ -266,6 +281,9 @@ def of_data(experiment: Experiment, data: Data) -> Prediction:
         10.0**draws.delta_wide,
         draws.gradient,
         draws.delta,
+        finite_width.log_gain_variance(
+            activation, [float(np.diag(k).mean()) for k in net.pre[:-1]], experiment.width
+        ),
         maps.phase(activation, hidden.weight, hidden.bias),
         edge,
         _edge_scale(edge, hidden.weight / experiment.init_scale**2),

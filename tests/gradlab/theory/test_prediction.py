@@ -156,6 +156,28 @@ def test_what_it_says_of_others(settings, words):
     assert words in predict(Experiment.of(**settings)).sentence()
 
 
+@pytest.mark.parametrize(
+    ("settings", "variance"),
+    [
+        ({"activation": "relu"}, 5.0),  # 5 L/n (Hanin & Nica 2020)
+        ({"activation": "relu", "layers": 20}, 10.0),
+        ({"activation": "relu", "layers": 20, "width": 100}, 1.0),
+        ({"activation": "identity"}, 2.0),
+    ],
+)
+def test_where_chance_outweighs_it_says_so(settings, variance):
+    found = predict(Experiment.of(**settings))
+    assert found.log_gain_variance == pytest.approx(variance)
+    assert ("leave much to chance" in found.sentence()) == (variance > 8)
+
+
+def test_saturated_narrow_nets_are_doubted():
+    """There the median is off by a decade: κ₄ grows with the pre-activations."""
+    narrow = {"activation": "tanh", "init_scale": 10.0}
+    assert "(β = " in predict(Experiment.of(**narrow)).sentence()
+    assert "(β = " not in predict(Experiment.of(**narrow, width=100)).sentence()
+
+
 def test_the_scale_named_lies_at_the_edge():
     for settings in ({"activation": "tanh"}, {"init": "pytorch", "activation": "sigmoid"}):
         scale = predict(Experiment.of(layers=2, **settings)).edge_scale
