@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gradlab.experiment import Experiment
 
 BAND = 0.90  # share of nets that the band is to hold
-TRIED = 8.0  # `log_gain_variance` up to which medians were found right within 0.1 decades
+TRIED = 8.0  # `log_gain_variance` up to which medians of most nets were right within 0.1 decades
 _WORK = 1.6e8  # numbers that the finite-width draws may touch: about a second
 _NETS = (200, 1000)  # fewest and most virtual nets
 
