@@ -217,7 +217,8 @@ def profile(
     steps : sequence of ints, optional
         Recorded steps; by default the first, the middle and the last.
     theory : Prediction, optional
-        Drawn behind: its median, and the band that holds 90 % of nets, both at step 1.
+        Drawn behind: its median, and the band that holds 90 % of nets, both at step 1. Of what was
+        measured, step 1 alone then has a band.
 
     Raises
     ------
@@ -252,7 +253,7 @@ def profile(
             values = recorded_here[recorded.index(step)]
             centre = middle(trace, values)
             shown.append(centre)
-            if trace.ensemble:
+            if trace.ensemble and (theory is None or step == 1):
                 draw_band(axes, depth, values, colour, 0.15, log=True)
                 shown += band(values)
             draw_line(

@@ -99,7 +99,8 @@ def draw_behind(
     tiny = np.finfo(np.float64).tiny
     axes.fill_between(
         depth, np.fmax(low, tiny), np.where(high > 0, high, np.nan),
-        color=colour, alpha=0.22, lw=0, gid="theory", label="theory: 90 % of nets", zorder=0,
+        fc=(colour, 0.2), ec=(colour, 0.8), lw=0.8, ls="--", gid="theory",
+        label="theory: 90 % of nets", zorder=0,
     )  # fmt: skip
     draw_line(axes, depth, loggable(middle), color=colour, label="theory: median", **style)
     return [middle, low, high]
