@@ -208,6 +208,10 @@ class Experiment(BaseModel):
         described = {"numbers": NUMBERS, "settings": self.chosen()}
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
+    def given(self) -> dict[str, Any]:
+        """The settings that it was made with; those left out have their defaults."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
     def chosen(self) -> dict[str, Any]:
         """The settings that differ from their defaults, as JSON has them."""
         usual = _defaults()

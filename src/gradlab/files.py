@@ -47,6 +47,19 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def make_writable(folder: Path) -> None:
+    """Make a folder, and try to write to it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made or written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(b"gradlab")
+
+
 def read_toml(path: Path, failure: type[ValueError], expected: str) -> dict[str, Any]:
     """Read a TOML file.
 

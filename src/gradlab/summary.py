@@ -34,7 +34,7 @@ def layer_table(trace: Trace) -> list[dict[str, Any]]:
         not recorded is NaN too.
     """
     rows = []
-    for i, name in enumerate(trace.dataset["layer"].values):
+    for i, name in enumerate(trace.layers):
         row: dict[str, Any] = {"layer": str(name), "depth": i + 1}
         for key, quantity, step in (
             ("first", "grad_mean_abs", 0),
@@ -165,7 +165,7 @@ def _cut(trace: Trace) -> str:
     if "trained" not in roles:
         return ""
     first = roles.index("trained")
-    names = trace.dataset["layer"].values
+    names = trace.layers
     missed = [repr(str(names[i])) for i in range(first) if roles[i] == "unreached"]
     if not missed:
         return ""
@@ -175,7 +175,7 @@ def _cut(trace: Trace) -> str:
 
 def _way(trace: Trace, ends: tuple[int, int]) -> str:
     """Between which layers it was compared."""
-    names = [str(name) for name in trace.dataset["layer"].values]
+    names = trace.layers
     if ends[0] == ends[1]:
         return f"in {names[ends[0]]!r}, the only layer"
     if trace.experiment:
@@ -201,7 +201,7 @@ def _change(decades: float, way: str = "") -> str:
 def _zeros(trace: Trace, quantity: str) -> str:
     first = trace[quantity].values[0]
     zero = [not float(np.median(layer)) for layer in first]
-    names = [str(name) for name in trace.dataset["layer"].values]
+    names = trace.layers
     # beyond the first layer whose gradient is not zero there may be others
     count = zero.index(False) if False in zero else len(zero)
     where = names[0] if count == 1 else f"{names[0]} to {names[count - 1]}"

@@ -68,6 +68,11 @@ class Trace:
         return fields
 
     @property
+    def layers(self) -> list[str]:
+        """Their names, in the order of the forward pass."""
+        return [str(name) for name in self.dataset["layer"].values]
+
+    @property
     def ensemble(self) -> bool:
         """Whether there are several members."""
         return "member" in self.dataset.dims

@@ -250,6 +250,13 @@ def run_process(*arguments, before="", **options):
     )
 
 
+def test_it_is_a_module_too():
+    done = subprocess.run(
+        [sys.executable, "-m", "gradlab", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("gradlab ")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
 def test_a_full_disk_is_said_after_what_was_found(tmp_path):
     full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))"

@@ -196,9 +196,8 @@ def _groups(experiment: Experiment, at_once: int) -> Iterator[Experiment]:
     Evenly split, five nets and more give no group of one if groups may have four.
     """
     count = -(-experiment.members // max(4, at_once))
-    settings = experiment.model_dump(exclude_unset=True)
     for seeds in np.array_split(experiment.seeds, count):
-        yield Experiment.of(**{**settings, "seed": int(seeds[0]), "members": len(seeds)})
+        yield Experiment.of(**{**experiment.given(), "seed": int(seeds[0]), "members": len(seeds)})
 
 
 def _trained_units(experiment: Experiment) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -29,7 +29,6 @@ from gradlab.plots.heat import cell_ends, draw_flow, log_limits
 from gradlab.plots.marks import UNRECORDED, draw_marks, lower_legend, mark_handles
 from gradlab.plots.predictions import (
     ARRAYS,
-    check_layers,
     depth_axis,
     draw_behind,
     predicted,
@@ -168,7 +167,7 @@ def heatmap(trace: Trace, theory: Prediction | None = None) -> Figure:
     """
     chosen = quantities_of(trace, GRADIENTS, DELTA)
     if theory is not None:
-        check_layers(trace, theory)
+        theory.check_layers(trace.layers)
     figure = new_figure(11 if len(chosen) > 1 else 6.5, 4.6)
     both, columns = _heatmap_axes(figure, [name for name, _ in chosen], theory)
     names = _names(trace)
@@ -237,10 +236,10 @@ def profile(
         if step not in recorded:
             raise ValueError(f"step {step!r} was not recorded; {there}")
     if theory is not None:
-        check_layers(trace, theory)
+        theory.check_layers(trace.layers)
     figure = new_figure(10 if len(chosen) > 1 else 6.5, 4.8)
     both = figure.subplots(1, len(chosen), squeeze=False).ravel()
-    names = [str(name) for name in trace.dataset["layer"].values]
+    names = trace.layers
     depth = np.arange(1, len(names) + 1)
     # marks of several steps stand side by side above their layer
     apart = min(6.0, 270 / len(names) / len(steps))
@@ -296,7 +295,7 @@ def _heatmap_axes(
 
 
 def _names(trace: Trace) -> list[str]:
-    return [f"{i}: {name}" for i, name in enumerate(trace.dataset["layer"].values, start=1)]
+    return [f"{i}: {name}" for i, name in enumerate(trace.layers, start=1)]
 
 
 def _depth_bar(

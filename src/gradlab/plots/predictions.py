@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from gradlab.theory import Prediction
-    from gradlab.trace import Trace
 
 GREY = "#888888"
 # which of a prediction's arrays belong to a quantity of a trace
@@ -68,16 +67,6 @@ def prediction(prediction: Prediction) -> Figure:
     parts = [part for part in settings_parts(experiment, "", untold=untold) if part]
     wrapped_title(figure, "The gradient's profile at the first step, predicted", parts)
     return figure
-
-
-def check_layers(trace: Trace, theory: Prediction) -> None:
-    """Raise ValueError if a prediction is of other layers than a trace, or of a later step."""
-    names = [str(name) for name in trace.dataset["layer"].values]
-    if names != list(theory.layers):
-        raise ValueError(
-            f"the prediction is of the layers {', '.join(theory.layers)}, the trace has "
-            f"{', '.join(names)}: predict the experiment that the trace is of"
-        )
 
 
 def draw_behind(

@@ -35,9 +35,7 @@ def recorded_values(trace: Trace, name: str) -> Array:
 
 def _absent_of_layers(trace: Trace, name: str, unknown: Array) -> Array:
     reasons = _reasons(trace)
-    explained = np.array(
-        [name in reasons.get(str(layer), {}) for layer in trace.dataset["layer"].values]
-    )
+    explained = np.array([name in reasons.get(layer, {}) for layer in trace.layers])
     explained = explained.reshape(1, -1, *[1] * (unknown.ndim - 2))
     if "nonfinite_count" not in trace.dataset:
         return np.broadcast_to(explained, unknown.shape)

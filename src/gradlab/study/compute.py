@@ -56,7 +56,7 @@ def run(experiment: Experiment, at_once: int | None = None) -> Trace:
         return _whole(experiment)
     from gradlab.study.grouping import join
 
-    settings = {name: getattr(experiment, name) for name in experiment.model_fields_set}
+    settings = experiment.given()
     traces = []
     for first in range(0, experiment.members, at_once):
         members = min(at_once, experiment.members - first)

@@ -267,7 +267,7 @@ class _Execution:
             aside = self.folder.set_aside(task.experiment)
             if aside:
                 yield SetAside(task.experiment, aside)
-        settings = {n: getattr(task.experiment, n) for n in task.experiment.model_fields_set}
+        settings = task.experiment.given()
         try:
             future = self.workers.executor.submit(
                 self.compute, settings, task.experiment.hash, self.at_once

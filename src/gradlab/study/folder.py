@@ -17,7 +17,6 @@ import io
 import itertools
 import os
 import re
-import tempfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, ClassVar
 from filelock import FileLock, Timeout
 
 from gradlab.experiment import Experiment
-from gradlab.files import write_atomically
+from gradlab.files import make_writable, write_atomically
 
 if TYPE_CHECKING:
     from gradlab.study.study import Study
@@ -126,9 +125,7 @@ class StudyFolder:
         """
         try:
             for folder in (self.path, self.results, self.claims):
-                folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=folder) as probe:
-                    probe.write(b"gradlab")
+                make_writable(folder)
             self._remove_leftovers()
             study.save(self.path / DESCRIPTION)
         except OSError as error:

@@ -84,7 +84,7 @@ def _first_nonfinite(traces: Sequence[Trace]) -> dict[str, Any]:
         return {}
     step = min(trace.attrs["nonfinite_step"] for trace in bad)
     bad = [trace for trace in bad if trace.attrs["nonfinite_step"] == step]
-    layers = [str(name) for name in bad[0].dataset["layer"].values]
+    layers = bad[0].layers
     order = places_in_order(len(layers))
 
     def place(trace: Trace) -> int:

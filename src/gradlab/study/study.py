@@ -367,7 +367,7 @@ def _settings_of(base: Experiment | Mapping[str, Any] | str | os.PathLike[str] |
         except ExperimentError as error:
             raise StudyError(f"base: {error}") from None
     if isinstance(base, Experiment):
-        base = {name: getattr(base, name) for name in base.model_fields_set}
+        base = base.given()
     settings = {"decision": False, **(base or {})}
     try:
         Experiment.of(**settings)

@@ -103,12 +103,7 @@ def compare(prediction: Prediction, trace: Trace) -> Comparison:
     TheoryError
         If the trace is of other layers, does not begin with step 1, or has no such quantity.
     """
-    names = [str(name) for name in trace.dataset["layer"].values]
-    if names != list(prediction.layers):
-        raise TheoryError(
-            f"the prediction is of the layers {', '.join(prediction.layers)}, the trace has "
-            f"{', '.join(names)}"
-        )
+    prediction.check_layers(trace.layers)
     first = int(trace.dataset["step"].values[0])
     if first != 1 or "grad_mean_abs" not in trace.dataset:
         raise TheoryError(

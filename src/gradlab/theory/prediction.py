@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,14 @@ class Prediction:
     phase: maps.Phase
     edge: maps.Edge | None
     edge_scale: float
+
+    def check_layers(self, names: Sequence[str]) -> None:
+        """Raise TheoryError if these are not the layers that it is of."""
+        if tuple(names) != self.layers:
+            raise TheoryError(
+                f"the prediction is of the layers {', '.join(self.layers)}, the trace has "
+                f"{', '.join(names)}: predict the experiment that the trace is of"
+            )
 
     @property
     def hidden(self) -> int:

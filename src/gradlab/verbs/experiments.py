@@ -90,7 +90,7 @@ def describe(
             "settings go by name, such as layers=5"
         )
     if isinstance(experiment, Experiment):
-        return Experiment.of(**{**experiment.model_dump(exclude_unset=True), **settings})
+        return Experiment.of(**{**experiment.given(), **settings})
     return Experiment.load(experiment, **settings)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradlab.files import replacing
+from gradlab.files import make_writable, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,9 +30,7 @@ def writable_folder(out: str | os.PathLike[str]) -> Path:
         raise OutputError("out must be the name of a folder, got an empty one")
     folder = Path(out)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"gradlab")
+        make_writable(folder)
     except OSError as error:
         raise OutputError(
             f"{folder}: cannot be written to ({error.strerror}); choose a folder that can, with "

@@ -89,7 +89,7 @@ def from_sklearn(
     >>> classifier = MLPClassifier((8, 8), activation="tanh", tol=1e-3, random_state=0)
     >>> classifier = classifier.set_params(learning_rate_init=0.02)
     >>> trace = from_sklearn(classifier, X, y)
-    >>> [str(name) for name in trace.dataset["layer"].values]
+    >>> trace.layers
     ['h1', 'h2', 'out']
     >>> float(trace["loss"][-1]) < float(trace["loss"][0])
     True
