@@ -24,12 +24,12 @@ class Comparison:
 
     Attributes
     ----------
-    error : array (layers,)
-        log10 of the measured median over nets minus log10 of the predicted one, in decades. 0 where
-        both are zero, -inf where only what was measured is, inf where only what was predicted is;
-        NaN where the median is not finite.
-    inside : array (layers,)
-        Share of the nets that lie in the predicted 90 % band.
+    error : array
+        Of each layer, log10 of the measured median over nets minus log10 of the predicted one, in
+        decades. 0 where both are zero, -inf where only what was measured is, inf where only what
+        was predicted is; NaN where the median is not finite.
+    inside : array
+        Of each layer, the share of the nets that lie in the predicted 90 % band.
     nets : int
     layers : tuple of str
     """

@@ -49,9 +49,9 @@ class Prediction:
         The same of the rms of dL/dW (`grad_rms`).
     delta, delta_low, delta_high, delta_wide : arrays
         The rms of the delta (`delta_rms`), likewise.
-    gradient_draws, delta_draws : arrays (nets, layers)
+    gradient_draws, delta_draws : arrays
         log10 of the virtual nets' mean |dL/dW| and rms of the delta, from which median and band
-        are.
+        are; a row per net.
     log_gain_variance : float
         β, the variance of the logarithm of what the hidden layers pass on of a squared gradient:
         see `finite_width.log_gain_variance`. The larger, the more of a net is chance.
