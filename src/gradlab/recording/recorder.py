@@ -204,7 +204,8 @@ class Recorder:
         ----------
         steps : sequence of int
             Their numbers, from 1.
-        found : mapping of name to array (steps, layers) or (steps, layers, members)
+        found : mapping of name to array
+            Each of shape (steps, layers) or (steps, layers, members).
             Quantities of `PER_LAYER`; one that is missing is recorded as NaN.
         counts : mapping of kind to array of the same shape
             Number of entries that are not finite, in each of `KINDS`.
