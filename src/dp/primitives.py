@@ -312,8 +312,9 @@ lecun_tanh: Primitive = declare(
     lambda g, y, x: g * (LECUN_STRETCH * (LECUN_SCALE - y * y / LECUN_SCALE)),
 )
 # The kinked ones ask where the slope is 0, not where it is 1: NaN answers no, and stays visible.
+# (Relu asks its result, so that nobody needs its operand any more.)
 relu: Primitive = declare(
-    "relu", lambda x: np.maximum(x, 0.0), lambda g, y, x: where(less_equal(x, 0.0), 0.0, g)
+    "relu", lambda x: np.maximum(x, 0.0), lambda g, y, x: where(less_equal(y, 0.0), 0.0, g)
 )
 clipped_relu: Primitive = declare(
     "clipped_relu",

@@ -20,7 +20,7 @@ from dp.program.captured import Captured, identifier
 from dp.program.graph import Value
 from dp.program.memory import Memory, buffer
 from dp.program.notation import details
-from dp.program.steps import KEEP, Step, notation_of
+from dp.program.steps import BITS, KEEP, Step, notation_of
 
 Array = NDArray[Any]
 Named = tuple[Array, str]
@@ -223,11 +223,14 @@ class _Text(Memory):
             if primitive.elementwise:  # the memory's own order is quicker to go through
                 operands, y = [self._transposed(o) for o in operands], self._transposed(y)
             return [f"copyto({y}, {name}({', '.join(operands)}))"]
-        if primitive is KEEP:
-            operands, y = [operands[0], self._as_bits(operands[1])], self._as_bits(y)
+        if primitive is BITS:
+            operands = [self._as_integers(operands[0])]
+        elif primitive is KEEP:
+            operands, y = [operands[0], self._as_integers(operands[1])], self._as_integers(y)
         constants = {
-            word: self._number(number, value.dtype)
-            for word, number in (("one", 1), ("zero", 0), ("bit", 1))
+            "one": self._number(1, value.dtype),
+            "zero": self._number(0, value.dtype),
+            "bit": self._number(1, np.dtype(np.int8)),
         }
         if primitive is p.relu:
             constants["zeros"] = self._zeros(y)
@@ -266,7 +269,7 @@ class _Text(Memory):
         array = self.names[name]
         return self._array_name(array.swapaxes(-1, -2), f"{name}_T") if array.ndim else name
 
-    def _as_bits(self, name: str) -> str:
+    def _as_integers(self, name: str) -> str:
         array = self.names[name]
         return self._array_name(array.view(f"i{array.dtype.itemsize}"), f"{name}_bits")
 

@@ -27,13 +27,14 @@ VIEWS = (p.transpose, p.broadcast_to)  # which cost nothing: buffers stay where 
 
 # Zeros put in by a mask, in two operations of which the first may wait: with integers of the same
 # bits, where a float survives (all bits 1) or becomes 0.0 (all bits 0), NaN or not. NumPy's own
-# masked writes cost forty times as much.
+# masked writes cost forty times as much. The mask is read as bytes: 1 - 1 is 0, and 0 - 1 is -1,
+# all bits of an integer of any size.
 BITS = p.Primitive("bits", lambda mask: mask, (), elementwise=True)
 KEEP = p.Primitive("keep", lambda _, x: x, (), elementwise=True)
 # A sigmoid that is wanted times something: the division by 1 + exp(-x) does both.
 SIGMOID_TIMES = p.Primitive("sigmoid_times", lambda x, factor: factor * p.sigmoid(x), (), True)
 OWN_NOTATIONS = {
-    BITS: Notation((), calls=("np.subtract({0}, {bit}, {y}, casting='unsafe')",)),
+    BITS: Notation((), calls=("np.subtract({0}, {bit}, {y})",)),
     KEEP: Notation((), calls=("np.bitwise_and({0}, {1}, {y})",), over=(1,)),
     SIGMOID_TIMES: Notation(
         (),
