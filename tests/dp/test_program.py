@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import dp
 from dp import Node
 from dp import primitives as p
+from dp.program import training
 from dp.program.notation import NOTATIONS
 
 X = np.random.default_rng(0).normal(size=(12, 4))
@@ -643,6 +644,24 @@ def test_layers_side_by_side(seed):
         results.append(net.get_param())
     for name, value in results[0].items():
         close(results[1][name], value)
+
+
+def test_gradients_of_equal_layers_are_one_product():
+    net = dp.Net(4, 5, 8, "sigmoid", seed=0)
+    source = training.one_step(dp.SGD(net, X, Y, batch_size=6)).fast_source
+    assert source.count("matmul") == 1
+    assert source.count("deltas") == 1
+
+
+def test_gradients_of_large_layers_follow_their_deltas():
+    net = dp.Net(4, 100, 8, "tanh", seed=0)
+    sgd = dp.SGD(net, X, Y, batch_size=128)
+    kinds = [
+        "gradient" if "d_block" in line else "delta"
+        for line in training.one_step(sgd).fast_source.partition("divide")[2].splitlines()
+        if "dot" in line
+    ]
+    assert kinds == ["gradient", "delta"] * 8 + ["gradient"]
 
 
 def test_parameters_of_several_dtypes_are_refused():

@@ -60,7 +60,7 @@ class Merging(Steps):
     def _find_places_in_time(self) -> None:
         self.made: dict[Value, float] = {}
         self.used: dict[Value, list[float]] = {}
-        end = float(len(self.steps))
+        end = max((step.at for step in self.steps), default=0.0) + 1.0
         for step in self.steps:
             for operands, result in step.lanes:
                 self.made[result] = step.at

@@ -116,7 +116,8 @@ class Steps:
 
     def __init__(self, captured: Captured, keep: list[Value], beside: Steps | None) -> None:
         self.captured, self.keep = captured, keep
-        self.outputs = [captured.output, *captured.gradients.values(), *keep]
+        # gradients of the last layers come first: what they are made of is still in the cache
+        self.outputs = [captured.output, *reversed(captured.gradients.values()), *keep]
         values = in_order(self.outputs)
         self.uses = Counter(o for value in values for o in value.operands)
         self.blocks: list[Block] = []
