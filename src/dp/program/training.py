@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-# Numbers of a flat vector that are updated at once: what stays in a core's cache meanwhile.
-CHUNK = 1 << 15
+# Numbers of a flat vector that are updated at once: so few that passing results stay in a cache,
+# and so many that memory is read ahead.
+CHUNK = 1 << 17
 AHEAD = 64  # steps whose batches are drawn at once
 MOST_PROGRAMS = 15  # kept besides the one in use, where batches have several shapes
 
