@@ -15,7 +15,9 @@ import dp
 from dp import Node
 from dp import primitives as p
 from dp.program import training
+from dp.program.captured import captured
 from dp.program.notation import NOTATIONS
+from dp.program.replay import Replay
 
 X = np.random.default_rng(0).normal(size=(12, 4))
 Y = (np.arange(12) % 3 == 0)[:, None].astype(float)
@@ -644,6 +646,52 @@ def test_layers_side_by_side(seed):
         results.append(net.get_param())
     for name, value in results[0].items():
         close(results[1][name], value)
+
+
+X255 = np.random.default_rng(0).normal(size=(12, 255))
+
+
+class LargeTowers(dp.Model):
+    """Layers of the data that are just large enough to be held column by column."""
+
+    def __init__(self):
+        super().__init__(seed=0)
+        self.towers = [self.Linear_Layer(255, 128, f"tower{i}") for i in range(3)]
+        self.out = self.Linear_Layer(128, 1, "out")
+
+    def loss(self, x, y):
+        total = sum(self.out(tower(x).tanh()) for tower in self.towers)
+        return (total - y).square().mean()
+
+
+@EACH_OPTIMISER
+@pytest.mark.parametrize("rows", [3, 12])  # of 3, the gradients of all towers are one product
+def test_large_layers_of_the_data(optimiser, rows):
+    results = []
+    for compiled in (False, True):
+        net = LargeTowers()
+        sgd = optimiser(net, X255, Y, {}, rows, seed=0, compile=compiled)
+        sgd.train(4, print_each=None)
+        results.append([net.get_param(), *sgd.grad_stores])
+    for found, right in zip(results[1], results[0], strict=True):
+        for name in right:
+            np.testing.assert_allclose(found[name], right[name], rtol=1e-9, atol=1e-9)
+
+    step = training.one_step(sgd)
+    assert _held_by_columns(step.replay, "tower1_weight")
+    assert step.fast_source.count("matmul") == (rows == 3)
+    forward = captured(net.loss, [X255, Y], gradient=False)
+    assert Replay(forward, beside=step.replay).shares_parameters
+
+
+def test_large_layers_that_are_copied_in_every_step():
+    sgd = dp.SGD(LargeTowers(), X255, Y, {}, 12, callbacks=[lambda step: None])
+    assert not _held_by_columns(training.one_step(sgd).replay, "tower1_weight")
+
+
+def _held_by_columns(replay, name):
+    view = replay.views[name]
+    return view.strides[0] == view.itemsize
 
 
 def test_gradients_of_equal_layers_are_one_product():

@@ -45,8 +45,10 @@ class Memory(Merging):
         Results on whose way an operand's buffer is used up.
     """
 
-    def __init__(self, captured: Captured, keep: list[Value], beside: Steps | None) -> None:
-        super().__init__(captured, keep, beside)
+    def __init__(
+        self, captured: Captured, keep: list[Value], beside: Steps | None, by_rows: bool
+    ) -> None:
+        super().__init__(captured, keep, beside, by_rows)
         self.arrays: dict[Value, Array] = {}
         self.full: dict[Value, Array] = {}
         self._find_places_in_memory()

@@ -50,8 +50,10 @@ class Merging(Steps):
         Value -> the slab in which its buffer lies, if it lies in one.
     """
 
-    def __init__(self, captured: Captured, keep: list[Value], beside: Steps | None) -> None:
-        super().__init__(captured, keep, beside)
+    def __init__(
+        self, captured: Captured, keep: list[Value], beside: Steps | None, by_rows: bool
+    ) -> None:
+        super().__init__(captured, keep, beside, by_rows)
         self._find_places_in_time()
         self.slab_of: dict[Value, Slab] = {}
         self._moments = {step.at for step in self.steps}

@@ -81,7 +81,7 @@ class Program:
 
     @cached_property
     def _replay(self) -> Replay:
-        return Replay(self.captured)
+        return Replay(self.captured, by_rows=True)
 
     @property
     def fast_source(self) -> str:

@@ -50,13 +50,20 @@ class Replay:
     beside : Replay, optional
         Another one of the same parameters, whose vector this one reads instead of one of its own,
         if it lays them out alike (`shares_parameters`).
+    by_rows : bool
+        Hold every parameter row by row, as models do, although columns may be quicker to compute
+        with: where each is copied in every step.
     """
 
     def __init__(
-        self, captured: Captured, keep: Iterable[Value] = (), beside: Replay | None = None
+        self,
+        captured: Captured,
+        keep: Iterable[Value] = (),
+        beside: Replay | None = None,
+        by_rows: bool = False,
     ) -> None:
         self.planner: _Text = _Text(
-            captured, list(keep), None if beside is None else beside.planner
+            captured, list(keep), None if beside is None else beside.planner, by_rows
         )
         planner = self.planner
         self.source = planner.source
@@ -72,8 +79,10 @@ class Replay:
 class _Text(Memory):
     """The statements, and names for the arrays and functions they use."""
 
-    def __init__(self, captured: Captured, keep: list[Value], beside: _Text | None) -> None:
-        super().__init__(captured, keep, beside)
+    def __init__(
+        self, captured: Captured, keep: list[Value], beside: _Text | None, by_rows: bool
+    ) -> None:
+        super().__init__(captured, keep, beside, by_rows)
         self.names: dict[str, Any] = {}
         self._by_place: dict[Any, str] = {}
         self.source = ""
@@ -191,9 +200,7 @@ class _Text(Memory):
             right = (
                 self._view(deltas[0]) if deltas[0] is deltas[1] else self._slab_view(deltas, False)
             )
-            count = len(step.lanes)
-            stretch = self.flat_gradient[block.start : block.start + count * block.size]
-            out = stretch.reshape((count, *block.shape))
+            out = block.of(self.flat_gradient, len(step.lanes))
         inputs = (left.swapaxes(-1, -2), "inputs_T")
         return [self._product(inputs, (right, "deltas"), (out, "d_block"))]
 
@@ -202,12 +209,12 @@ class _Text(Memory):
         arrays = (a[0], b[0], out[0])
         if all(array.ndim == 2 and array.dtype == out[0].dtype for array in arrays):
             if not out[0].flags.c_contiguous:  # (a b)ᵀ = bᵀ aᵀ
-                a, b, out = ((x.T, f"{name}_T") for x, name in (b, a, out))
+                a, b, out = map(_turned, (b, a, out))
             if out[0].flags.c_contiguous:
                 left = self._array_name(a[0], a[1])
                 dot = self._named(self.names[left].dot, f"{left}_dot")
                 return f"{dot}({self._array_name(*b)}, {self._array_name(*out)})"
-            a, b, out = ((x.T, name.removesuffix("_T")) for x, name in (b, a, out))
+            a, b, out = map(_turned, (b, a, out))
         self.names["matmul"] = np.matmul
         return f"matmul({', '.join(self._array_name(*part) for part in (a, b, out))})"
 
@@ -272,6 +279,12 @@ class _Text(Memory):
     def _as_integers(self, name: str) -> str:
         array = self.names[name]
         return self._array_name(array.view(f"i{array.dtype.itemsize}"), f"{name}_bits")
+
+
+def _turned(named: Named) -> Named:
+    """The transpose of a named matrix."""
+    array, name = named
+    return array.T, name.removesuffix("_T") if name.endswith("_T") else f"{name}_T"
 
 
 def quietly(captured: Captured) -> contextlib.AbstractContextManager[Any]:

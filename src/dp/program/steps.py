@@ -23,6 +23,9 @@ from dp.program.notation import NOTATIONS, Notation
 
 Array = NDArray[Any]
 
+# From this size of a block on, the order in which it is held decides over more than 1 % of a step.
+LARGE = 1 << 18  # bytes
+
 VIEWS = (p.transpose, p.broadcast_to)  # which cost nothing: buffers stay where they are
 
 # Zeros put in by a mask, in two operations of which the first may wait: with integers of the same
@@ -79,21 +82,29 @@ class Block:
         Parameter's name -> its rows.
     gradient : Value
         Stands for the whole block's gradient.
+    by_columns : bool
+        Whether it is held column by column instead of row by row.
     """
 
     shape: tuple[int, ...]
     members: dict[str, slice]
     gradient: Value
     start: int = 0
+    by_columns: bool = False
 
     @property
     def size(self) -> int:
         """Number of entries."""
         return math.prod(self.shape)
 
-    def of(self, flat: Array) -> Array:
-        """The block as a view of a flat vector."""
-        return flat[self.start : self.start + self.size].reshape(self.shape)
+    def of(self, flat: Array, count: int | None = None) -> Array:
+        """The block as a view of a flat vector; with a count, a stack of it and those after it."""
+        stretch = flat[self.start : self.start + self.size * (count or 1)]
+        stack = self.shape[:-2] if count is None else (count, *self.shape[:-2])
+        rows, columns = self.shape[-2:]
+        if self.by_columns:
+            return stretch.reshape(*stack, columns, rows).swapaxes(-1, -2)
+        return stretch.reshape(*stack, rows, columns)
 
 
 class Steps:
@@ -114,8 +125,10 @@ class Steps:
         Pre-activations that are computed with the opposite sign, from `negative_flat`.
     """
 
-    def __init__(self, captured: Captured, keep: list[Value], beside: Steps | None) -> None:
-        self.captured, self.keep = captured, keep
+    def __init__(
+        self, captured: Captured, keep: list[Value], beside: Steps | None, by_rows: bool
+    ) -> None:
+        self.captured, self.keep, self.by_rows = captured, keep, by_rows
         # gradients of the last layers come first: what they are made of is still in the cache
         self.outputs = [captured.output, *reversed(captured.gradients.values()), *keep]
         values = in_order(self.outputs)
@@ -123,7 +136,7 @@ class Steps:
         self.blocks: list[Block] = []
         self.block_of: dict[Value, Block] = {}  # parameter, or block's gradient -> block
         self.ones: set[Value] = set()
-        self.steps = self._steps(values)
+        self.steps = self._steps(values, beside)
         self._lay_out_parameters(beside)
 
     @staticmethod
@@ -133,7 +146,7 @@ class Steps:
             value = value.operands[0]
         return value
 
-    def _steps(self, values: list[Value]) -> list[Step]:
+    def _steps(self, values: list[Value], beside: Steps | None) -> list[Step]:
         """The operations in the order of the graph, weights and biases put together."""
         affine = self._affine(values)
         gradient = self._block_gradients(affine)
@@ -168,6 +181,7 @@ class Steps:
                 steps.append(Step(value.primitive, len(steps), [(value.operands, value)]))
         # a bias' gradient comes with its weight's; its own sum over the rows is not needed
         self.by_block = {name for _, _, block in gradient.values() for name in block.members}
+        self._choose_orders(affine, beside)
         self.dropped = {
             g
             for name, g in self.captured.gradients.items()
@@ -274,6 +288,33 @@ class Steps:
                 found[of_w] = (x, delta, block)
         return found
 
+    def _choose_orders(
+        self, affine: dict[Value, tuple[Value, Value, Value]], beside: Steps | None
+    ) -> None:
+        """Hold a large first layer column by column, and others row by row; or as `beside` does.
+
+        The first layer's input, the data, lies row by row; with such an input, both its products,
+        x W and its gradient, are quicker into and from columns (by 2 and 5 %). The product with Wᵀ,
+        which other layers have too, is not.
+        """
+        if beside is not None:
+            orders = {tuple(block.members): block.by_columns for block in beside.blocks}
+            for block in self.blocks:
+                block.by_columns = orders.get(tuple(block.members), False)
+        elif not self.by_rows:
+            for _, x, w in affine.values():
+                block = self.block_of[w]
+                block.by_columns = (
+                    x in self.captured.inputs
+                    and self.uses[w] == 1
+                    and len(block.shape) == 2
+                    and block.size * w.dtype.itemsize >= LARGE
+                )
+        # blocks of one shape lie side by side, to be read alike
+        by_rows = {block.shape for block in self.blocks if not block.by_columns}
+        for block in self.blocks:
+            block.by_columns = block.shape not in by_rows
+
     def _lay_out_parameters(self, beside: Steps | None) -> None:
         """Give each block its stretch, those of one shape side by side."""
         shapes = list(dict.fromkeys(block.shape for block in self.blocks))
@@ -309,7 +350,7 @@ class Steps:
     @property
     def layout(self) -> list[Any]:
         """What decides where each parameter lies."""
-        return [(block.shape, list(block.members.items())) for block in self.blocks]
+        return [(b.shape, b.by_columns, list(b.members.items())) for b in self.blocks]
 
     def parameter_views(self, flat: Array) -> dict[str, Array]:
         """Name -> view of a flat vector, in the parameter's shape."""

@@ -46,12 +46,12 @@ class TrainingStep:
         _check_model(optimizer.model)
         self.optimizer, self.num_grad_stores = optimizer, num_grad_stores
         self.captured = _captured(optimizer.model, x, y)
-        wanted = [
-            value
-            for callback in optimizer.program_callbacks()
-            for value in callback.keep(self.captured)
-        ]
-        self.replay = Replay(self.captured, wanted)
+        readers = optimizer.program_callbacks()
+        wanted = [value for reader in readers for value in reader.keep(self.captured)]
+        self.elementwise = optimizer.elementwise()
+        # other callbacks are handed the parameters, and so is an update of the user's own
+        copied = len(readers) < len(getattr(optimizer, "callbacks", ())) or not self.elementwise
+        self.replay = Replay(self.captured, wanted, by_rows=copied)
         self.x, self.y = self.captured.inputs
         self.loss = self.replay.arrays[self.captured.output]
         self._trained = list(self.captured.gradients)
@@ -162,7 +162,6 @@ class TrainingStep:
         pieces that fit a cache; one of the user's own takes parameter by parameter.
         """
         replay, param = self.replay, self.optimizer.model.get_param()
-        self.elementwise = self.optimizer.elementwise()
         flat, gradient = replay.parameters, replay.gradients
         stores = [np.zeros_like(flat) for _ in range(self.num_grad_stores)]
         views = [replay.planner.parameter_views(store) for store in stores]
