@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import dp
 from dp import Node
 from dp import primitives as p
-from dp.program import training
+from dp.program import steps, training
 from dp.program.captured import captured
 from dp.program.notation import NOTATIONS
 from dp.program.replay import Replay
@@ -652,7 +652,7 @@ X255 = np.random.default_rng(0).normal(size=(12, 255))
 
 
 class LargeTowers(dp.Model):
-    """Layers of the data that are just large enough to be held column by column."""
+    """Layers of the data, of 256 KiB each."""
 
     def __init__(self):
         super().__init__(seed=0)
@@ -666,7 +666,8 @@ class LargeTowers(dp.Model):
 
 @EACH_OPTIMISER
 @pytest.mark.parametrize("rows", [3, 12])  # of 3, the gradients of all towers are one product
-def test_large_layers_of_the_data(optimiser, rows):
+def test_large_layers_of_the_data(optimiser, rows, monkeypatch):
+    monkeypatch.setattr(steps, "LARGE", 1 << 18)
     results = []
     for compiled in (False, True):
         net = LargeTowers()
@@ -684,7 +685,8 @@ def test_large_layers_of_the_data(optimiser, rows):
     assert Replay(forward, beside=step.replay).shares_parameters
 
 
-def test_large_layers_that_are_copied_in_every_step():
+def test_large_layers_that_are_copied_in_every_step(monkeypatch):
+    monkeypatch.setattr(steps, "LARGE", 1 << 18)
     sgd = dp.SGD(LargeTowers(), X255, Y, {}, 12, callbacks=[lambda step: None])
     assert not _held_by_columns(training.one_step(sgd).replay, "tower1_weight")
 

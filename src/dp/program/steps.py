@@ -23,8 +23,8 @@ from dp.program.notation import NOTATIONS, Notation
 
 Array = NDArray[Any]
 
-# From this size of a block on, the order in which it is held decides over more than 1 % of a step.
-LARGE = 1 << 18  # bytes
+# From this size of a block on, its products are worth choosing the order in which it is held.
+LARGE = 1 << 20  # bytes
 
 VIEWS = (p.transpose, p.broadcast_to)  # which cost nothing: buffers stay where they are
 
