@@ -12,10 +12,9 @@ where they are, by their own library, without a look at the values.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,10 +61,10 @@ def entries(array: Array, axes: Sequence[int] = MATRIX) -> Array:
         if array.dtype in (getattr(xp, "float16", None), getattr(xp, "bfloat16", None)):
             array = xp.astype(array, xp.float32)
         return xp.reshape(array, (*array.shape[:lead], -1))
-    if array.dtype.char == "e":  # half precision; much quicker to ask than for the type
+    if array.dtype == np.float16:
         array = array.astype(np.float32)
     if array.flags.c_contiguous:
-        return array.reshape((*array.shape[:lead], -1)) if lead else array.reshape(-1)
+        return array.reshape(*array.shape[:lead], -1)
     # in the order of memory, so that no copy is made
     steps = array.strides
     order = sorted(range(lead, array.ndim), key=lambda axis: -steps[axis])
@@ -74,13 +73,7 @@ def entries(array: Array, axes: Sequence[int] = MATRIX) -> Array:
 
 def mean_abs(x: Array) -> Array:
     """Mean of |entries|."""
-    if not isinstance(x, np.ndarray):
-        return mean(_namespace(x).abs(x))
-    if x.ndim == 1:  # without an array of |entries|
-        total = float(_asum(x.dtype.char)(x))
-        if math.isfinite(total):
-            return total / x.size
-    return mean(np.abs(x))
+    return mean(np.abs(x) if isinstance(x, np.ndarray) else _namespace(x).abs(x))
 
 
 def mean(x: Array) -> Array:
@@ -249,12 +242,6 @@ def log10_histogram(x: Array) -> Array:
     return xp.stack([*(a - b for a, b in itertools.pairwise(above)), above[-1]], axis=-1)
 
 
-def load() -> None:
-    """Load what reductions of one axis take, which else the first one waits for."""
-    for kind in _EXACT:
-        _asum(kind)
-
-
 # --- several calls of one layer in one step -------------------------------------------------------
 
 ROOT_MEAN_SQUARE = ("delta_rms",)
@@ -306,15 +293,6 @@ def _namespace(x: Array) -> Any:
     return array_api_compat.array_namespace(x)
 
 
-@functools.cache
-def _asum(kind: str) -> Callable[[NDArray[Any]], float]:
-    """BLAS's sum of |entries|: one pass over memory."""
-    from scipy.linalg import get_blas_funcs  # late: it takes a tenth of a second to load
-
-    found: Callable[[NDArray[Any]], float] = get_blas_funcs("asum", dtype=kind)
-    return found
-
-
 def _sum(x: NDArray[Any]) -> Array:
     """Sum of the last axis; a long one as a product with ones, in BLAS's many partial sums."""
     size = x.shape[-1]
@@ -330,10 +308,7 @@ _LONG, _MOST = 1 << 13, 1 << 20
 _ones: dict[str, NDArray[Any]] = {}
 
 
-_REAL = float | np.floating
-
-
 def _all_finite(numbers: Array) -> bool:
-    if isinstance(numbers, _REAL):
+    if isinstance(numbers, float | np.floating):
         return math.isfinite(numbers)
     return bool(np.isfinite(numbers).all())

@@ -98,7 +98,6 @@ class TorchRecorder(Recorder):
         max_overhead: float | None = None,
     ) -> None:
         super().__init__(every, histograms, quantities, max_overhead)
-        q.load()  # now, or it counts as time that recording the first step takes
         self._optimizers = _checked_optimizers(optimizer)
         self._model = model
         self._reference = None if reference is None else Reference(reference)
