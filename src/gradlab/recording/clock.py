@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import threading
-from time import perf_counter
+import time
+import weakref
+from collections.abc import Callable
 
 
-class _Here(threading.local):
-    depth = 0
-    started = 0.0
-
-
-class Clock:
+class Clock(threading.local):
     """Counts the time inside `with` blocks, of each thread and not twice where they are nested.
 
-    Attributes
+    Parameters
     ----------
-    seconds : float
-        What it has counted, in all threads.
+    spent : weak reference to a method
+        Which is told the seconds.
     """
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._here = _Here()
+    def __init__(self, spent: weakref.WeakMethod[Callable[[float], None]]) -> None:
+        self._spent = spent
+        self._depth, self._started = 0, 0.0
 
     def __enter__(self) -> None:
-        here = self._here
-        here.depth += 1
-        if here.depth == 1:
-            here.started = perf_counter()
+        self._depth += 1
+        if self._depth == 1:
+            self._started = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        here = self._here
-        here.depth -= 1
-        if not here.depth:
-            self.seconds += perf_counter() - here.started
+        self._depth -= 1
+        if not self._depth:
+            seconds = time.perf_counter() - self._started
+            if (spent := self._spent()) is not None:
+                spent(seconds)
