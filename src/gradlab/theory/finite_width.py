@@ -28,7 +28,13 @@ import numpy as np
 from dp.activations import Activation
 from gradlab.theory import moments
 from gradlab.theory.batches import Batches, errors, probabilities
-from gradlab.theory.kernels import Kernels, delta_mean_square, gradient_mean_square, quadratic
+from gradlab.theory.kernels import (
+    Kernels,
+    delta_mean_square,
+    forms,
+    gradient_mean_square,
+    quadratic,
+)
 from gradlab.theory.moments import Array
 from gradlab.theory.variances import Law
 
@@ -244,7 +250,7 @@ class _ProductLaw:
         for k in range(i + 1, self.hidden):
             m = m * self.kernels.slopes[k - 1]
             rows = deltas[k] * counts[:, None]
-            ours = ((rows @ m) * rows).sum(-1).mean(1)
+            ours = forms(m, rows).mean(1)
             theirs = quadratic(m * self.kernels.per_unit_error(k), weighted)
             gain[:, i] += 0.5 * self._log(_ratio(ours - theirs, theirs))
             chain = chain * np.diag(self.kernels.slopes[k - 1])
@@ -280,7 +286,7 @@ class _ProductLaw:
             ours = (x**2 @ by_variance[..., None]).mean((1, 2))
             for e in np.moveaxis(weighted, -1, 0):
                 rows = x * e[:, None]
-                ours += ((rows @ m) * rows).sum(-1).mean(1)
+                ours += forms(m, rows).mean(1)
             theirs = quadratic(m * c, weighted) + by_variance @ np.diag(c)
             gain[:, i] += 0.5 * self._log_to_first_order(_ratio(ours - theirs, square[:, i]))
 
@@ -397,7 +403,7 @@ def _mix(rng: np.random.Generator, units: Array, modes: _Modes, weights: Array) 
         size = np.where(there, size, 1.0)
         along = along @ ((turn / np.sqrt(size)[:, None]) @ turn.transpose(0, 2, 1))
         z[..., :count] = np.where(there[..., None], weights @ along, z[..., :count])
-    return np.asarray(z @ root.T)
+    return np.asarray((z.reshape(-1, z.shape[-1]) @ root.T).reshape(nets, out, len(root)))
 
 
 def _weights(rng: np.random.Generator, nets: int, out: int, n: int, law: Law) -> Array:

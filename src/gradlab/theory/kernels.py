@@ -122,4 +122,11 @@ def delta_mean_square(kernels: Kernels, errors: Array, counts: Array) -> Array:
 
 def quadratic(kernel: Array, vectors: Array) -> Array:
     """Σ_c v_cᵀ M v_c for vectors (…, rows, c): (…,)."""
-    return np.asarray((np.matmul(kernel, vectors) * vectors).sum(axis=(-2, -1)))
+    return np.asarray(forms(kernel, vectors.swapaxes(-1, -2)).sum(axis=-1))
+
+
+def forms(kernel: Array, vectors: Array) -> Array:
+    """vᵀ M v of each of the vectors (…, rows): (…,)."""
+    # one large product: of a stack of small ones each would be a call, on one thread
+    flat = vectors.reshape(-1, vectors.shape[-1])
+    return np.asarray(np.vecdot(flat @ kernel, flat).reshape(vectors.shape[:-1]))
