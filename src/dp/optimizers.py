@@ -230,7 +230,14 @@ class Optimizer:
 
     def program_callbacks(self) -> list[ProgramCallback]:
         """Those callbacks that read a compiled step's buffers."""
-        return [c for c in getattr(self, "callbacks", ()) if isinstance(c, ProgramCallback)]
+        return [c for c in self._callbacks() if isinstance(c, ProgramCallback)]
+
+    def other_callbacks(self) -> list[Callable[[Step], Any] | Callback]:
+        """Those that are handed parameters and gradients by name."""
+        return [c for c in self._callbacks() if not isinstance(c, ProgramCallback)]
+
+    def _callbacks(self) -> Iterable[Callable[[Step], Any] | Callback]:
+        return getattr(self, "callbacks", ())  # a subclass may have an __init__ of its own
 
     @staticmethod
     def _print(number: int, loss: Array) -> None:
@@ -285,7 +292,7 @@ class Optimizer:
                 raise TypeError(
                     f"the model must have {method}, as dp.Model has; got {self.model!r}"
                 )
-        callbacks = getattr(self, "callbacks", ())  # a subclass may have an __init__ of its own
+        callbacks = self._callbacks()
         if print_each:
             print("iteration\tloss")
         # eager steps say what is wrong inside these

@@ -50,7 +50,7 @@ class TrainingStep:
         wanted = [value for reader in readers for value in reader.keep(self.captured)]
         self.elementwise = optimizer.elementwise()
         # other callbacks are handed the parameters, and so is an update of the user's own
-        copied = len(readers) < len(getattr(optimizer, "callbacks", ())) or not self.elementwise
+        copied = bool(optimizer.other_callbacks()) or not self.elementwise
         self.replay = Replay(self.captured, wanted, by_rows=copied)
         self.x, self.y = self.captured.inputs
         self.loss = self.replay.arrays[self.captured.output]
@@ -336,8 +336,7 @@ class _Loop:
         _check_model(optimizer.model)
         self.optimizer, self.num_grad_stores = optimizer, num_grad_stores
         self.readers = optimizer.program_callbacks()
-        callbacks = getattr(optimizer, "callbacks", ())  # a subclass may have its own __init__
-        self.others = [c for c in callbacks if c not in self.readers]
+        self.others = optimizer.other_callbacks()
         self.reads_loss = bool(self.others) or any(reader.reads_loss for reader in self.readers)
         self.doubts = not pure(optimizer.model)
         self.programs: list[TrainingStep] = []
