@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Estimate = tuple[float, float, float]  # the effect, and the ends of its interval
 
-NORMAL = 1.959963984540054  # quantile of the normal law for 95 %, two-sided
+CONFIDENCE = 0.95
+NORMAL = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 NOTHING = (math.nan, math.nan, math.nan)
 
 
@@ -102,11 +104,8 @@ def _estimate(
 
 def _smallest(at_most: Callable[[float], int], rank: int, x: Array, y: Array) -> float:
     """The combination of this rank (from 1), by bisection between the least and the largest."""
-    finite = [each[np.isfinite(each)] for each in (x, y)]
-    if not all(len(each) for each in finite):
-        return float(x[min(rank, len(x)) - 1])
-    # a mean or a difference of any two lies in between
-    reach = 1.0 + sum(float(np.abs(each).max()) for each in finite)
+    # a mean or a difference of any two that are finite lies in between
+    reach = 1.0 + sum(float(np.abs(each[np.isfinite(each)]).max(initial=0.0)) for each in (x, y))
     low, high = -reach, reach
     if at_most(low) >= rank:
         return -math.inf

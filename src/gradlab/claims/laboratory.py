@@ -91,23 +91,9 @@ class Laboratory:
     """
 
     def __init__(self, seeds: int, first_seed: int = 0) -> None:
-        if (
-            isinstance(seeds, bool)
-            or not isinstance(seeds, int)
-            or not (LEAST_SEEDS <= seeds <= MOST_SEEDS)
-        ):
-            raise ValueError(
-                f"seeds must be a whole number from {LEAST_SEEDS} (with fewer, no rank test can "
-                f"reach 5 %) to {MOST_SEEDS}, got {seeds!r}"
-            )
-        if (
-            isinstance(first_seed, bool)
-            or not isinstance(first_seed, int)
-            or not (0 <= first_seed <= LAST_SEED)
-        ):
-            raise ValueError(
-                f"first_seed must be a whole number from 0 to {LAST_SEED}, got {first_seed!r}"
-            )
+        why = " (with fewer, no rank test can reach 5 %)"
+        _check_whole("seeds", seeds, LEAST_SEEDS, MOST_SEEDS, why)
+        _check_whole("first_seed", first_seed, 0, LAST_SEED)
         self.seeds = seeds
         self.first_seed = first_seed
         self.flow_seeds = max(FLOW_FACTOR * seeds, LEAST_FLOW)
@@ -188,6 +174,15 @@ class Laboratory:
                 *(np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
             )
         return self._units[experiment.hash]
+
+
+def _check_whole(name: str, number: Any, least: int, most: int, why: str = "") -> None:
+    """Raise ValueError for what is no whole number in between; `why` there is a least one."""
+    known = isinstance(number, int) and not isinstance(number, bool)
+    if not known or not least <= number <= most:
+        raise ValueError(
+            f"{name} must be a whole number from {least}{why} to {most}, got {number!r}"
+        )
 
 
 def _groups(experiment: Experiment, at_once: int) -> Iterator[Experiment]:

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from gradlab.claims.estimates import pseudo_median, shift
+from gradlab.claims.estimates import CONFIDENCE, pseudo_median, shift
 
 Array = NDArray[Any]
 
 ALPHA = 0.05  # of the whole run: p-values are corrected for their number
-CONFIDENCE = 0.95
 MARGIN = 0.03  # decades per layer within which a slope counts as none
 
 

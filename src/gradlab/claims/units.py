@@ -22,6 +22,7 @@ from gradlab.claims.statistics import (
     most,
     signed_rank,
 )
+from gradlab.study.outcomes import trend
 
 Array = NDArray[Any]
 
@@ -74,18 +75,12 @@ def gather_dead(laboratory: Laboratory) -> Evidence:
                     dead[-1], np.zeros_like(dead[-1]), "share of units", MANY,
                 ),
                 signed_rank(
-                    f"width {w}: their share grows with the layer, in each net", _growth(dead),
+                    f"width {w}: their share grows with the layer, in each net", trend(dead),
                     np.zeros(dead.shape[1]), "share of units per layer",
                 ),
             )
         ),
     )  # fmt: skip
-
-
-def _growth(shares: Array) -> Array:
-    """Slope over the layers, by least squares; (layers, nets) -> (nets,)."""
-    depth = np.arange(len(shares)) - (len(shares) - 1) / 2
-    return np.asarray(depth @ shares / (depth @ depth))
 
 
 def _nets_with_one(dead: Array) -> str:

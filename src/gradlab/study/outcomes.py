@@ -115,10 +115,14 @@ def slope(values: Array) -> Array:
         return np.full(values.shape[1:], np.nan)
     with np.errstate(all="ignore"):
         logs = np.log10(values[1:])
-    depth = np.arange(len(logs)) - (len(logs) - 1) / 2
     known = np.isfinite(logs).all(axis=0)
-    fitted = np.tensordot(depth, np.where(known, logs, 0.0), 1) / (depth @ depth)
-    return np.where(known, fitted, np.nan)
+    return np.where(known, trend(np.where(known, logs, 0.0)), np.nan)
+
+
+def trend(values: Array) -> Array:
+    """Slope over the layers by least squares, per layer: (layers, members) -> (members,)."""
+    depth = np.arange(len(values)) - (len(values) - 1) / 2
+    return np.asarray(np.tensordot(depth, values, 1) / (depth @ depth))
 
 
 def median_with_interval(

@@ -70,19 +70,13 @@ def prove(
     """
     from gradlab.claims import prove as carry_out
 
-    def proved() -> Proofs:
-        return carry_out(
-            claims, seeds=seeds, first_seed=first_seed, papers=papers, progress=progress
-        )
-
-    if out is None:
-        return proved()
-    folder = prepare_folder(out, overwrite)
-    proofs = proved()
-    with Interrupts() as interrupts:
-        interrupts.finish()
-        for _ in save(proofs, folder):
-            pass
+    folder = None if out is None else prepare_folder(out, overwrite)
+    proofs = carry_out(claims, seeds=seeds, first_seed=first_seed, papers=papers, progress=progress)
+    if folder is not None:
+        with Interrupts() as interrupts:
+            interrupts.finish()
+            for _ in save(proofs, folder):
+                pass
     return proofs
 
 

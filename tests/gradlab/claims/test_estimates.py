@@ -75,6 +75,8 @@ def test_what_is_infinite_or_no_number():
     assert pseudo_median(np.array([1.0, 2.0, 3.0, 4.0] + [inf] * 6)) == (inf, 3.0, inf)
     assert pseudo_median(np.full(9, -inf)) == (-inf, -inf, -inf)
     assert pseudo_median(np.array([-inf, -inf, -inf, 1.0]))[0] == -inf
+    assert pseudo_median(np.array([-inf] * 6 + [inf] * 2))[0] == -inf
+    assert shift(np.array([-inf] * 2 + [inf] * 6), np.zeros(4))[0] == inf
     assert shift(np.full(9, inf), np.arange(9.0))[0] == inf
     assert pseudo_median(np.zeros(20)) == (0.0, 0.0, 0.0)
 
