@@ -403,7 +403,9 @@ def _mix(rng: np.random.Generator, units: Array, modes: _Modes, weights: Array) 
         size = np.where(there, size, 1.0)
         along = along @ ((turn / np.sqrt(size)[:, None]) @ turn.transpose(0, 2, 1))
         z[..., :count] = np.where(there[..., None], weights @ along, z[..., :count])
-    return np.asarray((z.reshape(-1, z.shape[-1]) @ root.T).reshape(nets, out, len(root)))
+    # one large product; there may be no mode at all
+    flat = z.reshape(nets * out, root.shape[1]) @ root.T
+    return np.asarray(flat.reshape(nets, out, len(root)))
 
 
 def _weights(rng: np.random.Generator, nets: int, out: int, n: int, law: Law) -> Array:
