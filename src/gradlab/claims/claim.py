@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradlab.claims.laboratory import Laboratory
 from gradlab.claims.statistics import Finding
-from gradlab.claims.verdicts import Verdict, deciding, verdict
+from gradlab.claims.verdicts import Verdict, deciding, is_of_rewording, verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,7 +114,8 @@ class Proof:
     @property
     def statement(self) -> str:
         """The wording that the verdict is about."""
-        return self.reworded if self.verdict is Verdict.REWORDED else self.said
+        about_rewording = is_of_rewording(self.verdict, self.said_findings)
+        return self.reworded if about_rewording else self.said
 
     @property
     def deciding(self) -> tuple[Finding, ...]:

@@ -47,19 +47,27 @@ def verdict(said: Sequence[Finding], reworded: Sequence[Finding] = ()) -> Verdic
     return Verdict.UNDECIDED
 
 
+def is_of_rewording(found: Verdict, said: Sequence[Finding]) -> bool:
+    """Whether a verdict is about the statement put right.
+
+    So it is where that holds, and where it alone is left undecided: what came out contradicts the
+    statement as said.
+    """
+    contradicted = any(finding.contrary for finding in said)
+    return found is Verdict.REWORDED or (found is Verdict.UNDECIDED and contradicted)
+
+
 def deciding(
     found: Verdict, said: Sequence[Finding], reworded: Sequence[Finding] = ()
 ) -> Sequence[Finding]:
     """The findings that a verdict rests on.
 
     Those of the wording that holds; those that contradict the statement as said; or, if nothing is
-    decided, those of either wording that neither show nor contradict.
+    decided, those that are not shown of the wording that the verdict is about.
     """
-    if found is Verdict.HOLDS:
-        return said
-    if found is Verdict.REWORDED:
-        return reworded
     if found is Verdict.FAILS:
         return [finding for finding in said if finding.contrary]
-    every = (*said, *reworded)
-    return [f for f in every if not f.shown and not f.contrary] or every
+    wording = reworded if is_of_rewording(found, said) else said
+    if found is Verdict.UNDECIDED:
+        return [finding for finding in wording if not finding.shown]
+    return wording

@@ -10,7 +10,7 @@ from gradlab.claims import CLAIMS, Verdict, flow, functions, units
 from gradlab.claims import statistics as s
 from gradlab.claims.claim import Evidence, judge
 from gradlab.claims.laboratory import Laboratory, Measured, Units
-from gradlab.claims.verdicts import deciding, verdict
+from gradlab.claims.verdicts import deciding, is_of_rewording, verdict
 from gradlab.experiment import Experiment
 
 SHOWN = s.check("shown", True, 1.0)
@@ -39,6 +39,20 @@ def test_verdicts(said, reworded, expected):
     assert rests
     if found is Verdict.FAILS:
         assert all(finding.contrary for finding in rests)
+
+
+@pytest.mark.parametrize(
+    ("said", "reworded", "rests", "of_rewording"),
+    [
+        ([SHOWN, UNCLEAR], [], [UNCLEAR], False),
+        ([UNCLEAR], [SHOWN, UNCLEAR], [UNCLEAR], False),
+        ([SHOWN, CONTRARY], [SHOWN, UNCLEAR], [UNCLEAR], True),
+    ],
+)
+def test_what_is_undecided_rests_on_the_wording_that_is_open(said, reworded, rests, of_rewording):
+    assert verdict(said, reworded) is Verdict.UNDECIDED
+    assert deciding(Verdict.UNDECIDED, said, reworded) == rests
+    assert is_of_rewording(Verdict.UNDECIDED, said) is of_rewording
 
 
 def test_nothing_has_no_verdict():
