@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import threading
-import time
-import weakref
-from collections.abc import Callable
+from time import perf_counter
 
 
-class Clock(threading.local):
-    """Counts the time inside `with` blocks, of each thread and not twice where they are nested.
+class _Here(threading.local):
+    depth = 0
+    started = 0.0
 
-    Parameters
+
+class Clock:
+    """Counts the time that recording takes, of each thread and not twice where blocks are nested.
+
+    Used as a context manager. What is called too often for that takes `perf_counter()` as it
+    begins, and tells `since` of it.
+
+    Attributes
     ----------
-    spent : weak reference to a method
-        Which is told the seconds.
+    seconds : float
+        What it has counted, in all threads.
     """
 
-    def __init__(self, spent: weakref.WeakMethod[Callable[[float], None]]) -> None:
-        self._spent = spent
-        self._depth, self._started = 0, 0.0
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._here = _Here()
 
     def __enter__(self) -> None:
-        self._depth += 1
-        if self._depth == 1:
-            self._started = time.perf_counter()
+        here = self._here
+        here.depth += 1
+        if here.depth == 1:
+            here.started = perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        if not self._depth:
-            seconds = time.perf_counter() - self._started
-            if (spent := self._spent()) is not None:
-                spent(seconds)
+        here = self._here
+        here.depth -= 1
+        if not here.depth:
+            self.seconds += perf_counter() - here.started
+
+    def since(self, began: float) -> None:
+        """Count the time from `began` until now, unless a `with` block around it does."""
+        if not self._here.depth:
+            self.seconds += perf_counter() - began

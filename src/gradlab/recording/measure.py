@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gradlab.recording import quantities as q
 from gradlab.recording.quantities import Array
 
-Axes = Sequence[int]
+Axes = Sequence[int] | None  # of a matrix; None for all
 
 OF_GRADIENT = ("grad_mean_abs", "grad_rms", "grad_zero_fraction", "clip_factor")
 OF_DELTA = ("delta_rms",)

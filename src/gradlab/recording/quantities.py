@@ -5,17 +5,19 @@ delta or an activation, in any order (see `entries`). Leading axes (steps, layer
 ensemble) are kept. An entry that is not finite makes the number not finite: nothing is dropped.
 
 Arrays of NumPy are reduced in as few passes over memory as can be, and looked at a second time in
-the rare cases that need it; that overflows are nothing to be warned of is for the caller to say
-(`np.errstate`). Others (on a GPU, or in a program that is being traced) are reduced
-where they are, by their own library, without a look at the values.
+the rare cases that need it. Where there are leading axes, that overflows are nothing to be warned
+of is for the caller to say (`np.errstate`); one vector alone gives no warnings. Other arrays (on a
+GPU, or in a program that is being traced) are reduced where they are, by their own library, without
+a look at the values.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,23 +40,26 @@ MATRIX = (-2, -1)
 HISTOGRAM_EDGES = np.concatenate([[-np.inf], np.arange(-20.0, 5.5, 0.5)])
 
 
-def entries(array: Array, axes: Sequence[int] = MATRIX) -> Array:
+def entries(array: Array, axes: Sequence[int] | None = MATRIX) -> Array:
     """The entries of each matrix as one axis, (…, n).
 
     Parameters
     ----------
     array : array
         A matrix in its last two axes, or in those given (the kernel of a convolution has more).
-    axes : sequence of int
-        The last ones, or all.
+    axes : sequence of int, optional
+        The last ones; None for all.
 
     Raises
     ------
     ValueError
         If they are others.
     """
-    lead = array.ndim - len(axes)
-    if lead and axes is not MATRIX and any(axis % array.ndim < lead for axis in axes):
+    if axes is None and isinstance(array, np.ndarray):
+        x = array.ravel("K")  # in the order of memory, so that no copy is made
+        return x.astype(np.float32) if x.dtype.char == "e" else x
+    lead = 0 if axes is None else array.ndim - len(axes)
+    if axes is not None and any(axis % array.ndim < lead for axis in axes):
         raise ValueError(f"axes must be the last ones of {array.ndim}, got {tuple(axes)}")
     if not isinstance(array, np.ndarray):
         xp = _namespace(array)
@@ -65,7 +70,6 @@ def entries(array: Array, axes: Sequence[int] = MATRIX) -> Array:
         array = array.astype(np.float32)
     if array.flags.c_contiguous:
         return array.reshape(*array.shape[:lead], -1)
-    # in the order of memory, so that no copy is made
     steps = array.strides
     order = sorted(range(lead, array.ndim), key=lambda axis: -steps[axis])
     return array.transpose(*range(lead), *order).reshape(*array.shape[:lead], -1)
@@ -73,17 +77,30 @@ def entries(array: Array, axes: Sequence[int] = MATRIX) -> Array:
 
 def mean_abs(x: Array) -> Array:
     """Mean of |entries|."""
-    return mean(np.abs(x) if isinstance(x, np.ndarray) else _namespace(x).abs(x))
+    if not isinstance(x, np.ndarray):
+        return _namespace(x).mean(_namespace(x).abs(x), axis=-1)
+    if x.ndim > 1:
+        return mean(np.abs(x))
+    # in one pass and without an array of sizes; in parts for which BLAS takes one thread
+    asum = _blas(x.dtype.char).asum
+    if x.size <= _PART:
+        total = asum(x)
+    else:
+        total = sum(asum(x[start : start + _PART]) for start in range(0, x.size, _PART))
+    return total / x.size if math.isfinite(total) else _in_double(np.abs(x))
 
 
 def mean(x: Array) -> Array:
     """Mean of the entries, also where their sum overflows in the array's own precision."""
     if not isinstance(x, np.ndarray):
         return _namespace(x).mean(x, axis=-1)
-    found = _sum(x) / x.shape[-1]
-    if x.dtype != np.float64 and not _all_finite(found):
-        return np.add.reduce(x, axis=-1, dtype=np.float64) / x.shape[-1]
-    return found
+    if x.ndim == 1 and x.size <= _MOST:
+        total = _blas(x.dtype.char).dot(x, _ones(x))
+        return total / x.size if math.isfinite(total) else _in_double(x)
+    if x.ndim == 1:
+        return _in_double(x)
+    found = np.add.reduce(x, axis=-1) / x.shape[-1]
+    return found if x.dtype == np.float64 or _all_finite(found) else _in_double(x)
 
 
 def rms(x: Array) -> Array:
@@ -91,16 +108,21 @@ def rms(x: Array) -> Array:
     if isinstance(x, np.ndarray):
         low, high = _EXACT[x.dtype.char]
         if x.ndim == 1:
-            square = float(x.dot(x)) / x.size
+            square = _blas(x.dtype.char).dot(x, x) / x.size
             if low < square < high:
                 return math.sqrt(square)
-        else:
-            squares = np.vecdot(x, x) / x.shape[-1]
-            if ((low < squares) & (squares < high)).all():
-                return np.sqrt(squares)
+            with np.errstate(all="ignore"):
+                return float(_scaled_rms(x.astype(np.float64))) if x.any() else 0.0
+        squares = np.vecdot(x, x) / x.shape[-1]
+        if ((low < squares) & (squares < high)).all():
+            return np.sqrt(squares)
         if not x.any():
             return np.zeros(x.shape[:-1])
         x = x.astype(np.float64)
+    return _scaled_rms(x)
+
+
+def _scaled_rms(x: Array) -> Array:
     xp = _namespace(x)
     largest = xp.max(xp.abs(x), axis=-1, keepdims=True)
     usual = (largest > 0) & xp.isfinite(largest)
@@ -118,10 +140,12 @@ def std(x: Array, mean_of_x: Array | None = None) -> Array:
     if not isinstance(x, np.ndarray):
         return rms(x - centre[..., None])
     if x.ndim == 1:  # without another pass, where next to nothing of the squares cancels
-        square, low = float(x.dot(x)) / x.size, _EXACT[x.dtype.char][0]
+        square = _blas(x.dtype.char).dot(x, x) / x.size
         variance = square - float(centre) ** 2
-        if variance > max(square / 4, low):
+        if variance > max(square / 4, _EXACT[x.dtype.char][0]):
             return math.sqrt(variance)
+        with np.errstate(all="ignore"):
+            return rms(x - np.asarray(centre, x.dtype))
     return rms(x - np.asarray(centre, x.dtype)[..., None])
 
 
@@ -217,11 +241,13 @@ def nonfinite_count(x: Array, summary: Array | None = None) -> Array:
     `summary` is a number of each matrix that is finite only if all its entries are, such as their
     mean: where it is, they need not be counted.
     """
+    if isinstance(summary, float) and math.isfinite(summary):
+        return 0
     if not isinstance(x, np.ndarray):
         xp = _namespace(x)
         return xp.sum(xp.astype(~xp.isfinite(x), xp.int32), axis=-1)
     if summary is None:
-        summary = np.vecdot(x, x)
+        summary = np.vecdot(x, x) if x.ndim > 1 else _blas(x.dtype.char).dot(x, x)
     if _all_finite(summary):
         return np.zeros(x.shape[:-1], np.intp) if x.ndim > 1 else 0
     return np.asarray(x.shape[-1] - np.count_nonzero(np.isfinite(x), axis=-1))
@@ -293,19 +319,40 @@ def _namespace(x: Array) -> Any:
     return array_api_compat.array_namespace(x)
 
 
-def _sum(x: NDArray[Any]) -> Array:
-    """Sum of the last axis; a long one as a product with ones, in BLAS's many partial sums."""
-    size = x.shape[-1]
-    if not _LONG <= size <= _MOST:
-        return np.add.reduce(x, axis=-1)
-    ones = _ones.get(x.dtype.char)
-    if ones is None or len(ones) < size:
-        ones = _ones[x.dtype.char] = np.ones(size, x.dtype)
-    return x.dot(ones[:size])
+_PART = 1 << 16  # of a long vector, which BLAS sums up by one thread
+_MOST = 1 << 20  # ones that are kept
 
 
-_LONG, _MOST = 1 << 13, 1 << 20
-_ones: dict[str, NDArray[Any]] = {}
+class _Blas(NamedTuple):
+    """Functions of vectors that give no warnings."""
+
+    dot: Callable[[NDArray[Any], NDArray[Any]], float]
+    asum: Callable[[NDArray[Any]], float]  # the sum of sizes
+
+
+@functools.cache
+def _blas(dtype: str) -> _Blas:
+    """BLAS for a kind of number, named by its `dtype.char`."""
+    from scipy.linalg import blas
+
+    return _Blas(*blas.get_blas_funcs(("dot", "asum"), dtype=dtype))
+
+
+def _ones(x: NDArray[Any]) -> NDArray[Any]:
+    """As many ones: a product with them is a sum in many partial sums."""
+    ones = _kept_ones.get(x.dtype.char)
+    if ones is None or len(ones) < x.size:
+        ones = _kept_ones[x.dtype.char] = np.ones(x.size, x.dtype)
+    return ones[: x.size]
+
+
+_kept_ones: dict[str, NDArray[Any]] = {}
+
+
+def _in_double(x: NDArray[Any]) -> Array:
+    """Mean of entries whose sum overflows in their own precision, or that are not finite."""
+    with np.errstate(all="ignore"):
+        return np.add.reduce(x, axis=-1, dtype=np.float64) / x.shape[-1]
 
 
 def _all_finite(numbers: Array) -> bool:

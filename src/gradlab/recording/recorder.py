@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -95,13 +94,10 @@ class Recorder:
         self._nonfinite: dict[str, Any] = {}
         self._before = 0.0  # seconds it was on until it was last turned off
         self._since: float | None = None
-        self._spent = 0.0
         self._decided = (0, False)  # a step, and whether it is recorded
         self._then = (0.0, 0.0)  # spent, and on, when the last such step began
         self._waiting: Callable[[], None] = lambda: None
-        self.timed = Clock(
-            weakref.WeakMethod(self.spent)
-        )  # `with recorder.timed:` around what recording takes
+        self.timed = Clock()  # `with recorder.timed:` around what recording takes
 
     # --- filling ----------------------------------------------------------------------------------
 
@@ -113,11 +109,11 @@ class Recorder:
             return True
         if step != self._decided[0]:
             # since the step that was recorded last, so that a slow beginning earns no credit
-            spent, on = self._spent - self._then[0], self._on - self._then[1]
+            spent, on = self.timed.seconds - self._then[0], self._on - self._then[1]
             wanted = not self._decided[0] or spent <= self.max_overhead * on
             self._decided = (step, wanted)
             if wanted:
-                self._then = self._spent, self._on
+                self._then = self.timed.seconds, self._on
         return self._decided[1]
 
     def needs(self, *quantities: str) -> bool:
@@ -150,10 +146,6 @@ class Recorder:
         for name in names:
             if self.needs(name):
                 self.missing.setdefault(layer, {}).setdefault(name, why)
-
-    def spent(self, seconds: float) -> None:
-        """Count time that recording took."""
-        self._spent += seconds
 
     def add(
         self,
@@ -287,7 +279,7 @@ class Recorder:
     @property
     def overhead(self) -> float:
         """Share of the time that recording took, of all the time during which it was on."""
-        return self._spent / max(self._on, 1e-12)
+        return self.timed.seconds / max(self._on, 1e-12)
 
     @property
     def _on(self) -> float:

@@ -108,14 +108,14 @@ class _Recording(dp.ProgramCallback):
         if self._all or self.recorder.wants(number):
             started = perf_counter()
             self._reader.before_update(step)
-            self.recorder.spent(perf_counter() - started)
+            self.recorder.timed.since(started)
 
     def after_program_update(self, number: int, step: TrainingStep) -> None:
         """Complete the step with what the update did."""
         if self._all or self.recorder.wants(number):
             started = perf_counter()
             self._reader.after_update(number, step)
-            self.recorder.spent(perf_counter() - started)
+            self.recorder.timed.since(started)
 
     # --- eager steps ------------------------------------------------------------------------------
 

@@ -9,9 +9,6 @@ import torch
 
 from gradlab.recording.quantities import Array
 
-NUMPY_HAS = {torch.float64, torch.float32, torch.float16, torch.bool}
-
-
 def as_array(tensor: torch.Tensor) -> Array:
     """A tensor's values: of NumPy, without a copy, if it lies in the machine's memory.
 
@@ -19,11 +16,16 @@ def as_array(tensor: torch.Tensor) -> Array:
     """
     if tensor.requires_grad:
         tensor = tensor.detach()
-    if tensor.is_sparse:
-        tensor = tensor.to_dense()
     if not in_memory(tensor):
-        return tensor
-    return tensor.numpy() if tensor.dtype in NUMPY_HAS else tensor.float().numpy()
+        return tensor.to_dense() if tensor.is_sparse else tensor
+    try:
+        return tensor.numpy()
+    except (RuntimeError, TypeError):  # sparse, negated in a view, or of a kind NumPy does not have
+        tensor = (tensor.to_dense() if tensor.is_sparse else tensor).resolve_neg()
+        return (tensor if tensor.dtype in _NUMPY_HAS else tensor.float()).numpy()
+
+
+_NUMPY_HAS = {torch.float64, torch.float32, torch.float16, torch.bool}
 
 
 def can_be_measured(tensor: torch.Tensor) -> bool:

@@ -27,7 +27,6 @@ from gradlab.recording.torch.step import (
     FAR,
     Measured,
     Step,
-    all_axes,
     bring_back,
     join,
     measure_gradient,
@@ -104,7 +103,7 @@ class Assembly:
                 before, size = step.before[layer]
                 measured = step.updates[layer] = Measured()
                 measured.found = of_weights(
-                    before, after, self._wanted, measured.counts, all_axes(after),
+                    before, after, self._wanted, measured.counts, None,
                     before_rms=size, overwrite=True,
                 )  # fmt: skip
                 if weight.requires_grad and not step.owns(weight):
@@ -142,7 +141,7 @@ class Assembly:
             measured.found["clip_factor"] = 1.0
         else:
             array = as_array(now)
-            measured.found[USED] = q.rms(q.entries(array, all_axes(array)))
+            measured.found[USED] = q.rms(q.entries(array, None))
 
     def _gradient_at_the_end(self, step: Step, layer: Layer, now: torch.Tensor) -> None:
         """Measure a gradient that no backward pass told of, as the optimizer was given it."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any, Protocol
 
 import torch
 
+from gradlab.recording.clock import Clock
 from gradlab.recording.torch.arrays import can_be_measured, in_memory
 
 
@@ -115,34 +117,43 @@ BACKWARD = Backward()
 class Arrival:
     """The hook of a layer's output: its delta arrives. Holds no tensor."""
 
-    __slots__ = ("call", "tell")
+    __slots__ = ("call", "clock", "tell")
 
-    def __init__(self, tell: Callable[[Any, torch.Tensor, Pass], None], call: Any) -> None:
-        self.tell, self.call = tell, call
+    def __init__(
+        self, tell: Callable[[Any, torch.Tensor, Pass], None], call: Any, clock: Clock
+    ) -> None:
+        self.tell, self.call, self.clock = tell, call, clock
 
     def __call__(self, delta: torch.Tensor) -> None:
         """Tell of it."""
+        began = perf_counter()
         # one that was asked for by torch.autograd.grad is no part of the training
         passing = BACKWARD.passing(delta)
         if passing is not None:
             self.call.deltas += 1
             with torch._C.DisableTorchFunction():
                 self.tell(self.call, delta, passing)
+            self.clock.since(began)
 
 
 class Accumulated:
     """The hook of a parameter: its gradient has been accumulated, and is still at hand."""
 
-    __slots__ = ("layers", "tell")
+    __slots__ = ("clock", "layers", "tell")
 
     def __init__(
-        self, tell: Callable[[Any, torch.Tensor, Pass | None], None], layers: Sequence[Any]
+        self,
+        tell: Callable[[Any, torch.Tensor, Pass | None], None],
+        layers: Sequence[Any],
+        clock: Clock,
     ) -> None:
-        self.tell, self.layers = tell, layers
+        self.tell, self.layers, self.clock = tell, layers, clock
 
     def __call__(self, parameter: torch.Tensor) -> None:
         """Tell of it."""
+        began = perf_counter()
         with torch._C.DisableTorchFunction():
             gradient = parameter.grad
             if gradient is not None:
                 self.tell(self.layers, gradient, BACKWARD.passing(gradient))
+        self.clock.since(began)

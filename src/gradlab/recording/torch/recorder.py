@@ -42,7 +42,6 @@ from gradlab.recording.torch.step import (
     Measured,
     Step,
     Version,
-    all_axes,
     join,
     measure_gradient,
 )
@@ -349,7 +348,7 @@ class TorchRecorder(Recorder):
                     if weight is not None:
                         kept = copy_of(weight, self._places.get(layer))
                         self._places[layer] = kept
-                        step.before[layer] = kept, q.rms(q.entries(kept, all_axes(kept)))
+                        step.before[layer] = kept, q.rms(q.entries(kept, None))
             if self._reference is not None and self.needs("dead_fraction", "accuracy"):
                 self._look_at_reference(step)
 
@@ -363,7 +362,7 @@ class TorchRecorder(Recorder):
                 return
             array = as_array(x)
             measured = Measured(zero_units=_zero_units(layer, array == 0))
-            measured.counts[FAR] = q.nonfinite_count(q.entries(array, all_axes(array)))
+            measured.counts[FAR] = q.nonfinite_count(q.entries(array, None))
             if layer in step.far:  # called again: a unit is dead if it is so in all calls
                 measured = join([step.far[layer], measured])
             step.far[layer] = measured
@@ -388,20 +387,19 @@ class TorchRecorder(Recorder):
         """Measure φ(h) of a call."""
         if self._step is None or not x.numel():
             return
-        with self.timed, _quiet(), torch._C.DisableTorchFunction():
+        with torch._C.DisableTorchFunction():
             array = as_array(x)
-            measured = Measured(size=x.numel())
-            zero = None
+            zero = zero_units = None
             if self._wants_zero_units or function.flat_where_zero:
                 zero = array == 0
                 if function.flat_where_zero:
                     saturated = zero
-            measured.found = of_activation(
-                array, saturated, self._wanted, measured.counts, all_axes(array)
-            )
-            if self._wants_zero_units:
-                measured.zero_units = _zero_units(call.layer, zero)
-            call.activation, call.function = measured, function
+                if self._wants_zero_units:
+                    zero_units = _zero_units(call.layer, zero)
+            counts: dict[str, Array] = {}
+            numbers = of_activation(array, saturated, self._wanted, counts, None)
+            call.activation = Measured(numbers, counts, zero_units, x.numel())
+            call.function = function
 
     def called(self, call: Call) -> None:
         """Note a call; whether it counts is known when the step is over."""
@@ -413,26 +411,22 @@ class TorchRecorder(Recorder):
         if self._step is None:
             return
         self._reached(self._step, passing)
-        if not self._wants_deltas or not delta.numel():
-            return
-        with self.timed, _quiet():
-            array = as_array(delta)
-            call.delta = measured = Measured(size=delta.numel())
-            measured.found = of_delta(array, self._wanted, measured.counts, all_axes(array))
+        size = delta.numel()
+        if self._wants_deltas and size:
+            counts: dict[str, Array] = {}
+            found = of_delta(as_array(delta), self._wanted, counts, None)
+            call.delta = Measured(found, counts, size=size)
 
     def backward_begins(self) -> None:
         """Drop what belongs to gradients that were thrown away since."""
         step = self._step
         if step is None or any(passing.running for passing in step.passes):
             return
-        with self.timed, _quiet():
-            if step.passes and self._gradients_are_fresh(step):
-                step.calls = [call for call in step.calls if not call.deltas]
-                step.passes, step.gradients, step.awaited = [], {}, []
-            if not step.passes:
-                step.stale = {
-                    layer for layer, old in step.old.items() if _is_still(old, layer.weight)
-                }
+        if step.passes and self._gradients_are_fresh(step):
+            step.calls = [call for call in step.calls if not call.deltas]
+            step.passes, step.gradients, step.awaited = [], {}, []
+        if not step.passes:
+            step.stale = {layer for layer, old in step.old.items() if _is_still(old, layer.weight)}
 
     def gradient(
         self, layers: Sequence[Layer], gradient: torch.Tensor, passing: Pass | None
@@ -443,12 +437,11 @@ class TorchRecorder(Recorder):
             return
         if passing is not None:
             self._reached(step, passing)
-        with self.timed, _quiet():
-            for layer in layers:
-                if self._averaged:
-                    step.awaited.append(layer)
-                else:
-                    step.gradients[layer] = self._measured(gradient)
+        for layer in layers:
+            if self._averaged:
+                step.awaited.append(layer)
+            else:
+                step.gradients[layer] = self._measured(gradient)
 
     def averaged(self) -> None:
         """Measure gradients at the end of a backward pass from now on."""
@@ -459,12 +452,11 @@ class TorchRecorder(Recorder):
         step = self._step
         if step is None or not step.awaited or any(passing.running for passing in step.passes):
             return
-        with self.timed, _quiet():
-            for layer in step.awaited:
-                weight = layer.weight
-                if weight is not None and weight.grad is not None:
-                    step.gradients[layer] = self._measured(weight.grad)
-            step.awaited = []
+        for layer in step.awaited:
+            weight = layer.weight
+            if weight is not None and weight.grad is not None:
+                step.gradients[layer] = self._measured(weight.grad)
+        step.awaited = []
 
     def unseen(self, layer: Layer, why: str) -> None:
         """Note why a call is not measured."""

@@ -111,17 +111,11 @@ class Step:
         return found
 
 
-def all_axes(array: Array) -> tuple[int, ...]:
-    """The axes of a weight or an activation that is one matrix, however many it has."""
-    return q.MATRIX if array.ndim == 2 else tuple(range(-array.ndim, 0))
-
-
 def measure_gradient(gradient: torch.Tensor, wanted: frozenset[str]) -> Measured:
     """Quantities of dL/dW as it is now."""
-    measured = Measured(of=Version(gradient))
-    array = as_array(gradient)
-    measured.found = measure.of_gradient(array, wanted, measured.counts, all_axes(array))
-    return measured
+    counts: dict[str, Array] = {}
+    found = measure.of_gradient(as_array(gradient), wanted, counts, None)
+    return Measured(found, counts, of=Version(gradient))
 
 
 def join(parts: Sequence[Measured]) -> Measured:

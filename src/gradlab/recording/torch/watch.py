@@ -19,6 +19,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -146,7 +147,7 @@ class Watch:
             if watched is None or watched[0] is not weight:
                 if watched is not None:
                     watched[1].remove()
-                told = Accumulated(self._accumulated, (layer,))
+                told = Accumulated(self._accumulated, (layer,), self.clock)
                 self._weights[layer] = weight, weight.register_post_accumulate_grad_hook(told)
 
     def _watch_other_parameters(self) -> None:
@@ -158,7 +159,7 @@ class Watch:
             if not told and not any(id(parameter) in hooked for parameter in mine):
                 for parameter in mine:
                     if parameter.requires_grad and id(parameter) not in self._weights:
-                        hook = Accumulated(self._accumulated, ())
+                        hook = Accumulated(self._accumulated, (), self.clock)
                         handle = parameter.register_post_accumulate_grad_hook(hook)
                         self._weights[id(parameter)] = parameter, handle
 
@@ -174,7 +175,8 @@ class Watch:
         self._weights = {}
 
     @property
-    def _scope(self) -> Scope:
+    def scope(self) -> Scope:
+        """What this thread is in the middle of."""
         thread = threading.get_ident()
         scope = self._scopes.get(thread)
         if scope is None:
@@ -190,7 +192,7 @@ class Watch:
         for handle in self._arrivals:
             handle.remove()
         self._arrivals = []
-        self._scope.leave_mode()
+        self.scope.leave_mode()
         self._scopes = {}
         # all activation functions are modules
         if self.order and not self._found_one:
@@ -215,16 +217,18 @@ class Watch:
                 yield
         finally:
             self._reference = None
-            self._scope.leave_mode()
+            self.scope.leave_mode()
             self._scopes = scopes
 
     # --- modules ----------------------------------------------------------------------------------
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
+    def enter(self, module: nn.Module, args: Any) -> None:
+        """A module is called."""
         layers = self._layers.get(id(module))
         if layers is None:
             return
-        scope = self._scope
+        began = perf_counter()
+        scope = self.scope
         scope.depth += 1
         if scope.depth == 1:
             self._open(scope, id(module) in self._wholes)
@@ -233,6 +237,7 @@ class Watch:
             if entry is not None:
                 with torch._C.DisableTorchFunction():
                     self._handed(scope, entry, module, bool(layers))
+        self.clock.since(began)
 
     def _handed(self, scope: Scope, entry: Pending, module: nn.Module, is_layer: bool) -> None:
         """A module is given a layer's output."""
@@ -249,11 +254,13 @@ class Watch:
             del scope.pending[id(entry.h)]
             self._settle(entry)
 
-    def _leave(self, module: nn.Module, _args: Any, output: Any) -> None:
+    def leave(self, module: nn.Module, output: Any) -> None:
+        """Its call has ended; without an output if it failed."""
         layers = self._layers.get(id(module))
         if layers is None:
             return
-        scope = self._scope
+        began = perf_counter()
+        scope = self.scope
         if scope.applied or layers:
             with torch._C.DisableTorchFunction():
                 applied = scope.applied.pop(id(module), None)
@@ -261,9 +268,12 @@ class Watch:
                     self._activated(scope, applied.entry, output, applied)
                 if layers and output is not None:
                     self._called(scope, layers, output)
-        scope.depth = max(scope.depth - 1, 0)
-        if scope.depth == 0:
+        if scope.depth > 1:
+            scope.depth -= 1
+        else:
+            scope.depth = 0
             self._close(scope, output)
+        self.clock.since(began)
 
     def _open(self, scope: Scope, whole: bool) -> None:
         """Begin a pass: the outermost call of one of the model's modules."""
@@ -319,7 +329,7 @@ class Watch:
             if self._reference is None:
                 self._listener.called(call)
                 if call.waits and self._deltas and layer.unit is not None:
-                    arrival = Arrival(self._listener.delta, call)
+                    arrival = Arrival(self._listener.delta, call, self.clock)
                     self._arrivals.append(h.register_hook(arrival))
             wanted = self._activations or self._reference is not None
             if wanted and layer.unit is not None:
@@ -352,7 +362,7 @@ class Watch:
         self, func: Any, function: Function | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Call a function of PyTorch; note what it does with the output of a layer."""
-        scope = self._scope
+        scope = self.scope
         h = args[0] if args else kwargs.get("input")
         entry = found(scope.pending, h)
         if entry is None or (function is None and not changes_its_input(func)):
@@ -439,13 +449,11 @@ SEVERAL = "its output goes into several functions, so that none of them is its a
 def _hook_modules(undo: contextlib.ExitStack) -> None:
     def enter(module: nn.Module, args: Any) -> None:
         for watch in MODULE_CALLS.members:
-            with watch.clock:
-                watch._enter(module, args)
+            watch.enter(module, args)
 
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
+    def leave(module: nn.Module, _args: Any, output: Any) -> None:
         for watch in MODULE_CALLS.members:
-            with watch.clock:
-                watch._leave(module, args, output)
+            watch.leave(module, output)
 
     undo.callback(register_module_forward_pre_hook(enter).remove)
     undo.callback(register_module_forward_hook(leave, always_call=True).remove)
@@ -471,7 +479,7 @@ class _Functions(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        scope = self.watch._scope
+        scope = self.watch.scope
         if not scope.pending and not scope.done:
             return func(*args, **kwargs)
         found = FUNCTIONS.get(func)
