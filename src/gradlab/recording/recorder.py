@@ -83,6 +83,7 @@ class Recorder:
             name for name in (*PER_LAYER, *PER_STEP) if quantities is None or name in quantities
         ]
         self.quantities = (*wanted, *([HISTOGRAM] if histograms else []))
+        self._of_layers = [name for name in self.quantities if name not in PER_STEP]
         self.layers: tuple[LayerInfo, ...] = ()
         self.missing: dict[str, dict[str, str]] = {}  # layer -> what cannot be had -> why
         self.why_nothing = "no training step was completed"
@@ -169,8 +170,7 @@ class Recorder:
         if steps is self._latest:  # an interrupt kept the caller from noting that it was added
             return
         shape = (len(steps), len(self.layers), *loss.shape[1:])
-        of_layers = set(self.quantities).difference(PER_STEP)
-        found: dict[str, Array] = {name: nothing(name, shape) for name in of_layers}
+        found: dict[str, Array] = {name: nothing(name, shape) for name in self._of_layers}
         counts: dict[str, Array] = {kind: np.zeros(shape) for kind in KINDS}
         with np.errstate(all="ignore"):
             for positions, arrays in groups:
@@ -197,10 +197,10 @@ class Recorder:
         steps : sequence of int
             Their numbers, from 1.
         found : mapping of name to array
-            Each of shape (steps, layers) or (steps, layers, members).
-            Quantities of `PER_LAYER`; one that is missing is recorded as NaN.
+            Each of shape (steps, layers) or (steps, layers, members), and the recorder's from now
+            on. Quantities of `PER_LAYER`; one that is missing is recorded as NaN.
         counts : mapping of kind to array of the same shape
-            Number of entries that are not finite, in each of `KINDS`.
+            Number of entries that are not finite, in each of `KINDS` that has any.
         loss, accuracy : array (steps,) or (steps, members)
         loss_seen : bool
             Whether there was a loss; or else its NaN means that nobody told it.
@@ -209,9 +209,9 @@ class Recorder:
             return
         shape = (len(steps), len(self.layers), *loss.shape[1:])
         kept: dict[str, Array] = {}
-        for name in set(self.quantities).difference(PER_STEP):
+        for name in self._of_layers:
             values = found.get(name)
-            kept[name] = nothing(name, shape) if values is None else np.array(values, np.float64)
+            kept[name] = nothing(name, shape) if values is None else np.asarray(values, np.float64)
         if self.needs("nonfinite_count"):
             kept["nonfinite_count"] = total = np.zeros(shape)
             for count in counts.values():
@@ -235,8 +235,11 @@ class Recorder:
         kept: Mapping[str, Array],
         loss_seen: bool,
     ) -> None:
+        told = "loss" in kept and loss_seen
+        if (not told or np.isfinite(kept["loss"]).all()) and not counts:
+            return
         bad = np.zeros(len(steps), bool)
-        if "loss" in kept and loss_seen:
+        if told:
             bad |= ~np.isfinite(kept["loss"]).reshape(len(steps), -1).all(axis=1)
         if "nonfinite_count" in kept:
             bad |= kept["nonfinite_count"].reshape(len(steps), -1).any(axis=1)

@@ -16,6 +16,7 @@ from gradlab.recording.measure import (
     KINDS,
     OF_ACTIVATION,
     OF_WEIGHTS,
+    PER_STEP,
     of_weights,
 )
 from gradlab.recording.quantities import Array
@@ -67,6 +68,7 @@ class Assembly:
         self._recorder, self._layers, self._wanted = recorder, layers, wanted
         self._wants_gradients = recorder.needs(*FROM_GRADIENT, "nonfinite_count")
         self._elsewhere = elsewhere
+        self._names = [name for name in (*wanted, USED) if name not in (HISTOGRAM, *PER_STEP)]
         self._functions: dict[Layer, str] = {}
         recorder.begin([layer.info for layer in layers])
         for layer in layers:
@@ -168,12 +170,11 @@ class Assembly:
     def _put_together(self, step: Step) -> None:
         """Join several calls of a layer, and add the step to the record."""
         count = len(self._layers)
-        names = (*self._wanted, USED)
         # lists, for speed: a net's layers are few
-        rows: dict[str, list[Array]] = {name: [math.nan] * count for name in names}
-        if HISTOGRAM in rows:
+        rows: dict[str, list[Array]] = {name: [math.nan] * count for name in self._names}
+        if HISTOGRAM in self._wanted:
             rows[HISTOGRAM] = [np.zeros(len(q.HISTOGRAM_EDGES))] * count
-        counts: dict[str, list[Array]] = {kind: [0.0] * count for kind in (*KINDS, FAR)}
+        counts: dict[str, list[Array]] = {}  # of kinds in which there are any
         calls = step.trained_calls()
         for i, layer in enumerate(self._layers):
             mine = calls.get(layer, [])
@@ -186,7 +187,8 @@ class Assembly:
                 for name, value in part.found.items():
                     rows[name][i] = value
                 for kind, value in part.counts.items():
-                    counts[kind][i] += value
+                    if value:
+                        counts.setdefault(kind, [0.0] * count)[i] += value
                 zero = part.zero_units
                 if zero is not None and "dead_fraction" in rows:
                     nonfinite = part.counts.get(FAR, part.counts.get("activation"))
@@ -194,14 +196,17 @@ class Assembly:
             if self._first:
                 self._name_role(i, layer, mine, layer in step.gradients)
         self._first = False
-        found = {name: np.array(values, np.float64) for name, values in rows.items()}
+        numbers = np.array([rows[name] for name in self._names], np.float64)
+        found = dict(zip(self._names, numbers, strict=True))
+        if HISTOGRAM in rows:
+            found[HISTOGRAM] = np.array(rows[HISTOGRAM])
         self._unscale(step, found)
         loss = [float(part) for part in step.loss.found.values()]
         self._recorder.accuracy = float(step.accuracy)
         self._recorder.add_measured(
             [step.number],
-            {name: found[name][None] for name in self._recorder.quantities if name in found},
-            {kind: np.array(counts[kind])[None] for kind in KINDS},
+            {name: values[None] for name, values in found.items()},
+            {kind: np.array(counts[kind])[None] for kind in KINDS if kind in counts},
             np.array([sum(loss) if loss else np.nan]),
             np.array([self._recorder.accuracy]),
             loss_seen=bool(loss),
@@ -225,6 +230,8 @@ class Assembly:
 
     def _delta_of(self, layer: Layer, calls: list[Call]) -> Measured | None:
         """Of the deltas of all calls in the step."""
+        if len(calls) == 1 and calls[0].deltas == 1:  # the usual case, at once
+            return calls[0].delta  # type: ignore[no-any-return]
         if any(call.deltas > 1 for call in calls):
             self._recorder.miss(
                 layer.name, ("delta_rms",), "two backward passes went through one call of it"
