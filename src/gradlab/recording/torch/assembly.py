@@ -37,7 +37,6 @@ FROZEN = "it is frozen"
 NOT_ASKED = "neither it nor what is before it is trained, so that no gradient is asked for there"
 CLEARED = "its gradient was cleared before the optimizer's step, which had nothing to go by"
 UNREACHED = "no backward pass reached it in a step"
-USED = "used gradient"  # the rms of one that was changed before it was used
 
 
 class Assembly:
@@ -68,7 +67,7 @@ class Assembly:
         self._recorder, self._layers, self._wanted = recorder, layers, wanted
         self._wants_gradients = recorder.needs(*FROM_GRADIENT, "nonfinite_count")
         self._elsewhere = elsewhere
-        self._names = [name for name in (*wanted, USED) if name not in (HISTOGRAM, *PER_STEP)]
+        self._names = [name for name in wanted if name not in (HISTOGRAM, *PER_STEP)]
         self._functions: dict[Layer, str] = {}
         recorder.begin([layer.info for layer in layers])
         for layer in layers:
@@ -143,7 +142,9 @@ class Assembly:
             measured.found["clip_factor"] = 1.0
         else:
             array = as_array(now)
-            measured.found[USED] = q.rms(q.entries(array, None))
+            used = q.rms(q.entries(array, None))
+            unscaled = measured.found["grad_rms"] / step.scale
+            measured.found["clip_factor"] = q.clip_factor(unscaled, used)
 
     def _gradient_at_the_end(self, step: Step, layer: Layer, now: torch.Tensor) -> None:
         """Measure a gradient that no backward pass told of, as the optimizer was given it."""
@@ -200,7 +201,8 @@ class Assembly:
         found = dict(zip(self._names, numbers, strict=True))
         if HISTOGRAM in rows:
             found[HISTOGRAM] = np.array(rows[HISTOGRAM])
-        self._unscale(step, found)
+        if step.scale != 1:
+            self._unscale(step, found)
         loss = [float(part) for part in step.loss.found.values()]
         self._recorder.accuracy = float(step.accuracy)
         self._recorder.add_measured(
@@ -213,25 +215,19 @@ class Assembly:
         )
 
     def _unscale(self, step: Step, found: dict[str, Array]) -> None:
-        """Undo what a GradScaler did to the loss; find what was clipped after that."""
-        if step.scale != 1:
-            for name in ("grad_mean_abs", "grad_rms", "delta_rms"):
-                if name in found:
-                    found[name] /= step.scale
-            if HISTOGRAM in found:
-                found[HISTOGRAM][:] = 0
-                for layer in self._layers:
-                    self._recorder.miss(
-                        layer.name, (HISTOGRAM,), "the loss was scaled by a GradScaler"
-                    )
-        used = ~np.isnan(found[USED])
-        if used.any():
-            found["clip_factor"][used] = q.clip_factor(found["grad_rms"], found[USED])[used]
+        """Undo what a GradScaler did to the loss."""
+        for name in ("grad_mean_abs", "grad_rms", "delta_rms"):
+            if name in found:
+                found[name] /= step.scale
+        if HISTOGRAM in found:
+            found[HISTOGRAM][:] = 0
+            for layer in self._layers:
+                self._recorder.miss(layer.name, (HISTOGRAM,), "the loss was scaled by a GradScaler")
 
     def _delta_of(self, layer: Layer, calls: list[Call]) -> Measured | None:
         """Of the deltas of all calls in the step."""
-        if len(calls) == 1 and calls[0].deltas == 1:  # the usual case, at once
-            return calls[0].delta  # type: ignore[no-any-return]
+        if len(calls) == 1 and calls[0].deltas == 1 and calls[0].delta is not None:
+            return calls[0].delta  # type: ignore[no-any-return]  # the usual case, at once
         if any(call.deltas > 1 for call in calls):
             self._recorder.miss(
                 layer.name, ("delta_rms",), "two backward passes went through one call of it"

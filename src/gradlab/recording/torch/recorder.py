@@ -340,6 +340,9 @@ class TorchRecorder(Recorder):
     # --- what is taken before the update ----------------------------------------------------------
 
     def _take_before(self, step: Step) -> None:
+        looks = self._reference is not None and self.needs("dead_fraction", "accuracy")
+        if not looks and not self._wants_weights:
+            return
         with self.timed, _quiet():
             if self._wants_weights:
                 step.before = {}
@@ -349,7 +352,7 @@ class TorchRecorder(Recorder):
                         kept = copy_of(weight, self._places.get(layer))
                         self._places[layer] = kept
                         step.before[layer] = kept, q.rms(q.entries(kept, None))
-            if self._reference is not None and self.needs("dead_fraction", "accuracy"):
+            if looks:
                 self._look_at_reference(step)
 
     def _look_at_reference(self, step: Step) -> None:

@@ -102,6 +102,7 @@ class Watch:
         self._home = 0  # the thread that began to watch
         self._passes = 0
         self._undo: contextlib.ExitStack | None = None
+        self._modules = contextlib.ExitStack()  # whose calls are watched
         self._arrivals: list[RemovableHandle] = []
         self._reference: Callable[[Layer, torch.Tensor, Function], None] | None = None
         self.order: dict[Layer, None] = {}  # as they were first called
@@ -119,8 +120,9 @@ class Watch:
         self._undo = undo = contextlib.ExitStack()
         self._eager = False
         self._home = threading.get_ident()
+        undo.callback(self._modules.close)
         if self._deltas or not self.order:
-            MODULE_CALLS.join(self, undo)
+            MODULE_CALLS.join(self, self._modules)
         BACKWARD.join(self)
         undo.callback(BACKWARD.leave, self)
         self._watch_weights()
@@ -194,9 +196,11 @@ class Watch:
         self._arrivals = []
         self.scope.leave_mode()
         self._scopes = {}
-        # all activation functions are modules
-        if self.order and not self._found_one:
-            self._looks = False
+        if self.order:
+            if not self._found_one:  # all activation functions are modules
+                self._looks = False
+            if not self._deltas:  # the order is all that was needed of the modules
+                self._modules.close()
 
     def stop(self) -> None:
         """Undo everything; no hook stays behind."""
