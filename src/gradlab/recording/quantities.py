@@ -184,12 +184,15 @@ def zero_units(zero: Array, lead: int | None = None, unit: int = -1) -> Array:
     unit : int
         The axis of the units; all the others are samples.
     """
-    lead = zero.ndim - 2 if lead is None else lead
-    unit %= zero.ndim
-    samples = tuple(axis for axis in range(lead, zero.ndim) if axis != unit)
+    samples = _all_but(unit, zero.ndim - 2 if lead is None else lead, zero.ndim)
     if isinstance(zero, np.ndarray):
         return np.logical_and.reduce(zero, axis=samples)
     return _namespace(zero).all(zero, axis=samples)
+
+
+@functools.cache
+def _all_but(axis: int, lead: int, ndim: int) -> tuple[int, ...]:
+    return tuple(other for other in range(lead, ndim) if other != axis % ndim)
 
 
 def dead_fraction(activation: Array) -> Array:
