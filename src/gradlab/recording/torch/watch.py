@@ -156,7 +156,7 @@ class Watch:
         """Hook modules that tell nothing else, so that no backward pass is taken for another's."""
         hooked = {id(weight) for weight, _ in self._weights.values()}
         for module in self._model.modules():
-            mine = list(module.parameters(recurse=False))
+            mine = [parameter for parameter in module._parameters.values() if parameter is not None]
             told = self._deltas and any(layer.unit for layer in self._layers[id(module)])
             if not told and not any(id(parameter) in hooked for parameter in mine):
                 for parameter in mine:
