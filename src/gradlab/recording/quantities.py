@@ -59,7 +59,7 @@ def entries(array: Array, axes: Sequence[int] | None = MATRIX) -> Array:
         x = array.ravel("K")  # in the order of memory, so that no copy is made
         return x.astype(np.float32) if x.dtype.char == "e" else x
     lead = 0 if axes is None else array.ndim - len(axes)
-    if axes is not None and any(axis % array.ndim < lead for axis in axes):
+    if axes is not None and axes is not MATRIX and any(a % array.ndim < lead for a in axes):
         raise ValueError(f"axes must be the last ones of {array.ndim}, got {tuple(axes)}")
     if not isinstance(array, np.ndarray):
         xp = _namespace(array)
@@ -94,13 +94,15 @@ def mean(x: Array) -> Array:
     """Mean of the entries, also where their sum overflows in the array's own precision."""
     if not isinstance(x, np.ndarray):
         return _namespace(x).mean(x, axis=-1)
-    if x.ndim == 1 and x.size <= _MOST:
-        total = _blas(x.dtype.char).dot(x, _ones(x))
-        return total / x.size if math.isfinite(total) else _in_double(x)
-    if x.ndim == 1:
+    size = x.shape[-1]
+    if size > _MOST:
         return _in_double(x)
-    found = np.add.reduce(x, axis=-1) / x.shape[-1]
-    return found if x.dtype == np.float64 or _all_finite(found) else _in_double(x)
+    # products with ones are sums in many partial sums
+    if x.ndim == 1:
+        total = _blas(x.dtype.char).dot(x, _ones(x))
+        return total / size if math.isfinite(total) else _in_double(x)
+    found = x.reshape(-1, size).dot(_ones(x)).reshape(x.shape[:-1]) / size
+    return found if _all_finite(found) else _in_double(x)
 
 
 def rms(x: Array) -> Array:
@@ -342,11 +344,12 @@ def _blas(dtype: str) -> _Blas:
 
 
 def _ones(x: NDArray[Any]) -> NDArray[Any]:
-    """As many ones: a product with them is a sum in many partial sums."""
+    """As many ones as the last axis has entries."""
+    size = x.shape[-1]
     ones = _kept_ones.get(x.dtype.char)
-    if ones is None or len(ones) < x.size:
-        ones = _kept_ones[x.dtype.char] = np.ones(x.size, x.dtype)
-    return ones[: x.size]
+    if ones is None or len(ones) < size:
+        ones = _kept_ones[x.dtype.char] = np.ones(size, x.dtype)
+    return ones[:size]
 
 
 _kept_ones: dict[str, NDArray[Any]] = {}

@@ -15,7 +15,6 @@ from gradlab.recording import quantities as q
 from gradlab.recording.clock import Clock
 from gradlab.recording.measure import (
     HISTOGRAM,
-    KINDS,
     PER_LAYER,
     PER_STEP,
     LayerArrays,
@@ -151,7 +150,7 @@ class Recorder:
     def add(
         self,
         steps: Sequence[int],
-        groups: Sequence[tuple[Sequence[int], LayerArrays]],
+        groups: Sequence[tuple[Sequence[int] | slice, LayerArrays]],
         loss: Array,
         accuracy: Array,
     ) -> None:
@@ -162,8 +161,9 @@ class Recorder:
         steps : sequence of int
             Their numbers, from 1.
         groups : sequence of (positions, LayerArrays)
-            Each with layers that are alike, by their positions among those announced in `begin`;
-            the arrays' leading axes are steps, those layers, and members if there are any.
+            Each with layers that are alike, by their positions (a list, or a slice) among those
+            announced in `begin`; the arrays' leading axes are steps, those layers, and members if
+            there are any.
         loss, accuracy : array (steps,) or (steps, members)
             Their shape tells whether there are members; their numbers are recorded if wanted.
         """
@@ -171,14 +171,15 @@ class Recorder:
             return
         shape = (len(steps), len(self.layers), *loss.shape[1:])
         found: dict[str, Array] = {name: nothing(name, shape) for name in self._of_layers}
-        counts: dict[str, Array] = {kind: np.zeros(shape) for kind in KINDS}
+        counts: dict[str, Array] = {}
         with np.errstate(all="ignore"):
             for positions, arrays in groups:
                 here, nonfinite = measure(arrays, self.quantities)
                 for name, values in here.items():
                     found[name][:, positions] = values
                 for kind, values in nonfinite.items():
-                    counts[kind][:, positions] = values
+                    if np.any(values):
+                        counts.setdefault(kind, np.zeros(shape))[:, positions] = values
         self.add_measured(steps, found, counts, loss, accuracy)
 
     def add_measured(

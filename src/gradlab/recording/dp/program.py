@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,28 @@ class _Kept:
     def of(self, steps: int) -> Array:
         """The first steps, (steps, which, …, rows, columns)."""
         return self.memory[:steps].swapaxes(-1, -2)
+
+
+@dataclass
+class _Group:
+    """Layers that are alike, by their positions, and what waits of them.
+
+    `gradient`, `before` and `after` are views of the weights in the memory of several steps:
+    (steps, layers, …, fan_in, fan_out).
+    """
+
+    positions: list[int]
+    layers: list[_Layer]
+    gradient: Array | None = None
+    before: Array | None = None
+    after: Array | None = None
+    kept: dict[str, _Kept] = field(default_factory=dict)
+
+    @property
+    def place(self) -> list[int] | slice:
+        """Their positions, as a slice if they are neighbours."""
+        begin, end = self.positions[0], self.positions[-1] + 1
+        return slice(begin, end) if end - begin == len(self.positions) else self.positions
 
 
 class ProgramReader:
@@ -125,7 +147,7 @@ class ProgramReader:
         count = len(self._numbers)
         if not count:
             return
-        groups = [(positions, self._arrays(positions, count)) for positions in self._groups]
+        groups = [(group.place, self._arrays(group, count)) for group in self._groups]
         with np.errstate(all="ignore"):
             self.recorder.add(self._numbers, groups, self._loss[:count], self._accuracies[:count])
         # only now: an interrupt while measuring leaves them to be measured again
@@ -217,7 +239,7 @@ class ProgramReader:
 
     def _group(self) -> None:
         """Put layers together that are alike and whose weights lie at equal distances."""
-        self._groups: list[list[int]] = []
+        self._groups: list[_Group] = []
         alike: dict[Any, list[int]] = {}
         for position, layer in enumerate(self._layers):
             train = layer.train
@@ -232,62 +254,65 @@ class ProgramReader:
             alike.setdefault(repr(key), []).append(position)
         for positions in alike.values():
             starts = [_start(self._layers[i].weight) for i in positions]
-            if len({b - a for a, b in itertools.pairwise(starts)}) <= 1:
-                self._groups.append(positions)
-            else:
-                self._groups += [[i] for i in positions]
+            together = len({b - a for a, b in itertools.pairwise(starts)}) <= 1
+            for part in [positions] if together else [[i] for i in positions]:
+                self._groups.append(_Group(part, [self._layers[i] for i in part]))
 
     def _make_room(self, step: TrainingStep) -> None:
         """Memory for as many steps as are measured together."""
-        sources: list[tuple[str, list[int], list[Array]]] = []
+        sources: list[tuple[_Group, str, list[Array]]] = []
         arrays = step.replay.arrays
-        for positions in self._groups:
-            layers = [self._layers[i] for i in positions]
-            first = layers[0]
+        for group in self._groups:
+            layers, first = group.layers, group.layers[0]
             if self._deltas and first.train.delta is not None:
                 deltas = [x.train.delta for x in layers if x.train.delta is not None]
-                sources.append(("delta", positions, [arrays[value] for value in deltas]))
+                sources.append((group, "delta", [arrays[value] for value in deltas]))
             if self._activations and first.function is not None:
-                sources.append(("pre", positions, [arrays[x.train.pre_activation] for x in layers]))
+                sources.append((group, "pre", [arrays[x.train.pre_activation] for x in layers]))
                 if first.train.activation is not first.train.pre_activation:
-                    sources.append(("phi", positions, [arrays[x.train.activation] for x in layers]))
+                    sources.append((group, "phi", [arrays[x.train.activation] for x in layers]))
             if self._dead and self._forward is not None and first.function is not None:
                 there = [x.reference for x in layers if x.reference is not None]
                 if len(there) == len(layers):
                     far = [self._forward.arrays[value] for value in there]
-                    sources.append(("reference", positions, far))
+                    sources.append((group, "reference", far))
         flat = step.replay.parameters
-        size = sum(array.nbytes for _, _, group in sources for array in group) + 3 * flat.nbytes
+        size = sum(array.nbytes for _, _, them in sources for array in them) + 3 * flat.nbytes
         count = max(1, min(64, AT_MOST // max(size, 1)))
-        self._of: dict[tuple[str, int], _Kept] = {}
-        for what, positions, group in sources:
-            self._of[what, positions[0]] = _Kept(group, count)
-        self._kept = list(self._of.values())
+        self._kept = []
+        for group, what, them in sources:
+            group.kept[what] = _Kept(them, count)
+            self._kept.append(group.kept[what])
         self._gradient, self._before, self._after = (
             np.zeros((count, flat.size), flat.dtype) for _ in range(3)
         )
+        for group in self._groups:
+            if self._gradients and f"{group.layers[0].train.name}_weight" in self._trained:
+                group.gradient = self._weights(self._gradient, group)
+            if self._weights_before:
+                group.before = self._weights(self._before, group)
+            if self._weights_after:
+                group.after = self._weights(self._after, group)
         members = step.loss.shape[:-2]
         self._loss, self._accuracies = (np.full((count, *members), np.nan) for _ in range(2))
 
     # --- reading ----------------------------------------------------------------------------------
 
-    def _arrays(self, positions: list[int], count: int) -> LayerArrays:
+    def _arrays(self, group: _Group, count: int) -> LayerArrays:
         """What waits of a group of layers; leading axes: steps, layers, members."""
-        first = self._layers[positions[0]]
-        found = LayerArrays()
-        if self._gradients and f"{first.train.name}_weight" in self._trained:
-            found.gradient = self._weights(self._gradient, positions, count)
-        if self._weights_before:
-            found.weight = self._weights(self._before, positions, count)
-        if self._weights_after:
-            found.weight_after = self._weights(self._after, positions, count)
+
+        def first(rows: Array | None) -> Array | None:
+            return None if rows is None else rows[:count]
 
         def kept(what: str) -> Array | None:
-            memory = self._of.get((what, positions[0]))
+            memory = group.kept.get(what)
             return None if memory is None else memory.of(count)
 
-        found.delta, found.reference_activation = kept("delta"), kept("reference")
-        h, function = kept("pre"), first.function
+        found = LayerArrays(
+            first(group.gradient), first(group.before), first(group.after), kept("delta"),
+            reference_activation=kept("reference"),
+        )  # fmt: skip
+        h, function = kept("pre"), group.layers[0].function
         if h is not None and function is not None:
             with np.errstate(all="ignore"):
                 x = kept("phi")
@@ -301,18 +326,18 @@ class ProgramReader:
         assert self._step is not None
         return self._step.captured.gradients
 
-    def _weights(self, rows: Array, positions: list[int], count: int) -> Array:
+    def _weights(self, rows: Array, group: _Group) -> Array:
         """The weights of a group in rows of flat vectors: (steps, layers, …, fan_in, fan_out)."""
-        weight = self._layers[positions[0]].weight
-        starts = [_start(self._layers[i].weight) for i in positions]
+        weights = [layer.weight for layer in group.layers]
+        starts = [_start(weight) for weight in weights]
         apart = starts[1] - starts[0] if len(starts) > 1 else 0
         assert self._step is not None
         return np.ndarray(
-            (count, len(positions), *weight.shape),
+            (len(rows), len(weights), *weights[0].shape),
             rows.dtype,
             rows,
             starts[0] - _start(self._step.replay.parameters),
-            (rows.strides[0], apart, *weight.strides),
+            (rows.strides[0], apart, *weights[0].strides),
         )
 
 

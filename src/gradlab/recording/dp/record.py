@@ -108,14 +108,14 @@ class _Recording(dp.ProgramCallback):
         if self._all or self.recorder.wants(number):
             started = perf_counter()
             self._reader.before_update(step)
-            self.recorder.timed.since(started)
+            self.recorder.timed.seconds += perf_counter() - started
 
     def after_program_update(self, number: int, step: TrainingStep) -> None:
         """Complete the step with what the update did."""
         if self._all or self.recorder.wants(number):
             started = perf_counter()
             self._reader.after_update(number, step)
-            self.recorder.timed.since(started)
+            self.recorder.timed.seconds += perf_counter() - started
 
     # --- eager steps ------------------------------------------------------------------------------
 

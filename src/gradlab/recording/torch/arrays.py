@@ -9,6 +9,7 @@ import torch
 
 from gradlab.recording.quantities import Array
 
+
 def as_array(tensor: torch.Tensor) -> Array:
     """A tensor's values: of NumPy, without a copy, if it lies in the machine's memory.
 

@@ -227,7 +227,7 @@ class Assembly:
     def _delta_of(self, layer: Layer, calls: list[Call]) -> Measured | None:
         """Of the deltas of all calls in the step."""
         if len(calls) == 1 and calls[0].deltas == 1 and calls[0].delta is not None:
-            return calls[0].delta  # type: ignore[no-any-return]  # the usual case, at once
+            return calls[0].delta  # the usual case, at once
         if any(call.deltas > 1 for call in calls):
             self._recorder.miss(
                 layer.name, ("delta_rms",), "two backward passes went through one call of it"
