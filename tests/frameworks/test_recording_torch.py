@@ -762,6 +762,27 @@ def nothing_is_left(net):
     return untouched and not any(hooks)
 
 
+def test_modules_are_watched_only_for_what_needs_them(batch):
+    net = Net(nn.ReLU())
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    hooks = torch.nn.modules.module._global_forward_hooks
+
+    def watched(*quantities):
+        with record(net, sgd, quantities=("grad_rms", *quantities)) as recorder:
+            for _ in range(3):
+                sgd.zero_grad()
+                F.cross_entropy(net(batch[0]), batch[1]).backward()
+                sgd.step()
+            still = bool(hooks)
+        assert nothing_is_left(net)
+        return still, list(recorder.trace["layer"].values)
+
+    with_deltas, order = watched("delta_rms")
+    assert with_deltas
+    assert watched("activation_mean") == (True, order)
+    assert watched("update_ratio") == (False, order)  # the first step has shown the order
+
+
 def test_nothing_stays_behind(batch):
     net = Net(nn.ReLU())
     sgd = torch.optim.SGD(net.parameters(), lr=0.1)

@@ -8,6 +8,7 @@ from gradlab import record
 from gradlab.data import load
 from gradlab.experiment import Experiment
 from gradlab.recording import RecordingError, quantities
+from gradlab.recording.clock import Clock
 from gradlab.recording.measure import PER_LAYER, of_weights
 
 IRIS = load("iris2")
@@ -322,6 +323,66 @@ def test_non_finite_entries_are_never_dropped(value, quiet):
     assert not np.isfinite(quantities.mean(matrix))
     assert not np.isfinite(quantities.std(matrix))
     assert quantities.nonfinite_count(matrix) == 1
+
+
+LENGTHS = [1, 37, (1 << 16) + 3, (1 << 20) + 3]  # one part, several, more ones than are kept
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30, 3e38])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_vector_of_any_size_gives_no_warnings(length, size, dtype):
+    x = (np.random.default_rng(0).standard_normal(length) * size / 10).astype(dtype)
+    exact = x.astype(np.longdouble)
+    near = pytest.approx
+    tolerance = {"rel": 1e-5 if dtype == np.float32 else 1e-12}
+    assert quantities.mean_abs(x) == near(float(np.abs(exact).mean()), **tolerance)
+    assert quantities.rms(x) == near(float(np.sqrt((exact**2).mean())), **tolerance)
+    assert quantities.std(x) == near(float(exact.std()), **tolerance, abs=1e-5 * size)
+    assert quantities.mean(x) == near(float(exact.mean()), abs=1e-5 * size)
+    assert quantities.nonfinite_count(x) == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_entries_of_a_vector_that_are_not_finite_give_no_warnings(length, bad):
+    x = np.ones(length, np.float32)
+    x[length // 2] = bad
+    for quantity in (quantities.mean_abs, quantities.mean, quantities.rms, quantities.std):
+        assert not np.isfinite(quantity(x)), quantity.__name__
+    assert quantities.nonfinite_count(x) == 1
+    assert np.isnan(quantities.zero_fraction(x))
+
+
+def test_leading_axes_give_what_their_vectors_give_one_by_one(quiet):
+    x = np.random.default_rng(1).standard_normal((3, 5, 7)).astype(np.float32)
+    x[0, 1] = 3e38
+    x[2, 2, 3] = np.nan
+    for quantity in (quantities.mean_abs, quantities.mean, quantities.rms, quantities.std):
+        single = [[quantity(vector) for vector in vectors] for vectors in x]
+        np.testing.assert_allclose(quantity(x), single, rtol=1e-5, err_msg=quantity.__name__)
+
+
+def test_all_axes_are_read_in_the_order_of_memory():
+    kernel = np.arange(120.0).reshape(2, 3, 4, 5)
+    for array in (kernel, kernel.T, kernel[::-1, :, ::2], kernel.astype(np.float16)):
+        found = quantities.entries(array, None)
+        assert sorted(found) == sorted(array.ravel())
+        assert found.dtype in (np.float32, np.float64)
+    assert np.shares_memory(quantities.entries(kernel.transpose(0, 2, 3, 1), None), kernel)
+
+
+def test_time_is_counted_once_where_blocks_are_nested(monkeypatch):
+    now = iter(range(100))
+    monkeypatch.setattr("gradlab.recording.clock.perf_counter", lambda: float(next(now)))
+    clock = Clock()
+    clock.since(-5.0)
+    assert clock.seconds == 5  # at 0
+    with clock:  # from 1
+        clock.since(-100.0)  # within: the block counts it
+        with clock:
+            pass
+    assert clock.seconds == 6  # to 2
 
 
 def test_update_ratio_of_zero_weights(quiet):
