@@ -109,8 +109,9 @@ class _Runner:
         """What more of the same costs: without what a call does at its beginning, as capturing."""
         runs = min(MOST, max(3, int(TURN / (self._time(short) + self._time(long)))))
         pairs = [(self._time(short), self._time(long)) for _ in range(runs)]
-        # the middle of the differences: the smallest would be whatever a disturbance made of one
-        return [statistics.median(more - less for less, more in pairs) / self._units]
+        # of the best of each: the smallest difference would be whatever a disturbance made of one
+        less, more = (min(times) for times in zip(*pairs, strict=True))
+        return [(more - less) / self._units]
 
     @staticmethod
     def _time(run: Callable[[], Any]) -> float:

@@ -94,15 +94,13 @@ def mean(x: Array) -> Array:
     """Mean of the entries, also where their sum overflows in the array's own precision."""
     if not isinstance(x, np.ndarray):
         return _namespace(x).mean(x, axis=-1)
-    size = x.shape[-1]
-    if size > _MOST:
+    if x.ndim > 1:
+        found = np.add.reduce(x, axis=-1) / x.shape[-1]  # as np.mean does, to the last digit
+        return found if x.dtype == np.float64 or _all_finite(found) else _in_double(x)
+    if x.size > _MOST:
         return _in_double(x)
-    # products with ones are sums in many partial sums
-    if x.ndim == 1:
-        total = _blas(x.dtype.char).dot(x, _ones(x))
-        return total / size if math.isfinite(total) else _in_double(x)
-    found = x.reshape(-1, size).dot(_ones(x)).reshape(x.shape[:-1]) / size
-    return found if _all_finite(found) else _in_double(x)
+    total = _blas(x.dtype.char).dot(x, _ones(x))
+    return total / x.size if math.isfinite(total) else _in_double(x)
 
 
 def rms(x: Array) -> Array:
@@ -344,12 +342,11 @@ def _blas(dtype: str) -> _Blas:
 
 
 def _ones(x: NDArray[Any]) -> NDArray[Any]:
-    """As many ones as the last axis has entries."""
-    size = x.shape[-1]
+    """As many ones: a product with them is a sum in many partial sums."""
     ones = _kept_ones.get(x.dtype.char)
-    if ones is None or len(ones) < size:
-        ones = _kept_ones[x.dtype.char] = np.ones(size, x.dtype)
-    return ones[:size]
+    if ones is None or len(ones) < x.size:
+        ones = _kept_ones[x.dtype.char] = np.ones(x.size, x.dtype)
+    return ones[: x.size]
 
 
 _kept_ones: dict[str, NDArray[Any]] = {}

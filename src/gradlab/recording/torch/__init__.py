@@ -3,7 +3,8 @@
 # layers.py     which modules own weights, and what is known of their outputs
 # functions.py  PyTorch's activation functions, as dp knows them
 # calls.py      calls of layers, and what a thread is in the middle of
-# backward.py   backward passes, and what arrives in them
+# backward.py   backward passes
+# arrivals.py   hooks for what arrives in them
 # watch.py      the hooks: tells a listener of calls, activations, deltas, gradients
 # shared.py     hooks of which PyTorch has one for the whole process
 # scaling.py    losses scaled by a GradScaler

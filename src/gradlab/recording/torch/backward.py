@@ -1,15 +1,13 @@
-"""Backward passes: when one begins, what it begins at, and what arrives during it."""
+"""Backward passes: when one begins, what it begins at, and which one a gradient arrives in."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from time import perf_counter
 from typing import Any, Protocol
 
 import torch
 
-from gradlab.recording.clock import Clock
 from gradlab.recording.torch.arrays import can_be_measured, in_memory
 
 
@@ -112,48 +110,3 @@ class Backward:
 
 # PyTorch has one such function, so there is one of these
 BACKWARD = Backward()
-
-
-class Arrival:
-    """The hook of a layer's output: its delta arrives. Holds no tensor."""
-
-    __slots__ = ("call", "clock", "tell")
-
-    def __init__(
-        self, tell: Callable[[Any, torch.Tensor, Pass], None], call: Any, clock: Clock
-    ) -> None:
-        self.tell, self.call, self.clock = tell, call, clock
-
-    def __call__(self, delta: torch.Tensor) -> None:
-        """Tell of it."""
-        began = perf_counter()
-        # one that was asked for by torch.autograd.grad is no part of the training
-        passing = BACKWARD.passing(delta)
-        if passing is not None:
-            self.call.deltas += 1
-            with torch._C.DisableTorchFunction():
-                self.tell(self.call, delta, passing)
-            self.clock.since(began)
-
-
-class Accumulated:
-    """The hook of a parameter: its gradient has been accumulated, and is still at hand."""
-
-    __slots__ = ("clock", "layers", "tell")
-
-    def __init__(
-        self,
-        tell: Callable[[Any, torch.Tensor, Pass | None], None],
-        layers: Sequence[Any],
-        clock: Clock,
-    ) -> None:
-        self.tell, self.layers, self.clock = tell, layers, clock
-
-    def __call__(self, parameter: torch.Tensor) -> None:
-        """Tell of it."""
-        began = perf_counter()
-        with torch._C.DisableTorchFunction():
-            gradient = parameter.grad
-            if gradient is not None:
-                self.tell(self.layers, gradient, BACKWARD.passing(gradient))
-        self.clock.since(began)

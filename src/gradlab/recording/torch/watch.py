@@ -35,7 +35,8 @@ from torch.utils.hooks import RemovableHandle
 from gradlab.recording.clock import Clock
 from gradlab.recording.quantities import Array
 from gradlab.recording.torch.arrays import can_be_measured
-from gradlab.recording.torch.backward import BACKWARD, Accumulated, Arrival, Pass
+from gradlab.recording.torch.arrivals import Accumulated, Arrival
+from gradlab.recording.torch.backward import BACKWARD
 from gradlab.recording.torch.calls import Applied, Call, Listener, Pending, Scope, found
 from gradlab.recording.torch.functions import (
     FUNCTIONS,
@@ -149,7 +150,7 @@ class Watch:
             if watched is None or watched[0] is not weight:
                 if watched is not None:
                     watched[1].remove()
-                told = Accumulated(self._accumulated, (layer,), self.clock)
+                told = Accumulated((layer,), self._listener, self.clock)
                 self._weights[layer] = weight, weight.register_post_accumulate_grad_hook(told)
 
     def _watch_other_parameters(self) -> None:
@@ -161,15 +162,9 @@ class Watch:
             if not told and not any(id(parameter) in hooked for parameter in mine):
                 for parameter in mine:
                     if parameter.requires_grad and id(parameter) not in self._weights:
-                        hook = Accumulated(self._accumulated, (), self.clock)
+                        hook = Accumulated((), self._listener, self.clock)
                         handle = parameter.register_post_accumulate_grad_hook(hook)
                         self._weights[id(parameter)] = parameter, handle
-
-    def _accumulated(
-        self, layers: Sequence[Layer], gradient: torch.Tensor, passing: Pass | None
-    ) -> None:
-        # by this, a parameter's hook keeps no listener
-        self._listener.gradient(layers, gradient, passing)
 
     def _leave_weights(self) -> None:
         for _, handle in self._weights.values():
@@ -333,7 +328,7 @@ class Watch:
             if self._reference is None:
                 self._listener.called(call)
                 if call.waits and self._deltas and layer.unit is not None:
-                    arrival = Arrival(self._listener.delta, call, self.clock)
+                    arrival = Arrival(call, self._listener, self.clock)
                     self._arrivals.append(h.register_hook(arrival))
             wanted = self._activations or self._reference is not None
             if wanted and layer.unit is not None:
