@@ -81,12 +81,7 @@ def mean_abs(x: Array) -> Array:
         return _namespace(x).mean(_namespace(x).abs(x), axis=-1)
     if x.ndim > 1:
         return mean(np.abs(x))
-    # in one pass and without an array of sizes; in parts for which BLAS takes one thread
-    asum = _blas(x.dtype.char).asum
-    if x.size <= _PART:
-        total = asum(x)
-    else:
-        total = sum(asum(x[start : start + _PART]) for start in range(0, x.size, _PART))
+    total = _sum_of_sizes(x)
     return total / x.size if math.isfinite(total) else _in_double(np.abs(x))
 
 
@@ -97,9 +92,7 @@ def mean(x: Array) -> Array:
     if x.ndim > 1:
         found = np.add.reduce(x, axis=-1) / x.shape[-1]  # as np.mean does, to the last digit
         return found if x.dtype == np.float64 or _all_finite(found) else _in_double(x)
-    if x.size > _MOST:
-        return _in_double(x)
-    total = _blas(x.dtype.char).dot(x, _ones(x))
+    total = _sum(x)
     return total / x.size if math.isfinite(total) else _in_double(x)
 
 
@@ -108,7 +101,7 @@ def rms(x: Array) -> Array:
     if isinstance(x, np.ndarray):
         low, high = _EXACT[x.dtype.char]
         if x.ndim == 1:
-            square = _blas(x.dtype.char).dot(x, x) / x.size
+            square = _sum_of_squares(x) / x.size
             if low < square < high:
                 return math.sqrt(square)
             with np.errstate(all="ignore"):
@@ -140,7 +133,7 @@ def std(x: Array, mean_of_x: Array | None = None) -> Array:
     if not isinstance(x, np.ndarray):
         return rms(x - centre[..., None])
     if x.ndim == 1:  # without another pass, where next to nothing of the squares cancels
-        square = _blas(x.dtype.char).dot(x, x) / x.size
+        square = _sum_of_squares(x) / x.size
         variance = square - float(centre) ** 2
         if variance > max(square / 4, _EXACT[x.dtype.char][0]):
             return math.sqrt(variance)
@@ -250,7 +243,7 @@ def nonfinite_count(x: Array, summary: Array | None = None) -> Array:
         xp = _namespace(x)
         return xp.sum(xp.astype(~xp.isfinite(x), xp.int32), axis=-1)
     if summary is None:
-        summary = np.vecdot(x, x) if x.ndim > 1 else _blas(x.dtype.char).dot(x, x)
+        summary = np.vecdot(x, x) if x.ndim > 1 else _sum_of_squares(x)
     if _all_finite(summary):
         return np.zeros(x.shape[:-1], np.intp) if x.ndim > 1 else 0
     return np.asarray(x.shape[-1] - np.count_nonzero(np.isfinite(x), axis=-1))
@@ -322,15 +315,37 @@ def _namespace(x: Array) -> Any:
     return array_api_compat.array_namespace(x)
 
 
-_PART = 1 << 16  # of a long vector, which BLAS sums up by one thread
-_MOST = 1 << 20  # ones that are kept
+# --- sums of a vector -----------------------------------------------------------------------------
+
+# By BLAS, which gives no warnings, in one pass each and without arrays in between; a long vector in
+# parts: with few enough entries for BLAS to keep to one thread, and for ones to stay in a cache.
+_PART = 1 << 16
+
+
+def _sum(x: NDArray[Any]) -> float:
+    dot, ones = _blas(x.dtype.char).dot, _ones(x.dtype.char)
+    if x.size <= _PART:
+        return dot(x, ones[: x.size])
+    return sum(dot(part, ones[: part.size]) for part in _parts(x))
+
+
+def _sum_of_sizes(x: NDArray[Any]) -> float:
+    asum = _blas(x.dtype.char).asum
+    return asum(x) if x.size <= _PART else sum(map(asum, _parts(x)))
+
+
+def _sum_of_squares(x: NDArray[Any]) -> float:
+    dot = _blas(x.dtype.char).dot
+    return dot(x, x) if x.size <= _PART else sum(dot(part, part) for part in _parts(x))
+
+
+def _parts(x: NDArray[Any]) -> list[NDArray[Any]]:
+    return [x[start : start + _PART] for start in range(0, x.size, _PART)]
 
 
 class _Blas(NamedTuple):
-    """Functions of vectors that give no warnings."""
-
     dot: Callable[[NDArray[Any], NDArray[Any]], float]
-    asum: Callable[[NDArray[Any]], float]  # the sum of sizes
+    asum: Callable[[NDArray[Any]], float]
 
 
 @functools.cache
@@ -341,15 +356,9 @@ def _blas(dtype: str) -> _Blas:
     return _Blas(*blas.get_blas_funcs(("dot", "asum"), dtype=dtype))
 
 
-def _ones(x: NDArray[Any]) -> NDArray[Any]:
-    """As many ones: a product with them is a sum in many partial sums."""
-    ones = _kept_ones.get(x.dtype.char)
-    if ones is None or len(ones) < x.size:
-        ones = _kept_ones[x.dtype.char] = np.ones(x.size, x.dtype)
-    return ones[: x.size]
-
-
-_kept_ones: dict[str, NDArray[Any]] = {}
+@functools.cache
+def _ones(dtype: str) -> NDArray[Any]:
+    return np.ones(_PART, dtype)
 
 
 def _in_double(x: NDArray[Any]) -> Array:
