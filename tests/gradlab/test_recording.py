@@ -354,8 +354,9 @@ def test_entries_of_a_vector_that_are_not_finite_give_no_warnings(length, bad):
     assert np.isnan(quantities.zero_fraction(x))
 
 
-def test_leading_axes_give_what_their_vectors_give_one_by_one(quiet):
-    x = np.random.default_rng(1).standard_normal((3, 5, 7)).astype(np.float32)
+@pytest.mark.parametrize("length", [7, 9000])
+def test_leading_axes_give_what_their_vectors_give_one_by_one(length, quiet):
+    x = np.random.default_rng(1).standard_normal((3, 5, length)).astype(np.float32)
     x[0, 1] = 3e38
     x[2, 2, 3] = np.nan
     for quantity in (quantities.mean_abs, quantities.mean, quantities.rms, quantities.std):

@@ -80,7 +80,7 @@ def mean_abs(x: Array) -> Array:
     if not isinstance(x, np.ndarray):
         return _namespace(x).mean(_namespace(x).abs(x), axis=-1)
     if x.ndim > 1:
-        return mean(np.abs(x))
+        return _each(mean_abs, x) if x.shape[-1] >= _LONG else mean(np.abs(x))
     total = _sum_of_sizes(x)
     return total / x.size if math.isfinite(total) else _in_double(np.abs(x))
 
@@ -90,6 +90,8 @@ def mean(x: Array) -> Array:
     if not isinstance(x, np.ndarray):
         return _namespace(x).mean(x, axis=-1)
     if x.ndim > 1:
+        if x.shape[-1] >= _LONG:
+            return _each(mean, x)
         found = np.add.reduce(x, axis=-1) / x.shape[-1]  # as np.mean does, to the last digit
         return found if x.dtype == np.float64 or _all_finite(found) else _in_double(x)
     total = _sum(x)
@@ -320,6 +322,7 @@ def _namespace(x: Array) -> Any:
 # By BLAS, which gives no warnings, in one pass each and without arrays in between; a long vector in
 # parts: with few enough entries for BLAS to keep to one thread, and for ones to stay in a cache.
 _PART = 1 << 16
+_LONG = 1 << 13  # from here on, vectors of an array are worth a call each
 
 
 def _sum(x: NDArray[Any]) -> float:
@@ -359,6 +362,12 @@ def _blas(dtype: str) -> _Blas:
 @functools.cache
 def _ones(dtype: str) -> NDArray[Any]:
     return np.ones(_PART, dtype)
+
+
+def _each(quantity: Callable[[NDArray[Any]], float], x: NDArray[Any]) -> NDArray[Any]:
+    """The quantity of every vector of an array."""
+    lead = x.shape[:-1]
+    return np.array([quantity(x[at]) for at in np.ndindex(lead)], np.float64).reshape(lead)
 
 
 def _in_double(x: NDArray[Any]) -> Array:
