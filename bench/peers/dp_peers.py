@@ -38,7 +38,7 @@ def _ready(work: Training, **options: Any) -> tuple[dp.Net, dp.SGD]:
 
 def _train(work: Training, **options: Any) -> Array:
     """Mean |dL/dW|, (…, steps, layers), collected by a callback."""
-    recorded: list[list[Array]] = []
+    recorded: list[Array] = []
 
     def collect(step: dp.Step) -> None:
         # all layers in a row: fewer calls

@@ -96,14 +96,13 @@ def matrix_axes(axis: int | None) -> tuple[int, ...]:
 
 
 def _sum_to(x: Array, shape: tuple[int, ...]) -> Array:
-    if len(shape) == x.ndim and shape[-2] == 1 and shape[-1] == x.shape[-1]:  # a bias, mostly
-        row: Array = np.empty((*x.shape[:-2], 1, x.shape[-1]), x.dtype)
-        if x.shape[-1] > 1:  # the same additions as `sum` does, faster
+    if shape == (*x.shape[:-2], 1, x.shape[-1]):  # a bias, mostly
+        row: Array = np.empty(shape, x.dtype)
+        if shape[-1] > 1:  # the same additions as `sum` does, faster
             np.einsum("...ij->...j", x, out=row[..., 0, :])
         else:
             np.add.reduce(x, axis=-2, keepdims=True, out=row)
-        if row.shape == shape:
-            return row
+        return row
     lead = x.ndim - len(shape)
     grown = [lead + i for i, n in enumerate(shape) if n == 1 and x.shape[lead + i] != 1]
     summed: Array = x.sum(axis=(*range(lead), *grown), keepdims=True)

@@ -1855,6 +1855,16 @@ def test_chosen_quantities_and_every_kth_step(batch):
         np.testing.assert_array_equal(one[name], full[name][:2], err_msg=name)
 
 
+@pytest.fixture
+def _one_thread():
+    """On a busy machine threads wait for each other, so that steps are slow and recording cheap."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_one_thread")
 def test_a_budget_thins_out_the_steps(batch):
     net = Net(nn.ReLU())
     recorder = train(net, batch, steps=400, max_overhead=0.05)

@@ -55,9 +55,6 @@ def entries(array: Array, axes: Sequence[int] | None = MATRIX) -> Array:
     ValueError
         If they are others.
     """
-    if axes is None and isinstance(array, np.ndarray):
-        x = array.ravel("K")  # in the order of memory, so that no copy is made
-        return x.astype(np.float32) if x.dtype.char == "e" else x
     lead = 0 if axes is None else array.ndim - len(axes)
     if axes is not None and axes is not MATRIX and any(a % array.ndim < lead for a in axes):
         raise ValueError(f"axes must be the last ones of {array.ndim}, got {tuple(axes)}")
@@ -66,8 +63,11 @@ def entries(array: Array, axes: Sequence[int] | None = MATRIX) -> Array:
         if array.dtype in (getattr(xp, "float16", None), getattr(xp, "bfloat16", None)):
             array = xp.astype(array, xp.float32)
         return xp.reshape(array, (*array.shape[:lead], -1))
-    if array.dtype == np.float16:
+    if array.dtype.char == "e":
         array = array.astype(np.float32)
+    # in the order of memory, so that no copy is made
+    if not lead:
+        return array.ravel("K")
     if array.flags.c_contiguous:
         return array.reshape(*array.shape[:lead], -1)
     steps = array.strides
@@ -239,8 +239,6 @@ def nonfinite_count(x: Array, summary: Array | None = None) -> Array:
     `summary` is a number of each matrix that is finite only if all its entries are, such as their
     mean: where it is, they need not be counted.
     """
-    if isinstance(summary, float) and math.isfinite(summary):
-        return 0
     if not isinstance(x, np.ndarray):
         xp = _namespace(x)
         return xp.sum(xp.astype(~xp.isfinite(x), xp.int32), axis=-1)

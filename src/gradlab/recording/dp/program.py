@@ -148,8 +148,7 @@ class ProgramReader:
         if not count:
             return
         groups = [(group.place, self._arrays(group, count)) for group in self._groups]
-        with np.errstate(all="ignore"):
-            self.recorder.add(self._numbers, groups, self._loss[:count], self._accuracies[:count])
+        self.recorder.add(self._numbers, groups, self._loss[:count], self._accuracies[:count])
         # only now: an interrupt while measuring leaves them to be measured again
         self._numbers = []
         if self._open:  # asked for in the middle of a step, whose first half moves to the front

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import scipy.linalg.blas  # noqa: F401  (what sums are made by: loaded here, not in the first step)
 import torch
 from torch import nn
 from torch.optim import Optimizer
