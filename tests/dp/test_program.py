@@ -696,6 +696,52 @@ def _held_by_columns(replay, name):
     return view.strides[0] == view.itemsize
 
 
+def scaled_data(m, x, y):
+    return (m.out(m.a(x * 2.0 - 1.0).tanh() + m.b(x.square()).tanh()) - (1.0 - y)).square().mean()
+
+
+def signs(m, x, y):
+    return ((1.0 - 2.0 * y) * m.out(m.a(x).tanh() * x.tanh())).softplus().mean()
+
+
+def gated_signs(m, x, y):
+    signs = 1.0 - 2.0 * y
+    return ((m.out(x) * signs).sigmoid() * m.out(m.a(x).tanh())).square().mean()
+
+
+def columns_beside(m, x, y):
+    return (m.out(m.a(x * y).tanh() * (x * y)) * y + m.out(x - y)).square().mean()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("columns", [4, 30])  # few, and more than are gathered one by one
+@pytest.mark.parametrize("seed", [0, [0, 1]], ids=["one", "two"])
+@pytest.mark.parametrize("loss", [scaled_data, signs, gated_signs, columns_beside])
+def test_what_is_computed_from_the_data_alone(loss, seed, columns, dtype):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(50, columns)), (rng.random((50, 1)) > 0.5).astype(float)
+    results = []
+    for options in ({}, {"compile": True}, {"compile": True, "callbacks": [lambda step: None]}):
+        model = Layers(loss, seed, dtype, widths=(columns, columns))
+        sgd = dp.SGD(model, x, y, {"alpha": 0.01}, 12, seed=seed, **options)
+        sgd.train(20, print_each=None)
+        results.append(model.get_param())
+    for found in results[1:]:
+        for name, right in results[0].items():
+            close(found[name], right, dtype, least=1.0)
+
+
+def test_what_is_computed_from_the_data_alone_is_no_part_of_a_step():
+    step = training.one_step(dp.SGD(Layers(signs), X, Y, batch_size=6))
+    assert step.fast_source.count("tanh(") == 1  # of the layer, not of x
+    assert "1 - 2 * y" in step.source  # the page to read has it all
+    gated = training.one_step(dp.SGD(Layers(gated_signs), X, Y, batch_size=6))
+    assert "negative" not in gated.fast_source
+    # where it is much, to copy it costs more than to compute it
+    large = dp.SGD(Layers(scaled_data, widths=(255, 4)), X255, Y, batch_size=12)
+    assert "square(x" in training.one_step(large).fast_source
+
+
 def test_gradients_of_equal_layers_are_one_product():
     net = dp.Net(4, 5, 8, "sigmoid", seed=0)
     source = training.one_step(dp.SGD(net, X, Y, batch_size=6)).fast_source
@@ -933,7 +979,7 @@ def test_random_models(described, number):
     operations, few, rows, seed = described
 
     def loss(m, x, y):
-        values = [m.a(x), m.b(x)]
+        values = [x, m.a(x), m.b(x)]
         for kind, which, first, second in operations:
             one, other = values[-1 - first % len(values)], values[-1 - second % len(values)]
             if kind == "layer":
@@ -948,12 +994,13 @@ def test_random_models(described, number):
     stack = () if seed == 0 else (len(seed),)
     x, y = rng.normal(size=(*stack, rows, 4)), np.zeros((*stack, rows, 1))
     with np.errstate(all="ignore"):
-        right, value = model.get_grad(x, y)
+        right, value = model.get_grad(Node(x), Node(y))
         largest = max(float(np.abs(g).max()) for g in right.values())
         if not largest < 100.0:
             return
         program = dp.capture(model.loss, x, y)
-        for given in (program, program):
+        step = training.TrainingStep(dp.SGD(model, X, Y, {"alpha": 1e-300}), x, y, 0)
+        for given in (program, program, step, step):
             found, output = given(x, y)
             close(output, value.value, least=1.0)
             for name in right:

@@ -7,7 +7,7 @@ takes over the buffer of an operand that nobody needs any more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.program.captured import Captured
-from dp.program.graph import Value
+from dp.program.graph import Value, in_order
 from dp.program.merging import Merging, Slab
-from dp.program.steps import Step, Steps, notation_of
+from dp.program.steps import Step, Wishes, notation_of
 
 Array = NDArray[Any]
 
 # Harmless, and quick, on the column of ones too, so that a whole slab is one stretch of memory.
 PADDED = (p.add, p.subtract, p.multiply, p.negative, p.square)
+
+FEW = 8  # columns of an input; rows of more are quicker to copy as they are
 
 
 def buffer(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
@@ -34,6 +36,66 @@ def _contiguous(array: Array) -> bool:
     return array.flags.c_contiguous or array.swapaxes(-1, -2).flags.c_contiguous
 
 
+class Table:
+    """Where inputs lie, and what is prepared from them: side by side, filled at once.
+
+    Attributes
+    ----------
+    array : array (…, rows, columns), or of few columns (columns, …, rows)
+        So few are quicker to gather, and to compute with, one column after the other.
+    """
+
+    def __init__(self, values: Sequence[Value], ones: Collection[Value], by_rows: bool) -> None:
+        self._ones, self._by_rows = ones, by_rows
+        self._begin, at = {}, 0
+        for value in values:
+            self._begin[value] = at
+            at += value.shape[-1] + (value in ones)
+        rows = values[0].shape[:-1]
+        self.array = np.ones((*rows, at) if by_rows else (at, *rows), values[0].dtype)
+
+    def part(self, array: Array, value: Value, with_ones: bool = False) -> Array:
+        """The columns of a value in an array that is laid out like the table's."""
+        begin = self._begin[value]
+        end = begin + value.shape[-1] + (with_ones and value in self._ones)
+        return array[..., begin:end] if self._by_rows else np.moveaxis(array[begin:end], 0, -1)
+
+    def fill(self, given: Mapping[Value, Array]) -> None:
+        """Put a batch there; each input is given in its own dtype."""
+        self._fill(self.array, given)
+
+    def of_data(self, given: Mapping[Value, Array]) -> Array:
+        """All rows there are of the inputs, for `take`."""
+        count = len(next(iter(given.values())))
+        columns = self.array.shape[-1 if self._by_rows else 0]
+        whole = np.ones((count, columns) if self._by_rows else (columns, count), self.array.dtype)
+        with np.errstate(all="ignore"):  # some rows may never be taken
+            self._fill(whole, given)
+        return whole
+
+    def take(self, data: Array, rows: Array) -> None:
+        """Put these rows of the data there; (rows,), or (members, rows)."""
+        data.take(rows, 0 if self._by_rows else 1, self.array, "clip")
+
+    def _fill(self, array: Array, given: Mapping[Value, Array]) -> None:
+        for value in self._begin:
+            self.part(array, value)[...] = _prepared(value, given)
+
+
+def _prepared(value: Value, given: Mapping[Value, Array]) -> Array:
+    """An input, or what is computed from inputs alone."""
+    found = dict(given)
+    for part in in_order([value]):
+        if part not in found:
+            # rows may be more than were captured, so that constants are given as one number
+            operands = [
+                found[o] if o in found else np.array(o.uniform, o.dtype) for o in part.operands
+            ]
+            assert part.primitive is not None
+            found[part] = part.primitive.kernel(*operands, **part.settings)
+    return found[value]
+
+
 class Memory(Merging):
     """Steps, and a buffer for every value.
 
@@ -43,12 +105,11 @@ class Memory(Merging):
         Value -> its buffer, without and with the column of ones.
     scratched : set of Values
         Results on whose way an operand's buffer is used up.
+    tables : list of Table
     """
 
-    def __init__(
-        self, captured: Captured, keep: list[Value], beside: Steps | None, by_rows: bool
-    ) -> None:
-        super().__init__(captured, keep, beside, by_rows)
+    def __init__(self, captured: Captured, wishes: Wishes) -> None:
+        super().__init__(captured, wishes)
         self.arrays: dict[Value, Array] = {}
         self.full: dict[Value, Array] = {}
         self._find_places_in_memory()
@@ -106,8 +167,7 @@ class Memory(Merging):
     def _place_fixed(self) -> None:
         """Inputs, parameters, constants, slabs, gradients and outputs have places of their own."""
         self.pooled: set[Value] = set()
-        for value in self.captured.inputs:
-            self._own(value, np.zeros)
+        self._place_inputs()
         for name, view in self.parameter_views(self.flat).items():
             self.arrays[self.captured.parameters[name]] = view
         gradients = self.parameter_views(self.flat_gradient)
@@ -146,7 +206,24 @@ class Memory(Merging):
                 self.full[value] = slab.array[i]
         for base in map(self.base, self.outputs):  # to the end, nobody else may have their memory
             if base in self.made and base not in self.arrays:
-                self._own(base, buffer)
+                self._own(base)
+
+    def _place_inputs(self) -> None:
+        """Inputs and what is prepared from them; of a batch, those of few columns side by side."""
+        needed = {self.base(o) for step in self.steps for ops, _ in step.lanes for o in ops}
+        needed |= {self.base(value) for value in self.outputs}
+        together: dict[Any, list[Value]] = {}
+        for value in (*self.captured.inputs, *(v for v in self.prepared if v in needed)):
+            few = self.batches and value.shape[-1] <= FEW
+            key = (value.shape[:-1], value.dtype) if few else value
+            together.setdefault(key, []).append(value)
+        self.tables = [
+            Table(values, self.ones, by_rows=key is values[0]) for key, values in together.items()
+        ]
+        for table, values in zip(self.tables, together.values(), strict=True):
+            for value in values:
+                self.arrays[value] = table.part(table.array, value)
+                self.full[value] = table.part(table.array, value, with_ones=True)
 
     def _let_slabs_take_over(self) -> None:
         """Where a merged step takes a whole slab that nobody needs later, it may write over it."""
@@ -189,15 +266,15 @@ class Memory(Merging):
     def _needs_ones(self, slab: Slab) -> bool:
         return any(value in self.ones for value in slab.values)
 
-    def _own(self, value: Value, make: Any) -> None:
+    def _own(self, value: Value) -> None:
         rows, columns = value.shape[-2:]
-        whole = make((*value.shape[:-2], rows, columns + (value in self.ones)), value.dtype)
+        whole = buffer((*value.shape[:-2], rows, columns + (value in self.ones)), value.dtype)
         whole[..., columns:] = 1
         self.full[value], self.arrays[value] = whole, whole[..., :columns]
 
     def _place(self, value: Value, free: dict[Any, list[Array]]) -> None:
         if value in self.ones:
-            self._own(value, buffer)
+            self._own(value)
             return
         waiting = free.get((value.shape, value.dtype))
         self.arrays[value] = waiting.pop() if waiting else buffer(value.shape, value.dtype)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dp.program.captured import Captured
 from dp.program.graph import Value, settings_key
-from dp.program.steps import Step, Steps, notation_of
+from dp.program.steps import Step, Steps, Wishes, notation_of
 
 Array = NDArray[Any]
 
@@ -50,10 +50,8 @@ class Merging(Steps):
         Value -> the slab in which its buffer lies, if it lies in one.
     """
 
-    def __init__(
-        self, captured: Captured, keep: list[Value], beside: Steps | None, by_rows: bool
-    ) -> None:
-        super().__init__(captured, keep, beside, by_rows)
+    def __init__(self, captured: Captured, wishes: Wishes) -> None:
+        super().__init__(captured, wishes)
         self._find_places_in_time()
         self.slab_of: dict[Value, Slab] = {}
         self._moments = {step.at for step in self.steps}

@@ -20,7 +20,7 @@ from dp.program.captured import Captured, identifier
 from dp.program.graph import Value
 from dp.program.memory import Memory, buffer
 from dp.program.notation import details
-from dp.program.steps import BITS, KEEP, Step, notation_of
+from dp.program.steps import BITS, KEEP, Step, Wishes, notation_of
 
 Array = NDArray[Any]
 Named = tuple[Array, str]
@@ -53,6 +53,9 @@ class Replay:
     by_rows : bool
         Hold every parameter row by row, as models do, although columns may be quicker to compute
         with: where each is copied in every step.
+    batches : bool
+        The inputs are batches of rows. They lie beside each other in `tables`, and what is computed
+        from them alone is not computed by `run`, but put there with them (`Table.fill`).
     """
 
     def __init__(
@@ -61,14 +64,14 @@ class Replay:
         keep: Iterable[Value] = (),
         beside: Replay | None = None,
         by_rows: bool = False,
+        batches: bool = False,
     ) -> None:
-        self.planner: _Text = _Text(
-            captured, list(keep), None if beside is None else beside.planner, by_rows
-        )
+        other = None if beside is None else beside.planner
+        self.planner: _Text = _Text(captured, Wishes(list(keep), other, by_rows, batches))
         planner = self.planner
         self.source = planner.source
         self.arrays = planner.arrays
-        self.full = planner.full
+        self.tables = planner.tables
         self.parameters, self.gradients = planner.flat, planner.flat_gradient
         self.run = planner.function
         self.shares_parameters = planner.shared
@@ -79,10 +82,8 @@ class Replay:
 class _Text(Memory):
     """The statements, and names for the arrays and functions they use."""
 
-    def __init__(
-        self, captured: Captured, keep: list[Value], beside: _Text | None, by_rows: bool
-    ) -> None:
-        super().__init__(captured, keep, beside, by_rows)
+    def __init__(self, captured: Captured, wishes: Wishes) -> None:
+        super().__init__(captured, wishes)
         self.names: dict[str, Any] = {}
         self._by_place: dict[Any, str] = {}
         self.source = ""
@@ -90,7 +91,7 @@ class _Text(Memory):
 
     def _compiled(self) -> Any:
         lines = ["def run(value=True):"]
-        if self.negated:
+        if self.negates_parameters:
             self.names["negative"] = np.negative
             flat, negative = (
                 self._named(self.flat, "parameters"),
@@ -138,10 +139,13 @@ class _Text(Memory):
         self.names[name] = thing
         return name
 
+    def _called(self, value: Value) -> str:
+        return value.name or ("of_batch" if value in self.prepared else "t")
+
     def _operand(self, value: Value, scalar: bool) -> str:
         if value.uniform is not None and scalar:
             return self._number(value.uniform, value.dtype)
-        return self._array_name(self._view(value), value.name or "t")
+        return self._array_name(self._view(value), self._called(value))
 
     def _array_name(self, array: Array, wanted: str) -> str:
         key = (
@@ -165,12 +169,12 @@ class _Text(Memory):
         if step.kind == "affine":
             (((x, w), y),) = step.lanes
             flat = self.negative_flat if y in self.negated else self.flat
-            inputs = (self.full[x], f"{x.name or 't'}_1")
+            inputs = (self.full[x], f"{self._called(x)}_1")
             block = (self.block_of[w].of(flat), f"{w.name}_block")
-            return [self._product(inputs, block, (self._view(y), y.name or "t"))]
+            return [self._product(inputs, block, (self._view(y), self._called(y)))]
         if step.kind is p.dot and len(step.lanes) == 1:
             (((a, b), y),) = step.lanes
-            left, right, out = ((self._view(v), v.name or "t") for v in (a, b, y))
+            left, right, out = ((self._view(v), self._called(v)) for v in (a, b, y))
             return [self._product(left, right, out)]
         if step.kind == "gradient":
             return self._gradient_lines(step)
@@ -182,12 +186,12 @@ class _Text(Memory):
             column = [given[k] for given, _ in step.lanes]
             if many and operand in self.slab_of and any(v is not operand for v in column):
                 view = self._slab_view(column, whole)
-                operands.append(self._array_name(view, f"{operand.name or 't'}_to"))
+                operands.append(self._array_name(view, f"{self._called(operand)}_to"))
             else:
                 operands.append(self._operand(operand, step.kind.elementwise))
         into = self._slab_view(results, whole) if many else self._view(first)
-        name = self._array_name(into, f"{first.name or 't'}{'_to' if many else ''}")
-        return self._calls(step.kind, first, operands, name)
+        name = self._array_name(into, self._called(first) + ("_to" if many else ""))
+        return self._calls(step.kind, first, operands, name, step.lanes[0][0][0] in self.negated)
 
     def _gradient_lines(self, step: Step) -> list[str]:
         block = self.block_of[step.lanes[0][1]]
@@ -219,7 +223,7 @@ class _Text(Memory):
         return f"matmul({', '.join(self._array_name(*part) for part in (a, b, out))})"
 
     def _calls(
-        self, primitive: p.Primitive, value: Value, operands: list[str], y: str
+        self, primitive: p.Primitive, value: Value, operands: list[str], y: str, negated: bool
     ) -> list[str]:
         notation = notation_of(primitive)
         masked = primitive is p.where and value.operands[0].dtype != bool
@@ -242,7 +246,7 @@ class _Text(Memory):
         if primitive is p.relu:
             constants["zeros"] = self._zeros(y)
         calls = notation.calls
-        if value.operands[0] in self.negated:
+        if negated:
             calls = (calls[1].replace("({y}", "({0}"), *calls[2:])
         if value in self.scratched:  # all but the last result into the operand's own buffer
             last = calls[-1].rpartition("{y}")

@@ -25,6 +25,8 @@ Array = NDArray[Any]
 
 # From this size of a block on, its products are worth choosing the order in which it is held.
 LARGE = 1 << 20  # bytes
+# Up to this size, what is computed from a batch alone is quicker copied with it than called for.
+COPIED = 1 << 14  # bytes
 
 VIEWS = (p.transpose, p.broadcast_to)  # which cost nothing: buffers stay where they are
 
@@ -107,6 +109,16 @@ class Block:
         return stretch.reshape(*stack, rows, columns)
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """What is wanted of a fast form; see `Replay`."""
+
+    keep: list[Value]
+    beside: Steps | None
+    by_rows: bool
+    batches: bool
+
+
 class Steps:
     """The operations of the fast form, and where the parameters lie.
 
@@ -121,23 +133,25 @@ class Steps:
         All parameters, and all their gradients.
     by_block : set of str
         Parameters whose gradients are computed as part of a block's.
+    prepared : dict of Values, in order
+        What is computed from the inputs alone, and is no step: it comes with the batch.
     negated : set of Values
-        Pre-activations that are computed with the opposite sign, from `negative_flat`.
+        What is computed with the opposite sign; pre-activations among it from `negative_flat`.
     """
 
-    def __init__(
-        self, captured: Captured, keep: list[Value], beside: Steps | None, by_rows: bool
-    ) -> None:
-        self.captured, self.keep, self.by_rows = captured, keep, by_rows
+    def __init__(self, captured: Captured, wishes: Wishes) -> None:
+        self.captured, self.keep, self.batches = captured, wishes.keep, wishes.batches
         # gradients of the last layers come first: what they are made of is still in the cache
-        self.outputs = [captured.output, *reversed(captured.gradients.values()), *keep]
+        self.outputs = [captured.output, *reversed(captured.gradients.values()), *self.keep]
         values = in_order(self.outputs)
         self.uses = Counter(o for value in values for o in value.operands)
+        self.prepared = self._of_inputs_alone(values) if self.batches else {}
+        self.negated: set[Value] = set()
         self.blocks: list[Block] = []
         self.block_of: dict[Value, Block] = {}  # parameter, or block's gradient -> block
         self.ones: set[Value] = set()
-        self.steps = self._steps(values, beside)
-        self._lay_out_parameters(beside)
+        self.steps = self._steps(values, wishes)
+        self._lay_out_parameters(wishes.beside)
 
     @staticmethod
     def base(value: Value) -> Value:
@@ -146,7 +160,7 @@ class Steps:
             value = value.operands[0]
         return value
 
-    def _steps(self, values: list[Value], beside: Steps | None) -> list[Step]:
+    def _steps(self, values: list[Value], wishes: Wishes) -> list[Step]:
         """The operations in the order of the graph, weights and biases put together."""
         affine = self._affine(values)
         gradient = self._block_gradients(affine)
@@ -157,9 +171,16 @@ class Steps:
         factored = self._factored_sigmoids(values)
         replaced = {product for product, _, _ in affine.values()}
         replaced |= {value.operands[i] for value, i in factored.items()}
+        opposites = self._opposites(values)
+        replaced |= {x for x in opposites if self.uses[x] == 1 and x not in self.outputs}
         bits: dict[tuple[Value, Any], Value] = {}
         steps: list[Step] = []
         for value in values:
+            if value in self.prepared:
+                continue
+            if value in opposites:
+                opposite = opposites[value]
+                steps.append(Step(p.multiply, len(steps), [(opposite.operands, opposite)]))
             if value in affine:
                 _, x, w = affine[value]
                 steps.append(Step("affine", len(steps), [((x, w), value)]))
@@ -169,7 +190,11 @@ class Steps:
             elif value in factored:
                 own, factor = factored[value], value.operands[1 - factored[value]]
                 (x,) = value.operands[own].operands
+                x = opposites.get(x, x)
                 steps.append(Step(SIGMOID_TIMES, len(steps), [((x, factor), value)]))
+            elif value.primitive is p.sigmoid and value not in replaced:
+                (x,) = value.operands
+                steps.append(Step(p.sigmoid, len(steps), [((opposites.get(x, x),), value)]))
             elif value.primitive is p.where and self._zeroes(value):
                 mask, _, x = value.operands
                 integer = np.dtype(f"i{value.dtype.itemsize}")
@@ -181,7 +206,7 @@ class Steps:
                 steps.append(Step(value.primitive, len(steps), [(value.operands, value)]))
         # a bias' gradient comes with its weight's; its own sum over the rows is not needed
         self.by_block = {name for _, _, block in gradient.values() for name in block.members}
-        self._choose_orders(affine, beside)
+        self._choose_orders(affine, wishes)
         self.dropped = {
             g
             for name, g in self.captured.gradients.items()
@@ -206,6 +231,40 @@ class Steps:
                 if self.uses[sigmoid] == 1 and sigmoid not in self.outputs and apart:
                     found[value] = i
                     break
+        return found
+
+    def _of_inputs_alone(self, values: list[Value]) -> dict[Value, None]:
+        """What needs a batch's rows and nothing else, row by row, and is small."""
+        found: dict[Value, None] = {}
+        for value in values:
+            parts = [o for o in value.operands if o.uniform is None]
+            if (
+                value.primitive is not None
+                and value.primitive.elementwise
+                and parts
+                and all(o in found or o in self.captured.inputs for o in parts)
+                and all((o.shape[:-1], o.dtype) == (value.shape[:-1], value.dtype) for o in parts)
+                and value.dtype.itemsize * math.prod(value.shape) <= COPIED
+            ):
+                found[value] = None
+        return found
+
+    def _opposites(self, values: list[Value]) -> dict[Value, Value]:
+        """x -> -x, where a sigmoid takes the product of something with what comes with the batch.
+
+        The sigmoid wants -x, and the sign can come with the batch too.
+        """
+        found = {}
+        for value in values:
+            x = value.operands[0]
+            if value.primitive is not p.sigmoid or x.primitive is not p.multiply:
+                continue
+            a, b = sorted(x.operands, key=self.prepared.__contains__)
+            if b in self.prepared and x not in self.prepared:
+                minus_b = Value(p.negative, (b,), {}, b.shape, b.dtype)
+                self.prepared[minus_b] = None
+                found[x] = Value(p.multiply, (a, minus_b), {}, x.shape, x.dtype)
+        self.negated |= set(found.values())
         return found
 
     def _zeroes(self, value: Value) -> bool:
@@ -289,7 +348,7 @@ class Steps:
         return found
 
     def _choose_orders(
-        self, affine: dict[Value, tuple[Value, Value, Value]], beside: Steps | None
+        self, affine: dict[Value, tuple[Value, Value, Value]], wishes: Wishes
     ) -> None:
         """Hold a large first layer column by column, and others row by row; or as `beside` does.
 
@@ -297,11 +356,11 @@ class Steps:
         x W and its gradient, are quicker into and from columns (by 2 and 5 %). The product with Wᵀ,
         which other layers have too, is not.
         """
-        if beside is not None:
-            orders = {tuple(block.members): block.by_columns for block in beside.blocks}
+        if wishes.beside is not None:
+            orders = {tuple(block.members): block.by_columns for block in wishes.beside.blocks}
             for block in self.blocks:
                 block.by_columns = orders.get(tuple(block.members), False)
-        elif not self.by_rows:
+        elif not wishes.by_rows:
             for _, x, w in affine.values():
                 block = self.block_of[w]
                 block.by_columns = (
@@ -336,16 +395,17 @@ class Steps:
             self.flat = beside.flat
         # Where only a sigmoid wants x W + b, it wants it negated: one sign for all weights at once
         # instead of one for each layer's units.
-        self.negated: set[Value] = set()
         self.negative_flat = np.zeros(at, dtype)
         affine = {step.lanes[0][1] for step in self.steps if step.kind == "affine"}
+        negated = set()
         for step in self.steps:
             if step.kind is p.sigmoid:
                 h = step.lanes[0][0][0]
                 if h in affine and self.uses[h] == 1 and h not in self.outputs:
-                    self.negated.add(h)
-        if sum(math.prod(h.shape) for h in self.negated) < at:
-            self.negated.clear()
+                    negated.add(h)
+        self.negates_parameters = bool(negated) and sum(math.prod(h.shape) for h in negated) >= at
+        if self.negates_parameters:
+            self.negated |= negated
 
     @property
     def layout(self) -> list[Any]:

@@ -14,6 +14,7 @@ from dp.activations import Activation
 from dp.model import Model, Net
 from dp.node import CaptureError, Node, ShapeError, no_grad
 from dp.program.captured import Captured, captured, captured_rule
+from dp.program.memory import Table
 from dp.program.replay import Replay, fitting, quietly
 from dp.program.source import readable_step
 
@@ -51,11 +52,11 @@ class TrainingStep:
         self.elementwise = optimizer.elementwise()
         # other callbacks are handed the parameters, and so is an update of the user's own
         copied = bool(optimizer.other_callbacks()) or not self.elementwise
-        self.replay = Replay(self.captured, wanted, by_rows=copied)
+        self.replay = Replay(self.captured, wanted, by_rows=copied, batches=True)
         self.x, self.y = self.captured.inputs
         self.loss = self.replay.arrays[self.captured.output]
         self._trained = list(self.captured.gradients)
-        self.rows: list[tuple[Array, Array]] = []
+        self.rows: list[tuple[Table, Array]] = []
         self._prepare_update()
         self.load()
 
@@ -128,23 +129,22 @@ class TrainingStep:
     # --- batches ----------------------------------------------------------------------------------
 
     def prepare_rows(self, x_train: Array, y_train: Array) -> None:
-        """Keep the data so that a batch is one operation per array: with the column of ones."""
-        self.rows = []
-        for value, data in ((self.x, x_train), (self.y, y_train)):
-            place = self.replay.full[value]
-            table = np.ones((len(data), place.shape[-1]), value.dtype)
-            table[:, : value.shape[-1]] = data.reshape(len(data), -1)
-            self.rows.append((table, place))
+        """Keep the data as the batch's tables are laid out, so that each takes one copy of rows."""
+        given = {
+            value: data.reshape(len(data), -1).astype(value.dtype, copy=False)
+            for value, data in ((self.x, x_train), (self.y, y_train))
+        }
+        self.rows = [(table, table.of_data(given)) for table in self.replay.tables]
 
     def take(self, rows: Array) -> None:
         """Fill the batch with rows of the data; (batch,) or (members, batch)."""
-        for table, place in self.rows:
-            table.take(rows, 0, place, "clip")
+        for table, data in self.rows:
+            table.take(data, rows)
 
     def give(self, x: Any, y: Any) -> None:
         """Fill the batch with a given one."""
-        for value, given in ((self.x, x), (self.y, y)):
-            np.copyto(self.replay.arrays[value], given)
+        for table in self.replay.tables:
+            table.fill({self.x: x, self.y: y})
 
     def fits(self, x: Any, y: Any) -> bool:
         """Whether a batch has the captured shapes and dtypes."""
