@@ -112,7 +112,7 @@ class Layer:
                 f"{self.weight.shape}; each row of the input must have {self.fan_in} entries, "
                 f"not {given.shape[-1]}"
             )
-        pre_activation = given.dot(self.weight) + self.bias
+        pre_activation: Node = p.affine(given, self.weight, self.bias)
         if self.normalise is not None:
             pre_activation = self.normalise(pre_activation)
         watch = _WATCH.get()
@@ -158,7 +158,7 @@ def activation_after(
         function = activations.matching(use.primitive, use.settings)
         if function is not None:
             return function, use
-    linear = bool(uses) and all(use.primitive is p.dot for use in uses)
+    linear = bool(uses) and all(use.primitive in (p.dot, p.affine) for use in uses)
     if pre_activation is output or linear:
         return activations.get("identity"), pre_activation
     return None, pre_activation

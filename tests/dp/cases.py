@@ -151,6 +151,10 @@ CASES = [
         ((2, 3, 4), (2, 4, 2)), ((2, 3, 4), (4, 2)), ((3, 4), (2, 4, 2)), ((2, 1, 4), (4, 2)),
     ], reference=np.matmul),
     Case("x @ xᵀ", lambda x: x @ x.T, "dot"),
+    Case("affine", lambda x, w, b: p.affine(x, w, b), "affine", [
+        ((3, 4), (4, 2), (1, 2)), ((1, 4), (4, 1), (1, 1)),
+        ((2, 3, 4), (2, 4, 2), (2, 1, 2)), ((2, 3, 4), (4, 2), (1, 2)), ((3, 4), (4, 2), (2, 1, 2)),
+    ], reference=lambda x, w, b: x @ w + b),
     # elementwise
     Case("exp", lambda x: x.exp(), "exp", reference=np.exp),
     Case("log", lambda x: x.log(), "log", draw=positive, reference=np.log),

@@ -80,7 +80,13 @@ def test_every_operation(case, dtype):
 
 
 def test_every_primitive_has_a_notation():
-    by_hand = {p.take, p.scatter, p.gelu, p.silu}  # an index; or written out while capturing
+    by_hand = {
+        p.take,
+        p.scatter,
+        p.affine,
+        p.gelu,
+        p.silu,
+    }  # an index; or written out while capturing
     assert set(NOTATIONS) | by_hand == set(p.TABLE.values())
 
 

@@ -411,7 +411,7 @@ class _Capture:
             at = max((reached[q] for q in node.parents), default=-1)
             if any(q is self.last for q in node.parents):
                 at = len(self.calls)
-            elif node.primitive is p.dot:
+            elif node.primitive in (p.dot, p.affine):
                 at = max(at, number.get(id(node.parents[1]), -1))
             reached[node] = at
             if node.primitive is not None:

@@ -148,7 +148,12 @@ class Builder:
         if primitive is p.where and a.primitive is p.astype and a.operands[0].dtype == bool:
             settings: dict[str, Any] = {}
             return self.apply(p.where, (a.operands[0], *operands[1:]), settings, shape, dtype)
-        # written out, so that the backward pass finds its Φ(x) or sigmoid(x) there
+        # written out, so that the backward pass finds Φ(x) or sigmoid(x), and a page shows all
+        if primitive is p.affine:
+            _, w, bias = operands
+            stack = np.broadcast_shapes(a.shape[:-2], w.shape[:-2])
+            of_product = (*stack, a.shape[-2], w.shape[-1]), np.result_type(a.dtype, w.dtype)
+            return again(p.add, self.apply(p.dot, (a, w), {}, *of_product), bias)
         if primitive is p.gelu:
             return again(p.multiply, a, again(p.normal_cdf, a))
         if primitive is p.silu:
