@@ -191,6 +191,8 @@ def sweep(
 
 
 def _seed(output: Node, cotangent: Any, create_graph: bool) -> Any:
+    if cotangent is None and not create_graph:
+        return np.ones(output.shape, output.dtype)
     seed = cotangent
     if not isinstance(seed, Node):
         seed = Node(as_matrix(1.0 if seed is None else seed))

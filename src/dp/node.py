@@ -575,6 +575,8 @@ def _restored(rows: list[Any]) -> Node:
 
 def as_matrix(value: Any, dtype: Any = None) -> Array:
     """Turn a number or array into a float array of at least two dimensions (see `Node`)."""
+    if type(value) is np.ndarray and value.dtype.kind == "f" and value.ndim >= 2:  # nearly always
+        return value
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError("value is a masked array, whose mask would be lost; fill it first")
     try:

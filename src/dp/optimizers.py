@@ -244,7 +244,7 @@ class Optimizer:
         print(number, "\t", loss[0, 0] if loss.ndim == 2 else loss.mean())
 
     def _batch(self, data: Array, rows: Array) -> Node:
-        picked = data[rows]
+        picked = data.take(rows, axis=0)
         if data.ndim == 1:
             picked = picked[..., None]  # labels as a column, also in a stack
         return Node(picked.astype(getattr(self.model, "dtype", picked.dtype), copy=False))

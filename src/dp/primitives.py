@@ -97,12 +97,10 @@ def matrix_axes(axis: int | None) -> tuple[int, ...]:
 
 def _sum_to(x: Array, shape: tuple[int, ...]) -> Array:
     if shape == (*x.shape[:-2], 1, x.shape[-1]):  # a bias, mostly
-        row: Array = np.empty(shape, x.dtype)
         if shape[-1] > 1:  # the same additions as `sum` does, faster
-            np.einsum("...ij->...j", x, out=row[..., 0, :])
-        else:
-            np.add.reduce(x, axis=-2, keepdims=True, out=row)
-        return row
+            row: Array = np.einsum("...ij->...j", x[..., None, :, :])
+            return row
+        return np.add.reduce(x, axis=-2, keepdims=True)
     lead = x.ndim - len(shape)
     grown = [lead + i for i, n in enumerate(shape) if n == 1 and x.shape[lead + i] != 1]
     summed: Array = x.sum(axis=(*range(lead), *grown), keepdims=True)
@@ -150,7 +148,7 @@ astype: Primitive = declare(
 )
 transpose: Primitive = declare(
     "transpose",
-    lambda x: x.swapaxes(-1, -2),
+    lambda x: x.mT,
     lambda g, y, x: transpose(g),
     elementwise=False,
 )
@@ -210,9 +208,17 @@ power: Primitive = declare(
     lambda g, y, a, b: g * b * power(a, where(equal(b, 0.0), 1.0, b - 1.0)),
     lambda g, y, a, b: g * y * log(where(equal(a, 0.0), 1.0, a)),
 )
+
+
+def _dot(a: Array, b: Array) -> Array:
+    # for two matrices the same, at half the cost of a call
+    product: Array = a.dot(b) if a.ndim == b.ndim == 2 else np.matmul(a, b)
+    return product
+
+
 dot: Primitive = declare(
     "dot",
-    np.matmul,
+    _dot,
     lambda g, y, a, b: dot(g, transpose(b)),
     lambda g, y, a, b: dot(transpose(a), g),
     elementwise=False,
@@ -220,7 +226,7 @@ dot: Primitive = declare(
 
 
 def _affine(x: Array, w: Array, b: Array) -> Array:
-    y = np.matmul(x, w)
+    y = _dot(x, w)
     return np.add(y, b, y if y.dtype == b.dtype and y.ndim >= b.ndim else None)
 
 
