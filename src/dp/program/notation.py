@@ -100,7 +100,11 @@ NOTATIONS: dict[p.Primitive, Notation] = {
         SUM,
         (TIGHT,),
     ),
-    p.reduce_max: Notation(("{0}.max({over}keepdims=True)",), needs=(TIGHT,)),
+    p.reduce_max: Notation(
+        ("{0}.max({over}keepdims=True)",),
+        needs=(TIGHT,),
+        calls=("np.maximum.reduce({0}, {along}, None, {y}, True)",),
+    ),
     p.reduce_sum: Notation(
         ("{0}.sum({over}keepdims=True)",),
         needs=(TIGHT,),

@@ -119,6 +119,33 @@ class Wishes:
     batches: bool
 
 
+def _written_out(value: Value) -> list[tuple[p.Primitive, tuple[Value, ...], Value]]:
+    """A softmax, or its logarithm, as the operations that its kernel makes."""
+    (x,) = value.operands
+    line = list(x.shape)
+    line[value.settings["axis"] - 2] = 1
+
+    def made(primitive: p.Primitive, operand: Value, *others: Value) -> Value:
+        over = not primitive.elementwise  # the rows or columns, as the softmax is
+        settings, shape = (value.settings, tuple(line)) if over else ({}, operand.shape)
+        return Value(primitive, (operand, *others), settings, shape, x.dtype)
+
+    largest = made(p.reduce_max, x)
+    shifted = made(p.subtract, x, largest)
+    e = made(p.exp, shifted)
+    total = made(p.reduce_sum, e)
+    first: list[tuple[p.Primitive, tuple[Value, ...], Value]] = [
+        (p.reduce_max, (x,), largest),
+        (p.subtract, (x, largest), shifted),
+        (p.exp, (shifted,), e),
+        (p.reduce_sum, (e,), total),
+    ]
+    if value.primitive is p.softmax:
+        return [*first, (p.divide, (e, total), value)]
+    log = made(p.log, total)
+    return [*first, (p.log, (total,), log), (p.subtract, (shifted, log), value)]
+
+
 class Steps:
     """The operations of the fast form, and where the parameters lie.
 
@@ -202,6 +229,9 @@ class Steps:
                     bits[mask, integer] = Value(BITS, (mask,), {}, mask.shape, integer)
                     steps.append(Step(BITS, len(steps), [((mask,), bits[mask, integer])]))
                 steps.append(Step(KEEP, len(steps), [((bits[mask, integer], x), value)]))
+            elif value.primitive in (p.softmax, p.log_softmax):
+                for kind, operands, result in _written_out(value):
+                    steps.append(Step(kind, len(steps), [(operands, result)]))
             elif value not in replaced and value.primitive not in VIEWS:
                 steps.append(Step(value.primitive, len(steps), [(value.operands, value)]))
         # a bias' gradient comes with its weight's; its own sum over the rows is not needed
