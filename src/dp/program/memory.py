@@ -17,7 +17,7 @@ from dp import primitives as p
 from dp.program.captured import Captured
 from dp.program.graph import Value, in_order
 from dp.program.merging import Merging, Slab
-from dp.program.steps import Step, Wishes, notation_of
+from dp.program.steps import Step, Wishes, notation_of, zeros
 
 Array = NDArray[Any]
 
@@ -29,7 +29,7 @@ FEW = 8  # columns of an input; rows of more are quicker to copy as they are
 
 def buffer(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
     """Memory for a stack of matrices, each column by column."""
-    return np.zeros((*shape[:-2], shape[-1], shape[-2]), dtype).swapaxes(-1, -2)
+    return zeros((*shape[:-2], shape[-1], shape[-2]), dtype).swapaxes(-1, -2)
 
 
 def _contiguous(array: Array) -> bool:
@@ -52,7 +52,8 @@ class Table:
             self._begin[value] = at
             at += value.shape[-1] + (value in ones)
         rows = values[0].shape[:-1]
-        self.array = np.ones((*rows, at) if by_rows else (at, *rows), values[0].dtype)
+        self.array = zeros((*rows, at) if by_rows else (at, *rows), values[0].dtype)
+        self.array[...] = 1
 
     def part(self, array: Array, value: Value, with_ones: bool = False) -> Array:
         """The columns of a value in an array that is laid out like the table's."""

@@ -17,6 +17,7 @@ from dp.program.captured import Captured, captured, captured_rule
 from dp.program.memory import Table
 from dp.program.replay import Replay, fitting, quietly
 from dp.program.source import readable_step
+from dp.program.steps import zeros
 
 if TYPE_CHECKING:
     from dp.optimizers import Optimizer
@@ -163,7 +164,7 @@ class TrainingStep:
         """
         replay, param = self.replay, self.optimizer.model.get_param()
         flat, gradient = replay.parameters, replay.gradients
-        stores = [np.zeros_like(flat) for _ in range(self.num_grad_stores)]
+        stores = [zeros(flat.shape, flat.dtype) for _ in range(self.num_grad_stores)]
         views = [replay.planner.parameter_views(store) for store in stores]
         self.named_stores = [
             {

@@ -118,12 +118,8 @@ class ProgramReader:
             self._prepare(step)
         self._open = True
         at = len(self._numbers)
-        if self._gradients:
-            self._gradient[at] = step.replay.gradients
-        if self._weights_before:
-            self._before[at] = step.replay.parameters
-        if self._loss_too:
-            self._loss[at] = step.loss[..., 0, 0]
+        for memory, source in self._whole:
+            memory[at] = source
         if self._forward is not None:
             self._run_forward(step)
             output = self._forward.arrays[self._captured_forward.output]
@@ -152,10 +148,8 @@ class ProgramReader:
         # only now: an interrupt while measuring leaves them to be measured again
         self._numbers = []
         if self._open:  # asked for in the middle of a step, whose first half moves to the front
-            for memory in (
-                self._gradient, self._before, self._loss, self._accuracies,
-                *(kept.memory for kept in self._kept),
-            ):  # fmt: skip
+            whole = [memory for memory, _ in self._whole]
+            for memory in (*whole, self._accuracies, *(kept.memory for kept in self._kept)):
                 memory[0] = memory[count]
 
     # --- getting ready ----------------------------------------------------------------------------
@@ -294,6 +288,14 @@ class ProgramReader:
                 group.after = self._weights(self._after, group)
         members = step.loss.shape[:-2]
         self._loss, self._accuracies = (np.full((count, *members), np.nan) for _ in range(2))
+        # what is copied before the update, besides the layers' own
+        self._whole: list[tuple[Array, Array]] = []
+        if self._gradients:
+            self._whole.append((self._gradient, step.replay.gradients))
+        if self._weights_before:
+            self._whole.append((self._before, step.replay.parameters))
+        if self._loss_too:
+            self._whole.append((self._loss, step.loss[..., 0, 0]))
 
     # --- reading ----------------------------------------------------------------------------------
 
