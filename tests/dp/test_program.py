@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import dp
 from dp import Node
 from dp import primitives as p
-from dp.program import steps, training
+from dp.program import blocks, training
 from dp.program.captured import captured
 from dp.program.notation import NOTATIONS
 from dp.program.replay import Replay
@@ -673,7 +673,7 @@ class LargeTowers(dp.Model):
 @EACH_OPTIMISER
 @pytest.mark.parametrize("rows", [3, 12])  # of 3, the gradients of all towers are one product
 def test_large_layers_of_the_data(optimiser, rows, monkeypatch):
-    monkeypatch.setattr(steps, "LARGE", 1 << 18)
+    monkeypatch.setattr(blocks, "LARGE", 1 << 18)
     results = []
     for compiled in (False, True):
         net = LargeTowers()
@@ -692,7 +692,7 @@ def test_large_layers_of_the_data(optimiser, rows, monkeypatch):
 
 
 def test_large_layers_that_are_copied_in_every_step(monkeypatch):
-    monkeypatch.setattr(steps, "LARGE", 1 << 18)
+    monkeypatch.setattr(blocks, "LARGE", 1 << 18)
     sgd = dp.SGD(LargeTowers(), X255, Y, {}, 12, callbacks=[lambda step: None])
     assert not _held_by_columns(training.one_step(sgd).replay, "tower1_weight")
 

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import primitives as p
+from dp.program.blocks import Wishes, zeros
 from dp.program.captured import Captured
 from dp.program.graph import Value, in_order
 from dp.program.merging import Merging, Slab
-from dp.program.steps import Step, Wishes, notation_of, zeros
+from dp.program.steps import Step, notation_of
 
 Array = NDArray[Any]
 

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dp.program.blocks import Wishes
 from dp.program.captured import Captured
 from dp.program.graph import Value, settings_key
-from dp.program.steps import Step, Steps, Wishes, notation_of
+from dp.program.steps import Step, Steps, notation_of
 
 Array = NDArray[Any]
 

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.node import Node, ShapeError, as_matrix
+from dp.program.blocks import Wishes
 from dp.program.captured import Captured, identifier
 from dp.program.graph import Value
 from dp.program.memory import Memory, buffer
 from dp.program.notation import details
-from dp.program.steps import BITS, KEEP, Step, Wishes, notation_of
+from dp.program.steps import BITS, KEEP, Step, notation_of
 
 Array = NDArray[Any]
 Named = tuple[Array, str]

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from dp.activations import Activation
 from dp.model import Model, Net
 from dp.node import CaptureError, Node, ShapeError, no_grad
+from dp.program.blocks import zeros
 from dp.program.captured import Captured, captured, captured_rule
 from dp.program.memory import Table
 from dp.program.replay import Replay, fitting, quietly
 from dp.program.source import readable_step
-from dp.program.steps import zeros
 
 if TYPE_CHECKING:
     from dp.optimizers import Optimizer
