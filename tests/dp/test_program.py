@@ -80,13 +80,8 @@ def test_every_operation(case, dtype):
 
 
 def test_every_primitive_has_a_notation():
-    by_hand = {
-        p.take,
-        p.scatter,
-        p.affine,
-        p.gelu,
-        p.silu,
-    }  # an index; or written out while capturing
+    # an index; or written out while capturing
+    by_hand = {p.take, p.scatter, p.affine, p.gelu, p.silu}
     assert set(NOTATIONS) | by_hand == set(p.TABLE.values())
 
 

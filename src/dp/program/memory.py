@@ -80,22 +80,22 @@ class Table:
         data.take(rows, 0 if self._by_rows else 1, self.array, "clip")
 
     def _fill(self, array: Array, given: Mapping[Value, Array]) -> None:
+        known = dict(given)
         for value in self._begin:
-            self.part(array, value)[...] = _prepared(value, given)
+            _compute(value, known)
+            self.part(array, value)[...] = known[value]
 
 
-def _prepared(value: Value, given: Mapping[Value, Array]) -> Array:
-    """An input, or what is computed from inputs alone."""
-    found = dict(given)
+def _compute(value: Value, known: dict[Value, Array]) -> None:
+    """Add what is computed from known inputs alone, and all on its way, to what is known."""
     for part in in_order([value]):
-        if part not in found:
+        if part not in known:
             # rows may be more than were captured, so that constants are given as one number
             operands = [
-                found[o] if o in found else np.array(o.uniform, o.dtype) for o in part.operands
+                known[o] if o in known else np.array(o.uniform, o.dtype) for o in part.operands
             ]
             assert part.primitive is not None
-            found[part] = part.primitive.kernel(*operands, **part.settings)
-    return found[value]
+            known[part] = part.primitive.kernel(*operands, **part.settings)
 
 
 class Memory(Merging):

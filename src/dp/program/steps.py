@@ -64,7 +64,7 @@ class Step:
         self.kind, self.at, self.lanes = kind, at, lanes
 
 
-def _written_out(value: Value) -> list[tuple[p.Primitive, tuple[Value, ...], Value]]:
+def _written_out(value: Value) -> list[tuple[Any, tuple[Value, ...], Value]]:
     """A softmax, or its logarithm, as the operations that its kernel makes."""
     (x,) = value.operands
     line = list(x.shape)
@@ -79,12 +79,7 @@ def _written_out(value: Value) -> list[tuple[p.Primitive, tuple[Value, ...], Val
     shifted = made(p.subtract, x, largest)
     e = made(p.exp, shifted)
     total = made(p.reduce_sum, e)
-    first: list[tuple[p.Primitive, tuple[Value, ...], Value]] = [
-        (p.reduce_max, (x,), largest),
-        (p.subtract, (x, largest), shifted),
-        (p.exp, (shifted,), e),
-        (p.reduce_sum, (e,), total),
-    ]
+    first = [(part.primitive, part.operands, part) for part in (largest, shifted, e, total)]
     if value.primitive is p.softmax:
         return [*first, (p.divide, (e, total), value)]
     log = made(p.log, total)

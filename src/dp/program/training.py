@@ -144,8 +144,9 @@ class TrainingStep:
 
     def give(self, x: Any, y: Any) -> None:
         """Fill the batch with a given one."""
+        given = {self.x: x, self.y: y}
         for table in self.replay.tables:
-            table.fill({self.x: x, self.y: y})
+            table.fill(given)
 
     def fits(self, x: Any, y: Any) -> bool:
         """Whether a batch has the captured shapes and dtypes."""
