@@ -76,6 +76,12 @@ def _list() -> list[Peer]:
             {"steps": "products_feature_major"},
             steps,
         ),
+        Peer(
+            "products-parts",
+            "matrix products alone, in parts",
+            hand,
+            {"steps": "products_in_parts"},
+        ),
         Peer("numpy-exp", "NumPy by hand, best (exp)", hand, {"lesson": "best_exp"}, lesson),
         Peer("numpy-tanh", "NumPy by hand, best (tanh)", hand, {"lesson": "best_tanh"}, lesson),
         Peer("numpy", "NumPy by hand, best", hand, {"steps": "steps", "sweep": "stacked"}, sweep),
@@ -92,6 +98,12 @@ def _list() -> list[Peer]:
                 "sweep": "compiled_sweep",
             },
             captures=True,
+        ),
+        Peer(
+            "dp-recorded",
+            "dp, compiled, gradients recorded",
+            "dp_peers",
+            {"steps": "recorded_steps"},
         ),
         Peer(
             "dp-capturing",

@@ -115,6 +115,18 @@ def compiled_steps(work: Training) -> Steps:
     return steps(work, compile=True)
 
 
+def recorded_steps(work: Training) -> Steps:
+    """The same, mean |dL/dW| of every layer recorded in every step."""
+    _check_compiles()
+    net, sgd = _ready(work, compile=True)
+
+    def run(count: int) -> None:
+        with gradlab.record(net, sgd, quantities=("grad_mean_abs",)):
+            sgd.train(count, print_each=None)
+
+    return Steps(run, lambda: list(net.get_param().values()))
+
+
 def compiled_sweep(work: Sweep) -> Callable[[], dict[tuple[str, int], Array]]:
     """Every activation function and depth, all seeds in one ensemble, compiled."""
     _check_compiles()

@@ -11,6 +11,7 @@ from gradlab.data import load
 from gradlab.experiment import Experiment
 from gradlab.recording import RecordingError
 from gradlab.recording import recorder as recorder_module
+from gradlab.recording.dp import program
 from gradlab.recording.measure import PER_LAYER
 
 IRIS = {name: load(name) for name in ("iris2", "iris")}
@@ -147,7 +148,37 @@ class Asking(dp.Callback):
         self.seen = self.recorder.n_steps
 
 
-def test_the_record_may_be_read_in_the_middle_of_a_step():
+@pytest.mark.parametrize("seed", [0, [0, 1]], ids=["one", "two"])
+@pytest.mark.parametrize("every", [1, 3])
+def test_large_steps_are_measured_one_by_one(every, seed, monkeypatch):
+    options = {"every": every}
+    right = recorded(True, act_func="relu", seed=seed, options=options)
+    monkeypatch.setattr(program, "AT_MOST", 1)
+    same(recorded(True, act_func="relu", seed=seed, options=options), right, 1e-12)
+
+
+class Halving(dp.Callback):
+    def before_update(self, step):
+        for gradient in step.grad.values():
+            gradient *= 0.5
+
+
+def test_gradients_are_those_from_before_callbacks_change_them(monkeypatch):
+    iris, traces = IRIS["iris2"], []
+    for compiled, at_most in ((False, 1), (True, 1), (True, program.AT_MOST)):
+        monkeypatch.setattr(program, "AT_MOST", at_most)
+        net = dp.Net(4, 5, 3, "tanh", seed=0)
+        sgd = dp.SGD(net, iris.x, iris.y, seed=0, compile=compiled, callbacks=[Halving()])
+        with record(net, sgd) as recorder:
+            sgd.train(20, print_each=None)
+        traces.append(recorder.trace.dataset)
+    for found in traces[1:]:
+        same(found, traces[0])
+
+
+@pytest.mark.parametrize("at_most", [1, program.AT_MOST])
+def test_the_record_may_be_read_in_the_middle_of_a_step(at_most, monkeypatch):
+    monkeypatch.setattr(program, "AT_MOST", at_most)
     iris, traces = IRIS["iris2"], []
     for callbacks in ([], [asking := Asking()]):
         net = dp.Net(4, 5, 3, "tanh", seed=0)

@@ -21,6 +21,7 @@ from dp.program.captured import Captured, identifier
 from dp.program.graph import Value
 from dp.program.memory import Memory, buffer
 from dp.program.notation import details
+from dp.program.products import in_parts
 from dp.program.steps import BITS, KEEP, Step, notation_of
 
 Array = NDArray[Any]
@@ -216,12 +217,19 @@ class _Text(Memory):
             if not out[0].flags.c_contiguous:  # (a b)ᵀ = bᵀ aᵀ
                 a, b, out = map(_turned, (b, a, out))
             if out[0].flags.c_contiguous:
+                parts = in_parts(a[0], b[0], out[0])
+                if parts is not None:
+                    b, out = (parts[0], f"{b[1]}_parts"), (parts[1], f"{out[1]}_parts")
+                    return self._matmul(a, b, out)
                 left = self._array_name(a[0], a[1])
                 dot = self._named(self.names[left].dot, f"{left}_dot")
                 return f"{dot}({self._array_name(*b)}, {self._array_name(*out)})"
             a, b, out = map(_turned, (b, a, out))
+        return self._matmul(a, b, out)
+
+    def _matmul(self, *named: Named) -> str:
         self.names["matmul"] = np.matmul
-        return f"matmul({', '.join(self._array_name(*part) for part in (a, b, out))})"
+        return f"matmul({', '.join(self._array_name(*one) for one in named)})"
 
     def _calls(
         self, primitive: p.Primitive, value: Value, operands: list[str], y: str, negated: bool

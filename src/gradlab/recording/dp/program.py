@@ -131,7 +131,7 @@ class ProgramReader:
 
     def after_update(self, number: int, step: TrainingStep) -> None:
         """Copy the weights after the update; measure, if enough steps wait."""
-        if self._weights_after:
+        if self._weights_after and not self._in_place:
             self._after[len(self._numbers)] = step.replay.parameters
         self._numbers.append(number)
         self._open = False
@@ -276,9 +276,14 @@ class ProgramReader:
         for group, what, them in sources:
             group.kept[what] = _Kept(them, count)
             self._kept.append(group.kept[what])
-        self._gradient, self._before, self._after = (
-            np.zeros((count, flat.size), flat.dtype) for _ in range(3)
-        )
+        # a large step is measured at its end, where it lies; only callbacks that are handed the
+        # gradients may have changed them by then
+        self._in_place = count == 1 and not step.optimizer.other_callbacks()
+        self._before = np.zeros((count, flat.size), flat.dtype)
+        if self._in_place:
+            self._gradient, self._after = step.replay.gradients[None], flat[None]
+        else:
+            self._gradient, self._after = np.zeros_like(self._before), np.zeros_like(self._before)
         for group in self._groups:
             if self._gradients and f"{group.layers[0].train.name}_weight" in self._trained:
                 group.gradient = self._weights(self._gradient, group)
@@ -290,7 +295,7 @@ class ProgramReader:
         self._loss, self._accuracies = (np.full((count, *members), np.nan) for _ in range(2))
         # what is copied before the update, besides the layers' own
         self._whole: list[tuple[Array, Array]] = []
-        if self._gradients:
+        if self._gradients and not self._in_place:
             self._whole.append((self._gradient, step.replay.gradients))
         if self._weights_before:
             self._whole.append((self._before, step.replay.parameters))

@@ -162,8 +162,9 @@ class _Recording(dp.ProgramCallback):
         known: Results,
     ) -> LayerArrays:
         """A layer's arrays, but for the weight after the update."""
+        gradient = step.grad.get(f"{call.name}_weight")
         arrays = LayerArrays(
-            gradient=step.grad.get(f"{call.name}_weight"),
+            gradient=None if gradient is None else gradient.copy(),  # callbacks may change it
             weight=step.param[f"{call.name}_weight"].copy(),
             delta=call.delta,
         )
