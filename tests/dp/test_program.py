@@ -686,7 +686,7 @@ def test_large_layers_of_the_data(optimiser, rows, monkeypatch):
     assert Replay(forward, beside=step.replay).shares_parameters
 
 
-def test_large_layers_that_are_copied_in_every_step(monkeypatch):
+def test_large_layers_that_are_read_in_every_step(monkeypatch):
     monkeypatch.setattr(blocks, "LARGE", 1 << 18)
     sgd = dp.SGD(LargeTowers(), X255, Y, {}, 12, callbacks=[lambda step: None])
     assert not _held_by_columns(training.one_step(sgd).replay, "tower1_weight")

@@ -54,7 +54,7 @@ class Replay:
         if it lays them out alike (`shares_parameters`).
     by_rows : bool
         Hold every parameter row by row, as models do, although columns may be quicker to compute
-        with: where each is copied in every step.
+        with: where others read them in every step.
     batches : bool
         The inputs are batches of rows. They lie beside each other in `tables`, and what is computed
         from them alone is not computed by `run`, but put there with them (`Table.fill`).

@@ -51,9 +51,9 @@ class TrainingStep:
         readers = optimizer.program_callbacks()
         wanted = [value for reader in readers for value in reader.keep(self.captured)]
         self.elementwise = optimizer.elementwise()
-        # other callbacks are handed the parameters, and so is an update of the user's own
-        copied = bool(optimizer.other_callbacks()) or not self.elementwise
-        self.replay = Replay(self.captured, wanted, by_rows=copied, batches=True)
+        # callbacks, and an update of the user's own, read parameters and gradients in every step
+        read = bool(readers) or bool(optimizer.other_callbacks()) or not self.elementwise
+        self.replay = Replay(self.captured, wanted, by_rows=read, batches=True)
         self.x, self.y = self.captured.inputs
         self.loss = self.replay.arrays[self.captured.output]
         self._trained = list(self.captured.gradients)
