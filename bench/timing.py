@@ -23,6 +23,7 @@ from bench.workloads import WORKLOADS, Workload
 
 TURN = 0.25  # seconds of a peer's turn, about
 MOST = 40  # runs in a turn
+LONGER = 5  # times as many steps, in the longer of two trainings whose difference is taken
 PATIENCE = 300.0  # seconds that a peer may take to answer
 
 
@@ -93,7 +94,8 @@ class _Runner:
         if workload.kind in ("lesson", "chain"):
             self.results.append(prepared())  # the second run is to be as right as the first
         if workload.kind == "lesson" and peer.captures:
-            self._pair = (prepared, prepare(replace(work, steps=2 * work.steps)))
+            self._pair = (prepared, prepare(replace(work, steps=LONGER * work.steps)))
+            self._units *= LONGER - 1
 
     def turn(self) -> list[float]:
         """Seconds per unit, of a few runs after one that is not counted."""

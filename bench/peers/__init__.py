@@ -36,7 +36,7 @@ class Peer:
     needs : str
         The distribution that must be installed.
     captures : bool
-        The lesson's time is that of 100 steps more in one training, without what a training does
+        The lesson's time is that of more steps in one training, without what a training does
         at its beginning.
     """
 
