@@ -21,6 +21,9 @@ import numpy as np
 from bench.peers import Peer, Skipped
 from bench.workloads import WORKLOADS, Workload
 
+# seconds per unit of each run; or of each short training, and of each long one
+Turn = list[float] | tuple[list[float], list[float]]
+
 TURN = 0.25  # seconds of a peer's turn, about
 MOST = 40  # runs in a turn
 LONGER = 5  # times as many steps, in the longer of two trainings whose difference is taken
@@ -37,18 +40,35 @@ class Row:
         Importing the peer; preparing, compiling and the first run.
     rounds : list of lists of float
         Seconds per unit, turn by turn.
+    shorts, longs : lists of float
+        Where a time is the difference of two trainings: what both took, in the same unit.
     skipped : str
         Why there is nothing, if so.
     note : str
+    ratio, least_ratio : float
+        To the limit: round by round, and of the least times of all.
     """
 
     peer: Peer
     import_s: float = 0.0
     first_s: float = 0.0
     rounds: list[list[float]] = field(default_factory=list)
+    shorts: list[float] = field(default_factory=list)
+    longs: list[float] = field(default_factory=list)
     skipped: str = ""
     note: str = ""
     ratio: float = float("nan")
+    least_ratio: float = float("nan")
+
+    def add(self, turn: Turn) -> None:
+        """Add what was measured in a turn."""
+        if isinstance(turn, tuple):
+            shorts, longs = turn
+            self.shorts += shorts
+            self.longs += longs
+            # of the best of each: the least difference would be whatever a disturbance made of one
+            turn = [min(longs) - min(shorts)]
+        self.rounds.append(turn)
 
     @property
     def median(self) -> float:
@@ -58,6 +78,8 @@ class Row:
     @property
     def minimum(self) -> float:
         """Of all runs, in seconds."""
+        if self.longs:
+            return min(self.longs) - min(self.shorts)
         return min(t for turn in self.rounds for t in turn)
 
 
@@ -97,23 +119,22 @@ class _Runner:
             self._pair = (prepared, prepare(replace(work, steps=LONGER * work.steps)))
             self._units *= LONGER - 1
 
-    def turn(self) -> list[float]:
+    def turn(self) -> Turn:
         """Seconds per unit, of a few runs after one that is not counted."""
         if self._pair:
-            return self._difference(*self._pair)
+            return self._both(*self._pair)
         took = self._time(self._run)
         if took > 4 * TURN:
             return [took / self._units]
         runs = min(MOST, max(2, int(TURN / took)))
         return [self._time(self._run) / self._units for _ in range(runs)]
 
-    def _difference(self, short: Callable[[], Any], long: Callable[[], Any]) -> list[float]:
-        """What more of the same costs: without what a call does at its beginning, as capturing."""
+    def _both(self, short: Callable[[], Any], long: Callable[[], Any]) -> Turn:
+        """Of two trainings, whose difference has nothing of what a call does at its beginning."""
         runs = min(MOST, max(3, int(TURN / (self._time(short) + self._time(long)))))
         pairs = [(self._time(short), self._time(long)) for _ in range(runs)]
-        # of the best of each: the smallest difference would be whatever a disturbance made of one
-        less, more = (min(times) for times in zip(*pairs, strict=True))
-        return [(more - less) / self._units]
+        shorts, longs = ([t / self._units for t in times] for times in zip(*pairs, strict=True))
+        return shorts, longs
 
     @staticmethod
     def _time(run: Callable[[], Any]) -> float:
@@ -165,10 +186,10 @@ class Process:
             raise Skipped(content)
         return content
 
-    def turn(self) -> list[float]:
+    def turn(self) -> Turn:
         """Let it run for a while; seconds per unit."""
         self._connection.send("turn")
-        times: list[float] = self.answer()
+        times: Turn = self.answer()
         return times
 
     def close(self) -> None:
@@ -194,7 +215,8 @@ def measure(
     -------
     list of Row
         Fastest first, skipped ones last; `ratio` is the median over the rounds of the best run
-        in a peer's turn by the best run of the limit's in the same round.
+        in a peer's turn by the best run of the limit's in the same round, `least_ratio` that of
+        the best runs of all rounds.
     """
     workload = WORKLOADS[name]
     rows = [Row(peer, skipped=peer.missing()) for peer in peers]
@@ -224,7 +246,7 @@ def measure(
                 if threads > 1:
                     time.sleep(0.2)  # until the others' threads have gone to sleep
                 try:
-                    row.rounds.append(process.turn())
+                    row.add(process.turn())
                 except Skipped as reason:
                     row.skipped = str(reason)
             say(f"{name} {dtype}: round {number + 1} of {rounds}")
@@ -243,6 +265,7 @@ def ranked(rows: Sequence[Row], kind: str) -> list[Row]:
             min(turn) / min(min(limit.rounds[i]) for limit in limits)
             for i, turn in enumerate(row.rounds)
         )
+        row.least_ratio = row.minimum / min(limit.minimum for limit in limits)
     return sorted(rows, key=lambda row: (bool(row.skipped), row.ratio))
 
 
@@ -261,7 +284,7 @@ def fresh(dtype: str, peers: Sequence[Peer], rounds: int) -> list[Row]:
                 row.import_s, first, results = process.answer()
                 row.note, scale = check(results[0], row.peer.name)
                 firsts[row.peer.name].append(first * scale)
-                row.rounds.append([t * scale for t in process.turn()])
+                row.add([t * scale for t in process.turn()])
             except (Skipped, ValueError) as reason:
                 row.skipped = str(reason)
             finally:
@@ -271,9 +294,9 @@ def fresh(dtype: str, peers: Sequence[Peer], rounds: int) -> list[Row]:
     for row in rows:
         if not row.skipped:
             row.first_s = statistics.median(firsts[row.peer.name])
-    limit = min(
-        (row.first_s for row in rows if not row.skipped and "sweep" in row.peer.limit), default=1.0
-    )
-    for row in rows:
-        row.ratio = row.first_s / limit if not row.skipped else row.ratio
+    done = [row for row in rows if not row.skipped]
+    limits = [row for row in done if "sweep" in row.peer.limit]
+    for row in done if limits else ():
+        row.ratio = row.first_s / min(limit.first_s for limit in limits)
+        row.least_ratio = row.minimum / min(limit.minimum for limit in limits)
     return sorted(rows, key=lambda row: (bool(row.skipped), row.ratio))

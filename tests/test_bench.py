@@ -93,6 +93,14 @@ def test_who_is_chosen():
         peers.chosen("lesson", ["torhc"])
 
 
+def test_the_least_difference_is_that_of_the_least_trainings():
+    row = timing.Row(peers.PEERS["dp-compiled"])
+    row.add(([0.010, 0.012], [0.050, 0.060]))
+    row.add(([0.030, 0.031], [0.055, 0.052]))  # the short ones were disturbed, in this turn
+    assert row.rounds == [[pytest.approx(0.040)], [pytest.approx(0.022)]]
+    assert row.minimum == pytest.approx(0.040)
+
+
 def test_ratios_and_table():
     hand, dp, gone = (peers.PEERS[name] for name in ("numpy-exp", "dp", "torch"))
     rows = [
@@ -104,5 +112,5 @@ def test_ratios_and_table():
     assert [row.peer for row in ranked] == [hand, dp, gone]
     assert ranked[1].ratio == pytest.approx(3.0)  # of 2 and 4
     text = report.table(ranked, "ms per run", "by hand", "first run, s")
-    assert "| dp | 50.0 | 40.0 | 3.00 |" in text
+    assert "| dp | 50.0 | 40.0 | 3.00 | 2.00 |" in text
     assert "- PyTorch, tuned: torch is not installed" in text
