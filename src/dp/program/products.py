@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# OpenBLAS multiplies small matrices by kernels that neither repack them nor start threads. It does
-# so up to this many multiplications, and where there is AVX-512.
+# OpenBLAS multiplies small matrices by kernels that neither repack them nor start threads: up to this
+# many multiplications, and where there is AVX-512.
 SMALL = 100**3
-# Products of up to so many times that are quicker in as many parts: by 5 to 20 % on one thread, and
-# by 10 to 40 % on two. Those with few rows or columns, whose repacking is most of the work, longer.
+# Up to FEW_TIMES as many are quicker in several parts, in float32: by 5 to 20 % on one thread, and by
+# 10 to 40 % on two. (Without such kernels they would be up to 16 % slower.) Up to NARROW_TIMES where
+# there are at most NARROW rows, or columns of a: then repacking is most of the work.
 FEW_TIMES, NARROW_TIMES, NARROW = 2.2, 4.0, 16
 LEAST = 32  # columns of a part
 
@@ -24,8 +25,9 @@ def has_small_kernels() -> bool:
     """Whether NumPy's BLAS is OpenBLAS, and the processor has AVX-512."""
     built: Any = np.show_config(mode="dicts")
     blas = str(built.get("Build Dependencies", {}).get("blas", {}).get("name", ""))
-    found = built.get("SIMD Extensions", {}).get("found", ())
-    return "openblas" in blas and any(name in ("X86_V4", "AVX512_SKX") for name in found)
+    simd = built.get("SIMD Extensions", {})
+    known = {*simd.get("baseline", ()), *simd.get("found", ())}
+    return "openblas" in blas and not known.isdisjoint(("X86_V4", "AVX512_SKX"))
 
 
 def in_parts(a: Array, b: Array, out: Array) -> tuple[Array, Array] | None:
