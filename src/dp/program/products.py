@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# OpenBLAS multiplies small matrices by kernels that neither repack them nor start threads: up to this
-# many multiplications, and where there is AVX-512.
+# OpenBLAS multiplies small matrices by kernels that neither repack them nor start threads: up to
+# this many multiplications, and where there is AVX-512.
 SMALL = 100**3
-# Up to FEW_TIMES as many are quicker in several parts, in float32: by 5 to 20 % on one thread, and by
-# 10 to 40 % on two. (Without such kernels they would be up to 16 % slower.) Up to NARROW_TIMES where
-# there are at most NARROW rows, or columns of a: then repacking is most of the work.
+# Up to FEW_TIMES as many are quicker in several parts, in float32: by 5 to 20 % on one thread, and
+# by 10 to 40 % on two. (Without such kernels they would be up to 16 % slower.) Up to NARROW_TIMES
+# where there are at most NARROW rows, or columns of a: then repacking is most of the work.
 FEW_TIMES, NARROW_TIMES, NARROW = 2.2, 4.0, 16
 LEAST = 32  # columns of a part
 
