@@ -28,14 +28,15 @@ def table(rows: Sequence[Row], unit: str, limit: str, first: str) -> str:
     scale = SCALE[unit.split()[0]]
     notes = any(row.note for row in rows)
     lines = [
-        f"| peer | median, {unit} | least | × {limit} | × of least | {first} |" + " note |" * notes,
+        f"| peer | median, {unit} | minimum | × {limit} | × of minima | {first} |"
+        + " note |" * notes,
         "|---|---|---|---|---|---|" + "---|" * notes,
     ]
     for row in rows:
         if row.skipped:
             continue
         line = f"| {row.peer.label} | {digits(row.median * scale)} | {digits(row.minimum * scale)} "
-        line += f"| {row.ratio:.2f} | {row.least_ratio:.2f} | {digits(row.first_s)} |"
+        line += f"| {row.ratio:.2f} | {row.minimum_ratio:.2f} | {digits(row.first_s)} |"
         lines.append(line + f" {row.note} |" * notes)
     skipped = [f"- {row.peer.label}: {row.skipped}" for row in rows if row.skipped]
     if skipped:

@@ -45,8 +45,8 @@ class Row:
     skipped : str
         Why there is nothing, if so.
     note : str
-    ratio, least_ratio : float
-        To the limit: round by round, and of the least times of all.
+    ratio, minimum_ratio : float
+        To the limit: round by round, and of the minima of all rounds.
     """
 
     peer: Peer
@@ -58,7 +58,7 @@ class Row:
     skipped: str = ""
     note: str = ""
     ratio: float = float("nan")
-    least_ratio: float = float("nan")
+    minimum_ratio: float = float("nan")
 
     def add(self, turn: Turn) -> None:
         """Add what was measured in a turn."""
@@ -215,7 +215,7 @@ def measure(
     -------
     list of Row
         Fastest first, skipped ones last; `ratio` is the median over the rounds of the best run
-        in a peer's turn by the best run of the limit's in the same round, `least_ratio` that of
+        in a peer's turn by the best run of the limit's in the same round, `minimum_ratio` that of
         the best runs of all rounds.
     """
     workload = WORKLOADS[name]
@@ -256,16 +256,26 @@ def measure(
     return ranked(rows, workload.kind)
 
 
-def ranked(rows: Sequence[Row], kind: str) -> list[Row]:
-    """Fill in the ratios to the limit, round by round; fastest first, skipped ones last."""
+def _by_rounds(row: Row, limits: Sequence[Row]) -> float:
+    return statistics.median(
+        min(turn) / min(min(limit.rounds[i]) for limit in limits)
+        for i, turn in enumerate(row.rounds)
+    )
+
+
+def _of_first_runs(row: Row, limits: Sequence[Row]) -> float:
+    return row.first_s / min(limit.first_s for limit in limits)
+
+
+def ranked(
+    rows: Sequence[Row], kind: str, ratio: Callable[[Row, Sequence[Row]], float] = _by_rounds
+) -> list[Row]:
+    """Fill in the ratios to the limit; fastest first, skipped ones last."""
     done = [row for row in rows if not row.skipped]
     limits = [row for row in done if kind in row.peer.limit]
     for row in done if limits else ():
-        row.ratio = statistics.median(
-            min(turn) / min(min(limit.rounds[i]) for limit in limits)
-            for i, turn in enumerate(row.rounds)
-        )
-        row.least_ratio = row.minimum / min(limit.minimum for limit in limits)
+        row.ratio = ratio(row, limits)
+        row.minimum_ratio = row.minimum / min(limit.minimum for limit in limits)
     return sorted(rows, key=lambda row: (bool(row.skipped), row.ratio))
 
 
@@ -294,9 +304,4 @@ def fresh(dtype: str, peers: Sequence[Peer], rounds: int) -> list[Row]:
     for row in rows:
         if not row.skipped:
             row.first_s = statistics.median(firsts[row.peer.name])
-    done = [row for row in rows if not row.skipped]
-    limits = [row for row in done if "sweep" in row.peer.limit]
-    for row in done if limits else ():
-        row.ratio = row.first_s / min(limit.first_s for limit in limits)
-        row.least_ratio = row.minimum / min(limit.minimum for limit in limits)
-    return sorted(rows, key=lambda row: (bool(row.skipped), row.ratio))
+    return ranked(rows, "sweep", _of_first_runs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -120,13 +119,10 @@ def recorded_steps(work: Training) -> Steps:
     """The same, mean |dL/dW| of every layer recorded in every step."""
     _check_compiles()
     net, sgd = _ready(work, compile=True)
-    recording = contextlib.ExitStack()
-    recorder = recording.enter_context(gradlab.record(net, sgd, quantities=("grad_mean_abs",)))
 
-    def run(count: int, _held: Any = recording) -> None:  # it ends when nobody holds it any more
-        before = recorder.n_steps
-        sgd.train(count, print_each=None)
-        assert recorder.n_steps == before + count
+    def run(count: int) -> None:
+        with gradlab.record(net, sgd, quantities=("grad_mean_abs",)):
+            sgd.train(count, print_each=None)
 
     return Steps(run, lambda: list(net.get_param().values()))
 

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.workloads import Steps, Sweep, Training
-from dp.program.products import in_parts
 
 Array = NDArray[Any]
 
@@ -475,6 +474,8 @@ def steps(work: Training) -> Steps:
 
 def _product(a: Array, b: Array, out: Array) -> tuple[Callable[..., Any], Array, Array]:
     """The quickest call for a b, and what to call it with; in parts, where that is quicker."""
+    from dp.program.products import in_parts  # only here: a cold start shall not pay for dp
+
     parts = in_parts(a, b, out)
     return (a.dot, b, out) if parts is None else (partial(np.matmul, a), *parts)
 

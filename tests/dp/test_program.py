@@ -800,8 +800,25 @@ def test_how_a_product_is_parted(shape, parts, monkeypatch):
         np.testing.assert_allclose(out, a @ b, rtol=1e-3, atol=1e-3)
 
 
-def test_whether_there_are_kernels_for_small_products_is_known():
+@pytest.mark.parametrize(
+    ("blas", "baseline", "found", "there"),
+    [
+        ("scipy-openblas", ["X86_V2"], ["X86_V3", "X86_V4"], True),
+        ("openblas64", ["SSE"], ["AVX2", "AVX512F", "AVX512_SKX"], True),
+        ("scipy-openblas", ["X86_V4"], [], True),
+        ("scipy-openblas", ["X86_V2"], ["X86_V3"], False),
+        ("mkl-sdl", ["X86_V2"], ["X86_V3", "X86_V4"], False),
+        ("accelerate", ["NEON"], ["ASIMDHP"], False),
+    ],
+)
+def test_where_there_are_kernels_for_small_products(blas, baseline, found, there, monkeypatch):
+    built = {
+        "Build Dependencies": {"blas": {"name": blas}},
+        "SIMD Extensions": {"baseline": baseline, "found": found},
+    }
     assert products.has_small_kernels() in (True, False)
+    monkeypatch.setattr(np, "show_config", lambda mode: built)
+    assert products.has_small_kernels.__wrapped__() is there
 
 
 def test_gradients_of_large_layers_follow_their_deltas():

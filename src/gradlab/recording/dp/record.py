@@ -164,7 +164,7 @@ class _Recording(dp.ProgramCallback):
         """A layer's arrays, but for the weight after the update."""
         gradient = step.grad.get(f"{call.name}_weight")
         arrays = LayerArrays(
-            gradient=None if gradient is None else gradient.copy(),  # callbacks may change it
+            gradient=None if gradient is None else gradient.copy(),  # it may be changed in place
             weight=step.param[f"{call.name}_weight"].copy(),
             delta=call.delta,
         )
