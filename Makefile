@@ -1,6 +1,7 @@
 # make run              installs into .venv and runs the main job: ten sigmoid layers that do not learn
 # make test             installs into .venv, runs the checks, and the tests last
 # make test-frameworks  installs PyTorch, JAX and others into .venv as well, and tests the adapters
+# make test-all         the long suites as well: attempts to break it, injected faults, compared trainings
 # make notebooks        writes the .ipynb of each lesson anew from its .py, which is the one to edit
 # make docs             builds the documentation into docs/_build/html
 # make clean            removes .venv and what tools left behind, but no results
@@ -12,7 +13,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 FIRST := runs/first
 TORCH := torch==2.13.0
 
-.PHONY: run test test-frameworks lint notebooks docs clean
+.PHONY: run test test-all test-frameworks lint notebooks docs clean
 .NOTPARALLEL: # two installs into one .venv would trip over each other
 
 run: .venv/run.stamp
@@ -22,10 +23,14 @@ run: .venv/run.stamp
 
 # pytest comes last, so that its closing line is the last one
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not long'
+
+# whatever the first two leave out
+test-all: test test-frameworks
+	GRADLAB_REQUIRE_FRAMEWORKS=1 $(BIN)/pytest -m long
 
 test-frameworks: .venv/frameworks.stamp
-	GRADLAB_REQUIRE_FRAMEWORKS=1 $(BIN)/pytest tests/frameworks tests/gradlab/test_exports.py \
+	GRADLAB_REQUIRE_FRAMEWORKS=1 $(BIN)/pytest -m 'not long' tests/frameworks tests/gradlab/test_exports.py \
 		src/gradlab 'tests/test_docs.py::test_what_the_page_says_to_type_works[frameworks]'
 
 lint: .venv/test.stamp
