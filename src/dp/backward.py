@@ -96,10 +96,11 @@ def named_gradients(output: Node, cotangent: Any = None) -> dict[str, Array]:
 
 def sweep_named(
     output: Node, also: Iterable[Node], cotangent: Any = None
-) -> tuple[dict[str, Array], list[Array | None]]:
+) -> tuple[dict[str, Array], list[Array | None], dict[str, Node]]:
     """Gradients of the named leaves and, in the same sweep, of the Nodes in `also`.
 
-    A Node in `also` that `output` does not depend on gets None.
+    A Node in `also` that `output` does not depend on gets None. The third result is the named
+    Nodes that have a gradient.
     """
     order = topological_order(output)
     named: dict[str, Node] = {}
@@ -115,7 +116,8 @@ def sweep_named(
     present = [node for node in extra if node in found]
     own = _unshared([found[named[name]] for name in reached] + [found[node] for node in present])
     others = dict(zip(present, own[len(reached) :], strict=True))
-    return dict(zip(reached, own, strict=False)), [others.get(node) for node in extra]
+    by_name = dict(zip(reached, own, strict=False))
+    return by_name, [others.get(node) for node in extra], {name: named[name] for name in reached}
 
 
 def sweep(

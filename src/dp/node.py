@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import primitives as p
-from dp.validation import number
+from dp.validation import number, real_array
 
 Array = NDArray[Any]
 NO_SETTINGS: dict[str, Any] = {}
@@ -577,19 +577,9 @@ def as_matrix(value: Any, dtype: Any = None) -> Array:
     """Turn a number or array into a float array of at least two dimensions (see `Node`)."""
     if type(value) is np.ndarray and value.dtype.kind == "f" and value.ndim >= 2:  # nearly always
         return value
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError("value is a masked array, whose mask would be lost; fill it first")
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise TypeError(f"value must be a number or a rectangular array: {error}") from error
-    if array.dtype.kind in "biu":
+    array = real_array(value)
+    if array.dtype.kind != "f":
         array = array.astype(dtype if dtype is not None else np.float64)
-    elif array.dtype.kind != "f":
-        raise TypeError(
-            f"value must be a real number or an array of real numbers, got {type(value).__name__} "
-            f"of dtype {array.dtype}"
-        )
     if array.ndim < 2:
         array = array.reshape(-1, 1)
     return array
