@@ -23,7 +23,7 @@ from dp.layers import (
     watch_layers,
 )
 from dp.node import Node, ShapeError, as_leaf, mode
-from dp.parameters import Registered, check_listed, check_named, fitting
+from dp.parameters import KEPT, Registered, check_listed, check_named, fitting, registered
 from dp.validation import one_of, positive_integer, positive_number, shown, unknown
 
 __all__ = [
@@ -54,15 +54,6 @@ class _View:
 
     def __get__(self, model: Any, owner: type) -> Any:
         return self if model is None else self.read(_kept(model))
-
-
-def registered(model: Any) -> Registered | None:
-    """What the library keeps of a model, whatever attributes of its own it has; None of others."""
-    found: Registered | None = getattr(model, "__dict__", {}).get(_KEPT)
-    return found
-
-
-_KEPT = "_dp_registered"
 
 
 def _kept(model: Model) -> Registered:
@@ -104,7 +95,7 @@ class Model:
     """
 
     def __init__(self, seed: int | Sequence[int] | None = None, dtype: Any = np.float64) -> None:
-        self.__dict__[_KEPT] = Registered(seed, dtype)
+        self.__dict__[KEPT] = Registered(seed, dtype)
 
     dtype = _View(lambda kept: kept.dtype, "Data type of every parameter.")
     seed = _View(lambda kept: kept.seed, "Seed of the first weights, as it was given.")
@@ -401,7 +392,7 @@ class _Setting:
         self.accepted = accepted
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self.name, self.key = name, f"{_KEPT}_{name}"
+        self.name, self.key = name, f"{KEPT}_{name}"
 
     def __get__(self, net: Any, owner: type) -> Any:
         if net is None:
@@ -507,12 +498,12 @@ class Net(Model):
         activation: Any = act_func if callable(act_func) else activations.get(act_func)
         vars(self).update(
             {
-                f"{_KEPT}_activation": activation,
-                f"{_KEPT}_n_outputs": n_outputs,
-                f"{_KEPT}_normalisation": normalisation,
-                f"{_KEPT}_residual": residual,
-                f"{_KEPT}_loss_name": loss,
-                f"{_KEPT}_reduction": reduction,
+                f"{KEPT}_activation": activation,
+                f"{KEPT}_n_outputs": n_outputs,
+                f"{KEPT}_normalisation": normalisation,
+                f"{KEPT}_residual": residual,
+                f"{KEPT}_loss_name": loss,
+                f"{KEPT}_reduction": reduction,
             }
         )
         width = n_features
@@ -525,7 +516,7 @@ class Net(Model):
         out = _layer(self, width, n_outputs, "out", init)
         # apart from `layers`, to which a subclass may add its own
         layers = list(_kept(self).layers.values())
-        vars(self)[f"{_KEPT}_chain"] = (layers[:-1], out)
+        vars(self)[f"{KEPT}_chain"] = (layers[:-1], out)
         if init_scale != 1.0:
             for layer in layers:
                 layer.weight.value *= init_scale
@@ -538,7 +529,7 @@ class Net(Model):
             rows = like.shape[-2]
             with _statistics_of(rows):
                 return self.logits(like.concatenate(x))[rows:]
-        hidden, last = vars(self)[f"{_KEPT}_chain"]
+        hidden, last = vars(self)[f"{KEPT}_chain"]
         for layer in hidden:
             out = layer(x)
             x = x + out if self.residual and layer.fan_in == layer.fan_out else out

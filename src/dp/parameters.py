@@ -113,6 +113,15 @@ class Registered:
         return np.stack([array] * self.members)
 
 
+KEPT = "_dp_registered"
+
+
+def registered(model: Any) -> Registered | None:
+    """What the library keeps of a model, whatever attributes of its own it has; None of others."""
+    found: Registered | None = getattr(model, "__dict__", {}).get(KEPT)
+    return found
+
+
 def numbers_of(value: Any, dtype: np.dtype[Any], name: Any) -> Array:
     """Give a value for a parameter as an array of `dtype`.
 
@@ -220,10 +229,10 @@ def check_named(
             inputs = [one for part in given for one in _nodes_of(part)]
         if not _is_input(node, inputs, any(node is value for value in kept.values())):
             raise ValueError(
-                f"the loss of {owner} depends on a Node of shape {node.shape} named {name!r} that "
-                "is neither a parameter of the model nor part of the batch, so no optimiser would "
-                f"train it. Make a parameter in __init__: self.{_attribute(name)} = "
-                f'self.Parameter(value, "{name}"). If it is no parameter, leave its name out'
+                f"the loss of {owner} depends on the Node {name!r}, which is no parameter of the "
+                "model and would never be trained. Make it one in __init__: "
+                f'self.{_attribute(name)} = self.Parameter(value, "{name}"). If it is data, leave '
+                f"its name out. (Its shape is {node.shape}; it is not part of the batch.)"
             )
 
 

@@ -70,6 +70,13 @@ def positive_integer(what: str, number: Any) -> None:
         raise ValueError(f"{what} must be an integer of at least 1, got {number!r}")
 
 
+def integer(what: str, number: Any) -> int:
+    """Give an integer as such; raise TypeError for anything else."""
+    if isinstance(number, bool) or not isinstance(number, Integral):
+        raise TypeError(f"{what} must be an integer, got {number!r}")
+    return int(number)
+
+
 def number(what: str, value: Any) -> float:
     """Give a real number as a float; raise TypeError for anything else, ValueError for NaN."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):

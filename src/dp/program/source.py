@@ -213,7 +213,7 @@ class _Page:
     def _indexed(self, value: Value) -> str:
         index = value.settings["index"]
         shown = "[..., " + ", ".join(map(_index_text, index)) + "]"
-        pointwise = not any(isinstance(part, slice) for part in index)
+        pointwise = p.makes_column(index)
         if value.primitive is p.take:
             taken = f"{self._operand(value.operands[0], TIGHT)}{shown}"
             return f"{taken}[..., None]" if pointwise else taken
