@@ -51,7 +51,7 @@ def _function(ufunc: str) -> Notation:
 
 
 def _choice(ufunc: str) -> Notation:
-    call = f"np.{ufunc}({{0}}, {{1}}, {{y}})"
+    call = f"np.{ufunc}({{0}}, {{1}}, out={{y}})"
     return Notation((f"np.{ufunc}({{0}}, {{1}})",), calls=(call,), over=(0, 1))
 
 
