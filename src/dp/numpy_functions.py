@@ -46,12 +46,27 @@ PRIMITIVES: dict[Any, p.Primitive] = {
 }
 COMPARISONS = frozenset((p.greater, p.greater_equal, p.less, p.less_equal, p.equal))
 
+
+def _either_side(method: str) -> Callable[..., Any]:
+    """A method that has no sides, of whichever operand is a Node."""
+
+    def apply(a: Any, b: Any) -> Any:
+        node, other = (a, b) if isinstance(a, p.Recorded) else (b, a)
+        return getattr(node, method)(other)
+
+    return apply
+
+
 # Functions that are a few operations, given Nodes and arrays.
 COMPOSED: dict[Any, Callable[..., Any]] = {
     np.not_equal: lambda a, b: 1.0 - np.equal(a, b),
     np.logical_not: lambda a: ~a,
-    np.logical_and: lambda a, b: a & b,
-    np.logical_or: lambda a, b: a | b,
+    np.invert: lambda a: ~a,
+    np.logical_and: _either_side("__and__"),
+    np.logical_or: _either_side("__or__"),
+    np.bitwise_and: _either_side("__and__"),
+    np.bitwise_or: _either_side("__or__"),
+    np.bitwise_xor: _either_side("__xor__"),
     np.positive: lambda a: a,
     np.reciprocal: lambda a: 1.0 / a,
     np.log2: lambda a: p.log(a) / math.log(2.0),
@@ -111,6 +126,8 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.mean: _reduction("mean"),
     np.max: _reduction("max"),
     np.min: _reduction("min"),
+    np.amax: _reduction("max"),
+    np.amin: _reduction("min"),
     np.var: _spread("var"),
     np.std: _spread("std"),
     np.linalg.norm: _norm,

@@ -438,7 +438,8 @@ class Adam(Optimizer):
 def _check_methods(optimizer: Any) -> None:
     """Refuse attributes of a subclass's own that hide methods of the training loop."""
     for name, method in vars(Optimizer).items():
-        if inspect.isfunction(method) and not callable(found := getattr(optimizer, name)):
+        known = inspect.isfunction(method) or isinstance(method, staticmethod)
+        if known and not callable(found := getattr(optimizer, name)):
             raise AttributeError(
                 f"{type(optimizer).__name__} has set self.{name} to {shown(found)}, which hides "
                 f"the method {name} of its training loop; give the attribute another name"

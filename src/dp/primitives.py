@@ -153,7 +153,7 @@ def _checked(name: str, kernel: Callable[..., Any], operands: int) -> Callable[.
     def checked(*arrays: Any, **settings: Any) -> Array:
         if len(arrays) != operands:
             raise TypeError(
-                f"{name} was declared with {operands} rule(s), got {len(arrays)} operands"
+                f"{name!r} was declared with {operands} rule(s), got {len(arrays)} operands"
             )
         views = [np.asarray(array).view() for array in arrays]
         for view in views:
@@ -427,11 +427,21 @@ def _logsumexp(x: Array, axis: int | None) -> Array:
     return total
 
 
+def _shares(x: Any, axis: int | None) -> Any:
+    """exp(x) / Σ exp(x); of nothing but -inf, nothing has a share.
+
+    Not exp(x - logsumexp(x)), which loses digits where x is large.
+    """
+    largest = reduce_max(x, axis=axis)
+    e = exp(x - where(equal(largest, -math.inf), 0.0, largest))
+    total = reduce_sum(e, axis=axis)
+    return e / where(equal(total, 0.0), 1.0, total)
+
+
 logsumexp: Primitive = _entry(
     "logsumexp",
     _logsumexp,
-    # of nothing but -inf, nothing has a share
-    lambda g, y, x, axis: g * exp(x - where(equal(y, -math.inf), 0.0, y)),
+    lambda g, y, x, axis: g * _shares(x, axis),
     elementwise=False,
 )
 

@@ -25,7 +25,7 @@ def check_shapes(primitive: p.Primitive, parents: Nodes) -> None:
                 f"side {b[-2]} rows; they must be as many"
             )
     elif primitive.elementwise:
-        if a != b:
+        if a != b and (1, 1) not in (a, b):
             _check_crossing(primitive, parents, a, b)
         for other in parents[2:]:
             _check_crossing(primitive, parents, a, other.value.shape)
