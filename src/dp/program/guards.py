@@ -31,15 +31,15 @@ SMALL = 1 << 10  # bytes of an array that are compared each time; a larger one's
 # dp's own modules whose functions depend on attributes; all other libraries are taken as constant
 WALKED = frozenset(("dp.model", "dp.losses", "dp.activations"))
 # with these, code reads attributes under names that it does not mention
-DYNAMIC = frozenset(
-    "getattr vars hasattr eval exec globals locals dir attrgetter __dict__ __getattribute__ "
-    "__getattr__".split()
-)
+DYNAMIC = {
+    "getattr", "vars", "hasattr", "eval", "exec", "globals", "locals", "dir", "attrgetter",
+    "__dict__", "__getattribute__", "__getattr__",
+}  # fmt: skip
 # methods that a call of an object does not come to
-UNCALLED = frozenset(
-    "__init__ __new__ __repr__ __reduce__ __deepcopy__ __copy__ __del__ __getstate__ __setstate__ "
-    "__init_subclass__".split()
-)
+UNCALLED = {
+    "__init__", "__new__", "__repr__", "__reduce__", "__deepcopy__", "__copy__", "__del__",
+    "__getstate__", "__setstate__", "__init_subclass__",
+}  # fmt: skip
 SCALARS = (int, float, complex, str, bytes, bool, type(None), np.generic)
 CONSTANT = (
     *SCALARS,

@@ -571,21 +571,19 @@ class _Loop:
             if not self._chunk[2]:
                 self._draw(steps + 1 - number)
             rows = self._chunk[2].pop()
-            if self.now is None:
+            now = self.now
+            if now is None:
                 data = (self.optimizer.x_train, self.optimizer.y_train)
-                self._use(*(self.optimizer._batch(part, rows).value for part in data))
-                assert self.now is not None
-                self.now.prepare_rows(*data)
-                _check_labels(self.optimizer, self.now)
-            self.now.take(rows)
+                now = self._use(*(self.optimizer._batch(part, rows).value for part in data))
+                now.prepare_rows(*data)
+                _check_labels(self.optimizer, now)
+            now.take(rows)
         else:
             x, y = (
                 part.value if isinstance(part, Node) else Node(part).value
                 for part in self.optimizer.random_batch()
             )
-            self._use(x, y)
-            assert self.now is not None
-            self.now.give(x, y)
+            self._use(x, y).give(x, y)
 
     def _draw(self, most: int) -> None:
         """Draw the rows of the next steps; of NumPy's global stream, which others use, of one."""
@@ -596,12 +594,12 @@ class _Loop:
         rows = self.optimizer.draw_rows(count)[::-1]
         self._chunk = (states, count, rows)
 
-    def _use(self, x: Array, y: Array) -> None:
+    def _use(self, x: Array, y: Array) -> TrainingStep:
         """Make the program for a batch's shape the one in use; capture it if it is new."""
         before = self.now
         if before is not None:
             if before.fits(x, y):
-                return
+                return before
             before.store()
         known = [program for program in self.programs if program.fits(x, y)]
         now = known[0] if known else TrainingStep(self.optimizer, x, y, self.num_grad_stores)
@@ -618,6 +616,7 @@ class _Loop:
         self.now = now
         self.optimizer.grad_stores = now.named_stores
         self._watch_optimizer()
+        return now
 
     # --- callbacks --------------------------------------------------------------------------------
 

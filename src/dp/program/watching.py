@@ -32,12 +32,12 @@ _ACTIVE: dict[int, Watch] = {}  # the watches at work, in all threads
 
 # What of Node's own module may look at a value, because it computes with it or asks for its shape;
 # anything else there hands it to the caller.
-COMPUTES = frozenset(
-    "Node.record Node.__init__ Node.shape Node.dtype Node.ndim Node.__deepcopy__ as_leaf _as_nodes "
-    "_constant _check_shapes describe _anomaly_message".split()
-)
-HANDS_OUT = frozenset(("Model.get_param",))
-FORM = frozenset(("shape", "dtype", "ndim", "size", "itemsize", "nbytes"))
+COMPUTES = {
+    "Node.record", "Node.__init__", "Node.shape", "Node.dtype", "Node.ndim", "Node.__deepcopy__",
+    "as_leaf", "_as_nodes", "_constant", "_check_shapes", "describe", "_anomaly_message",
+}  # fmt: skip
+HANDS_OUT = {"Model.get_param"}
+FORM = {"shape", "dtype", "ndim", "size", "itemsize", "nbytes"}
 
 
 def apart(function: Callable[[], Result]) -> Result:
