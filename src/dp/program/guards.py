@@ -12,7 +12,9 @@ import collections
 import dis
 import functools
 import hashlib
+import itertools
 import math
+import operator
 import random
 import sys
 import types
@@ -22,14 +24,15 @@ from typing import Any
 import numpy as np
 
 from dp import primitives as p
+from dp.activations import Activation
 from dp.backward import topological_order
 from dp.node import Node
 
 MISSING = object()
-SMALL = 1 << 10  # bytes of an array that are compared each time; a larger one's only at times
+SMALL = 1 << 16  # bytes of an array that are compared each time; a larger one's only at times
 
 # dp's own modules whose functions depend on attributes; all other libraries are taken as constant
-WALKED = frozenset(("dp.model", "dp.losses", "dp.activations"))
+WALKED = frozenset(("dp.model", "dp.losses"))
 # with these, code reads attributes under names that it does not mention
 DYNAMIC = {
     "getattr", "vars", "hasattr", "eval", "exec", "globals", "locals", "dir", "attrgetter",
@@ -52,6 +55,7 @@ CONSTANT = (
     types.MethodDescriptorType,
     types.WrapperDescriptorType,
     p.Primitive,
+    Activation,
 )
 RANDOM = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
 _LIBRARIES = frozenset(("numpy", "dp", "scipy", "builtins")) | sys.stdlib_module_names
@@ -81,6 +85,7 @@ class Guard:
         self._contents: list[tuple[Any, tuple[Any, ...], str]] = []
         self._small: list[tuple[Any, bytes, str]] = []
         self._large: list[tuple[Any, str, str]] = []
+        self._columns: tuple[Any, ...] | None = None  # of the checks
         self._names: set[str] = set()
         self._all_names = False
         self._spaces: list[_Space] = []
@@ -99,7 +104,8 @@ class Guard:
     def follow_kernel(self, primitive: p.Primitive) -> None:
         """Watch what an operation of the user's own depends on."""
         for function in (primitive.kernel, *primitive.rules):
-            if isinstance(function, types.FunctionType) and _is_own_function(function):
+            own = getattr(function, "__module__", "").partition(".")[0] not in _LIBRARIES
+            if isinstance(function, types.FunctionType) and own:
                 self.follow(primitive.name, function)
 
     def watch(self, owner: Any, names: Collection[str], path: str) -> None:
@@ -115,12 +121,12 @@ class Guard:
         """Watch what lies in a list or dict, by identity."""
         self._contents.append((thing, _contents(thing), path))
 
-    def changed(self, thoroughly: bool = False) -> str:
-        """Say what has changed; "" if nothing. Large arrays are compared if asked for."""
-        for get, key, before, path in self._checks:
-            now = get(key, MISSING)
-            if now is not before and not _alike(now, before):
-                return path
+    def changed(self) -> str:
+        """Say what has changed; "" if nothing. For large arrays, see `changed_large`."""
+        if not self._as_it_was():
+            for get, key, before, path in self._checks:
+                if not _same(get(key, MISSING), before):
+                    return path
         for thing, before, path in self._contents:
             now = _contents(thing)
             if len(now) != len(before) or not all(map(_same, now, before)):
@@ -128,11 +134,23 @@ class Guard:
         for array, content, path in self._small:
             if array.tobytes() != content:
                 return path
-        if thoroughly:
-            for array, digest, path in self._large:
-                if _digest(array) != digest:
-                    return path
         return ""
+
+    def changed_large(self) -> str:
+        """Say which large array has changed; "" if none. To find out takes a look at all of it."""
+        for array, digest, path in self._large:
+            if _digest(array) != digest:
+                return path
+        return ""
+
+    def _as_it_was(self) -> bool:
+        """Whether every name stands for the very same object: what is nearly always so, fast."""
+        if self._columns is None or len(self._columns[0]) != len(self._checks):
+            columns = tuple(zip(*self._checks, strict=True)) or ((), (), (), ())
+            self._columns = columns[:3]
+        gets, keys, before = self._columns
+        found = map(operator.call, gets, keys, itertools.repeat(MISSING))
+        return all(map(operator.is_, found, before))
 
     def settle(self) -> str:
         """Say what the function itself has changed since, as a counter; "" if nothing.
@@ -144,11 +162,11 @@ class Guard:
         for check in self._checks:
             get, key, before, path = check
             now = get(key, MISSING)
-            if now is before or _alike(now, before):
+            if _same(now, before):
                 kept.append(check)
             elif not _is_stash(now, before):
                 return path
-        self._checks = kept
+        self._checks, self._columns = kept, None
         self._contents = [
             (thing, before, path)
             for thing, before, path in self._contents
@@ -158,7 +176,7 @@ class Guard:
                 and _is_stash(thing, list(before[len(thing) :]))
             )
         ]
-        return self.changed(thoroughly=True)
+        return self.changed() or self.changed_large()
 
     # --- what can be reached ----------------------------------------------------------------------
 
@@ -187,7 +205,8 @@ class Guard:
             self._go(path, thing.func)
         elif isinstance(thing, type):
             for kind in thing.__mro__[:-1]:
-                self._space(path, vars(kind), kind)
+                constant = kind.__module__ in WALKED
+                self._spaces.append(_Space(path, vars(kind), constant=constant))
         elif isinstance(thing, Node):
             if thing.name is None:
                 self._checks.append((functools.partial(getattr, thing), "value", thing.value, path))
@@ -200,7 +219,7 @@ class Guard:
             self.iterators.append(path)
         elif isinstance(thing, types.ModuleType):
             if thing.__name__.partition(".")[0] not in _LIBRARIES and _is_own(thing):
-                self._space(path, vars(thing), None)
+                self._spaces.append(_Space(path, vars(thing)))
         elif isinstance(thing, (list, tuple, set, frozenset, collections.deque, Mapping)):
             self._container(path, thing)
         else:
@@ -210,7 +229,11 @@ class Guard:
         self._queue.append((path, thing))
 
     def _function(self, path: str, function: types.FunctionType) -> None:
-        if not _is_own_function(function):
+        module = function.__module__ or ""
+        if module in WALKED:
+            self._names |= _names_in(function.__code__)[1]
+            return
+        if not _is_own(sys.modules.get(module)):
             return
         wrapped = getattr(function, "__wrapped__", None)
         if wrapped is not None:
@@ -246,7 +269,7 @@ class Guard:
         if kind.__module__.partition(".")[0] not in _LIBRARIES - {"dp"}:
             self._go(path, kind)
         if isinstance(getattr(thing, "__dict__", None), dict):
-            self._space(path, vars(thing), kind)
+            self._spaces.append(_Space(path, vars(thing), kind))
         slots = [name for part in kind.__mro__ for name in _slots_of(part)]
         for name in slots:
             value = getattr(thing, name, MISSING)
@@ -272,43 +295,37 @@ class Guard:
             if not isinstance(value, SCALARS):
                 self._go(f"{path}[{key!r:.20}]", value)
 
-    def _space(self, path: str, values: Mapping[str, Any], kind: type | None) -> None:
-        self._spaces.append(_Space(path, values, kind))
-
     def _look(self, space: _Space) -> bool:
         """Note what stands under the names that were not looked up yet; whether there were any."""
+        values, kind = space.values, space.kind
         names = self._names - space.looked_up
-        if isinstance(space.kind, type) and space.values is not vars(space.kind):
-            inherited = space.kind
-        else:
-            inherited = None
-            if not space.looked_up:  # what operators and calls use without a name
-                names |= {name for name in space.values if _is_method(name, space.values)}
-        whole = self._all_names and not space.whole and space.kind is not None
-        if whole and inherited is not None:
-            names |= set(space.values) - space.looked_up
-            self._contents.append((space.values, _contents(space.values), space.path))
+        if kind is None and not space.looked_up:  # what operators and calls use without a name
+            names |= {name for name in values if _is_method(name, values)}
+        if kind is not None and self._all_names and not space.whole:
+            names |= values.keys() - space.looked_up
+            self.watch_contents(values, space.path)
             space.whole = True
         space.looked_up |= names
-        found = [name for name in names if name in space.values]
-        if inherited is not None:  # an attribute of the class, until the object has its own
-            hidden = [n for n in names if n not in space.values and hasattr(inherited, n)]
-            for name in hidden:
-                check = (space.values.get, name, MISSING, f"{space.path}.{name}")
-                self._checks.append(check)
+        found = [name for name in names if name in values]
+        for name in names if not space.constant else ():
+            # one of the class stands until the object has its own
+            if name in values or (
+                kind is not None and not name.startswith("__") and hasattr(kind, name)
+            ):
+                value = values.get(name, MISSING)
+                self._checks.append((values.get, name, value, f"{space.path}.{name}"))
         for name in found:
-            value = space.values[name]
-            path = f"{space.path}.{name}"
-            self._checks.append((space.values.get, name, value, path))
-            self._go(path, value)
+            self._go(f"{space.path}.{name}", values[name])
         return bool(found)
 
 
 class _Space:
-    """Names and values of an object, a class or a module, and which were looked up."""
+    """Names and values of an instance of `kind`, of a class or a module; which were looked up."""
 
-    def __init__(self, path: str, values: Mapping[str, Any], kind: type | None) -> None:
-        self.path, self.values, self.kind = path, values, kind
+    def __init__(
+        self, path: str, values: Mapping[str, Any], kind: type | None = None, constant: bool = False
+    ) -> None:
+        self.path, self.values, self.kind, self.constant = path, values, kind, constant
         self.looked_up: set[str] = set()
         self.whole = False
 
@@ -341,10 +358,6 @@ def _name_of(function: Any) -> str:
 def _own_type(thing: Any) -> bool:
     """Whether a thing is a class that somebody wrote, whose attributes may change."""
     return isinstance(thing, type) and _is_own(sys.modules.get(thing.__module__))
-
-
-def _is_own_function(function: types.FunctionType) -> bool:
-    return _is_own(sys.modules.get(function.__module__ or ""))
 
 
 def _is_own(module: types.ModuleType | None) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.backward import topological_order
-from dp.model import LayerCall, watch_layers
+from dp.model import LayerCall, Model, watch_layers
 from dp.node import CaptureError, Node, capturing
 from dp.program.graph import settings_key
 from dp.program.guards import Guard
@@ -70,7 +70,7 @@ def watched_runs(function: Callable[..., Node], leaves: list[Node]) -> Seen:
     if drawn:
         raise CaptureError(_draws_numbers(title, f" from {drawn}"))
     _check_looks(title, looks)
-    _check_state(title, guard, _parameters_of(output), found_leaves=_constants(output, leaves))
+    _check_state(title, guard, _parameters_of(function, output), _constants(output, leaves))
     return Seen(output, calls, guard, watch.checks_labels)
 
 
@@ -99,7 +99,7 @@ def _check_looks(title: Any, looks: list[str]) -> None:
 
 
 def _check_state(
-    title: Any, guard: Guard, parameters: dict[str, Array], found_leaves: list[Array]
+    title: Any, guard: Guard, parameters: dict[str, Array], constants: list[Array]
 ) -> None:
     """Refuse a function that remembers something from call to call, or has parameters as arrays."""
     if guard.iterators:
@@ -113,8 +113,8 @@ def _check_state(
             f"{title!r} changes {changed} when it is called, which a program would not do in every "
             "step; do that in a callback"
         )
-    constants = [("a constant", array) for array in found_leaves]
-    for path, array in constants + guard.arrays:
+    unnamed = [("an array", array) for array in constants]
+    for path, array in unnamed + guard.arrays:
         for name, live in parameters.items():
             if np.may_share_memory(array, live):
                 raise CaptureError(
@@ -156,8 +156,11 @@ def _moved_parameters(output: Node) -> dict[Node, Array]:
     return moved
 
 
-def _parameters_of(output: Node) -> dict[str, Array]:
-    return {n.name: n.value for n in topological_order(output) if n.name is not None}
+def _parameters_of(function: Callable[..., Node], output: Node) -> dict[str, Array]:
+    """The parameters of a graph, and of the model whose method was called."""
+    found = {n.name: n.value for n in topological_order(output) if n.name is not None}
+    owner = getattr(function, "__self__", None)
+    return found | (Model.get_param(owner) if isinstance(owner, Model) else {})
 
 
 def _constants(output: Node, leaves: list[Node]) -> list[Array]:

@@ -295,6 +295,12 @@ class TrainingStep:
         CaptureError
             If it gives another loss or other gradients.
         """
+        changed = self.captured.guard.changed_large()
+        if changed:
+            raise CaptureError(
+                f"in step {number}, {changed} is not what it was when the loss was captured; it is "
+                "too large to be compared in every step: train without compile=True"
+            )
         self.store()
         x, y = self.batch
 
@@ -334,7 +340,7 @@ def _close(found: Array, right: Array, scale: float) -> bool:
 
 def refuse_if_changed(captured: Captured) -> None:
     """Raise CaptureError if something that a function depends on has changed since its capture."""
-    changed = captured.guard.changed(thoroughly=True)
+    changed = captured.guard.changed() or captured.guard.changed_large()
     if changed:
         raise CaptureError(
             f"{changed} has changed since {captured.function!r} was captured, which depends on it; "
@@ -489,7 +495,7 @@ class _Loop:
             now = self.now
             assert now is not None
             last = number == steps
-            if (strange or last or number % AHEAD == 1) and self._changed(number, last):
+            if (strange or last or number % AHEAD == 1) and self._changed():
                 return Outcome(number - 1, None, now.batch)
             with_loss = self.reads_loss or shown or last
             now.replay.run(with_loss)
@@ -510,11 +516,10 @@ class _Loop:
 
     # --- whether the program is still the model ---------------------------------------------------
 
-    def _changed(self, number: int, last: bool) -> bool:
+    def _changed(self) -> bool:
         """Whether something has changed that model or optimiser depend on."""
         assert self.now is not None
-        thoroughly = last or not number & (number - 1)
-        return bool(self.now.captured.guard.changed(thoroughly) or self._own.changed())
+        return bool(self.now.captured.guard.changed() or self._own.changed())
 
     def _watch_optimizer(self) -> None:
         """Watch what the loop itself has taken over from model and optimiser."""
