@@ -382,6 +382,15 @@ class Updating(dp.SGD):
         self.model.c = 1.0 if i < 9 else 0.25
 
 
+class Alternating(Curriculum):
+    """Batches of several shapes, for which there are several programs."""
+
+    def random_batch(self):
+        x, y = super().random_batch()
+        rows = 3 + self.calls % 3
+        return x[:rows], y[:rows]
+
+
 class Reader(dp.ProgramCallback):
     """Changes the model from a callback that reads buffers."""
 
@@ -397,9 +406,26 @@ class Reader(dp.ProgramCallback):
 
 
 def test_what_other_code_between_the_steps_changes():
-    for optimiser in (Curriculum, Each, Updating):
+    for optimiser in (Curriculum, Each, Updating, Alternating):
         alike(Small, optimiser=optimiser)
     alike(Small, lambda sgd: [Reader(sgd)], dp.Adam)
+
+
+@pytest.mark.parametrize("name", OPTIMISER_CHANGES)
+def test_what_changes_just_before_a_batch_of_another_shape(name):
+    class Shrinking(dp.SGD_Momentum):
+        def random_batch(self):
+            self.calls = getattr(self, "calls", 0) + 1
+            x, y = super().random_batch()
+            return (x[:3], y[:3]) if self.calls >= 10 else (x, y)
+
+    def callbacks(sgd):
+        return [
+            at(9, lambda: OPTIMISER_CHANGES[name](sgd)),
+            Before(lambda step: step.grad.pop("out_bias")),
+        ]
+
+    alike(Small, callbacks, Shrinking)
 
 
 def test_a_reader_behind_a_callback_that_changes_gradients_sees_them_changed():

@@ -236,7 +236,7 @@ class TrainingStep:
             for piece in self._pieces:
                 begun = ""
                 for spare, live in self._spare[piece]:
-                    np.copyto(spare, live)
+                    spare[...] = live  # quicker than copyto
                 begun = piece
                 optimizer._update(self._pieces, self._gradient_pieces, piece, number)
         except BaseException:
@@ -491,12 +491,12 @@ class _Loop:
         readers, others, strange = self.readers, self.others, self.strange
         for number in range(1, steps + 1):
             shown = bool(print_each) and (number == 1 or number % print_each == 0)  # type: ignore[operator]
-            self.fill(number, steps)
+            last = number == steps
+            left = self.fill(number, steps, strange or last or number % AHEAD == 1)
+            if left is not None:
+                return Outcome(number - 1, None, left)
             now = self.now
             assert now is not None
-            last = number == steps
-            if (strange or last or number % AHEAD == 1) and self._changed():
-                return Outcome(number - 1, None, now.batch)
             with_loss = self.reads_loss or shown or last
             now.replay.run(with_loss)
             # 1, 2, 4, 8, … and the last: what changes unseen is found in time, at little cost
@@ -570,12 +570,13 @@ class _Loop:
 
     # --- batches ----------------------------------------------------------------------------------
 
-    def fill(self, number: int, steps: int) -> None:
-        """Fill the batch of step `number`."""
+    def fill(self, number: int, steps: int, ask: bool) -> tuple[Node, Node] | None:
+        """Fill the batch of step `number`; gives it back if the program is not the model any more.
+
+        `ask` says whether to find that out.
+        """
         if self.draws:
-            if not self._chunk[2]:
-                self._draw(steps + 1 - number)
-            rows = self._chunk[2].pop()
+            rows = (self._chunk[2] or self._draw(steps + 1 - number)).pop()
             now = self.now
             if now is None:
                 data = (self.optimizer.x_train, self.optimizer.y_train)
@@ -583,14 +584,16 @@ class _Loop:
                 now.prepare_rows(*data)
                 _check_labels(self.optimizer, now)
             now.take(rows)
-        else:
-            x, y = (
-                part.value if isinstance(part, Node) else Node(part).value
-                for part in self.optimizer.random_batch()
-            )
-            self._use(x, y).give(x, y)
+            return now.batch if ask and self._changed() else None
+        x, y = (
+            part if isinstance(part, Node) else Node(part) for part in self.optimizer.random_batch()
+        )
+        if self.now is not None and self._changed():
+            return x, y
+        self._use(x.value, y.value).give(x.value, y.value)
+        return None
 
-    def _draw(self, most: int) -> None:
+    def _draw(self, most: int) -> list[Array]:
         """Draw the rows of the next steps; of NumPy's global stream, which others use, of one."""
         streams = self.optimizer._streams
         count = 1 if streams is None else min(AHEAD, most)
@@ -598,6 +601,7 @@ class _Loop:
         self._chunk = (states, 0, [])
         rows = self.optimizer.draw_rows(count)[::-1]
         self._chunk = (states, count, rows)
+        return rows
 
     def _use(self, x: Array, y: Array) -> TrainingStep:
         """Make the program for a batch's shape the one in use; capture it if it is new."""
