@@ -59,6 +59,8 @@ def record(
 class _Recording(dp.ProgramCallback):
     """Records eager steps here, compiled ones through a reader of their buffers."""
 
+    only_reads = True
+
     def __init__(
         self,
         model: dp.Model,
@@ -80,6 +82,8 @@ class _Recording(dp.ProgramCallback):
         """Take what belongs to the weights before the update."""
         if self.recorder.wants(step.number):
             with self.recorder.timed:
+                if self._reader is not None:  # the first steps were compiled
+                    self._reader.flush()
                 self._look(step)
 
     def after_update(self, step: dp.Step) -> None:
@@ -117,6 +121,11 @@ class _Recording(dp.ProgramCallback):
             self._reader.after_update(number, step)
             self.recorder.timed.seconds += perf_counter() - started
 
+    def undone(self, number: int) -> None:
+        """Forget the steps after `number`, which were not what the model does."""
+        if self._reader is not None:
+            self._reader.forget_after(number)
+
     # --- eager steps ------------------------------------------------------------------------------
 
     def _look(self, step: dp.Step) -> None:
@@ -129,7 +138,7 @@ class _Recording(dp.ProgramCallback):
             # The activations are found in the graph of this pass, so it is remembered.
             output = self.model.forward(dp.Node(x.astype(self.model.dtype, copy=False)))
             reference = {call.name: call for call in inner.calls}
-        if not self.recorder.layers:
+        if not self._functions:
             self._begin(calls, reference, output)
         known = _results(step.loss) | _results(output)
         self._seen = [
@@ -146,6 +155,8 @@ class _Recording(dp.ProgramCallback):
         """Find each layer's activation function, in the graph of the forward pass."""
         known = functions_of(reference.values(), output)
         self._functions = [known.get(call.name) for call in calls]
+        if self.recorder.layers:
+            return
         self.recorder.begin(
             [
                 layer_info(call.name, call.layer.fan_in, call.layer.fan_out, function)
