@@ -16,6 +16,7 @@ from dp import primitives as p
 from dp.backward import sweep_named
 from dp.node import Node, ShapeError, as_leaf, mode
 from dp.validation import one_of, positive_integer, positive_number, seeds, unknown
+from dp.watching import watchers
 
 Array = NDArray[Any]
 Normalisation = Literal["none", "layer", "batch"]
@@ -118,6 +119,8 @@ class Layer:
         watch = _WATCH.get()
         if watch is not None:
             watch.calls.append(LayerCall(self.name, self, given, pre_activation))
+        for watcher in watchers():
+            watcher.called(self, pre_activation)
         if self.activation is None:
             return pre_activation
         activated = self.activation(pre_activation)
@@ -333,6 +336,8 @@ class Model:
             new[name] = np.asarray(value, dtype=live.dtype)
         for name, value in new.items():
             self._parameters[name].value[...] = value
+        for watcher in watchers():
+            watcher.updated(self)
 
     def get_grad(self, x: Any, y: Any) -> tuple[dict[str, Array], Node]:
         """Loss on a batch, and its gradient by parameter name.
@@ -363,7 +368,9 @@ class Model:
         loss = self.loss(x, y)
         self._check_loss(loss)
         calls = [] if watch is None else list(watch.calls)
-        found, deltas = sweep_named(loss, [call.pre_activation for call in calls])
+        found, deltas = sweep_named(
+            loss, [call.pre_activation for call in calls], caller=(self, (x, y))
+        )
         for call, delta in zip(calls, deltas, strict=True):
             call.delta = delta
         ordered = [name for name in self._parameters if name in found]

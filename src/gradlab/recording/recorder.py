@@ -153,6 +153,7 @@ class Recorder:
         groups: Sequence[tuple[Sequence[int] | slice, LayerArrays]],
         loss: Array,
         accuracy: Array,
+        loss_seen: bool = True,
     ) -> None:
         """Record some steps; the same `steps` object a second time is ignored.
 
@@ -166,6 +167,8 @@ class Recorder:
             there are any.
         loss, accuracy : array (steps,) or (steps, members)
             Their shape tells whether there are members; their numbers are recorded if wanted.
+        loss_seen : bool
+            As in `add_measured`.
         """
         if steps is self._latest:  # an interrupt kept the caller from noting that it was added
             return
@@ -180,7 +183,7 @@ class Recorder:
                 for kind, values in nonfinite.items():
                     if np.any(values):
                         counts.setdefault(kind, np.zeros(shape))[:, positions] = values
-        self.add_measured(steps, found, counts, loss, accuracy)
+        self.add_measured(steps, found, counts, loss, accuracy, loss_seen)
 
     def add_measured(
         self,
