@@ -106,7 +106,8 @@ def begin(
         [
             LayerInfo(
                 row.name,
-                *param[row.parameter].shape[-2:],
+                param[row.parameter].shape[-2],
+                param[row.parameter].shape[-1],
                 UNKNOWN if (known := functions.get(row.parameter)) is None else known.name,
                 roles.get(row.parameter, "trained") if row.layer else "outside",
             )

@@ -19,7 +19,7 @@ from dp.program.replay import Replay, quietly
 from dp.program.training import TrainingStep, pure
 from gradlab.recording import quantities as q
 from gradlab.recording.dp import layers as of_layers
-from gradlab.recording.dp.forward import Passage
+from gradlab.recording.dp.forward import NO_FORWARD, Passage, has_forward
 from gradlab.recording.dp.layers import Called, Row
 from gradlab.recording.dp.steps import MODEL, NO_LABELS, flattened, joined
 from gradlab.recording.errors import RecordingError
@@ -38,9 +38,7 @@ Array = NDArray[Any]
 
 AT_MOST = 1 << 21  # bytes of steps that wait to be measured together
 NOT_HELD = "the loss does not depend on it, so that a compiled step does not hold it"
-USED_UP = (
-    "a callback was handed the gradient, and what the optimizer's own update was given is not seen"
-)
+USED_UP = "a callback was handed the gradient, and what it left for the update is not seen"
 
 
 @dataclass
@@ -192,11 +190,10 @@ class ProgramReader:
             weight: {repr(call.function): call.function for call in them}.values()
             for weight, them in calls.items()
         } | self._functions
-        only = {
-            weight: one for weight, known in functions.items() for one in [of_layers.only(known)]
-        }
-        called = [Called(them[0].name, weight) for weight, them in calls.items()]
-        rows = self.recorder.announce(called, only)
+        single = {weight: of_layers.only(known) for weight, known in functions.items()}
+        normalises = isinstance(self.model, dp.Net) and self.model.normalisation != "none"
+        called = [Called(them[0].name, weight, normalises) for weight, them in calls.items()]
+        rows = self.recorder.announce(called, single)
         self._places: dict[str, int] = {}
         self._layers = []
         for place, row in enumerate(rows):
@@ -212,7 +209,7 @@ class ProgramReader:
             view = step.replay.views[weight]
             self._places[weight] = place
             far = self._far.get(weight, [])
-            self._layers.append(_Layer(row, mine, only.get(weight), far, view))
+            self._layers.append(_Layer(row, mine, single.get(weight), far, view))
         self._group()
         self._make_room(step)
 
@@ -224,8 +221,8 @@ class ProgramReader:
         self._forward: Replay | None = None
         self._functions: dict[str, Any] = {}  # weight -> the functions that follow it
         self._far: dict[str, list[Value]] = {}
-        if type(self.model).forward is dp.Model.forward and "forward" not in vars(self.model):
-            why = f"{type(self.model).__name__} has no forward(x)"
+        if not has_forward(self.model):
+            why = NO_FORWARD.format(type(self.model).__name__)
             self.recorder.miss(MODEL, ("accuracy",), why)
             for layer in step.captured.layers:
                 self.recorder.miss(layer.name, ("dead_fraction",), why)
@@ -373,8 +370,7 @@ class ProgramReader:
             return None if rows is None else rows[:count]
 
         def kept(what: str) -> Array | None:
-            parts = [memory.of(count) for memory in group.kept.get(what, ())]
-            return joined(parts)
+            return joined([memory.of(count) for memory in group.kept.get(what, ())])
 
         found = LayerArrays(
             first(group.gradient), first(group.before), first(group.after), kept("delta"),

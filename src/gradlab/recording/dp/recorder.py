@@ -445,7 +445,7 @@ def _changed(before: Mapping[str, Array], now: Mapping[str, Array]) -> bool:
 
 
 def _shows_no_update(before: Mapping[str, Array], gradients: Mapping[str, Array]) -> bool:
-    """Whether an update by these gradients would change no parameter: of NaN, or lost in rounding."""
+    """Whether an update by these gradients would change no parameter, since each is NaN or tiny."""
     return all(
         np.array_equal(before[name] - SMALL_RATE * gradient, before[name], equal_nan=True)
         for name, gradient in gradients.items()

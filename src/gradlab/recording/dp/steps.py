@@ -245,7 +245,7 @@ class Assembly:
             miss(row.name, ("dead_fraction",), passes[-1].why_not_far)
 
 
-def joined(parts: Sequence[Any]) -> Any:
+def joined(parts: Sequence[Array]) -> Array | None:
     """Several batches as one; None of none."""
     if len(parts) < 2:
         return parts[0] if parts else None
