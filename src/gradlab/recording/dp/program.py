@@ -110,6 +110,9 @@ class ProgramReader:
             "activation_mean", "activation_std", "saturated_fraction", "nonfinite_count"
         )
         self._dead = needs("dead_fraction")
+        # without a forward pass, dead units can only be seen in training
+        self._dead_in_training = self._dead and reference is None and not has_forward(self.model)
+        self._activations |= self._dead_in_training
         self._accuracy = needs("accuracy")
         self._gradients = needs(*FROM_GRADIENT, "nonfinite_count")
         self._weights_before = needs(*OF_WEIGHTS)
@@ -224,7 +227,7 @@ class ProgramReader:
         if not has_forward(self.model):
             why = NO_FORWARD.format(type(self.model).__name__)
             self.recorder.miss(MODEL, ("accuracy",), why)
-            for layer in step.captured.layers:
+            for layer in () if self._dead_in_training else step.captured.layers:
                 self.recorder.miss(layer.name, ("dead_fraction",), why)
             return
         if self.reference is not None:
@@ -383,6 +386,8 @@ class ProgramReader:
                 found.activation = function(h) if x is None or x.shape != h.shape else x
                 if function is not SOFTMAX and self.recorder.needs("saturated_fraction"):
                     found.saturated = function.saturated(h)
+        if self._dead_in_training:
+            found.reference_activation = found.activation
         return flattened(found, 2 + self._loss.ndim - 1)
 
     @property

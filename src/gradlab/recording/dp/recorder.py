@@ -183,7 +183,7 @@ class DpRecorder(Recorder):
             self._step = None
             self._attached = self._manual = False
             unregister(self._watch)
-            for optimizer in self._loops:
+            for optimizer in self._loops[:1]:  # in which it is called back
                 self._remove_callback(optimizer)
             self._loops = []
             self.turn(on=False)

@@ -237,7 +237,7 @@ class Assembly:
             return
         parts = [part for s in passes for part in s.activations.get(weight, ())]
         found.activation = joined([x for x, _ in parts])
-        flat = [flat for _, flat in parts]
+        flat = [flat for _, flat in parts if flat is not None]
         if known is not SOFTMAX:
             found.saturated = joined(flat)
         found.reference_activation = joined([x for s in passes for x in s.far.get(weight, ())])
