@@ -14,10 +14,11 @@ import dp
 from dp.activations import SOFTMAX, Activation
 from dp.node import CaptureError
 from dp.program.captured import Captured, CapturedLayer, captured
-from dp.program.graph import Value
+from dp.program.graph import Value, in_order
 from dp.program.replay import Replay, quietly
 from dp.program.training import TrainingStep, pure
 from gradlab.recording import quantities as q
+from gradlab.recording.chains import chains_of, layers_before
 from gradlab.recording.dp import layers as of_layers
 from gradlab.recording.dp.forward import NO_FORWARD, Passage, has_forward
 from gradlab.recording.dp.layers import Called, Row
@@ -213,8 +214,23 @@ class ProgramReader:
             self._places[weight] = place
             far = self._far.get(weight, [])
             self._layers.append(_Layer(row, mine, single.get(weight), far, view))
+        self._find_chains(step)
         self._group()
         self._make_room(step)
+
+    def _find_chains(self, step: TrainingStep) -> None:
+        """See which layers lead to which, once."""
+        if self.recorder.chains is not None:
+            return
+        marked = {
+            call.pre_activation: self._places[layer.row.parameter]
+            for layer in self._layers
+            for call in layer.calls
+            if call.delta is not None
+        }
+        order = in_order([step.captured.output])
+        before = layers_before(marked, order, lambda value: value.operands)
+        self.recorder.chains = chains_of(before, dict.fromkeys(before, 0))
 
     def _prepare_forward(self, step: TrainingStep) -> None:
         """The forward pass on the reference batch, which shares the training step's parameters.

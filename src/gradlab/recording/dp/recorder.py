@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import dp
 from dp.activations import Activation
 from dp.watching import register, unregister
+from gradlab.recording.chains import chains_of, layers_before
 from gradlab.recording.dp.layers import Called, Row, begin, only, rows_of
 from gradlab.recording.dp.steps import Assembly, Eye, Seen
 from gradlab.recording.dp.watch import Pass, Watch, trains
@@ -356,7 +357,12 @@ class DpRecorder(Recorder):
             layers = [*(call.layer for call in seen.calls), *seen.unused]
             functions = {weight: only(known) for weight, known in found.functions.items()}
             unused = {layer.weight.name or "" for layer in seen.unused}
-            self.announce([Called.of(layer) for layer in layers], functions, unused)
+            rows = self.announce([Called.of(layer) for layer in layers], functions, unused)
+            places = {row.parameter: i for i, row in enumerate(rows)}
+            reached = [call for call in seen.calls if call.delta is not None]
+            marked = {call.pre_activation: places[call.layer.weight.name or ""] for call in reached}
+            before = layers_before(marked, reversed(seen.order), lambda node: node.parents)
+            self.chains = chains_of(before, dict.fromkeys(before, 0))
         step.passes.append(found)
 
     def announce(
