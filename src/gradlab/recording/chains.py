@@ -7,14 +7,16 @@ from typing import Any
 
 
 def layers_before(
-    marked: Mapping[Any, int], order: Iterable[Any], parents: Callable[[Any], Iterable[Any]]
+    marked: Mapping[Any, Sequence[int]],
+    order: Iterable[Any],
+    parents: Callable[[Any], Iterable[Any]],
 ) -> dict[int, int]:
     """Which layers lead to each layer, in a graph.
 
     Parameters
     ----------
     marked : mapping
-        Node that is a layer's pre-activation -> the layer's position.
+        Node that is the pre-activation of layers -> their positions.
     order : iterable of nodes
         Operands before those that use them.
     parents : function
@@ -31,9 +33,9 @@ def layers_before(
         mask = 0
         for parent in parents(node):
             mask |= reached.get(parent, 0)
-        layer = marked.get(node)
-        if layer is not None:
+        for layer in marked.get(node, ()):
             before[layer] = before.get(layer, 0) | mask
+        for layer in marked.get(node, ()):
             mask |= 1 << layer
         reached[node] = mask
     return before
@@ -71,7 +73,7 @@ def chains_of(before: Mapping[int, int], groups: Mapping[int, Hashable]) -> list
             for start in first:
                 if start == end or ahead[end] >> start & 1:
                     found.append(_between(start, end, ahead, mine))
-    return found
+    return sorted(found)
 
 
 def _between(start: int, end: int, ahead: Mapping[int, int], mine: Sequence[int]) -> list[int]:

@@ -35,17 +35,14 @@ def chains(trace: Trace) -> list[list[int]]:
 
     A chain goes from a layer that has none before it to one that has none after it. What adapters
     saw of that is kept in `attrs["chains"]`; without it all layers are one chain, in their order.
-    Compared is the delta; or the gradient, if no delta was recorded.
+    Compared is the delta; or the gradient, if no delta is known at all.
     """
     part = roles(trace)
-    quantity = DELTA if DELTA in trace.dataset else gradient_of(trace)
-    if quantity is None:
-        return []
-    known = [
-        i
-        for i, role in enumerate(part)
-        if role == "trained" and not np.isnan(median(trace, quantity, 0, i))
-    ]
+    trained = [i for i, role in enumerate(part) if role == "trained"]
+    known: list[int] = []
+    for quantity in (DELTA, gradient_of(trace)):
+        if quantity in trace.dataset and not known:
+            known = [i for i in trained if not np.isnan(median(trace, str(quantity), 0, i))]
     if "chains" in trace.attrs:
         told: list[list[int]] = json.loads(trace.attrs["chains"])
     else:

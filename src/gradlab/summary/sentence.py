@@ -86,11 +86,12 @@ class _Told:
         if len(self.chain) == 1:
             return self._one_layer()
         if self.is_zero(0):
-            first = f"The gradient does not reach {self.goal}: {self._zeros(0)}."
+            goal = self.goal + self.why_there
+            first = f"The gradient does not reach {goal}: {self._zeros(0)}."
             return first if self.steps == 1 else f"{first[:-1]}{self._end_of(None)}"
         start = (
-            f"The gradient {self.verdict(0)}: at the first step {NAMES[self.shown]} "
-            f"{self._change(0, way=True)}"
+            f"The gradient {self.verdict(0)}{self.why_there}: at the first step "
+            f"{NAMES[self.shown]} {self._change(0, way=True)}"
         )
         return f"{start}{self._end_of(self.verdict(0))}"
 
@@ -99,22 +100,27 @@ class _Told:
     @property
     def goal(self) -> str:
         """The layer that the gradient should reach."""
-        names, first = self.trace.layers, self.chain[0]
+        first = self.chain[0]
         if self.only and (first == 0 or self.trace.experiment):
             return "the first layer"
-        before = roles(self.trace)[:first]
-        name = repr(names[first])
-        if not self.only or set(before) <= {"outside"}:
-            return name
+        return repr(self.trace.layers[first])
+
+    @property
+    def why_there(self) -> str:
+        """Why that layer is the first one, if others come before it."""
+        before = roles(self.trace)[: self.chain[0]]
+        if not self.only or self.trace.experiment or set(before) <= {"outside"}:
+            return ""
         frozen = before.count("frozen")
         if frozen == len(before):
-            return f"{name}, the first layer that is trained ({frozen} before it frozen)"
-        return f"{name}, the first layer whose {'delta' if self.deltas else 'gradient'} is known"
+            return f", the first layer that is trained ({frozen} before it frozen)"
+        return f", the first layer whose {'delta' if self.deltas else 'gradient'} is known"
 
     @property
     def deltas(self) -> bool:
-        """Whether deltas were recorded, by which it is judged."""
-        return DELTA in self.trace.dataset
+        """Whether deltas are known, by which it is judged."""
+        there = DELTA in self.trace.dataset
+        return there and not np.isnan(median(self.trace, DELTA, 0, self.chain[0]))
 
     def lost(self, quantity: str, step: int) -> float:
         """Decades by which a quantity falls between the ends."""

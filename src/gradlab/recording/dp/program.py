@@ -223,7 +223,7 @@ class ProgramReader:
         if self.recorder.chains is not None:
             return
         marked = {
-            call.pre_activation: self._places[layer.row.parameter]
+            call.pre_activation: [self._places[layer.row.parameter]]
             for layer in self._layers
             for call in layer.calls
             if call.delta is not None

@@ -360,7 +360,9 @@ class DpRecorder(Recorder):
             rows = self.announce([Called.of(layer) for layer in layers], functions, unused)
             places = {row.parameter: i for i, row in enumerate(rows)}
             reached = [call for call in seen.calls if call.delta is not None]
-            marked = {call.pre_activation: places[call.layer.weight.name or ""] for call in reached}
+            marked = {
+                call.pre_activation: [places[call.layer.weight.name or ""]] for call in reached
+            }
             before = layers_before(marked, reversed(seen.order), lambda node: node.parents)
             self.chains = chains_of(before, dict.fromkeys(before, 0))
         step.passes.append(found)
