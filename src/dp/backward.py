@@ -109,11 +109,12 @@ def named_gradients(output: Node, cotangent: Any = None) -> dict[str, Array]:
 
 def sweep_named(
     output: Node, also: Iterable[Node], cotangent: Any = None, caller: Any = None
-) -> tuple[dict[str, Array], list[Array | None]]:
+) -> tuple[dict[str, Array], list[Array | None], dict[str, Node]]:
     """Gradients of the named leaves and, in the same sweep, of the Nodes in `also`.
 
-    A Node in `also` that `output` does not depend on gets None. `caller` is the model whose
-    `get_grad` asks, and its batch, of which watchers are told.
+    A Node in `also` that `output` does not depend on gets None. The third result is the named
+    Nodes that have a gradient. `caller` is the model whose `get_grad` asks, and its batch, of which
+    watchers are told.
     """
     order = topological_order(output)
     named: dict[str, Node] = {}
@@ -132,13 +133,14 @@ def sweep_named(
     own = _unshared([found[named[name]] for name in reached] + [found[node] for node in present])
     others = dict(zip(present, own[len(reached) :], strict=True))
     by_name = dict(zip(reached, own, strict=False))
+    leaves = {name: named[name] for name in reached}
     if watching:
-        leaves = {named[name]: array for name, array in by_name.items()}
+        given = {leaves[name]: array for name, array in by_name.items()}
         model, batch = (None, None) if caller is None else caller
-        seen = Sweep(output, order, leaves, others, cotangent is not None, model, batch)
+        seen = Sweep(output, order, given, others, cotangent is not None, model, batch)
         for watcher in watching:
             watcher.swept(seen)
-    return by_name, [others.get(node) for node in extra]
+    return by_name, [others.get(node) for node in extra], leaves
 
 
 def _asked(watching: Sequence[Watcher], order: list[Node]) -> list[Node]:

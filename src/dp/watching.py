@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from dp.model import Layer, Model
+    from dp.layers import Layer
+    from dp.model import Model
     from dp.node import Node
     from dp.optimizers import Optimizer
 

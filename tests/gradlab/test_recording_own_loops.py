@@ -597,37 +597,57 @@ def test_another_models_optimizer_is_refused():
             record(one, wrong)
 
 
-def test_two_models_that_train_each_other_are_told_apart():
-    class Critic(dp.Model):
-        def __init__(self, maker):
-            super().__init__(seed=1)
-            self.judge, self.maker = self.Linear_Layer(4, 1, "judge"), maker
+class Pair:
+    """A maker and its critic, whose losses depend on each other."""
 
-        def loss(self, x, y):
-            return self.judge(x).square().mean() - self.judge(self.maker.make(x)).mean()
+    def __init__(self):
+        pair = self
 
-    class Maker(dp.Model):
-        def __init__(self):
-            super().__init__(seed=0)
-            self.draw = self.Linear_Layer(4, 4, "draw")
+        class Critic(dp.Model):
+            def __init__(self):
+                super().__init__(seed=1)
+                self.judge = self.Linear_Layer(4, 1, "judge")
 
-        def make(self, x):
-            return self.draw(x).tanh()
+            def loss(self, x, y):
+                return self.judge(x).square().mean() - self.judge(pair.maker.make(x)).mean()
 
-        def loss(self, x, y):
-            return self.critic.judge(self.make(x)).mean()
+        class Maker(dp.Model):
+            def __init__(self):
+                super().__init__(seed=0)
+                self.draw = self.Linear_Layer(4, 4, "draw")
 
-    maker = Maker()
-    maker.critic = critic = Critic(maker)
-    with record(maker) as of_maker, record(critic) as of_critic:
+            def make(self, x):
+                return self.draw(x).tanh()
+
+            def loss(self, x, y):
+                return pair.critic.judge(self.make(x)).mean()
+
+        self.maker, self.critic = Maker(), Critic()
+
+    def train(self, model):
+        grad = model.loss(X, Y).grad()
+        for name, value in model.get_param().items():
+            value -= RATE * grad[name]
+
+
+def test_two_models_that_train_each_other_are_told_apart_by_steps():
+    pair = Pair()
+    recorders = record(pair.maker), record(pair.critic)
+    for _ in range(3):
+        for model, recorder in zip((pair.maker, pair.critic), recorders, strict=True):
+            recorder.before_step()
+            pair.train(model)
+            recorder.after_step()
+    assert [recorder.trace.layers for recorder in recorders] == [["draw"], ["judge"]]
+    assert [recorder.n_steps for recorder in recorders] == [3, 3]
+
+
+def test_a_gradient_that_passes_through_a_model_may_be_another_models():
+    pair = Pair()
+    with pytest.raises(RecordingError, match="several times before"), record(pair.maker):
         for _ in range(3):
-            for model in (critic, maker):
-                grad, _ = model.get_grad(X, Y)
-                for name, value in model.get_param().items():
-                    value -= RATE * grad[name]
-    assert of_maker.trace.layers == ["draw"]
-    assert of_critic.trace.layers == ["judge"]
-    assert of_maker.n_steps == of_critic.n_steps == 3
+            pair.train(pair.critic)
+            pair.train(pair.maker)
 
 
 def test_two_recorders_of_one_model():
@@ -654,18 +674,29 @@ class Extended(Plain):
 
     def __init__(self, seed=0):
         super().__init__(seed)
-        self.gamma = dp.Node(np.full((1, 5), 1.5), "gamma")
         self.spare = self.Linear_Layer(2, 2, "spare")
+        self.gamma = self.make(np.full((1, 5), 1.5))
 
-    def get_param(self):
-        return {**super().get_param(), "gamma": self.gamma.value}
+    def make(self, value):
+        return self.Parameter(value, "gamma")
 
     def forward(self, x):
         return self.c(self.b((self.a(x) * self.gamma).tanh())).sigmoid()
 
 
-def test_parameters_that_are_no_layers_and_layers_that_are_not_used():
-    model, grads = Extended(), []
+class By_Get_Param(Extended):
+    """The same as with the first dp."""
+
+    def make(self, value):
+        return dp.Node(value, "gamma")
+
+    def get_param(self):
+        return {**super().get_param(), "gamma": self.gamma.value}
+
+
+@pytest.mark.parametrize("kind", [Extended, By_Get_Param])
+def test_parameters_that_are_no_layers_and_layers_that_are_not_used(kind):
+    model, grads = kind(), []
     with record(model, reference=(X, Y)) as recorder:
         for _ in range(2):
             grad, _ = model.get_grad(X, Y)
@@ -680,6 +711,47 @@ def test_parameters_that_are_no_layers_and_layers_that_are_not_used():
     assert np.isfinite(trace["update_ratio"].sel(layer="gamma")).all()
     assert np.isfinite(trace["weight_rms"]).all()
     _all_told(trace, recorder)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_model_of_parameters_alone(compiled):
+    class Line(dp.Model):
+        def __init__(self):
+            super().__init__(0)
+            self.w = self.Parameter(np.full((4, 1), 0.1), "w")
+
+        def loss(self, x, y):
+            return (x @ self.w - y).square().mean()
+
+    model = Line()
+    sgd = dp.SGD(model, X, Y, batch_size=16, seed=0, compile=compiled)
+    grads = []
+    with record(model, sgd) as recorder:
+        sgd.callbacks.append(lambda step: grads.append(np.abs(step.grad["w"]).mean()))
+        sgd.train(3, print_each=None)
+    np.testing.assert_allclose(recorder.trace["grad_mean_abs"].values[:, 0], grads, rtol=1e-9)
+    _all_told(recorder.trace, recorder)
+    assert recorder.trace.sentence() == (
+        "There are no layers to compare: gradients are known of 'w' alone, where the delta is not."
+    )
+
+
+def test_a_parameter_of_several_axes_is_measured_as_a_whole():
+    class Stacked(Plain):
+        def __init__(self):
+            super().__init__(0)
+            self.cube = self.Parameter(np.arange(1.0, 25).reshape(2, 3, 4), "cube")
+
+        def loss(self, x, y):
+            return super().loss(x, y) * 1.0
+
+    model = Stacked()
+    with record(model) as recorder:
+        grad, _ = model.get_grad(X, Y)
+        for name in grad:
+            model.get_param()[name][...] -= RATE * grad[name]
+    found = recorder.trace["weight_rms"].sel(layer="cube").values
+    np.testing.assert_allclose(found, np.sqrt(np.mean(np.arange(1.0, 25) ** 2)))
 
 
 def test_a_layer_used_several_times_has_the_deltas_of_all_its_calls():
