@@ -644,7 +644,7 @@ def test_two_models_that_train_each_other_are_told_apart_by_steps():
 
 def test_a_gradient_that_passes_through_a_model_may_be_another_models():
     pair = Pair()
-    with pytest.raises(RecordingError, match="several times before"), record(pair.maker):
+    with pytest.raises(RecordingError, match="several times before"), record(pair.maker):  # noqa: PT012
         for _ in range(3):
             pair.train(pair.critic)
             pair.train(pair.maker)
