@@ -15,6 +15,7 @@ from dp.hyperparameters import NotedDict, warn_unread
 from dp.node import Mode, Node, mode
 from dp.parameters import registered
 from dp.validation import decay, positive_integer, positive_number, seeds, shown
+from dp.watching import loop
 
 if TYPE_CHECKING:
     from dp.program.captured import Captured
@@ -326,6 +327,10 @@ class Optimizer:
     def _train(
         self, steps: int = 1000, num_grad_stores: int = 0, print_each: int | None = 100
     ) -> Array:
+        with loop(self):
+            return self._steps(steps, num_grad_stores, print_each)
+
+    def _steps(self, steps: int, num_grad_stores: int, print_each: int | None) -> Array:
         positive_integer("steps", steps)
         if print_each:
             positive_integer("print_each", print_each)
