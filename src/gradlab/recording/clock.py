@@ -27,6 +27,11 @@ class Clock:
         self.seconds = 0.0
         self._here = _Here()
 
+    @property
+    def total(self) -> float:
+        """Seconds that recording took; more than was counted where a clock cannot see all."""
+        return self.seconds
+
     def __enter__(self) -> None:
         here = self._here
         here.depth += 1

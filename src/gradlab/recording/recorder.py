@@ -97,7 +97,7 @@ class Recorder:
         self._decided = (0, False)  # a step, and whether it is recorded
         self._then = (0.0, 0.0)  # spent, and on, when the last such step began
         self._waiting: Callable[[], None] = lambda: None
-        self.timed = Clock()  # `with recorder.timed:` around what recording takes
+        self.timed: Clock = Clock()  # `with recorder.timed:` around what recording takes
 
     # --- filling ----------------------------------------------------------------------------------
 
@@ -109,11 +109,11 @@ class Recorder:
             return True
         if step != self._decided[0]:
             # since the step that was recorded last, so that a slow beginning earns no credit
-            spent, on = self.timed.seconds - self._then[0], self._on - self._then[1]
+            spent, on = self.timed.total - self._then[0], self._on - self._then[1]
             wanted = not self._decided[0] or spent <= self.max_overhead * on
             self._decided = (step, wanted)
             if wanted:
-                self._then = self.timed.seconds, self._on
+                self._then = self.timed.total, self._on
         return self._decided[1]
 
     def needs(self, *quantities: str) -> bool:
@@ -283,7 +283,7 @@ class Recorder:
     @property
     def overhead(self) -> float:
         """Share of the time that recording took, of all the time during which it was on."""
-        return self.timed.seconds / max(self._on, 1e-12)
+        return self.timed.total / max(self._on, 1e-12)
 
     @property
     def _on(self) -> float:

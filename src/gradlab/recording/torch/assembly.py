@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection, Sequence
 
 import numpy as np
-import torch
 from torch import nn
 
 from gradlab.recording import quantities as q
@@ -23,6 +22,7 @@ from gradlab.recording.quantities import Array
 from gradlab.recording.recorder import Recorder
 from gradlab.recording.torch.arrays import as_array
 from gradlab.recording.torch.calls import Call
+from gradlab.recording.torch.gradients import NOT_UPDATED, UNREACHED, Gradients
 from gradlab.recording.torch.layers import Layer
 from gradlab.recording.torch.step import (
     FAR,
@@ -30,13 +30,9 @@ from gradlab.recording.torch.step import (
     Step,
     bring_back,
     join,
-    measure_gradient,
 )
 
-FROZEN = "it is frozen"
 NOT_ASKED = "neither it nor what is before it is trained, so that no gradient is asked for there"
-CLEARED = "its gradient was cleared before the optimizer's step, which had nothing to go by"
-UNREACHED = "no backward pass reached it in a step"
 
 
 class Assembly:
@@ -45,6 +41,7 @@ class Assembly:
     Parameters
     ----------
     recorder : Recorder
+    gradients : Gradients
     layers : sequence of Layer
         In the order of the forward pass; those not called come last.
     wanted : set of str
@@ -58,6 +55,7 @@ class Assembly:
     def __init__(
         self,
         recorder: Recorder,
+        gradients: Gradients,
         layers: Sequence[Layer],
         wanted: frozenset[str],
         elsewhere: bool,
@@ -65,7 +63,7 @@ class Assembly:
     ) -> None:
         self._called, self._first = called, True
         self._recorder, self._layers, self._wanted = recorder, layers, wanted
-        self._wants_gradients = recorder.needs(*FROM_GRADIENT, "nonfinite_count")
+        self._gradients = gradients
         self._elsewhere = elsewhere
         self._names = [name for name in wanted if name not in (HISTOGRAM, *PER_STEP)]
         self._functions: dict[Layer, str] = {}
@@ -97,8 +95,7 @@ class Assembly:
                 step.gradients.pop(layer, None)
             if why or weight is None:
                 continue
-            if self._wants_gradients:
-                self._complete_gradient(step, layer, weight)
+            self._gradients.complete(step, layer, weight)
             if step.before is not None and layer in step.before:
                 after = as_array(weight)
                 before, size = step.before[layer]
@@ -109,55 +106,7 @@ class Assembly:
                 )  # fmt: skip
                 if weight.requires_grad and not step.owns(weight):
                     measured.found.pop("update_ratio", None)
-                    why = "the optimizer that made the step does not update it"
-                    self._recorder.miss(layer.name, ("update_ratio",), why)
-
-    def _complete_gradient(self, step: Step, layer: Layer, weight: torch.Tensor) -> None:
-        """See whether the gradient that was used is the one that was measured."""
-        measured, now = step.gradients.get(layer), weight.grad
-        if now is None and measured is None:
-            frozen = not weight.requires_grad
-            self._recorder.miss(layer.name, FROM_GRADIENT, FROZEN if frozen else UNREACHED)
-        if now is None:
-            if measured is not None:
-                self._recorder.miss(layer.name, ("clip_factor",), CLEARED)
-            return
-        if measured is None:
-            self._gradient_at_the_end(step, layer, now)
-        elif layer in step.stale and not step.owns(weight):
-            del step.gradients[layer]
-            why = (
-                "the optimizer does not update it, and gradients of earlier steps were not cleared"
-            )
-            self._recorder.miss(layer.name, FROM_GRADIENT, why)
-        elif "clip_factor" not in self._wanted:
-            return
-        elif step.scale != 1 and (not step.optimizers or not step.owns(weight)):
-            # whether a GradScaler has unscaled it is not known
-            self._recorder.miss(
-                layer.name, ("clip_factor",), "the loss was scaled, and no optimizer was given it"
-            )
-        # a GradScaler writes into gradients without a new version
-        elif step.scale == 1 and measured.of is not None and measured.of.is_of(now):
-            measured.found["clip_factor"] = 1.0
-        else:
-            array = as_array(now)
-            used = q.rms(q.entries(array, None))
-            unscaled = measured.found["grad_rms"] / step.scale
-            measured.found["clip_factor"] = q.clip_factor(unscaled, used)
-
-    def _gradient_at_the_end(self, step: Step, layer: Layer, now: torch.Tensor) -> None:
-        """Measure a gradient that no backward pass told of, as the optimizer was given it."""
-        old = step.old.get(layer)
-        if (old is not None and old.is_of(now)) or (step.passes and not bool(now.any())):
-            self._recorder.miss(layer.name, FROM_GRADIENT, UNREACHED)
-            return
-        step.gradients[layer] = measured = measure_gradient(now, self._wanted)
-        for name in ("grad_mean_abs", "grad_rms"):  # unscaled already, which the others are not
-            if name in measured.found:
-                measured.found[name] *= step.scale
-        why = "its gradient did not come by Tensor.backward: it is known only as it was used"
-        self._recorder.miss(layer.name, ("clip_factor",), why)
+                    self._recorder.miss(layer.name, ("update_ratio",), NOT_UPDATED)
 
     def _bring_back(self, step: Step) -> None:
         """Bring all numbers back from the device."""
@@ -201,8 +150,6 @@ class Assembly:
         found = dict(zip(self._names, numbers, strict=True))
         if HISTOGRAM in rows:
             found[HISTOGRAM] = np.array(rows[HISTOGRAM])
-        if step.scale != 1:
-            self._unscale(step, found)
         loss = [float(part) for part in step.loss.found.values()]
         self._recorder.accuracy = float(step.accuracy)
         self._recorder.add_measured(
@@ -213,16 +160,6 @@ class Assembly:
             np.array([self._recorder.accuracy]),
             loss_seen=bool(loss),
         )
-
-    def _unscale(self, step: Step, found: dict[str, Array]) -> None:
-        """Undo what a GradScaler did to the loss."""
-        for name in ("grad_mean_abs", "grad_rms", "delta_rms"):
-            if name in found:
-                found[name] /= step.scale
-        if HISTOGRAM in found:
-            found[HISTOGRAM][:] = 0
-            for layer in self._layers:
-                self._recorder.miss(layer.name, (HISTOGRAM,), "the loss was scaled by a GradScaler")
 
     def _delta_of(self, layer: Layer, calls: list[Call]) -> Measured | None:
         """Of the deltas of all calls in the step."""

@@ -26,8 +26,10 @@ class Call:
         Number of the pass it belongs to.
     waits : bool
         Whether a delta may still come: only then is the call part of the training.
+    tracked : bool
+        Whether autograd was on.
     deltas : int
-        How often one has come.
+        How often one has come that counts.
     delta, activation
         What was measured of it, and of φ(h).
     function : Function, optional
@@ -39,6 +41,7 @@ class Call:
     layer: Layer
     scope: int
     waits: bool
+    tracked: bool = True
     deltas: int = 0
     delta: Any = None
     activation: Any = None
@@ -50,7 +53,7 @@ class Listener(Protocol):
     """Who is told what happens; tensors are to be measured at once, and not kept."""
 
     def called(self, call: Call) -> None:
-        """A layer was called, in what may be a pass of the training."""
+        """A layer was called through which no delta can come, in what may be a training pass."""
 
     def activation(
         self, call: Call, x: torch.Tensor, saturated: Array | None, function: Function
@@ -67,6 +70,12 @@ class Listener(Protocol):
 
         Or of another parameter, then without layers.
         """
+
+    def computed(self, layer: Layer, gradient: torch.Tensor) -> None:
+        """dL/dW of a layer is computed; hooks of its parameter may change it yet."""
+
+    def scaled_by_hand(self) -> None:
+        """torch.autograd.grad was asked for gradients of a loss that a GradScaler has scaled."""
 
     def averaged(self) -> None:
         """Gradients are averaged over processes before a backward pass ends."""
@@ -89,6 +98,7 @@ class Pending:
     h: torch.Tensor
     version: int
     whole: bool  # whether all that may become of it is seen
+    late: Any = None  # of a pass that is probably not trained: what keeps φ(h) until it is
     seen: bool = False  # whether a function has taken it
     used: bool = False  # whether one through which its delta comes back has
 
@@ -113,6 +123,9 @@ class Scope:
     def __init__(self) -> None:
         self.depth = 0  # of calls of the model's modules
         self.number = 0
+        self.training = True  # of the module that began it
+        self.looks = False  # whether the pass may be trained: not under no_grad
+        self.fate: Any = None  # of the pass
         self.whole = False  # whether it began with the model's own forward, so that all is seen
         self.pending: dict[int, Pending] = {}
         self.applied: dict[int, Applied] = {}  # by the module that is running

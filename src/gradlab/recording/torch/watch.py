@@ -32,12 +32,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from gradlab.recording.clock import Clock
 from gradlab.recording.quantities import Array
 from gradlab.recording.torch.arrays import can_be_measured
-from gradlab.recording.torch.arrivals import Accumulated, Arrival
+from gradlab.recording.torch.arrivals import Accumulated, Arrival, Computed, put_first
 from gradlab.recording.torch.backward import BACKWARD
 from gradlab.recording.torch.calls import Applied, Call, Listener, Pending, Scope, found
+from gradlab.recording.torch.computed import parametrization
+from gradlab.recording.torch.dispatch import Dispatches
+from gradlab.recording.torch.expected import Expected, Fate
 from gradlab.recording.torch.functions import (
     FUNCTIONS,
     IDENTITY,
@@ -58,7 +60,7 @@ class Watch:
         As the user calls it.
     layers : sequence of Layer
     listener : Listener
-    clock : Clock
+    clock : Dispatches
         Counts what it takes to watch.
     activations, deltas : bool
         Whether these are wanted. Activations of training passes are told by deltas, so these are
@@ -70,7 +72,7 @@ class Watch:
         model: nn.Module,
         layers: Sequence[Layer],
         listener: Listener,
-        clock: Clock,
+        clock: Dispatches,
         activations: bool,
         deltas: bool,
     ) -> None:
@@ -85,6 +87,8 @@ class Watch:
         self._layers: dict[int, list[Layer]] = {id(module): [] for module in model.modules()}
         for layer in layers:
             self._layers[id(layer.output)].append(layer)
+        behind = [(parametrization(layer.owner, layer.parameter), layer) for layer in layers]
+        self._computing = {id(made): layer for made, layer in behind if made is not None}
         # a module that is replaced lives on, so that no other one gets its identity
         self._tree = [
             (parent._modules, name, child)
@@ -99,12 +103,15 @@ class Watch:
         self._activations, self._deltas = activations, deltas or activations
         # by layer, or for a parameter that tells of its pass alone, by its identity
         self._weights: dict[Layer | int, tuple[torch.Tensor, RemovableHandle]] = {}
+        self._raw: dict[Layer, tuple[torch.Tensor, RemovableHandle]] = {}
         self._scopes: dict[int, Scope] = {}  # by thread
         self._home = 0  # the thread that began to watch
         self._passes = 0
         self._undo: contextlib.ExitStack | None = None
         self._modules = contextlib.ExitStack()  # whose calls are watched
-        self._arrivals: list[RemovableHandle] = []
+        self._arrivals: list[tuple[RemovableHandle, Call]] = []
+        self._scaled: list[RemovableHandle] = []  # hooks of losses
+        self._expected = Expected()
         self._reference: Callable[[Layer, torch.Tensor, Function], None] | None = None
         self.order: dict[Layer, None] = {}  # as they were first called
         # whether functions must be looked for; whether one was found that is no module's
@@ -148,10 +155,27 @@ class Watch:
                 continue
             watched = self._weights.get(layer)
             if watched is None or watched[0] is not weight:
-                if watched is not None:
-                    watched[1].remove()
+                self._leave_weight(layer)
                 told = Accumulated((layer,), self._listener, self.clock)
-                self._weights[layer] = weight, weight.register_post_accumulate_grad_hook(told)
+                handle = weight.register_post_accumulate_grad_hook(told)
+                self._weights[layer] = watched = weight, handle
+            # who clips in such a hook, or makes a step, is to come later
+            put_first(weight._post_accumulate_grad_hooks, watched[1].id)
+            if weight._backward_hooks:
+                self._watch_before_hooks(layer, weight)
+
+    def _watch_before_hooks(self, layer: Layer, weight: torch.Tensor) -> None:
+        """Hook a weight whose gradient may be changed by hooks before it is accumulated."""
+        if layer not in self._raw:
+            told = Computed(layer, weight, self._listener, self.clock)
+            self._raw[layer] = weight, weight.register_hook(told)
+        put_first(weight._backward_hooks, self._raw[layer][1].id)
+
+    def _leave_weight(self, layer: Layer | int) -> None:
+        for table in (self._weights, self._raw):
+            watched = table.pop(layer, None)  # type: ignore[call-overload]
+            if watched is not None:
+                watched[1].remove()
 
     def _watch_other_parameters(self) -> None:
         """Hook modules that tell nothing else, so that no backward pass is taken for another's."""
@@ -167,9 +191,8 @@ class Watch:
                         self._weights[id(parameter)] = parameter, handle
 
     def _leave_weights(self) -> None:
-        for _, handle in self._weights.values():
-            handle.remove()
-        self._weights = {}
+        for key in list(self._weights):
+            self._leave_weight(key)
 
     @property
     def scope(self) -> Scope:
@@ -186,9 +209,15 @@ class Watch:
 
     def end_step(self) -> None:
         """Forget what is left of a step; no tensor is kept."""
-        for handle in self._arrivals:
-            handle.remove()
-        self._arrivals = []
+        # what is not trained yet may be in a later step, if its graph is still there
+        waiting = []
+        for handle, call in self._arrivals:
+            if call.deltas:
+                handle.remove()
+            elif (hooks := handle.hooks_dict_ref()) is not None and handle.id in hooks:
+                waiting.append((handle, call))
+        self._arrivals = waiting
+        self._scaled = [handle for handle in self._scaled if handle.hooks_dict_ref() is not None]
         self.scope.leave_mode()
         self._scopes = {}
         if self.order:
@@ -200,6 +229,9 @@ class Watch:
     def stop(self) -> None:
         """Undo everything; no hook stays behind."""
         self.end_step()
+        for handle in (*self._scaled, *(handle for handle, _ in self._arrivals)):
+            handle.remove()
+        self._arrivals, self._scaled = [], []
         if self._undo is not None:
             self._undo.close()
             self._undo = None
@@ -230,13 +262,13 @@ class Watch:
         scope = self.scope
         scope.depth += 1
         if scope.depth == 1:
-            self._open(scope, id(module) in self._wholes)
+            self._open(scope, module)
         if scope.pending and args:
             entry = found(scope.pending, args[0])
             if entry is not None:
                 with torch._C.DisableTorchFunction():
                     self._handed(scope, entry, module, bool(layers))
-        self.clock.since(began)
+        self.clock.entered(began)
 
     def _handed(self, scope: Scope, entry: Pending, module: nn.Module, is_layer: bool) -> None:
         """A module is given a layer's output."""
@@ -248,7 +280,7 @@ class Watch:
             del scope.pending[id(entry.h)]
             function = kind(module)
             # before the function, which may write into h
-            scope.applied[id(module)] = Applied(entry, function, function.saturated(entry.h))
+            scope.applied[id(module)] = Applied(entry, function, _saturated(entry, function))
         elif is_layer or (type(module).__module__.startswith("torch.nn.") and not module._modules):
             del scope.pending[id(entry.h)]
             self._settle(entry)
@@ -267,6 +299,8 @@ class Watch:
                     self._activated(scope, applied.entry, output, applied)
                 if layers and output is not None:
                     self._called(scope, layers, output)
+        elif id(module) in self._computing and isinstance(output, torch.Tensor):
+            self._computing[id(module)].seen[:] = [output.shape]
         if scope.depth > 1:
             scope.depth -= 1
         else:
@@ -274,10 +308,18 @@ class Watch:
             self._close(scope, output)
         self.clock.since(began)
 
-    def _open(self, scope: Scope, whole: bool) -> None:
+    def _open(self, scope: Scope, module: nn.Module) -> None:
         """Begin a pass: the outermost call of one of the model's modules."""
         self._passes += 1
-        scope.number, scope.whole = self._passes, whole
+        scope.number, scope.whole = self._passes, id(module) in self._wholes
+        scope.training = module.training
+        # under no_grad it is a look at validation data
+        scope.looks = self._reference is not None or torch.is_grad_enabled()
+        if not scope.looks:
+            return
+        # what a checkpoint computes again is not one more pass
+        again = self._reference is not None or BACKWARD.inside() is not None
+        scope.fate = Fate() if again else self._expected.begin(module.training)
         if getattr(DistributedDataParallel, "_active_ddp_module", None) is not None:
             self._listener.averaged()
         if (self._activations or self._reference is not None) and self._looks:
@@ -292,6 +334,9 @@ class Watch:
         if scope.whole and scope.pending:
             self._doubt(scope, output, looked)
             self.settle()
+        if scope.looks and self._reference is None and BACKWARD.inside() is None:
+            self._expected.end(scope.training, scope.fate)
+        scope.fate = None
 
     def _doubt(self, scope: Scope, output: Any, looked: bool) -> None:
         """Layers' outputs that nothing seen took, and that are not the model's either."""
@@ -315,26 +360,27 @@ class Watch:
             return
         for layer in layers:
             self.order.setdefault(layer)
-        if self._reference is None and not torch.is_grad_enabled():
-            return  # a look at validation data
-        if not h.numel():
+        if not scope.looks or not h.numel():
             return
         if not can_be_measured(h):
             for layer in layers:
                 self._listener.unseen(layer, "it was called by torch.func, or by a tracer")
             return
         for layer in layers:
-            call = Call(layer, scope.number, h.requires_grad)
+            call = Call(layer, scope.number, h.requires_grad, torch.is_grad_enabled())
             if self._reference is None:
-                self._listener.called(call)
-                if call.waits and self._deltas and layer.unit is not None:
-                    arrival = Arrival(call, self._listener, self.clock)
-                    self._arrivals.append(h.register_hook(arrival))
+                if not call.waits:
+                    self._listener.called(call)
+                elif self._deltas and layer.unit is not None:
+                    arrival = Arrival(call, scope.fate, self._listener, self.clock)
+                    scope.fate.latest = weakref.ref(arrival)
+                    self._arrivals.append((h.register_hook(arrival), call))
             wanted = self._activations or self._reference is not None
             if wanted and layer.unit is not None:
                 if scope.pending:
                     self.settle(layer, but=scope.number)
-                scope.pending[id(h)] = Pending(call, h, h._version, scope.whole)
+                entry = Pending(call, h, h._version, scope.whole, scope.fate.late)
+                scope.pending[id(h)] = entry
 
     # --- what becomes of an output ----------------------------------------------------------------
 
@@ -353,7 +399,7 @@ class Watch:
         if entry.changed:
             entry.call.why_not = "its output was changed in place before it could be measured"
         elif entry.whole or self._reference is not None:
-            self._tell(entry, entry.h, IDENTITY.saturated(entry.h), IDENTITY)
+            self._tell(entry, entry.h, _saturated(entry, IDENTITY), IDENTITY)
         else:
             entry.call.why_not = "it was called outside the model's forward: what follows is unseen"
 
@@ -376,7 +422,7 @@ class Watch:
                 self._settle(entry)
             return func(*args, **kwargs)
         with self.clock:
-            applied = Applied(entry, function, function.saturated(entry.h))
+            applied = Applied(entry, function, _saturated(entry, function))
         x = func(*args, **kwargs)
         with self.clock:
             self._activated(scope, entry, x, applied)
@@ -414,8 +460,25 @@ class Watch:
     ) -> None:
         if self._reference is not None:
             self._reference(entry.call.layer, x, function)
+        elif entry.late is not None:
+            entry.late.keep(entry, x, function)
         else:
             self._listener.activation(entry.call, x, saturated, function)
+
+    def scaled(self, losses: Any, scale: float) -> None:
+        """A GradScaler has scaled losses: the passes that go through them are scaled by that."""
+
+        def tell(gradient: torch.Tensor) -> None:
+            passing = BACKWARD.passing(gradient)
+            if passing is not None:
+                passing.is_scaled(scale)
+            else:
+                listener.scaled_by_hand()
+
+        listener = self._listener
+        for loss in _tensors(losses):
+            if loss.requires_grad:
+                self._scaled.append(loss.register_hook(tell))
 
     def backward_begins(self) -> None:
         """A backward pass begins."""
@@ -440,6 +503,11 @@ class Watch:
         """
         thread = threading.get_ident()
         return thread == self._home or thread in self._scopes
+
+
+def _saturated(entry: Pending, function: Function) -> Array | None:
+    """Where φ is saturated; of a pass that is probably not trained that is found later."""
+    return None if entry.late is not None else function.saturated(entry.h)
 
 
 SEVERAL = "its output goes into several functions, so that none of them is its activation function"
