@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any, Protocol
 
 import torch
@@ -51,8 +52,8 @@ class Pass:
 class Observer(Protocol):
     """Who wants to know of backward passes."""
 
-    def backward_begins(self) -> None:
-        """One begins, of any model."""
+    def backward_begins(self, began: float) -> None:
+        """One begins, of any model; `began` is when that was seen."""
 
     def backward_ends(self) -> None:
         """It has ended, or failed."""
@@ -115,15 +116,16 @@ class Backward:
         return here
 
     def _run(self, tensors: Any, *args: Any, **kwargs: Any) -> None:
+        began = perf_counter()
         observers = list(self._observers)
         here = self._here
         if here.passing is not None:  # checkpointing calls it again, for what was computed again
             for observer in observers:
                 observer.settle()
             return self._original(tensors, *args, **kwargs)
-        for observer in observers:
-            observer.backward_begins()
         passing = Pass([tensors] if isinstance(tensors, torch.Tensor) else list(tensors))
+        for observer in observers:
+            observer.backward_begins(began)
         try:
             here.passing = passing
             self._running.append(passing)

@@ -1,13 +1,15 @@
-"""What it takes PyTorch to call hooks, beside what these do themselves.
+"""What recording takes beside what its own code does: a part that no clock within it sees.
 
-No clock within a hook can see that: a module with hooks is called in another way than one without,
-and each function that is announced to a mode takes a way through Python. So these calls are
-counted, and what one takes is measured once, on something small.
+A module with hooks is called in another way than one without; each function that is announced to a
+mode, and each gradient that is announced to a hook, takes a way through Python; and what was
+measured has pushed the training's own numbers out of the processor's caches. The calls are counted,
+and what one takes is measured once per process, on a small net.
 """
 
 from __future__ import annotations
 
 import functools
+import statistics
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -17,10 +19,12 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from gradlab.recording.clock import Clock
+from gradlab.recording.measure import PER_LAYER, of_activation, of_gradient
+from gradlab.recording.torch.arrays import as_array
 
 
 class Dispatches(Clock):
-    """Counts the time that recording takes, that which PyTorch needs to call hooks included.
+    """Counts the time that recording takes, with what PyTorch needs to announce things to it.
 
     Attributes
     ----------
@@ -34,16 +38,21 @@ class Dispatches(Clock):
 
     @property
     def total(self) -> float:
-        """What it has counted, in seconds."""
-        if not (self.modules or self.functions or self.hooks):
-            return self.seconds
+        """Seconds that recording took."""
+        if not self.seconds:
+            return 0.0
         each = costs()
         calls = self.modules * each.module + self.functions * each.function
-        return self.seconds + calls + self.hooks * each.hook
+        return self.seconds * (1 + each.after) + calls + self.hooks * each.hook
 
     def entered(self, began: float) -> None:
         """Count a module's call, and the time from `began` until now."""
         self.modules += 1
+        self.since(began)
+
+    def applied(self, began: float) -> None:
+        """Count a function's call, and the time from `began` until now."""
+        self.functions += 1
         self.since(began)
 
     def arrived(self, began: float) -> None:
@@ -53,46 +62,98 @@ class Dispatches(Clock):
 
 
 class Costs(NamedTuple):
-    """Seconds that PyTorch takes to announce the call of a module, a function, a gradient."""
+    """What comes on top of the time that hooks spend in their own code.
+
+    Attributes
+    ----------
+    module, function, hook : float
+        Seconds it takes to announce the call of a module, of a function, a gradient.
+    after : float
+        By how much longer the training takes after a second was spent on measuring, in seconds.
+    """
 
     module: float
     function: float
     hook: float
+    after: float
 
 
 @functools.cache
 def costs() -> Costs:
-    """Measured when it is first asked for; takes some milliseconds."""
-    with torch.random.fork_rng([]), torch.enable_grad(), torch._C.DisableTorchFunction():
-        return Costs(_of_a_module(), _of_a_function(), _of_a_hook())
+    """Measured when it is first asked for, which takes less than a tenth of a second."""
+    with (
+        torch.random.fork_rng([]),
+        torch.inference_mode(mode=False),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+    ):
+        return _measured()
 
 
-_CALLS, _ROUNDS = 64, 9
+_DEPTH, _WIDTH, _ROUNDS = 4, 64, 30
+_ALL = frozenset(PER_LAYER)
 
 
-def _least(run: Callable[[], Any]) -> float:
-    """Seconds per call: of several rounds the least, which others disturbed least."""
-    rounds = []
-    for _ in range(_ROUNDS):
+class _Trial:
+    """A small net that is trained, and what its hooks spend in their own code."""
+
+    def __init__(self, mode: TorchFunctionMode | None = None) -> None:
+        self.layers = [
+            nn.Linear(_WIDTH, _WIDTH, device="cpu", dtype=torch.float32) for _ in range(_DEPTH)
+        ]
+        self._x = torch.ones(32, _WIDTH, device="cpu", dtype=torch.float32)
+        self._mode = mode
+        self.looks = False
+        self.hook: Callable[[torch.Tensor], None] | None = None
+        self.spent, self.times = 0.0, list[float]()
+
+    def run(self) -> None:
+        """Go forward and backward once."""
+        self.spent, began = 0.0, perf_counter()
+        if self._mode is None:
+            h = self._forward()
+        else:
+            with self._mode:
+                h = self._forward()
+        # by the engine itself: nobody is told of it as of a backward pass
+        torch.autograd.Variable._execution_engine.run_backward(
+            (h,), (torch.ones_like(h),), False, False, (),
+            allow_unreachable=True, accumulate_grad=True,
+        )  # fmt: skip
+        self.times.append(perf_counter() - began - self.spent)
+        for layer in self.layers:
+            layer.weight.grad = layer.bias.grad = None
+
+    def _forward(self) -> torch.Tensor:
+        h = self._x
+        for layer in self.layers:
+            h = layer(h)
+            if self.hook is not None:
+                began = perf_counter()
+                h.register_hook(self.hook)
+                self.spent += perf_counter() - began
+            h = torch.relu(h)
+            if self.looks:
+                self._look(h)
+        return h
+
+    def _look(self, h: torch.Tensor) -> None:
+        """Measure an activation as a recorder does."""
         began = perf_counter()
-        for _ in range(_CALLS):
-            run()
-        rounds.append((perf_counter() - began) / _CALLS)
-    return min(rounds)
+        array = as_array(h)
+        of_activation(array, array == 0, _ALL, {}, None)
+        self.spent += perf_counter() - began
 
+    def nothing(self, *_: Any) -> None:
+        """Do nothing, which takes time too."""
+        began = perf_counter()
+        self.spent += perf_counter() - began
 
-def _difference(watched: Callable[[], Any], plain: Callable[[], Any]) -> float:
-    plain()
-    watched()
-    return max(0.0, _least(watched) - _least(plain))
-
-
-def _of_a_module() -> float:
-    one, other = nn.Identity(), nn.Identity()
-    watched, plain = functools.partial(one, None), functools.partial(other, None)
-    one.register_forward_pre_hook(lambda *_: None)
-    one.register_forward_hook(lambda *_: None, always_call=True)
-    return _difference(watched, plain)
+    def measure(self, parameter: torch.Tensor) -> None:
+        """Measure a gradient as a recorder does."""
+        began = perf_counter()
+        of_gradient(as_array(parameter.grad), _ALL, {}, None)
+        self.spent += perf_counter() - began
 
 
 class _Quiet(TorchFunctionMode):
@@ -100,34 +161,32 @@ class _Quiet(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _of_a_function() -> float:
-    tensor = torch.zeros(1)
+def _measured() -> Costs:
+    plain, modules, hooks, numbers = _Trial(), _Trial(), _Trial(), _Trial()
+    functions = _Trial(_Quiet())
+    for layer in modules.layers:
+        layer.register_forward_pre_hook(modules.nothing)
+        layer.register_forward_hook(modules.nothing, always_call=True)
+    hooks.hook, numbers.looks = hooks.nothing, True
+    for layer in numbers.layers:
+        layer.weight.register_post_accumulate_grad_hook(numbers.measure)
+    spent = []
+    for _ in range(_ROUNDS):  # in turns, so that whatever else the machine does meets all alike
+        for trial in (plain, modules, functions, hooks, numbers):
+            trial.run()
+        spent.append(numbers.spent)
 
-    def plain() -> None:
-        torch.relu(tensor)
+    def more(trial: _Trial) -> float:
+        return max(0.0, _typical(trial.times) - _typical(plain.times))
 
-    def watched() -> None:
-        with mode:
-            for _ in range(_CALLS):
-                torch.relu(tensor)
+    return Costs(
+        more(modules) / _DEPTH,
+        more(functions) / (2 * _DEPTH),
+        more(hooks) / _DEPTH,
+        min(1.0, more(numbers) / _typical(spent)),
+    )
 
-    mode = _Quiet()
-    return max(0.0, _least(watched) / _CALLS - _least(plain))
 
-
-def _of_a_hook() -> float:
-    run = torch.autograd.Variable._execution_engine.run_backward
-
-    def chain(hooked: bool) -> torch.Tensor:
-        tensor = torch.zeros(1, requires_grad=True)
-        h = tensor
-        for _ in range(_CALLS):
-            h = h + 1
-            if hooked:
-                h.register_hook(lambda _: None)
-        return h
-
-    def through(end: torch.Tensor) -> None:
-        run((end,), (torch.ones(1),), True, False, (), True, accumulate_grad=False)
-
-    return 0.0
+def _typical(times: list[float]) -> float:
+    """Below the median: what disturbs a measurement makes it longer."""
+    return statistics.quantiles(times, n=10)[2]

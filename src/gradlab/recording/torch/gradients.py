@@ -107,7 +107,7 @@ class Gradients:
         """Measure a gradient, as it is before anyone clips it."""
         if not step.takes(layer):
             return
-        scale = 1.0 if passing is None else passing.take_scale()
+        scale: float | None = 1.0 if passing is None else passing.take_scale()
         earlier = step.gradients.get(layer)
         if earlier is not None and earlier.scale != scale:
             scale = None

@@ -29,7 +29,7 @@ from gradlab.recording.torch.arrays import as_array, copy_of
 from gradlab.recording.torch.assembly import Assembly
 from gradlab.recording.torch.backward import BACKWARD, Pass
 from gradlab.recording.torch.calls import Call
-from gradlab.recording.torch.dispatch import Dispatches
+from gradlab.recording.torch.dispatch import Dispatches, costs
 from gradlab.recording.torch.functions import Function
 from gradlab.recording.torch.gradients import Gradients
 from gradlab.recording.torch.layers import Layer, find_layers, unwrapped
@@ -187,6 +187,7 @@ class TorchRecorder(Recorder):
         self._attached.callback(BACKWARD.leave, ends)
         self._forgotten = weakref.finalize(self, self._attached.close)
         self._forgotten.atexit = False
+        costs()  # measured now, so that it is no part of the training
         self.turn(on=True)
         self._prepare_step()
 
@@ -217,6 +218,7 @@ class TorchRecorder(Recorder):
         if self._manual:  # the step before was not finished
             self._disarm()
         elif not self._done:
+            costs()
             self.turn(on=True)
         self._manual = True
         self._prepare_step()
@@ -598,7 +600,7 @@ class _Ends:
     def __init__(self, recorder: TorchRecorder) -> None:
         self._recorder = weakref.ref(recorder)
 
-    def backward_begins(self) -> None:
+    def backward_begins(self, began: float) -> None:
         """Nothing to do."""
 
     def settle(self) -> None:

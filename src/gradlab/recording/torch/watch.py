@@ -172,10 +172,12 @@ class Watch:
         put_first(weight._backward_hooks, self._raw[layer][1].id)
 
     def _leave_weight(self, layer: Layer | int) -> None:
-        for table in (self._weights, self._raw):
-            watched = table.pop(layer, None)  # type: ignore[call-overload]
-            if watched is not None:
-                watched[1].remove()
+        watched = [self._weights.pop(layer, None)]
+        if isinstance(layer, Layer):
+            watched.append(self._raw.pop(layer, None))
+        for entry in watched:
+            if entry is not None:
+                entry[1].remove()
 
     def _watch_other_parameters(self) -> None:
         """Hook modules that tell nothing else, so that no backward pass is taken for another's."""
@@ -404,13 +406,19 @@ class Watch:
             entry.call.why_not = "it was called outside the model's forward: what follows is unseen"
 
     def apply(
-        self, func: Any, function: Function | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        func: Any,
+        function: Function | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        began: float,
     ) -> Any:
         """Call a function of PyTorch; note what it does with the output of a layer."""
         scope = self.scope
         h = args[0] if args else kwargs.get("input")
         entry = found(scope.pending, h)
         if entry is None or (function is None and not changes_its_input(func)):
+            self.clock.applied(began)
             x = func(*args, **kwargs)
             with self.clock:
                 self._used(scope, (*args, *kwargs.values()), x)
@@ -418,11 +426,11 @@ class Watch:
         del scope.pending[id(entry.h)]
         self._found_one = True
         if function is None or entry.changed:
-            with self.clock:
-                self._settle(entry)
+            self._settle(entry)
+            self.clock.applied(began)
             return func(*args, **kwargs)
-        with self.clock:
-            applied = Applied(entry, function, _saturated(entry, function))
+        applied = Applied(entry, function, _saturated(entry, function))
+        self.clock.applied(began)
         x = func(*args, **kwargs)
         with self.clock:
             self._activated(scope, entry, x, applied)
@@ -480,8 +488,9 @@ class Watch:
             if loss.requires_grad:
                 self._scaled.append(loss.register_hook(tell))
 
-    def backward_begins(self) -> None:
-        """A backward pass begins."""
+    def backward_begins(self, began: float) -> None:
+        """A backward pass begins; `began` is when that was seen."""
+        self.clock.since(began)
         with self.clock:
             if self._is_concerned():
                 self.settle()
@@ -545,13 +554,15 @@ class _Functions(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        began = perf_counter()
         kwargs = kwargs or {}
         scope = self.watch.scope
         if not scope.pending and not scope.done:
+            self.watch.clock.applied(began)
             return func(*args, **kwargs)
         found = FUNCTIONS.get(func)
         function = None if found is None else found((args, kwargs))
-        return self.watch.apply(func, function, args, kwargs)
+        return self.watch.apply(func, function, args, kwargs, began)
 
 
 @contextlib.contextmanager
