@@ -49,6 +49,8 @@ AFFINE: dict[type[nn.Module], Unit] = {
     **({nn.RMSNorm: _last} if hasattr(nn, "RMSNorm") else {}),
 }
 
+REPLACED = "its forward was replaced on the instance, and what is computed there cannot be seen"
+
 # torch.compile, nn.DataParallel and the like: what they hold is named as if they were not there
 WRAPPED_AS = ("_orig_mod", "module")
 

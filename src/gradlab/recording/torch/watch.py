@@ -12,13 +12,12 @@ left out once a pass has shown that all activation functions are modules.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -37,15 +36,10 @@ from gradlab.recording.quantities import Array
 from gradlab.recording.torch.arrays import can_be_measured
 from gradlab.recording.torch.arrivals import Accumulated, Arrival
 from gradlab.recording.torch.backward import BACKWARD
-from gradlab.recording.torch.calls import Applied, Call, Listener, Pending, Scope, found
-from gradlab.recording.torch.functions import (
-    FUNCTIONS,
-    IDENTITY,
-    MODULES,
-    Function,
-    changes_its_input,
-)
-from gradlab.recording.torch.layers import Layer
+from gradlab.recording.torch.calls import Call, Listener, Scope
+from gradlab.recording.torch.functions import Function
+from gradlab.recording.torch.layers import REPLACED, Layer
+from gradlab.recording.torch.outputs import UNSEEN, Outputs, autograd_function, tensors_of
 from gradlab.recording.torch.shared import Shared
 
 
@@ -105,11 +99,10 @@ class Watch:
         self._undo: contextlib.ExitStack | None = None
         self._modules = contextlib.ExitStack()  # whose calls are watched
         self._arrivals: list[RemovableHandle] = []
-        self._reference: Callable[[Layer, torch.Tensor, Function], None] | None = None
+        self._outputs = Outputs(self._tell)
+        self._looked_at: list[Call] | None = None  # at a reference batch
         self.order: dict[Layer, None] = {}  # as they were first called
-        # whether functions must be looked for; whether one was found that is no module's
-        self._looks, self._found_one = True, False
-        self._several: set[Layer] = set()  # whose output goes into several functions
+        self._looks = True  # whether functions must be looked for
 
     # --- beginning and end ------------------------------------------------------------------------
 
@@ -192,7 +185,7 @@ class Watch:
         self.scope.leave_mode()
         self._scopes = {}
         if self.order:
-            if not self._found_one:  # all activation functions are modules
+            if not self._outputs.found_one:  # all activation functions are modules
                 self._looks = False
             if not self._deltas:  # the order is all that was needed of the modules
                 self._modules.close()
@@ -205,17 +198,19 @@ class Watch:
             self._undo = None
 
     @contextlib.contextmanager
-    def reference(self, tell: Callable[[Layer, torch.Tensor, Function], None]) -> Iterator[None]:
-        """Tell of outputs φ(h) by `tell(layer, x, function)`, and count nothing as training."""
-        self._reference = tell
+    def reference(self) -> Iterator[list[Call]]:
+        """Give the calls that are made meanwhile, and count nothing as training."""
+        calls: list[Call] = []
+        self._looked_at, self._outputs.looking_back = calls, True
         scopes, self._scopes = self._scopes, {}
         try:
             with contextlib.ExitStack() as undo:
                 if self not in MODULE_CALLS.members:  # nothing of the training's passes is needed
                     MODULE_CALLS.join(self, undo)
-                yield
+                yield calls
+                self.settle()
         finally:
-            self._reference = None
+            self._looked_at, self._outputs.looking_back = None, False
             self.scope.leave_mode()
             self._scopes = scopes
 
@@ -231,27 +226,10 @@ class Watch:
         scope.depth += 1
         if scope.depth == 1:
             self._open(scope, id(module) in self._wholes)
-        if scope.pending and args:
-            entry = found(scope.pending, args[0])
-            if entry is not None:
-                with torch._C.DisableTorchFunction():
-                    self._handed(scope, entry, module, bool(layers))
+        if scope.links and args:
+            with torch._C.DisableTorchFunction():
+                self._outputs.handed(scope, module, args[0], bool(layers))
         self.clock.since(began)
-
-    def _handed(self, scope: Scope, entry: Pending, module: nn.Module, is_layer: bool) -> None:
-        """A module is given a layer's output."""
-        kind = MODULES.get(type(module))
-        entry.seen = True
-        if type(module) is nn.Identity:
-            return
-        if kind is not None and not entry.changed:
-            del scope.pending[id(entry.h)]
-            function = kind(module)
-            # before the function, which may write into h
-            scope.applied[id(module)] = Applied(entry, function, function.saturated(entry.h))
-        elif is_layer or (type(module).__module__.startswith("torch.nn.") and not module._modules):
-            del scope.pending[id(entry.h)]
-            self._settle(entry)
 
     def leave(self, module: nn.Module, output: Any) -> None:
         """Its call has ended; without an output if it failed."""
@@ -260,11 +238,9 @@ class Watch:
             return
         began = perf_counter()
         scope = self.scope
-        if scope.applied or layers:
+        if scope.running or layers:
             with torch._C.DisableTorchFunction():
-                applied = scope.applied.pop(id(module), None)
-                if applied is not None and output is not None:
-                    self._activated(scope, applied.entry, output, applied)
+                self._outputs.left(scope, module, output)
                 if layers and output is not None:
                     self._called(scope, layers, output)
         if scope.depth > 1:
@@ -278,65 +254,85 @@ class Watch:
         """Begin a pass: the outermost call of one of the model's modules."""
         self._passes += 1
         scope.number, scope.whole = self._passes, whole
+        scope.gradients = torch.is_grad_enabled()
         if getattr(DistributedDataParallel, "_active_ddp_module", None) is not None:
             self._listener.averaged()
-        if (self._activations or self._reference is not None) and self._looks:
+        if (self._activations or self._looked_at is not None) and self._looks:
             scope.mode = _Functions(self)
             scope.mode.__enter__()
 
     def _close(self, scope: Scope, output: Any) -> None:
         looked = scope.mode is not None
         scope.leave_mode()
-        scope.done = {}
+        scope.running = {}
         # what was called from outside the model may yet be handed to one of its activation modules
         if scope.whole and scope.pending:
             self._doubt(scope, output, looked)
             self.settle()
+        if scope.whole:
+            scope.links = {}
 
     def _doubt(self, scope: Scope, output: Any, looked: bool) -> None:
         """Layers' outputs that nothing seen took, and that are not the model's either."""
-        outputs = {id(found(scope.pending, tensor)) for tensor in _tensors(output)}
-        for key, entry in list(scope.pending.items()):
-            if id(entry) in outputs:
+        links = [scope.link(tensor) for tensor in tensors_of(output)]
+        given = {id(link.entry) for link in links if link is not None}
+        for entry in scope.pending.values():
+            if id(entry) in given or entry.h is None:
                 continue
-            self._found_one = True  # without a look at functions, it could not be told what took it
+            self._outputs.found_one = True  # without a look, it could not be told what took it
             if looked and (entry.seen or entry.changed):
                 continue
-            del scope.pending[key]
             if looked:
-                entry.call.why_not = "what takes its output cannot be seen"
+                hidden = f": {entry.hidden}" if entry.hidden else ""
+                self._outputs.refuse(entry, UNSEEN + hidden)
             else:
-                entry.call.why_not = "it went into a function, where it had not before"
+                why = "it went into a function, where it had not before"
+                self._outputs.refuse(entry, why)
                 self._looks = True
 
     def _called(self, scope: Scope, layers: Collection[Layer], output: Any) -> None:
-        h = output if isinstance(output, torch.Tensor) else next(_tensors(output), None)
-        if h is None or not h.is_floating_point():
-            return
+        h = output if isinstance(output, torch.Tensor) else next(tensors_of(output), None)
         for layer in layers:
             self.order.setdefault(layer)
-        if self._reference is None and not torch.is_grad_enabled():
-            return  # a look at validation data
-        if not h.numel():
+        if h is None or not h.is_floating_point() or not h.numel():
             return
+        blind = not torch.is_grad_enabled()
+        if blind and self._looked_at is None and not (scope.gradients and _is_no_function()):
+            return  # a look at validation data, or inside of what is computed again
         if not can_be_measured(h):
             for layer in layers:
                 self._listener.unseen(layer, "it was called by torch.func, or by a tracer")
             return
         for layer in layers:
-            call = Call(layer, scope.number, h.requires_grad)
-            if self._reference is None:
+            call = Call(layer, scope.number, h.requires_grad, without_gradients=blind)
+            if "forward" in vars(layer.output) and layer.unit is not None:
+                self._listener.unseen(layer, REPLACED)
+                continue
+            if self._looked_at is not None:
+                self._looked_at.append(call)
+            else:
                 self._listener.called(call)
                 if call.waits and self._deltas and layer.unit is not None:
                     arrival = Arrival(call, self._listener, self.clock)
                     self._arrivals.append(h.register_hook(arrival))
-            wanted = self._activations or self._reference is not None
+            wanted = self._activations or self._looked_at is not None
             if wanted and layer.unit is not None:
                 if scope.pending:
                     self.settle(layer, but=scope.number)
-                scope.pending[id(h)] = Pending(call, h, h._version, scope.whole)
+                self._outputs.pend(scope, call, h)
 
-    # --- what becomes of an output ----------------------------------------------------------------
+    def apply(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function of PyTorch; note what it does with the outputs of layers."""
+        scope = self.scope
+        if not scope.links:
+            return func(*args, **kwargs)
+        with self.clock:
+            ended = self._outputs.apply(scope, func, args, kwargs)
+        x = func(*args, **kwargs)
+        if ended is not None:
+            with self.clock:
+                ended(x)
+        return x
 
     def settle(self, layer: Layer | None = None, but: int | None = None) -> None:
         """Nothing more will become of these outputs: of all layers, or of one in other passes."""
@@ -346,76 +342,12 @@ class Watch:
             call = entry.call
             if layer is None or (call.layer is layer and call.scope != but):
                 del pending[key]
-                self._settle(entry)
-
-    def _settle(self, entry: Pending) -> None:
-        """No activation function was applied to an output: it is its own activation."""
-        if entry.changed:
-            entry.call.why_not = "its output was changed in place before it could be measured"
-        elif entry.whole or self._reference is not None:
-            self._tell(entry, entry.h, IDENTITY.saturated(entry.h), IDENTITY)
-        else:
-            entry.call.why_not = "it was called outside the model's forward: what follows is unseen"
-
-    def apply(
-        self, func: Any, function: Function | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Call a function of PyTorch; note what it does with the output of a layer."""
-        scope = self.scope
-        h = args[0] if args else kwargs.get("input")
-        entry = found(scope.pending, h)
-        if entry is None or (function is None and not changes_its_input(func)):
-            x = func(*args, **kwargs)
-            with self.clock:
-                self._used(scope, (*args, *kwargs.values()), x)
-            return x
-        del scope.pending[id(entry.h)]
-        self._found_one = True
-        if function is None or entry.changed:
-            with self.clock:
-                self._settle(entry)
-            return func(*args, **kwargs)
-        with self.clock:
-            applied = Applied(entry, function, function.saturated(entry.h))
-        x = func(*args, **kwargs)
-        with self.clock:
-            self._activated(scope, entry, x, applied)
-        return x
-
-    def _activated(self, scope: Scope, entry: Pending, x: Any, applied: Applied) -> None:
-        call = entry.call
-        if entry.used:
-            self._several.add(call.layer)
-        if call.layer in self._several:
-            call.why_not = SEVERAL
-            return
-        if x is not entry.h:  # written into, h is not there any more
-            scope.done[id(entry.h)] = entry
-        self._tell(entry, x, applied.saturated, applied.function)
-
-    def _used(self, scope: Scope, arguments: Iterable[Any], x: Any) -> None:
-        """A function took them: a layer's output that goes elsewhere too gives not φ(h) alone."""
-        given = list(_tensors(x))
-        tracked = any(tensor.requires_grad for tensor in given)
-        for argument in arguments:
-            for tensor in argument if isinstance(argument, list | tuple) else (argument,):
-                if (entry := scope.pending.get(id(tensor))) is not None:
-                    entry.seen = True
-                    # unless it was only wrapped
-                    if tracked and not any(found(scope.pending, t) is entry for t in given):
-                        entry.used = True
-                elif tracked and (entry := scope.done.get(id(tensor))) is not None:
-                    self._several.add(entry.call.layer)
-                    entry.call.activation, entry.call.function = None, None
-                    entry.call.why_not = SEVERAL
+                self._outputs.settle(entry)
 
     def _tell(
-        self, entry: Pending, x: torch.Tensor, saturated: Array | None, function: Function
+        self, call: Call, x: torch.Tensor, saturated: Array | None, function: Function
     ) -> None:
-        if self._reference is not None:
-            self._reference(entry.call.layer, x, function)
-        else:
-            self._listener.activation(entry.call, x, saturated, function)
+        self._listener.activation(call, x, saturated, function)
 
     def backward_begins(self) -> None:
         """A backward pass begins."""
@@ -440,9 +372,6 @@ class Watch:
         """
         thread = threading.get_ident()
         return thread == self._home or thread in self._scopes
-
-
-SEVERAL = "its output goes into several functions, so that none of them is its activation function"
 
 
 def _hook_modules(undo: contextlib.ExitStack) -> None:
@@ -478,12 +407,7 @@ class _Functions(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        scope = self.watch.scope
-        if not scope.pending and not scope.done:
-            return func(*args, **kwargs)
-        found = FUNCTIONS.get(func)
-        function = None if found is None else found((args, kwargs))
-        return self.watch.apply(func, function, args, kwargs)
+        return self.watch.apply(func, args, kwargs)
 
 
 @contextlib.contextmanager
@@ -498,17 +422,6 @@ def _without_warning(beginning: str) -> Iterator[None]:
             warnings.filters.remove(entry)  # type: ignore[attr-defined]  # a list, whatever it says
 
 
-def _tensors(output: Any) -> Iterator[torch.Tensor]:
-    """The tensors of real numbers that a module gave, in their order."""
-    if isinstance(output, torch.Tensor):
-        if output.is_floating_point():
-            yield output
-    elif isinstance(output, tuple | list):
-        for part in output:
-            yield from _tensors(part)
-    elif isinstance(output, dict):
-        for part in output.values():
-            yield from _tensors(part)
-    elif dataclasses.is_dataclass(output):
-        for part in vars(output).values():
-            yield from _tensors(part)
+def _is_no_function() -> bool:
+    """Whether no autograd Function is running, which may compute everything once more."""
+    return autograd_function() is None
