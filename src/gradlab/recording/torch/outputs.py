@@ -1,8 +1,8 @@
 """What becomes of layers' outputs in the forward pass: which function is applied to each.
 
-An output h is *pending* until an activation function is applied to it, by a module or a function; or
-until something else takes it: then it is its own activation. Tensors made of it are followed by
-links: the same entries in another shape are still h; what was pooled or scaled is not, and a
+An output h is *pending* until an activation function is applied to it, by a module or a function,
+or until something else takes it: then it is its own activation. Tensors made of it are followed
+by links: the same entries in another shape are still h; what was pooled or scaled is not, and a
 function that is applied to that is none of h. Only functions through which a derivative comes back
 count: what is computed without one is a mere look.
 """
@@ -24,6 +24,7 @@ from gradlab.recording.quantities import Array
 from gradlab.recording.torch.calls import (
     Call,
     Link,
+    Listener,
     Move,
     Pending,
     Running,
@@ -46,21 +47,18 @@ from gradlab.recording.torch.uses import (
 SEVERAL = "its output goes into several functions, so that none of them is its activation function"
 UNSEEN = "what takes its output cannot be seen"
 
-# (call, φ(h), where φ is saturated, φ)
-Tell = Callable[[Call, torch.Tensor, Array | None, Function], None]
-
 
 class Outputs:
     """Finds the activation function of each output of a layer.
 
     Parameters
     ----------
-    tell : callable
-        Is told of every φ(h), at once.
+    listener : Listener
+        Is told of every φ(h), at once; a weak proxy.
     """
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
         # φ as it was last seen in training, against which a look without derivatives is checked
         self._known: dict[Layer, str] = {}
         self.looking_back = False  # at a reference batch, without derivatives
@@ -104,12 +102,14 @@ class Outputs:
         if not self.looking_back:
             self._known[layer] = function.name
         elif entry.doubted and self._known.get(layer, function.name) != function.name:
-            return self.refuse(
+            self.refuse(
                 entry,
                 f"on the reference batch, which has no derivatives, it cannot be told whether "
                 f"{entry.doubted} is its activation function",
             )
-        return self._tell(entry.call, x, saturated, function)
+            return
+        self._listener.activation(entry.call, x, saturated, function)
+        entry.call.units = None
 
     # --- functions --------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class Outputs:
             for place, argument in _arguments(args, kwargs)
             if (link := scope.link(argument)) is not None and not link.entry.inside
         ]
-        if not links:
+        if not links or _is_hidden(links, func):
             return None
         uses: dict[int, Running] = {}
         for place, link in links:
@@ -154,13 +154,8 @@ class Outputs:
         if torch.is_grad_enabled():
             tensor = link.tensor()
             return tensor is not None and (tensor.requires_grad or not link.entry.tracked)
-        inside = autograd_function()
-        if inside is None:
-            return not link.entry.tracked
-        if inside is CheckpointFunction:  # computed again with derivatives, which nobody sees
-            return True
-        link.entry.hidden = f"{inside.__name__}, an autograd Function"
-        return False
+        # what is checkpointed is computed again with derivatives, which nobody sees
+        return not link.entry.tracked or autograd_function() is CheckpointFunction
 
     def _before(self, link: Link, use: Use) -> Running:
         """An output is about to be used, and perhaps to be written into."""
@@ -290,6 +285,18 @@ def _arguments(args: Iterable[Any], kwargs: dict[str, Any]) -> Iterator[tuple[in
             for part in argument:
                 if isinstance(part, torch.Tensor):
                     yield place, part
+
+
+def _is_hidden(links: list[tuple[int, Link]], func: Any) -> bool:
+    """Whether a function is called inside an autograd Function, whose derivative is its own."""
+    inside = None if torch.is_grad_enabled() else autograd_function()
+    if inside is None or inside is CheckpointFunction:
+        return False
+    # PyTorch's own hand outputs on, for hooks
+    if not is_look(func) and not inside.__module__.startswith("torch."):
+        for _, link in links:
+            link.entry.hidden = f"{inside.__name__}, an autograd Function"
+    return True
 
 
 def autograd_function() -> type | None:

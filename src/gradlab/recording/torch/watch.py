@@ -32,12 +32,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from gradlab.recording.clock import Clock
-from gradlab.recording.quantities import Array
 from gradlab.recording.torch.arrays import can_be_measured
 from gradlab.recording.torch.arrivals import Accumulated, Arrival
 from gradlab.recording.torch.backward import BACKWARD
 from gradlab.recording.torch.calls import Call, Listener, Scope
-from gradlab.recording.torch.functions import Function
 from gradlab.recording.torch.layers import REPLACED, Layer
 from gradlab.recording.torch.outputs import UNSEEN, Outputs, autograd_function, tensors_of
 from gradlab.recording.torch.shared import Shared
@@ -99,7 +97,7 @@ class Watch:
         self._undo: contextlib.ExitStack | None = None
         self._modules = contextlib.ExitStack()  # whose calls are watched
         self._arrivals: list[RemovableHandle] = []
-        self._outputs = Outputs(self._tell)
+        self._outputs = Outputs(self._listener)
         self._looked_at: list[Call] | None = None  # at a reference batch
         self.order: dict[Layer, None] = {}  # as they were first called
         self._looks = True  # whether functions must be looked for
@@ -343,11 +341,6 @@ class Watch:
             if layer is None or (call.layer is layer and call.scope != but):
                 del pending[key]
                 self._outputs.settle(entry)
-
-    def _tell(
-        self, call: Call, x: torch.Tensor, saturated: Array | None, function: Function
-    ) -> None:
-        self._listener.activation(call, x, saturated, function)
 
     def backward_begins(self) -> None:
         """A backward pass begins."""
