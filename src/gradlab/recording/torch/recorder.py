@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 import weakref
 from collections.abc import Collection, Sequence
 from types import TracebackType
@@ -46,6 +47,7 @@ from gradlab.recording.torch.step import (
     join,
     measure_gradient,
 )
+from gradlab.recording.torch.unseen import unseen_layers
 from gradlab.recording.torch.watch import Watch
 
 # in `missing`, what is not of one layer
@@ -104,6 +106,7 @@ class TorchRecorder(Recorder):
         self._reference = None if reference is None else Reference(reference)
         self._inner = unwrapped(model)
         self._found = find_layers(self._inner)
+        self._tell_unseen()
         # data-parallel training averages the gradients over processes as a backward pass ends
         self._averaged = any(
             isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules()
@@ -146,6 +149,13 @@ class TorchRecorder(Recorder):
         self._arming: contextlib.ExitStack | None = None  # the same, for one step
         self._manual = False  # between before_step and after_step
         self._places: dict[Layer, Array] = {}  # where the weights before an update are kept
+
+    def _tell_unseen(self) -> None:
+        """Tell of layers that PyTorch does not see."""
+        for unseen in unseen_layers(self._inner):
+            self.miss(unseen.name, self.quantities, unseen.why)
+            if unseen.trainable:
+                warnings.warn(unseen.why, UserWarning, stacklevel=4)
 
     # --- beginning and end ------------------------------------------------------------------------
 
@@ -535,7 +545,10 @@ class TorchRecorder(Recorder):
         """Fix the layers' order: that of the forward pass; those not called come last."""
         called = [layer for layer in self._watch.order if layer in self._found]
         others = [layer for layer in self._found if layer not in called]
-        return Assembly(self, [*called, *others], self._wanted, self._elsewhere, set(called))
+        return Assembly(
+            self, [*called, *others], self._wanted, self._elsewhere, set(called),
+            self._watch.uses.found, self._reference is not None,
+        )  # fmt: skip
 
     def _replaced(self) -> set[int]:
         """Modules that are no part of the model any more."""

@@ -108,6 +108,10 @@ class Step:
         for call in self.calls:
             if call.deltas or (not call.waits and call.scope in trained):
                 found.setdefault(call.layer, []).append(call)
+        for layer, calls in found.items():
+            if len(calls) > 1:  # looks beside those that are trained
+                seen = [call for call in calls if not call.without_gradients]
+                found[layer] = seen or calls
         return found
 
 

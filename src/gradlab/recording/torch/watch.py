@@ -36,6 +36,7 @@ from gradlab.recording.torch.arrays import can_be_measured
 from gradlab.recording.torch.arrivals import Accumulated, Arrival
 from gradlab.recording.torch.backward import BACKWARD
 from gradlab.recording.torch.calls import Call, Listener, Scope
+from gradlab.recording.torch.fans import WeightUses
 from gradlab.recording.torch.layers import REPLACED, Layer
 from gradlab.recording.torch.outputs import UNSEEN, Outputs, autograd_function, tensors_of
 from gradlab.recording.torch.shared import Shared
@@ -101,6 +102,14 @@ class Watch:
         self._looked_at: list[Call] | None = None  # at a reference batch
         self.order: dict[Layer, None] = {}  # as they were first called
         self._looks = True  # whether functions must be looked for
+        # of what no module's call tells: by which products weights are used, in the first step
+        self.uses = WeightUses(
+            [
+                (layer, weight)
+                for layer in layers
+                if layer.unit is None and (weight := layer.weight) is not None
+            ]
+        )
 
     # --- beginning and end ------------------------------------------------------------------------
 
@@ -183,6 +192,7 @@ class Watch:
         self.scope.leave_mode()
         self._scopes = {}
         if self.order:
+            self.uses.end()
             if not self._outputs.found_one:  # all activation functions are modules
                 self._looks = False
             if not self._deltas:  # the order is all that was needed of the modules
@@ -255,7 +265,8 @@ class Watch:
         scope.gradients = torch.is_grad_enabled()
         if getattr(DistributedDataParallel, "_active_ddp_module", None) is not None:
             self._listener.averaged()
-        if (self._activations or self._looked_at is not None) and self._looks:
+        wanted = (self._activations or self._looked_at is not None) and self._looks
+        if wanted or self.uses:
             scope.mode = _Functions(self)
             scope.mode.__enter__()
 
@@ -322,6 +333,8 @@ class Watch:
     def apply(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function of PyTorch; note what it does with the outputs of layers."""
         scope = self.scope
+        if self.uses and (layer := self.uses.look(func, args)) is not None:
+            self.order.setdefault(layer)
         if not scope.links:
             return func(*args, **kwargs)
         with self.clock:
