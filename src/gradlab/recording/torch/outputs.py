@@ -193,7 +193,7 @@ class Outputs:
             if use.kind is Kind.ALTERED:
                 _follow(scope, link, x, altered=link.altered or use.name)
             elif use.in_place:  # it is something else now
-                scope.links.pop(id(link.tensor()), None)
+                _drop(scope, link.tensor())
 
     def _applied(self, scope: Scope, running: Running, x: Any) -> None:
         """A function of each entry was applied."""
@@ -216,7 +216,7 @@ class Outputs:
             if link.moves:
                 entry.call.units = _units_of(entry, link)
             if x is tensor:  # what uses it now uses φ(h)
-                scope.links.pop(id(tensor), None)
+                _drop(scope, tensor)
             entry.applied, entry.h = True, None
             self._found(entry, x, running.saturated, use.function)
 
@@ -274,6 +274,20 @@ def _follow(scope: Scope, link: Link, x: Any, **changes: Any) -> None:
     for tensor in tensors_of(x, real=False):
         if tensor is not link.tensor() or "altered" in changes:
             scope.add(link.to(tensor, **changes))
+
+
+def _drop(scope: Scope, written: torch.Tensor | None) -> None:
+    """Follow a tensor no longer, nor those that share its memory."""
+
+    def memory(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        base = None if tensor is None else tensor._base
+        return tensor if base is None else base
+
+    scope.links = {
+        key: link
+        for key, link in scope.links.items()
+        if memory(link.tensor()) is not memory(written)
+    }
 
 
 def _arguments(args: Iterable[Any], kwargs: dict[str, Any]) -> Iterator[tuple[int, torch.Tensor]]:

@@ -130,7 +130,8 @@ class Watch:
         self._watch_other_parameters()
         undo.callback(self._leave_weights)
         self._run_eagerly(undo)
-        if self._wrapped:  # about hooks that are called for the wrapper too, which is no layer
+        # about hooks that are called for the wrapper too, which is no layer
+        if self._wrapped or "torch._dynamo" in sys.modules:
             undo.enter_context(_without_warning("Using `torch.compile"))
 
     def _run_eagerly(self, undo: contextlib.ExitStack) -> None:
