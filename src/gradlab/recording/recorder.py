@@ -33,6 +33,7 @@ UNKNOWN = "unknown"  # an activation function
 class LayerInfo:
     """A layer's name, sizes, and the name of its activation function.
 
+    `fan_in` and `fan_out` are 0 where they are not known: the weight may be held either way round.
     `role` is "trained"; or "frozen" (it is not to be trained), "unreached" (in the first step no
     backward pass came to it, though it is to be trained) or "outside" (it has no place in the
     forward pass: it was not called in the first step, or is a parameter without a module's call).

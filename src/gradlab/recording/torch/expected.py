@@ -18,6 +18,7 @@ from gradlab.recording.torch.functions import Function
 class _Kept:
     call: Call
     function: Function
+    units: Callable[[], torch.Tensor] | None
     x: torch.Tensor
     x_version: int
     h: torch.Tensor | None
@@ -42,24 +43,31 @@ class Late:
         self._kept: list[_Kept] = []
         self._lost = lost
 
-    def keep(self, entry: Pending, x: torch.Tensor, function: Function) -> None:
-        """Note φ(h) of a call."""
-        x = x.detach()
-        # only where the output itself tells where the function is saturated
+    def keep(
+        self, entry: Pending, x: torch.Tensor, function: Function, h: torch.Tensor | None
+    ) -> None:
+        """Note x = φ(h) of a call."""
+        call, x = entry.call, x.detach()
+        # only where h itself tells where the function is saturated
         needs_h = function.known is not None and not function.flat_where_zero
-        h = entry.h.detach() if needs_h else None
-        self._kept.append(_Kept(entry.call, function, x, x._version, h, entry.version))
+        below = h.detach() if needs_h and h is not None else None
+        kept = _Kept(call, function, call.units, x, x._version, below, entry.version)
+        self._kept.append(kept)
 
     def deliver(self, listener: Listener) -> None:
         """It is trained: measure what is still as it was."""
         kept, self._kept = self._kept, []
         for one in kept:
+            if one.call.why_not:
+                continue
             if one.changed:
                 one.call.why_not = CHANGED
                 self._lost()
                 continue
             saturated = None if one.h is None else one.function.saturated(one.h)
+            one.call.units = one.units
             listener.activation(one.call, one.x, saturated, one.function)
+            one.call.units = None
 
 
 CHANGED = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
 import weakref
 from collections.abc import Collection, Sequence
 from types import TracebackType
@@ -25,7 +26,7 @@ from gradlab.recording.measure import (
 )
 from gradlab.recording.quantities import Array
 from gradlab.recording.recorder import Recorder
-from gradlab.recording.torch.arrays import as_array, copy_of
+from gradlab.recording.torch.arrays import as_array, copy_of, zero_units_among
 from gradlab.recording.torch.assembly import Assembly
 from gradlab.recording.torch.backward import BACKWARD, Pass
 from gradlab.recording.torch.calls import Call
@@ -36,6 +37,7 @@ from gradlab.recording.torch.layers import Layer, find_layers, unwrapped
 from gradlab.recording.torch.reference import Last, Reference, accuracy, evaluating
 from gradlab.recording.torch.scaling import SCALING
 from gradlab.recording.torch.step import FAR, Measured, Step, Version, join, parameters_of
+from gradlab.recording.torch.unseen import unseen_layers
 from gradlab.recording.torch.updates import (
     OPTIMIZERS,
     Update,
@@ -62,6 +64,7 @@ ANOTHER = (
     "steps of another optimizer ({}) went by, which are not recorded since another one was named; "
     "name all, record(model, [first, second]), or none"
 )
+NOT_LOOKED_AT = "it was not seen on the reference batch"
 NO_PASS = "no backward pass by Tensor.backward reached the model in a step"
 
 
@@ -110,6 +113,7 @@ class TorchRecorder(Recorder):
         self._reference = None if reference is None else Reference(reference)
         self._inner = unwrapped(model)
         self._found = find_layers(self._inner)
+        self._tell_unseen()
         for given in self._optimizers:
             if not self._updates.updates(given):
                 raise RecordingError(
@@ -150,12 +154,20 @@ class TorchRecorder(Recorder):
         self._latest_optimizer: weakref.ref[Any] | None = None
         self._passes = 0  # backward, of any model, since the latest step
         self._within: Pass | None = None  # in which updates were made that end a step
+        self._last: Last | None = None  # while the model is run on the reference batch
         self._done = 0  # steps so far, recorded or not
         self._step: Step | None = None
         self._attached: contextlib.ExitStack | None = None
         self._arming: contextlib.ExitStack | None = None  # the same, for one step
         self._manual = False  # between before_step and after_step
         self._places: dict[Layer, Array] = {}  # where the weights before an update are kept
+
+    def _tell_unseen(self) -> None:
+        """Tell of layers that PyTorch does not see."""
+        for unseen in unseen_layers(self._inner):
+            self.miss(unseen.name, self.quantities, unseen.why)
+            if unseen.trainable:
+                warnings.warn(unseen.why, UserWarning, stacklevel=4)
 
     # --- beginning and end ------------------------------------------------------------------------
 
@@ -414,30 +426,31 @@ class TorchRecorder(Recorder):
 
     def _look_at_reference(self, step: Step) -> None:
         assert self._reference is not None
-        last = Last()
-
-        def tell(layer: Layer, x: torch.Tensor, function: Function) -> None:
-            last.note(x, function)
-            if not self.needs("dead_fraction"):
-                return
-            array = as_array(x)
-            measured = Measured(zero_units=_zero_units(layer, array == 0))
-            measured.counts[FAR] = q.nonfinite_count(q.entries(array, None))
-            if layer in step.far:  # called again: a unit is dead if it is so in all calls
-                measured = join([step.far[layer], measured])
-            step.far[layer] = measured
-
-        with evaluating(self._model), self._watch.reference(tell):
-            output = self._reference.run(self._model)
+        self._last = last = Last()
+        try:
+            with evaluating(self._model), self._watch.reference() as calls:
+                output = self._reference.run(self._model)
+        finally:
+            self._last = None
+        if self.needs("dead_fraction"):
+            self._take_from_reference(step, calls)
         if self._reference.labels is not None and self.needs("accuracy"):
 
             def miss(why: str) -> None:
                 self.miss(MODEL, ("accuracy",), why)
 
             step.accuracy = accuracy(output, self._reference, last, miss)
+
+    def _take_from_reference(self, step: Step, calls: Sequence[Call]) -> None:
+        """Join what was measured of each layer's calls: a unit is dead if it is so in all."""
         for layer in self._found:
-            if layer.unit is not None and layer not in step.far:
-                self.miss(layer.name, ("dead_fraction",), "it was not seen on the reference batch")
+            mine = [call for call in calls if call.layer is layer]
+            parts = [call.activation for call in mine if call.activation is not None]
+            if parts and len(parts) == len(mine):
+                step.far[layer] = join(parts)
+            elif layer.unit is not None:
+                why = next((call.why_not for call in mine if call.why_not), NOT_LOOKED_AT)
+                self.miss(layer.name, ("dead_fraction",), why)
 
     # --- what the watch tells ---------------------------------------------------------------------
 
@@ -445,6 +458,9 @@ class TorchRecorder(Recorder):
         self, call: Call, x: torch.Tensor, saturated: Array | None, function: Function
     ) -> None:
         """Measure φ(h) of a call."""
+        if self._last is not None:
+            self._look_at(self._last, call, x, function)
+            return
         if self._step is None or not x.numel():
             return
         with torch._C.DisableTorchFunction():
@@ -455,16 +471,28 @@ class TorchRecorder(Recorder):
                 if function.flat_where_zero:
                     saturated = zero
                 if self._wants_zero_units:
-                    zero_units = _zero_units(call.layer, zero)
+                    zero_units = _zero_units(call, zero)
             counts: dict[str, Array] = {}
             numbers = of_activation(array, saturated, self._wanted, counts, None)
             call.activation = Measured(numbers, counts, zero_units, x.numel())
             call.function = function
 
+    @staticmethod
+    def _look_at(last: Last, call: Call, x: torch.Tensor, function: Function) -> None:
+        """Measure φ(h) of a call on the reference batch."""
+        last.note(x, function)
+        with torch._C.DisableTorchFunction():
+            array = as_array(x)
+            call.activation = measured = Measured(zero_units=_zero_units(call, array == 0))
+            measured.counts[FAR] = q.nonfinite_count(q.entries(array, None))
+            measured.size = x.numel()
+
     def called(self, call: Call) -> None:
-        """Note a call through which no delta can come; whether it counts is seen in the end."""
+        """Note a call; one through which a delta can come counts when one has come."""
         if self._step is not None:
-            self._step.calls.append(call)
+            self._step.called.add(call.layer)
+            if not call.waits:
+                self._step.calls.append(call)
 
     def delta(self, call: Call, delta: torch.Tensor, passing: Pass) -> None:
         """Measure dL/dh of a call."""
@@ -583,8 +611,9 @@ class TorchRecorder(Recorder):
         called = [layer for layer in self._watch.order if layer in self._found]
         others = [layer for layer in self._found if layer not in called]
         return Assembly(
-            self, self._gradients, [*called, *others], self._wanted, self._elsewhere, set(called)
-        )
+            self, self._gradients, [*called, *others], self._wanted, self._elsewhere, set(called),
+            self._watch.uses.found, self._reference is not None,
+        )  # fmt: skip
 
     def _replaced(self) -> set[int]:
         """Modules that are no part of the model any more."""
@@ -624,6 +653,9 @@ def _is_still(old: Version, weight: torch.Tensor | None) -> bool:
     return gradient is not None and old.is_of(gradient) and bool(gradient.any())
 
 
-def _zero_units(layer: Layer, zero: Array) -> Array:
+def _zero_units(call: Call, zero: Array) -> Array:
+    layer = call.layer
     assert layer.unit is not None
-    return q.zero_units(zero, 0, layer.unit(layer.output, zero))
+    if call.units is None:
+        return q.zero_units(zero, 0, layer.unit(layer.output, zero))
+    return zero_units_among(call.units(), zero)

@@ -95,7 +95,10 @@ class Step:
 
     number: int
     old: dict[Layer, Version]  # gradients that were there when it began
+    # those through which a delta has come, and those through which none can
     calls: list[Call] = field(default_factory=list)
+    called: set[Layer] = field(default_factory=set)  # trained or not
+    unwatched: bool = False  # a pass that was taken for an evaluation was trained
     gradients: dict[Layer, Measured] = field(default_factory=dict)
     updates: dict[Layer, Measured] = field(default_factory=dict)
     passes: list[Pass] = field(default_factory=list)  # backward, through the model
@@ -170,14 +173,14 @@ class Step:
         their pass.
         """
         trained = {call.scope for call in self.calls if call.deltas}
-        reached = {call.layer for call in self.calls if call.deltas}
         found: dict[Layer, list[Call]] = {}
         for call in self.calls:
             if call.deltas or (not call.waits and call.scope in trained):
-                # under no_grad: a checkpoint that is computed again, or a target of the training
-                if not call.tracked and call.layer in reached:
-                    continue
                 found.setdefault(call.layer, []).append(call)
+        for layer, calls in found.items():
+            if len(calls) > 1:  # looks beside those that are trained
+                seen = [call for call in calls if not call.without_gradients]
+                found[layer] = seen or calls
         return found
 
 

@@ -12,13 +12,12 @@ left out once a pass has shown that all activation functions are modules.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -32,22 +31,16 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from gradlab.recording.quantities import Array
 from gradlab.recording.torch.arrays import can_be_measured
 from gradlab.recording.torch.arrivals import Accumulated, Arrival, Computed, put_first
 from gradlab.recording.torch.backward import BACKWARD
-from gradlab.recording.torch.calls import Applied, Call, Listener, Pending, Scope, found
+from gradlab.recording.torch.calls import Call, Listener, Scope
 from gradlab.recording.torch.computed import parametrization
 from gradlab.recording.torch.dispatch import Dispatches
 from gradlab.recording.torch.expected import Expected, Fate
-from gradlab.recording.torch.functions import (
-    FUNCTIONS,
-    IDENTITY,
-    MODULES,
-    Function,
-    changes_its_input,
-)
-from gradlab.recording.torch.layers import Layer
+from gradlab.recording.torch.fans import WeightUses
+from gradlab.recording.torch.layers import REPLACED, Layer
+from gradlab.recording.torch.outputs import UNSEEN, Outputs, autograd_function, tensors_of
 from gradlab.recording.torch.shared import Shared
 
 
@@ -112,11 +105,18 @@ class Watch:
         self._arrivals: list[tuple[RemovableHandle, Call]] = []
         self._scaled: list[RemovableHandle] = []  # hooks of losses
         self._expected = Expected()
-        self._reference: Callable[[Layer, torch.Tensor, Function], None] | None = None
+        self._outputs = Outputs(self._listener)
+        self._looked_at: list[Call] | None = None  # at a reference batch
         self.order: dict[Layer, None] = {}  # as they were first called
-        # whether functions must be looked for; whether one was found that is no module's
-        self._looks, self._found_one = True, False
-        self._several: set[Layer] = set()  # whose output goes into several functions
+        self._looks = True  # whether functions must be looked for
+        # of what no module's call tells: by which products weights are used, in the first step
+        self.uses = WeightUses(
+            [
+                (layer, weight)
+                for layer in layers
+                if layer.unit is None and (weight := layer.weight) is not None
+            ]
+        )
 
     # --- beginning and end ------------------------------------------------------------------------
 
@@ -137,7 +137,8 @@ class Watch:
         self._watch_other_parameters()
         undo.callback(self._leave_weights)
         self._run_eagerly(undo)
-        if self._wrapped:  # about hooks that are called for the wrapper too, which is no layer
+        # about hooks that are called for the wrapper too, which is no layer
+        if self._wrapped or "torch._dynamo" in sys.modules:
             undo.enter_context(_without_warning("Using `torch.compile"))
 
     def _run_eagerly(self, undo: contextlib.ExitStack) -> None:
@@ -223,7 +224,8 @@ class Watch:
         self.scope.leave_mode()
         self._scopes = {}
         if self.order:
-            if not self._found_one:  # all activation functions are modules
+            self.uses.end()
+            if not self._outputs.found_one:  # all activation functions are modules
                 self._looks = False
             if not self._deltas:  # the order is all that was needed of the modules
                 self._modules.close()
@@ -239,17 +241,19 @@ class Watch:
             self._undo = None
 
     @contextlib.contextmanager
-    def reference(self, tell: Callable[[Layer, torch.Tensor, Function], None]) -> Iterator[None]:
-        """Tell of outputs φ(h) by `tell(layer, x, function)`, and count nothing as training."""
-        self._reference = tell
+    def reference(self) -> Iterator[list[Call]]:
+        """Give the calls that are made meanwhile, and count nothing as training."""
+        calls: list[Call] = []
+        self._looked_at, self._outputs.looking_back = calls, True
         scopes, self._scopes = self._scopes, {}
         try:
             with contextlib.ExitStack() as undo:
                 if self not in MODULE_CALLS.members:  # nothing of the training's passes is needed
                     MODULE_CALLS.join(self, undo)
-                yield
+                yield calls
+                self.settle()
         finally:
-            self._reference = None
+            self._looked_at, self._outputs.looking_back = None, False
             self.scope.leave_mode()
             self._scopes = scopes
 
@@ -265,27 +269,10 @@ class Watch:
         scope.depth += 1
         if scope.depth == 1:
             self._open(scope, module)
-        if scope.pending and args:
-            entry = found(scope.pending, args[0])
-            if entry is not None:
-                with torch._C.DisableTorchFunction():
-                    self._handed(scope, entry, module, bool(layers))
+        if scope.links and args:
+            with torch._C.DisableTorchFunction():
+                self._outputs.handed(scope, module, args[0], bool(layers))
         self.clock.entered(began)
-
-    def _handed(self, scope: Scope, entry: Pending, module: nn.Module, is_layer: bool) -> None:
-        """A module is given a layer's output."""
-        kind = MODULES.get(type(module))
-        entry.seen = True
-        if type(module) is nn.Identity:
-            return
-        if kind is not None and not entry.changed:
-            del scope.pending[id(entry.h)]
-            function = kind(module)
-            # before the function, which may write into h
-            scope.applied[id(module)] = Applied(entry, function, _saturated(entry, function))
-        elif is_layer or (type(module).__module__.startswith("torch.nn.") and not module._modules):
-            del scope.pending[id(entry.h)]
-            self._settle(entry)
 
     def leave(self, module: nn.Module, output: Any) -> None:
         """Its call has ended; without an output if it failed."""
@@ -294,11 +281,9 @@ class Watch:
             return
         began = perf_counter()
         scope = self.scope
-        if scope.applied or layers:
+        if scope.running or layers:
             with torch._C.DisableTorchFunction():
-                applied = scope.applied.pop(id(module), None)
-                if applied is not None and output is not None:
-                    self._activated(scope, applied.entry, output, applied)
+                self._outputs.left(scope, module, output)
                 if layers and output is not None:
                     self._called(scope, layers, output)
         elif id(module) in self._computing and isinstance(output, torch.Tensor):
@@ -314,77 +299,98 @@ class Watch:
         """Begin a pass: the outermost call of one of the model's modules."""
         self._passes += 1
         scope.number, scope.whole = self._passes, id(module) in self._wholes
-        scope.training = module.training
-        # under no_grad it is a look at validation data
-        scope.looks = self._reference is not None or torch.is_grad_enabled()
-        if not scope.looks:
-            return
+        scope.training, scope.gradients = module.training, torch.is_grad_enabled()
+        if not scope.gradients and self._looked_at is None:
+            return  # a look at validation data
         # what a checkpoint computes again is not one more pass
-        again = self._reference is not None or BACKWARD.inside() is not None
+        again = self._looked_at is not None or BACKWARD.inside() is not None
         scope.fate = Fate() if again else self._expected.begin(module.training)
         if getattr(DistributedDataParallel, "_active_ddp_module", None) is not None:
             self._listener.averaged()
-        if (self._activations or self._reference is not None) and self._looks:
+        wanted = (self._activations or self._looked_at is not None) and self._looks
+        if wanted or self.uses:
             scope.mode = _Functions(self)
             scope.mode.__enter__()
 
     def _close(self, scope: Scope, output: Any) -> None:
         looked = scope.mode is not None
         scope.leave_mode()
-        scope.done = {}
+        scope.running = {}
         # what was called from outside the model may yet be handed to one of its activation modules
         if scope.whole and scope.pending:
             self._doubt(scope, output, looked)
             self.settle()
-        if scope.looks and self._reference is None and BACKWARD.inside() is None:
+        if scope.whole:
+            scope.links = {}
+        if scope.gradients and self._looked_at is None and BACKWARD.inside() is None:
             self._expected.end(scope.training, scope.fate)
         scope.fate = None
 
     def _doubt(self, scope: Scope, output: Any, looked: bool) -> None:
         """Layers' outputs that nothing seen took, and that are not the model's either."""
-        outputs = {id(found(scope.pending, tensor)) for tensor in _tensors(output)}
-        for key, entry in list(scope.pending.items()):
-            if id(entry) in outputs:
+        links = [scope.link(tensor) for tensor in tensors_of(output)]
+        given = {id(link.entry) for link in links if link is not None}
+        for entry in scope.pending.values():
+            if id(entry) in given or entry.h is None:
                 continue
-            self._found_one = True  # without a look at functions, it could not be told what took it
+            self._outputs.found_one = True  # without a look, it could not be told what took it
             if looked and (entry.seen or entry.changed):
                 continue
-            del scope.pending[key]
             if looked:
-                entry.call.why_not = "what takes its output cannot be seen"
+                hidden = f": {entry.hidden}" if entry.hidden else ""
+                self._outputs.refuse(entry, UNSEEN + hidden)
             else:
-                entry.call.why_not = "it went into a function, where it had not before"
+                why = "it went into a function, where it had not before"
+                self._outputs.refuse(entry, why)
                 self._looks = True
 
     def _called(self, scope: Scope, layers: Collection[Layer], output: Any) -> None:
-        h = output if isinstance(output, torch.Tensor) else next(_tensors(output), None)
-        if h is None or not h.is_floating_point():
-            return
+        h = output if isinstance(output, torch.Tensor) else next(tensors_of(output), None)
         for layer in layers:
             self.order.setdefault(layer)
-        if not scope.looks or not h.numel():
+        if h is None or not h.is_floating_point() or not h.numel():
             return
+        blind = not torch.is_grad_enabled()
+        if blind and self._looked_at is None and not (scope.gradients and _is_no_function()):
+            return  # a look at validation data, or inside of what is computed again
         if not can_be_measured(h):
             for layer in layers:
                 self._listener.unseen(layer, "it was called by torch.func, or by a tracer")
             return
         for layer in layers:
-            call = Call(layer, scope.number, h.requires_grad, torch.is_grad_enabled())
-            if self._reference is None:
-                if not call.waits:
-                    self._listener.called(call)
-                elif self._deltas and layer.unit is not None:
+            call = Call(layer, scope.number, h.requires_grad, without_gradients=blind)
+            if "forward" in vars(layer.output) and layer.unit is not None:
+                self._listener.unseen(layer, REPLACED)
+                continue
+            if self._looked_at is not None:
+                self._looked_at.append(call)
+            else:
+                self._listener.called(call)
+                if call.waits and self._deltas and layer.unit is not None:
                     arrival = Arrival(call, scope.fate, self._listener, self.clock)
                     scope.fate.latest = weakref.ref(arrival)
                     self._arrivals.append((h.register_hook(arrival), call))
-            wanted = self._activations or self._reference is not None
+            wanted = self._activations or self._looked_at is not None
             if wanted and layer.unit is not None:
                 if scope.pending:
                     self.settle(layer, but=scope.number)
-                entry = Pending(call, h, h._version, scope.whole, scope.fate.late)
-                scope.pending[id(h)] = entry
+                self._outputs.pend(scope, call, h, scope.fate.late)
 
-    # --- what becomes of an output ----------------------------------------------------------------
+    def apply(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], began: float) -> Any:
+        """Call a function of PyTorch; note what it does with the outputs of layers."""
+        scope = self.scope
+        if self.uses and (layer := self.uses.look(func, args)) is not None:
+            self.order.setdefault(layer)
+        if not scope.links:
+            self.clock.applied(began)
+            return func(*args, **kwargs)
+        ended = self._outputs.apply(scope, func, args, kwargs)
+        self.clock.applied(began)
+        x = func(*args, **kwargs)
+        if ended is not None:
+            with self.clock:
+                ended(x)
+        return x
 
     def settle(self, layer: Layer | None = None, but: int | None = None) -> None:
         """Nothing more will become of these outputs: of all layers, or of one in other passes."""
@@ -394,84 +400,7 @@ class Watch:
             call = entry.call
             if layer is None or (call.layer is layer and call.scope != but):
                 del pending[key]
-                self._settle(entry)
-
-    def _settle(self, entry: Pending) -> None:
-        """No activation function was applied to an output: it is its own activation."""
-        if entry.changed:
-            entry.call.why_not = "its output was changed in place before it could be measured"
-        elif entry.whole or self._reference is not None:
-            self._tell(entry, entry.h, _saturated(entry, IDENTITY), IDENTITY)
-        else:
-            entry.call.why_not = "it was called outside the model's forward: what follows is unseen"
-
-    def apply(
-        self,
-        func: Any,
-        function: Function | None,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        began: float,
-    ) -> Any:
-        """Call a function of PyTorch; note what it does with the output of a layer."""
-        scope = self.scope
-        h = args[0] if args else kwargs.get("input")
-        entry = found(scope.pending, h)
-        if entry is None or (function is None and not changes_its_input(func)):
-            self.clock.applied(began)
-            x = func(*args, **kwargs)
-            with self.clock:
-                self._used(scope, (*args, *kwargs.values()), x)
-            return x
-        del scope.pending[id(entry.h)]
-        self._found_one = True
-        if function is None or entry.changed:
-            self._settle(entry)
-            self.clock.applied(began)
-            return func(*args, **kwargs)
-        applied = Applied(entry, function, _saturated(entry, function))
-        self.clock.applied(began)
-        x = func(*args, **kwargs)
-        with self.clock:
-            self._activated(scope, entry, x, applied)
-        return x
-
-    def _activated(self, scope: Scope, entry: Pending, x: Any, applied: Applied) -> None:
-        call = entry.call
-        if entry.used:
-            self._several.add(call.layer)
-        if call.layer in self._several:
-            call.why_not = SEVERAL
-            return
-        if x is not entry.h:  # written into, h is not there any more
-            scope.done[id(entry.h)] = entry
-        self._tell(entry, x, applied.saturated, applied.function)
-
-    def _used(self, scope: Scope, arguments: Iterable[Any], x: Any) -> None:
-        """A function took them: a layer's output that goes elsewhere too gives not φ(h) alone."""
-        given = list(_tensors(x))
-        tracked = any(tensor.requires_grad for tensor in given)
-        for argument in arguments:
-            for tensor in argument if isinstance(argument, list | tuple) else (argument,):
-                if (entry := scope.pending.get(id(tensor))) is not None:
-                    entry.seen = True
-                    # unless it was only wrapped
-                    if tracked and not any(found(scope.pending, t) is entry for t in given):
-                        entry.used = True
-                elif tracked and (entry := scope.done.get(id(tensor))) is not None:
-                    self._several.add(entry.call.layer)
-                    entry.call.activation, entry.call.function = None, None
-                    entry.call.why_not = SEVERAL
-
-    def _tell(
-        self, entry: Pending, x: torch.Tensor, saturated: Array | None, function: Function
-    ) -> None:
-        if self._reference is not None:
-            self._reference(entry.call.layer, x, function)
-        elif entry.late is not None:
-            entry.late.keep(entry, x, function)
-        else:
-            self._listener.activation(entry.call, x, saturated, function)
+                self._outputs.settle(entry)
 
     def scaled(self, losses: Any, scale: float) -> None:
         """A GradScaler has scaled losses: the passes that go through them are scaled by that."""
@@ -484,7 +413,7 @@ class Watch:
                 listener.scaled_by_hand()
 
         listener = self._listener
-        for loss in _tensors(losses):
+        for loss in tensors_of(losses):
             if loss.requires_grad:
                 self._scaled.append(loss.register_hook(tell))
 
@@ -512,14 +441,6 @@ class Watch:
         """
         thread = threading.get_ident()
         return thread == self._home or thread in self._scopes
-
-
-def _saturated(entry: Pending, function: Function) -> Array | None:
-    """Where φ is saturated; of a pass that is probably not trained that is found later."""
-    return None if entry.late is not None else function.saturated(entry.h)
-
-
-SEVERAL = "its output goes into several functions, so that none of them is its activation function"
 
 
 def _hook_modules(undo: contextlib.ExitStack) -> None:
@@ -555,14 +476,7 @@ class _Functions(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         began = perf_counter()
-        kwargs = kwargs or {}
-        scope = self.watch.scope
-        if not scope.pending and not scope.done:
-            self.watch.clock.applied(began)
-            return func(*args, **kwargs)
-        found = FUNCTIONS.get(func)
-        function = None if found is None else found((args, kwargs))
-        return self.watch.apply(func, function, args, kwargs, began)
+        return self.watch.apply(func, args, kwargs or {}, began)
 
 
 @contextlib.contextmanager
@@ -577,17 +491,6 @@ def _without_warning(beginning: str) -> Iterator[None]:
             warnings.filters.remove(entry)  # type: ignore[attr-defined]  # a list, whatever it says
 
 
-def _tensors(output: Any) -> Iterator[torch.Tensor]:
-    """The tensors of real numbers that a module gave, in their order."""
-    if isinstance(output, torch.Tensor):
-        if output.is_floating_point():
-            yield output
-    elif isinstance(output, tuple | list):
-        for part in output:
-            yield from _tensors(part)
-    elif isinstance(output, dict):
-        for part in output.values():
-            yield from _tensors(part)
-    elif dataclasses.is_dataclass(output):
-        for part in vars(output).values():
-            yield from _tensors(part)
+def _is_no_function() -> bool:
+    """Whether no autograd Function is running, which may compute everything once more."""
+    return autograd_function() is None
