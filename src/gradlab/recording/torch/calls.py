@@ -82,6 +82,9 @@ class Listener(Protocol):
     def computed(self, layer: Layer, gradient: torch.Tensor) -> None:
         """dL/dW of a layer is computed; hooks of its parameter may change it yet."""
 
+    def unwatched(self) -> None:
+        """A pass is trained of which nothing was watched."""
+
     def scaled_by_hand(self) -> None:
         """torch.autograd.grad was asked for gradients of a loss that a GradScaler has scaled."""
 
@@ -207,6 +210,7 @@ class Scope:
         self.number = 0
         self.training = True  # of the module that began it
         self.fate: Any = None  # of the pass
+        self.rests = False  # nothing of the pass is watched
         self.whole = False  # whether it began with the model's own forward, so that all is seen
         self.gradients = True  # whether it began with gradients enabled
         self.pending: dict[int, Pending] = {}  # outputs of which it is yet to be seen

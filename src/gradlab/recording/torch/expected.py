@@ -87,13 +87,16 @@ class Fate:
         If it is probably not trained: keeps what is to be measured if it is after all.
     latest : weak reference, optional
         To the hook that was put last onto its graph.
+    rests : bool
+        Whether nothing is watched but whether it is trained.
     """
 
-    __slots__ = ("late", "latest", "reached")
+    __slots__ = ("late", "latest", "reached", "rests")
 
-    def __init__(self, late: Late | None = None) -> None:
+    def __init__(self, late: Late | None = None, rests: bool = False) -> None:
         self.reached = False
         self.late = late
+        self.rests = rests
         self.latest: weakref.ref[Any] | None = None
 
 
@@ -101,13 +104,16 @@ class Expected:
     """Learns from what became of earlier passes, in training mode and in evaluation mode.
 
     Passes without a backward pass happen where validation data is looked at without
-    `torch.no_grad`. After the first one in a mode, passes in this mode are measured only when a
-    backward pass comes through them.
+    `torch.no_grad`. After the first one in training mode, passes in this mode are measured only
+    when a backward pass comes through them. After the first one in evaluation mode, passes in this
+    mode are not watched at all, until one of them is trained: what was missed then is told.
     """
 
     def __init__(self) -> None:
         self._late: set[bool] = set()  # modes
         self._spoiled: set[bool] = set()  # modes in which waiting has cost a number
+        # passes in evaluation mode, and under no_grad, have been trained
+        self._evaluation_trains = self._blind_trains = False
         self._open: deque[tuple[bool, Fate]] = deque(maxlen=8)
 
     def begin(self, mode: bool) -> Fate:
@@ -116,6 +122,8 @@ class Expected:
             self._look_back()
         if mode not in self._late:
             return Fate()
+        if not mode and not self._evaluation_trains:
+            return Fate(rests=True)
 
         def lost() -> None:
             self._spoiled.add(mode)
@@ -123,19 +131,31 @@ class Expected:
 
         return Fate(Late(lost))
 
+    def begin_blind(self) -> Fate:
+        """A pass begins under `torch.no_grad`: a look at validation data."""
+        return Fate(rests=not self._blind_trains)
+
+    def surprise(self, blind: bool) -> None:
+        """A pass of which nothing was watched is trained."""
+        if blind:
+            self._blind_trains = True
+        else:
+            self._evaluation_trains = True
+
     def end(self, mode: bool, fate: Fate) -> None:
         """It has ended; what becomes of it is seen when others begin."""
-        if fate.late is None and fate.latest is not None and mode not in self._spoiled:
+        settled = fate.rests or fate.late is not None or mode in self._spoiled
+        if not settled and fate.latest is not None:
             self._open.append((mode, fate))
 
     def _look_back(self) -> None:
         """A pass whose graph has gone without a delta was not trained."""
         still: list[tuple[bool, Fate]] = []
         for mode, fate in self._open:
-            if fate.reached or fate.latest is None:
-                continue
-            if fate.latest() is None:
-                self._late.add(mode)
-            else:
+            if fate.reached:
+                self._evaluation_trains |= not mode
+            elif fate.latest is not None and fate.latest() is not None:
                 still.append((mode, fate))
+            else:
+                self._late.add(mode)
         self._open = deque(still, maxlen=8)

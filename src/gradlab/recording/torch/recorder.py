@@ -565,6 +565,12 @@ class TorchRecorder(Recorder):
             self._gradients.averaged_now(step)
         self._end_within()
 
+    def unwatched(self) -> None:
+        """Note that a pass is trained of which nothing was watched."""
+        step = self._step
+        if step is not None and not step.sealed:
+            step.unwatched = True
+
     def scaled_by_hand(self) -> None:
         """Note that torch.autograd.grad was asked for gradients of a scaled loss."""
         if self._step is not None:

@@ -142,6 +142,7 @@ class Step:
         self.raw = {layer: raw for layer, raw in self.raw.items() if layer in used}
         del self.passes[self.counted :]
         self.awaited = []
+        self.unwatched = self.unwatched and bool(used)
 
     def restart(self) -> None:
         """Forget all that came: it led to updates that are not recorded, or were not made."""

@@ -103,7 +103,7 @@ class Watch:
         self._undo: contextlib.ExitStack | None = None
         self._modules = contextlib.ExitStack()  # whose calls are watched
         self._arrivals: list[tuple[RemovableHandle, Call]] = []
-        self._scaled: list[RemovableHandle] = []  # hooks of losses
+        self._others: list[RemovableHandle] = []  # hooks of losses, and of passes not watched
         self._expected = Expected()
         self._outputs = Outputs(self._listener)
         self._looked_at: list[Call] | None = None  # at a reference batch
@@ -220,7 +220,7 @@ class Watch:
             elif (hooks := handle.hooks_dict_ref()) is not None and handle.id in hooks:
                 waiting.append((handle, call))
         self._arrivals = waiting
-        self._scaled = [handle for handle in self._scaled if handle.hooks_dict_ref() is not None]
+        self._others = [handle for handle in self._others if handle.hooks_dict_ref() is not None]
         self.scope.leave_mode()
         self._scopes = {}
         if self.order:
@@ -233,9 +233,9 @@ class Watch:
     def stop(self) -> None:
         """Undo everything; no hook stays behind."""
         self.end_step()
-        for handle in (*self._scaled, *(handle for handle, _ in self._arrivals)):
+        for handle in (*self._others, *(handle for handle, _ in self._arrivals)):
             handle.remove()
-        self._arrivals, self._scaled = [], []
+        self._arrivals, self._others = [], []
         if self._undo is not None:
             self._undo.close()
             self._undo = None
@@ -269,6 +269,9 @@ class Watch:
         scope.depth += 1
         if scope.depth == 1:
             self._open(scope, module)
+        if scope.rests:
+            self.clock.entered(began)
+            return
         if scope.links and args:
             with torch._C.DisableTorchFunction():
                 self._outputs.handed(scope, module, args[0], bool(layers))
@@ -279,9 +282,14 @@ class Watch:
         layers = self._layers.get(id(module))
         if layers is None:
             return
-        began = perf_counter()
         scope = self.scope
-        if scope.running or layers:
+        if scope.rests and scope.depth > 1:
+            scope.depth -= 1
+            return
+        began = perf_counter()
+        if scope.rests:
+            self._end_rest(scope, output)
+        elif scope.running or layers:
             with torch._C.DisableTorchFunction():
                 self._outputs.left(scope, module, output)
                 if layers and output is not None:
@@ -300,11 +308,15 @@ class Watch:
         self._passes += 1
         scope.number, scope.whole = self._passes, id(module) in self._wholes
         scope.training, scope.gradients = module.training, torch.is_grad_enabled()
-        if not scope.gradients and self._looked_at is None:
-            return  # a look at validation data
-        # what a checkpoint computes again is not one more pass
-        again = self._looked_at is not None or BACKWARD.inside() is not None
-        scope.fate = Fate() if again else self._expected.begin(module.training)
+        if self._looked_at is not None or BACKWARD.inside() is not None:
+            scope.fate = Fate()  # what a checkpoint computes again is not one more pass
+        elif scope.gradients:
+            scope.fate = self._expected.begin(module.training)
+        else:
+            scope.fate = self._expected.begin_blind()
+        scope.rests = scope.fate.rests
+        if scope.rests:
+            return
         if getattr(DistributedDataParallel, "_active_ddp_module", None) is not None:
             self._listener.averaged()
         wanted = (self._activations or self._looked_at is not None) and self._looks
@@ -325,6 +337,21 @@ class Watch:
         if scope.gradients and self._looked_at is None and BACKWARD.inside() is None:
             self._expected.end(scope.training, scope.fate)
         scope.fate = None
+
+    def _end_rest(self, scope: Scope, output: Any) -> None:
+        """A pass of which nothing was watched is over: see whether it is trained after all."""
+        scope.rests = False
+
+        def tell(gradient: torch.Tensor) -> None:
+            if BACKWARD.passing(gradient) is not None:
+                expected.surprise(blind)
+                listener.unwatched()
+
+        expected, listener, blind = self._expected, self._listener, not scope.gradients
+        with torch._C.DisableTorchFunction():
+            for tensor in tensors_of(output):
+                if tensor.requires_grad:
+                    self._others.append(tensor.register_hook(tell))
 
     def _doubt(self, scope: Scope, output: Any, looked: bool) -> None:
         """Layers' outputs that nothing seen took, and that are not the model's either."""
@@ -415,7 +442,7 @@ class Watch:
         listener = self._listener
         for loss in tensors_of(losses):
             if loss.requires_grad:
-                self._scaled.append(loss.register_hook(tell))
+                self._others.append(loss.register_hook(tell))
 
     def backward_begins(self, began: float) -> None:
         """A backward pass begins; `began` is when that was seen."""
