@@ -204,7 +204,10 @@ def test_why_there_is_no_accuracy(net, labels, why):
     assert np.isnan(recorder["accuracy"]).all()
     assert list(found) == ["accuracy"]
     assert re.search(why, found["accuracy"]), found
-    assert np.isfinite(recorder["dead_fraction"]).all()
+    known = np.isfinite(recorder["dead_fraction"]).all()
+    # a sigmoid written out is several functions of the output
+    assert known or "several functions" in recorder.missing["head"]["dead_fraction"]
+    assert known or "probabilities" in why
 
 
 def test_labels_that_are_not_asked_for_may_be_anything():

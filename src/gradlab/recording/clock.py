@@ -27,11 +27,17 @@ class Clock:
         self.seconds = 0.0
         self._here = _Here()
 
+    @property
+    def total(self) -> float:
+        """Seconds that recording took; more than was counted where a clock cannot see all."""
+        return self.seconds
+
     def __enter__(self) -> None:
+        began = perf_counter()
         here = self._here
         here.depth += 1
         if here.depth == 1:
-            here.started = perf_counter()
+            here.started = began
 
     def __exit__(self, *_: object) -> None:
         here = self._here

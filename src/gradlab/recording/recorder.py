@@ -33,6 +33,7 @@ UNKNOWN = "unknown"  # an activation function
 class LayerInfo:
     """A layer's name, sizes, and the name of its activation function.
 
+    `fan_in` and `fan_out` are 0 where they are not known: the weight may be held either way round.
     `role` is "trained"; or "frozen" (it is not to be trained), "unreached" (in the first step no
     backward pass came to it, though it is to be trained) or "outside" (it has no place in the
     forward pass: it was not called in the first step, or is a parameter without a module's call).
@@ -59,6 +60,9 @@ class Recorder:
     max_overhead : float, optional
         Leave out steps, so that recording takes at most this share of the time: 0.05 for 5 %.
     """
+
+    # so many steps are recorded whatever they take
+    always = 1
 
     def __init__(
         self,
@@ -98,9 +102,10 @@ class Recorder:
         self._before = 0.0  # seconds it was on until it was last turned off
         self._since: float | None = None
         self._decided = (0, False)  # a step, and whether it is recorded
+        self._chosen = 0  # how many were decided to be
         self._then = (0.0, 0.0)  # spent, and on, when the last such step began
         self._waiting: Callable[[], None] = lambda: None
-        self.timed = Clock()  # `with recorder.timed:` around what recording takes
+        self.timed: Clock = Clock()  # `with recorder.timed:` around what recording takes
 
     # --- filling ----------------------------------------------------------------------------------
 
@@ -112,11 +117,12 @@ class Recorder:
             return True
         if step != self._decided[0]:
             # since the step that was recorded last, so that a slow beginning earns no credit
-            spent, on = self.timed.seconds - self._then[0], self._on - self._then[1]
-            wanted = not self._decided[0] or spent <= self.max_overhead * on
+            spent, on = self.timed.total - self._then[0], self._on - self._then[1]
+            wanted = self._chosen < self.always or spent <= self.max_overhead * on
             self._decided = (step, wanted)
             if wanted:
-                self._then = self.timed.seconds, self._on
+                self._chosen += 1
+                self._then = self.timed.total, self._on
         return self._decided[1]
 
     def needs(self, *quantities: str) -> bool:
@@ -300,7 +306,7 @@ class Recorder:
     @property
     def overhead(self) -> float:
         """Share of the time that recording took, of all the time during which it was on."""
-        return self.timed.seconds / max(self._on, 1e-12)
+        return self.timed.total / max(self._on, 1e-12)
 
     @property
     def _on(self) -> float:

@@ -53,6 +53,14 @@ def copy_of(tensor: torch.Tensor, place: Array | None) -> Array:
     return np.array(array)
 
 
+def zero_units_among(units: torch.Tensor, zero: Array) -> Array:
+    """Which units are zero everywhere; `units` are the numbers of those that entries belong to."""
+    alive = torch.zeros(int(units.max()) + 1, dtype=torch.int32, device=units.device)
+    on = ~torch.as_tensor(zero, device=units.device)
+    found = alive.scatter_reduce(0, units.reshape(-1), on.reshape(-1).int(), "amax") == 0
+    return found if isinstance(zero, torch.Tensor) else found.numpy()
+
+
 def brought_back(values: Sequence[Array]) -> list[Array]:
     """The same as arrays of NumPy; what lies on one device comes in one transfer."""
     found = list(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -66,13 +67,20 @@ def _plain(name: str) -> Callable[[Arguments], Function]:
     return lambda _: function
 
 
+def _is_number(value: Any) -> bool:
+    """Whether it is one that dp's table takes; PyTorch takes tensors and infinities too."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _leaky_relu(arguments: Arguments) -> Function:
-    return Function.of(table.leaky_relu(_setting(arguments, 1, "negative_slope", 0.01)))
+    slope = _setting(arguments, 1, "negative_slope", 0.01)
+    return Function.of(table.leaky_relu(slope)) if _is_number(slope) else Function("leaky_relu")
 
 
 def _elu(arguments: Arguments) -> Function:
     alpha = _setting(arguments, 1, "alpha", 1.0)
-    return Function.of(table.elu(alpha)) if alpha > 0 else Function("elu")
+    known = _is_number(alpha) and alpha > 0
+    return Function.of(table.elu(alpha)) if known else Function("elu")
 
 
 def _gelu(arguments: Arguments) -> Function:
@@ -81,36 +89,44 @@ def _gelu(arguments: Arguments) -> Function:
 
 
 def _softplus(arguments: Arguments) -> Function:
-    plain = _setting(arguments, 1, "beta", 1) == 1
+    beta = _setting(arguments, 1, "beta", 1)
+    plain = _is_number(beta) and beta == 1
     return Function.of(table.ACTIVATIONS["softplus"]) if plain else Function("softplus")
 
 
-def _between(low: Any, high: Any, otherwise: str) -> Function | None:
-    """Clipped at both ends; None if it is no activation function (a mere guard)."""
-    if low == 0 and high is None:
-        return Function.of(table.ACTIVATIONS["relu"])
-    if low == 0 and isinstance(high, int | float) and high > 0:
-        return Function.of(table.clipped_relu(float(high)))
-    return Function(otherwise) if otherwise else None
+def _between(low: Any, high: Any, otherwise: str) -> Function:
+    """Clipped at one or both ends, by numbers or by tensors."""
+    if _is_number(low) and low == 0:
+        if high is None:
+            return Function.of(table.ACTIVATIONS["relu"])
+        if _is_number(high) and high > 0:
+            return Function.of(table.clipped_relu(float(high)))
+    return Function(otherwise)
 
 
-def _hardtanh(arguments: Arguments) -> Function | None:
+def _threshold(arguments: Arguments) -> Function:
+    at, value = _setting(arguments, 1, "threshold", None), _setting(arguments, 2, "value", None)
+    plain = _is_number(at) and _is_number(value) and at == value == 0
+    return Function.of(table.ACTIVATIONS["relu"]) if plain else Function("threshold")
+
+
+def _hardtanh(arguments: Arguments) -> Function:
     low, high = _setting(arguments, 1, "min_val", -1.0), _setting(arguments, 2, "max_val", 1.0)
     return _between(low, high, "hardtanh")
 
 
-def _clamp(arguments: Arguments) -> Function | None:
+def _clamp(arguments: Arguments) -> Function:
     low, high = _setting(arguments, 1, "min", None), _setting(arguments, 2, "max", None)
-    return _between(low, high, "")
+    return _between(low, high, "clamp")
 
 
-_NAMES: dict[str, Callable[[Arguments], Function | None]] = {
+_NAMES: dict[str, Callable[[Arguments], Function]] = {
     **{
         name: _plain(name)
         for name in (
             "sigmoid", "tanh", "relu", "selu", "silu", "softmax", "log_softmax", "celu",
             "hardsigmoid", "hardswish", "mish", "softsign", "tanhshrink", "logsigmoid", "prelu",
-            "rrelu", "threshold", "hardshrink", "softshrink", "softmin",
+            "rrelu", "hardshrink", "softshrink", "softmin",
         )
     },
     "expit": _plain("sigmoid"),
@@ -122,11 +138,13 @@ _NAMES: dict[str, Callable[[Arguments], Function | None]] = {
     "hardtanh": _hardtanh,
     "clamp": _clamp,
     "clip": _clamp,
-    "clamp_min": lambda arguments: _between(_setting(arguments, 1, "min", None), None, ""),
+    "clamp_min": lambda arguments: _between(_setting(arguments, 1, "min", None), None, "clamp"),
+    "clamp_max": _plain("clamp"),
+    "threshold": _threshold,
 }  # fmt: skip
 
 # the function itself, as it is seen when called -> what it is, given its arguments
-FUNCTIONS: dict[Any, Callable[[Arguments], Function | None]] = {
+FUNCTIONS: dict[Any, Callable[[Arguments], Function]] = {
     getattr(home, name + ending): found
     for home in (torch, functional, torch.Tensor, torch.special)
     for name, found in _NAMES.items()
@@ -135,14 +153,9 @@ FUNCTIONS: dict[Any, Callable[[Arguments], Function | None]] = {
 }
 
 
-def _by(found: Callable[[Arguments], Function | None], *settings: str) -> Callable[[Any], Function]:
+def _by(found: Callable[[Arguments], Function], *settings: str) -> Callable[[Any], Function]:
     """The same for a module, whose attributes are the function's arguments."""
-
-    def of(module: Any) -> Function:
-        function = found(((None,), {name: getattr(module, name) for name in settings}))
-        return IDENTITY if function is None else function
-
-    return of
+    return lambda module: found(((None,), {name: getattr(module, name) for name in settings}))
 
 
 # modules that do nothing but apply one of them (subclasses may do more)
@@ -153,6 +166,7 @@ MODULES: dict[type[torch.nn.Module], Callable[[Any], Function]] = {
     torch.nn.ELU: _by(_elu, "alpha"),
     torch.nn.GELU: _by(_gelu, "approximate"),
     torch.nn.Softplus: _by(_softplus, "beta"),
+    torch.nn.Threshold: _by(_threshold, "threshold", "value"),
     **{
         getattr(torch.nn, kind): _by(_plain(name))
         for kind, name in {
@@ -160,18 +174,8 @@ MODULES: dict[type[torch.nn.Module], Callable[[Any], Function]] = {
             "Softmax": "softmax", "LogSoftmax": "log_softmax", "CELU": "celu", "Mish": "mish",
             "Hardsigmoid": "hardsigmoid", "Hardswish": "hardswish", "Softsign": "softsign",
             "Tanhshrink": "tanhshrink", "LogSigmoid": "logsigmoid", "Softmin": "softmin",
-            "PReLU": "prelu", "RReLU": "rrelu", "Threshold": "threshold",
+            "PReLU": "prelu", "RReLU": "rrelu",
             "Hardshrink": "hardshrink", "Softshrink": "softshrink",
         }.items()
     },
 }  # fmt: skip
-
-# named like those that write into their operand, which they do not
-_HARMLESS = {"requires_grad_", "share_memory_", "__index__", "__int__", "__invert__"}
-
-
-def changes_its_input(func: Any) -> bool:
-    """Whether a function writes into its first operand, by PyTorch's naming."""
-    name = getattr(func, "__name__", "")
-    in_place = name.endswith("_") and not name.endswith("__")
-    return (in_place or name.startswith("__i")) and name not in _HARMLESS

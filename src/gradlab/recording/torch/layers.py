@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
 from gradlab.recording.errors import RecordingError
 from gradlab.recording.recorder import LayerInfo
+from gradlab.recording.torch.computed import computed_weights, shape_of
+from gradlab.recording.torch.fans import fans_of
+from gradlab.recording.torch.unseen import unseen_layers
 
 Unit = Callable[[nn.Module, torch.Tensor], int]
 
@@ -49,6 +52,10 @@ AFFINE: dict[type[nn.Module], Unit] = {
     **({nn.RMSNorm: _last} if hasattr(nn, "RMSNorm") else {}),
 }
 
+COMPUTED = "its weight is parametrized: computed from other parameters"
+COMPLEX = "its entries are complex numbers"
+REPLACED = "its forward was replaced on the instance, and what is computed there cannot be seen"
+
 # torch.compile, nn.DataParallel and the like: what they hold is named as if they were not there
 WRAPPED_AS = ("_orig_mod", "module")
 
@@ -73,6 +80,9 @@ class Layer:
         Why the output is no pre-activation.
     weight_why_not : str
         Why the parameter is not the weight that is used.
+    beside : bool
+        Whether the module that uses it holds other layers, so that its place among them is not
+        known by the module's call.
     """
 
     name: str
@@ -82,6 +92,9 @@ class Layer:
     unit: Unit | None
     why_not: str = ""
     weight_why_not: str = ""
+    beside: bool = False
+    # shape of a computed weight, once a forward pass has shown it
+    seen: list[torch.Size] = field(default_factory=list)
 
     @property
     def weight(self) -> torch.Tensor | None:
@@ -89,9 +102,16 @@ class Layer:
         return None if self.weight_why_not else self.owner._parameters.get(self.parameter)
 
     @property
+    def shape(self) -> torch.Size:
+        """The weight's shape, without computing a parametrized weight once more."""
+        if self.seen:
+            return self.seen[-1]
+        return shape_of(self.owner, self.parameter)
+
+    @property
     def info(self) -> LayerInfo:
         """What the recorder is told; the activation function is not known yet."""
-        fan_in, fan_out = _fans(self.owner, getattr(self.owner, self.parameter))
+        fan_in, fan_out = fans_of(self.owner, torch.empty(self.shape, device="meta"))
         return LayerInfo(self.name, fan_in, fan_out, "unknown")
 
 
@@ -116,60 +136,117 @@ def find_layers(model: nn.Module) -> list[Layer]:
     """
     layers: list[Layer] = []
     hidden = _inside_parametrizations(model)
-    # attention uses this projection without calling it: the output of the one is the other's
-    seen_at = {
-        id(module.out_proj): module
-        for module in model.modules()
-        if isinstance(module, nn.MultiheadAttention)
-    }
+    seen_at = _seen_at(model)
     for name, module in model.named_modules():
         _check_visible(name, module)
         if id(module) not in hidden:
             layers += _weights_of(name, module, seen_at.get(id(module), module))
     if not layers:
+        unseen = unseen_layers(model)
         raise RecordingError(
-            f"{type(model).__name__} owns no weights, so there is nothing to record; expected a "
-            "torch.nn.Module with Linear, Conv, Embedding or other layers"
+            f"{type(model).__name__} owns no weights, so there is nothing to record; "
+            + (unseen[0].why if unseen else f"expected {EXPECTED}")
         )
-    return layers
+    return _marked(_each_once(layers))
+
+
+EXPECTED = "a torch.nn.Module with Linear, Conv, Embedding or other layers"
+# they hold parameters for the module whose attribute they are, and are never called
+_HOLDERS = (nn.ParameterList, nn.ParameterDict)
+
+
+def _seen_at(model: nn.Module) -> dict[int, nn.Module]:
+    """Modules that are not called themselves: the module whose output shows what is known."""
+    found: dict[int, nn.Module] = {}
+    for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            # attention uses this projection without calling it: its output is the other's
+            found[id(module.out_proj)] = module
+        for child in module.children():
+            if isinstance(child, _HOLDERS):
+                found[id(child)] = found.get(id(module), module)
+    return found
+
+
+def _each_once(layers: list[Layer]) -> list[Layer]:
+    """Without those that only hold another layer's weight too.
+
+    Layers that share a weight all stay.
+    """
+    sharing: dict[int, list[Layer]] = {}
+    for layer in layers:
+        parameter = layer.owner._parameters.get(layer.parameter)
+        # one that is computed is like no other
+        sharing.setdefault(id(layer if parameter is None else parameter), []).append(layer)
+    kept: set[Layer] = set()
+    for several in sharing.values():
+        users = [layer for layer in several if not isinstance(layer.owner, _HOLDERS)]
+        # of holders alone, the outermost
+        users = users or [min(several, key=lambda layer: layer.name.count("."))]
+        kept |= {
+            layer for layer in users if not any(_holds(layer.owner, other.owner) for other in users)
+        }
+    return [layer for layer in layers if layer in kept]
+
+
+def _holds(module: nn.Module, other: nn.Module) -> bool:
+    return other is not module and any(other is inside for inside in module.modules())
+
+
+def _marked(layers: list[Layer]) -> list[Layer]:
+    """With `beside` where it is so."""
+    found = []
+    for layer in layers:
+        if layer.unit is None and not isinstance(layer.output, nn.MultiheadAttention):
+            inside = {id(module) for module in layer.output.modules()} - {id(layer.output)}
+            if any(id(other.output) in inside for other in layers):
+                layer = replace(layer, beside=True)
+        found.append(layer)
+    return found
 
 
 def _weights_of(name: str, module: nn.Module, output: nn.Module) -> list[Layer]:
     parameters = dict(module.named_parameters(recurse=False))
-    names = [key for key, p in parameters.items() if _is_weight(key, p)]
-    why = ""
-    # parametrizations, and what computes the weight before each forward pass (pruning, the older
-    # weight_norm and spectral_norm)
-    if nn.utils.parametrize.is_parametrized(module, "weight") or (
-        names and "weight" not in parameters and any(key.startswith("weight_") for key in names)
-        and isinstance(getattr(module, "weight", None), torch.Tensor)
-    ):  # fmt: skip
-        names, why = ["weight"], "its weight is parametrized: computed from other parameters"
-    elif any(parameters[key].is_complex() for key in names):
-        why = "its entries are complex numbers"
+    computed = computed_weights(module)
+    names = [
+        key
+        for key, p in parameters.items()
+        if _is_weight(key, p) and not any(key.startswith(f"{made}_") for made in computed)
+    ]
+    names += [key for key in computed if not key.startswith("bias")]
+    why = dict.fromkeys(computed, COMPUTED)
+    why |= {key: COMPLEX for key in names if key in parameters and parameters[key].is_complex()}
     unit = _unit(module)
-    hidden = "" if unit else f"what {type(module).__name__} computes inside cannot be seen"
-    if unit and why == "its entries are complex numbers":
+    hidden = "" if unit else f"what {type(output).__name__} computes inside cannot be seen"
+    if not unit and "forward" in vars(module):
+        hidden = REPLACED
+    if unit and COMPLEX in why.values():
         unit, hidden = None, "its outputs are complex numbers"
     return [
         Layer(
-            ".".join(part for part in (name, key if len(names) > 1 or not name else "") if part),
-            module, key, output, unit, hidden, why,
+            _name_of(name, key if len(names) > 1 or not name or "/" in key else ""),
+            module, key, output, unit, hidden, why.get(key, ""),
         )
         for key in names
     ]  # fmt: skip
 
 
+def _name_of(path: str, key: str) -> str:
+    """A layer's name; without the attribute in which Keras keeps the variables of a layer."""
+    return ".".join(part for part in (*path.split("."), key) if part not in ("", "_torch_params"))
+
+
 def _unit(module: nn.Module) -> Unit | None:
     for kind, axis in AFFINE.items():
-        # a subclass with its own forward may do anything there
-        if isinstance(module, kind) and type(module).forward is kind.forward:
+        # a subclass with its own forward may do anything there, and so may an instance
+        own = type(module).forward is not kind.forward or "forward" in vars(module)
+        if isinstance(module, kind) and not own:
             return axis
     return None
 
 
 def _is_weight(name: str, parameter: nn.Parameter) -> bool:
-    if name.startswith("bias"):
+    if name.rpartition("/")[2].startswith("bias"):  # Keras names them by paths
         return False
     uninitialized = isinstance(parameter, nn.parameter.UninitializedTensorMixin)
     if not uninitialized and not parameter.numel():
@@ -201,16 +278,3 @@ def _check_visible(name: str, module: nn.Module) -> None:
             raise RecordingError(
                 f"parameter {key!r} of {where} has no shape yet; call the model on one batch first"
             )
-
-
-def _fans(owner: nn.Module, weight: torch.Tensor) -> tuple[int, int]:
-    """fan_in and fan_out, as PyTorch's initialisers count them."""
-    if weight.ndim < 2:
-        return weight.numel(), weight.numel()
-    if isinstance(owner, nn.Embedding | nn.EmbeddingBag):
-        return weight.shape[0], weight.shape[1]
-    window = weight[0, 0].numel()
-    out, into = weight.shape[0] * window, weight.shape[1] * window
-    if isinstance(owner, nn.modules.conv._ConvTransposeNd):
-        return out, into
-    return into, out

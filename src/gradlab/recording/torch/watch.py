@@ -12,13 +12,12 @@ left out once a pass has shown that all activation functions are modules.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -32,21 +31,17 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from gradlab.recording.clock import Clock
-from gradlab.recording.quantities import Array
 from gradlab.recording.torch.arrays import can_be_measured
-from gradlab.recording.torch.arrivals import Accumulated, Arrival
+from gradlab.recording.torch.arrivals import Accumulated, Arrival, Computed, put_first
 from gradlab.recording.torch.backward import BACKWARD
-from gradlab.recording.torch.calls import Applied, Call, Listener, Pending, Scope, found
+from gradlab.recording.torch.calls import Call, Listener, Scope
 from gradlab.recording.torch.chains import Chains
-from gradlab.recording.torch.functions import (
-    FUNCTIONS,
-    IDENTITY,
-    MODULES,
-    Function,
-    changes_its_input,
-)
-from gradlab.recording.torch.layers import Layer
+from gradlab.recording.torch.computed import parametrization
+from gradlab.recording.torch.dispatch import Dispatches
+from gradlab.recording.torch.expected import Expected, Fate
+from gradlab.recording.torch.fans import WeightUses
+from gradlab.recording.torch.layers import REPLACED, Layer
+from gradlab.recording.torch.outputs import UNSEEN, Outputs, autograd_function, tensors_of
 from gradlab.recording.torch.shared import Shared
 
 
@@ -59,7 +54,7 @@ class Watch:
         As the user calls it.
     layers : sequence of Layer
     listener : Listener
-    clock : Clock
+    clock : Dispatches
         Counts what it takes to watch.
     activations, deltas : bool
         Whether these are wanted. Activations of training passes are told by deltas, so these are
@@ -71,7 +66,7 @@ class Watch:
         model: nn.Module,
         layers: Sequence[Layer],
         listener: Listener,
-        clock: Clock,
+        clock: Dispatches,
         activations: bool,
         deltas: bool,
     ) -> None:
@@ -86,6 +81,8 @@ class Watch:
         self._layers: dict[int, list[Layer]] = {id(module): [] for module in model.modules()}
         for layer in layers:
             self._layers[id(layer.output)].append(layer)
+        behind = [(parametrization(layer.owner, layer.parameter), layer) for layer in layers]
+        self._computing = {id(made): layer for made, layer in behind if made is not None}
         # a module that is replaced lives on, so that no other one gets its identity
         self._tree = [
             (parent._modules, name, child)
@@ -100,18 +97,28 @@ class Watch:
         self._activations, self._deltas = activations, deltas or activations
         # by layer, or for a parameter that tells of its pass alone, by its identity
         self._weights: dict[Layer | int, tuple[torch.Tensor, RemovableHandle]] = {}
+        self._raw: dict[Layer, tuple[torch.Tensor, RemovableHandle]] = {}
         self._scopes: dict[int, Scope] = {}  # by thread
         self._home = 0  # the thread that began to watch
         self._passes = 0
         self._undo: contextlib.ExitStack | None = None
         self._modules = contextlib.ExitStack()  # whose calls are watched
-        self._arrivals: list[RemovableHandle] = []
-        self._reference: Callable[[Layer, torch.Tensor, Function], None] | None = None
         self.chains = Chains()
+        self._arrivals: list[tuple[RemovableHandle, Call]] = []
+        self._others: list[RemovableHandle] = []  # hooks of losses, and of passes not watched
+        self._expected = Expected()
+        self._outputs = Outputs(self._listener)
+        self._looked_at: list[Call] | None = None  # at a reference batch
         self.order: dict[Layer, None] = {}  # as they were first called
-        # whether functions must be looked for; whether one was found that is no module's
-        self._looks, self._found_one = True, False
-        self._several: set[Layer] = set()  # whose output goes into several functions
+        self._looks = True  # whether functions must be looked for
+        # of what no module's call tells: by which products weights are used, in the first step
+        self.uses = WeightUses(
+            [
+                (layer, weight)
+                for layer in layers
+                if layer.unit is None and (weight := layer.weight) is not None
+            ]
+        )
 
     # --- beginning and end ------------------------------------------------------------------------
 
@@ -132,7 +139,8 @@ class Watch:
         self._watch_other_parameters()
         undo.callback(self._leave_weights)
         self._run_eagerly(undo)
-        if self._wrapped:  # about hooks that are called for the wrapper too, which is no layer
+        # about hooks that are called for the wrapper too, which is no layer
+        if self._wrapped or "torch._dynamo" in sys.modules:
             undo.enter_context(_without_warning("Using `torch.compile"))
 
     def _run_eagerly(self, undo: contextlib.ExitStack) -> None:
@@ -150,10 +158,29 @@ class Watch:
                 continue
             watched = self._weights.get(layer)
             if watched is None or watched[0] is not weight:
-                if watched is not None:
-                    watched[1].remove()
+                self._leave_weight(layer)
                 told = Accumulated((layer,), self._listener, self.clock)
-                self._weights[layer] = weight, weight.register_post_accumulate_grad_hook(told)
+                handle = weight.register_post_accumulate_grad_hook(told)
+                self._weights[layer] = watched = weight, handle
+            # who clips in such a hook, or makes a step, is to come later
+            put_first(weight._post_accumulate_grad_hooks, watched[1].id)
+            if weight._backward_hooks:
+                self._watch_before_hooks(layer, weight)
+
+    def _watch_before_hooks(self, layer: Layer, weight: torch.Tensor) -> None:
+        """Hook a weight whose gradient may be changed by hooks before it is accumulated."""
+        if layer not in self._raw:
+            told = Computed(layer, weight, self._listener, self.clock)
+            self._raw[layer] = weight, weight.register_hook(told)
+        put_first(weight._backward_hooks, self._raw[layer][1].id)
+
+    def _leave_weight(self, layer: Layer | int) -> None:
+        watched = [self._weights.pop(layer, None)]
+        if isinstance(layer, Layer):
+            watched.append(self._raw.pop(layer, None))
+        for entry in watched:
+            if entry is not None:
+                entry[1].remove()
 
     def _watch_other_parameters(self) -> None:
         """Hook modules that tell nothing else, so that no backward pass is taken for another's."""
@@ -169,9 +196,8 @@ class Watch:
                         self._weights[id(parameter)] = parameter, handle
 
     def _leave_weights(self) -> None:
-        for _, handle in self._weights.values():
-            handle.remove()
-        self._weights = {}
+        for key in list(self._weights):
+            self._leave_weight(key)
 
     @property
     def scope(self) -> Scope:
@@ -188,14 +214,21 @@ class Watch:
 
     def end_step(self) -> None:
         """Forget what is left of a step; no tensor is kept."""
-        for handle in self._arrivals:
-            handle.remove()
-        self._arrivals = []
         self.chains.forget()
+        # what is not trained yet may be in a later step, if its graph is still there
+        waiting = []
+        for handle, call in self._arrivals:
+            if call.deltas:
+                handle.remove()
+            elif (hooks := handle.hooks_dict_ref()) is not None and handle.id in hooks:
+                waiting.append((handle, call))
+        self._arrivals = waiting
+        self._others = [handle for handle in self._others if handle.hooks_dict_ref() is not None]
         self.scope.leave_mode()
         self._scopes = {}
         if self.order:
-            if not self._found_one:  # all activation functions are modules
+            self.uses.end()
+            if not self._outputs.found_one:  # all activation functions are modules
                 self._looks = False
             if not self._deltas:  # the order is all that was needed of the modules
                 self._modules.close()
@@ -203,22 +236,27 @@ class Watch:
     def stop(self) -> None:
         """Undo everything; no hook stays behind."""
         self.end_step()
+        for handle in (*self._others, *(handle for handle, _ in self._arrivals)):
+            handle.remove()
+        self._arrivals, self._others = [], []
         if self._undo is not None:
             self._undo.close()
             self._undo = None
 
     @contextlib.contextmanager
-    def reference(self, tell: Callable[[Layer, torch.Tensor, Function], None]) -> Iterator[None]:
-        """Tell of outputs φ(h) by `tell(layer, x, function)`, and count nothing as training."""
-        self._reference = tell
+    def reference(self) -> Iterator[list[Call]]:
+        """Give the calls that are made meanwhile, and count nothing as training."""
+        calls: list[Call] = []
+        self._looked_at, self._outputs.looking_back = calls, True
         scopes, self._scopes = self._scopes, {}
         try:
             with contextlib.ExitStack() as undo:
                 if self not in MODULE_CALLS.members:  # nothing of the training's passes is needed
                     MODULE_CALLS.join(self, undo)
-                yield
+                yield calls
+                self.settle()
         finally:
-            self._reference = None
+            self._looked_at, self._outputs.looking_back = None, False
             self.scope.leave_mode()
             self._scopes = scopes
 
@@ -233,43 +271,34 @@ class Watch:
         scope = self.scope
         scope.depth += 1
         if scope.depth == 1:
-            self._open(scope, id(module) in self._wholes)
-        if scope.pending and args:
-            entry = found(scope.pending, args[0])
-            if entry is not None:
-                with torch._C.DisableTorchFunction():
-                    self._handed(scope, entry, module, bool(layers))
-        self.clock.since(began)
-
-    def _handed(self, scope: Scope, entry: Pending, module: nn.Module, is_layer: bool) -> None:
-        """A module is given a layer's output."""
-        kind = MODULES.get(type(module))
-        entry.seen = True
-        if type(module) is nn.Identity:
+            self._open(scope, module)
+        if scope.rests:
+            self.clock.entered(began)
             return
-        if kind is not None and not entry.changed:
-            del scope.pending[id(entry.h)]
-            function = kind(module)
-            # before the function, which may write into h
-            scope.applied[id(module)] = Applied(entry, function, function.saturated(entry.h))
-        elif is_layer or (type(module).__module__.startswith("torch.nn.") and not module._modules):
-            del scope.pending[id(entry.h)]
-            self._settle(entry)
+        if scope.links and args:
+            with torch._C.DisableTorchFunction():
+                self._outputs.handed(scope, module, args[0], bool(layers))
+        self.clock.entered(began)
 
     def leave(self, module: nn.Module, output: Any) -> None:
         """Its call has ended; without an output if it failed."""
         layers = self._layers.get(id(module))
         if layers is None:
             return
-        began = perf_counter()
         scope = self.scope
-        if scope.applied or layers:
+        if scope.rests and scope.depth > 1:
+            scope.depth -= 1
+            return
+        began = perf_counter()
+        if scope.rests:
+            self._end_rest(scope, output)
+        elif scope.running or layers:
             with torch._C.DisableTorchFunction():
-                applied = scope.applied.pop(id(module), None)
-                if applied is not None and output is not None:
-                    self._activated(scope, applied.entry, output, applied)
+                self._outputs.left(scope, module, output)
                 if layers and output is not None:
                     self._called(scope, layers, output)
+        elif id(module) in self._computing and isinstance(output, torch.Tensor):
+            self._computing[id(module)].seen[:] = [output.shape]
         if scope.depth > 1:
             scope.depth -= 1
         else:
@@ -277,70 +306,122 @@ class Watch:
             self._close(scope, output)
         self.clock.since(began)
 
-    def _open(self, scope: Scope, whole: bool) -> None:
+    def _open(self, scope: Scope, module: nn.Module) -> None:
         """Begin a pass: the outermost call of one of the model's modules."""
         self._passes += 1
-        scope.number, scope.whole = self._passes, whole
+        scope.number, scope.whole = self._passes, id(module) in self._wholes
+        scope.training, scope.gradients = module.training, torch.is_grad_enabled()
+        if self._looked_at is not None or BACKWARD.inside() is not None:
+            scope.fate = Fate()  # what a checkpoint computes again is not one more pass
+        elif scope.gradients:
+            scope.fate = self._expected.begin(module.training)
+        else:
+            scope.fate = self._expected.begin_blind()
+        scope.rests = scope.fate.rests
+        if scope.rests:
+            return
         if getattr(DistributedDataParallel, "_active_ddp_module", None) is not None:
             self._listener.averaged()
-        if (self._activations or self._reference is not None) and self._looks:
+        wanted = (self._activations or self._looked_at is not None) and self._looks
+        if wanted or self.uses:
             scope.mode = _Functions(self)
             scope.mode.__enter__()
 
     def _close(self, scope: Scope, output: Any) -> None:
         looked = scope.mode is not None
         scope.leave_mode()
-        scope.done = {}
+        scope.running = {}
         # what was called from outside the model may yet be handed to one of its activation modules
         if scope.whole and scope.pending:
             self._doubt(scope, output, looked)
             self.settle()
+        if scope.whole:
+            scope.links = {}
+        if scope.gradients and self._looked_at is None and BACKWARD.inside() is None:
+            self._expected.end(scope.training, scope.fate)
+        scope.fate = None
+
+    def _end_rest(self, scope: Scope, output: Any) -> None:
+        """A pass of which nothing was watched is over: see whether it is trained after all."""
+        scope.rests = False
+
+        def tell(gradient: torch.Tensor) -> None:
+            if BACKWARD.passing(gradient) is not None:
+                expected.surprise(blind)
+                listener.unwatched()
+
+        expected, listener, blind = self._expected, self._listener, not scope.gradients
+        with torch._C.DisableTorchFunction():
+            for tensor in tensors_of(output):
+                if tensor.requires_grad:
+                    self._others.append(tensor.register_hook(tell))
 
     def _doubt(self, scope: Scope, output: Any, looked: bool) -> None:
         """Layers' outputs that nothing seen took, and that are not the model's either."""
-        outputs = {id(found(scope.pending, tensor)) for tensor in _tensors(output)}
-        for key, entry in list(scope.pending.items()):
-            if id(entry) in outputs:
+        links = [scope.link(tensor) for tensor in tensors_of(output)]
+        given = {id(link.entry) for link in links if link is not None}
+        for entry in scope.pending.values():
+            if id(entry) in given or entry.h is None:
                 continue
-            self._found_one = True  # without a look at functions, it could not be told what took it
+            self._outputs.found_one = True  # without a look, it could not be told what took it
             if looked and (entry.seen or entry.changed):
                 continue
-            del scope.pending[key]
             if looked:
-                entry.call.why_not = "what takes its output cannot be seen"
+                hidden = f": {entry.hidden}" if entry.hidden else ""
+                self._outputs.refuse(entry, UNSEEN + hidden)
             else:
-                entry.call.why_not = "it went into a function, where it had not before"
+                why = "it went into a function, where it had not before"
+                self._outputs.refuse(entry, why)
                 self._looks = True
 
     def _called(self, scope: Scope, layers: Collection[Layer], output: Any) -> None:
-        h = output if isinstance(output, torch.Tensor) else next(_tensors(output), None)
-        if h is None or not h.is_floating_point():
-            return
+        h = output if isinstance(output, torch.Tensor) else next(tensors_of(output), None)
         for layer in layers:
             self.order.setdefault(layer)
-        if self._reference is None and not torch.is_grad_enabled():
-            return  # a look at validation data
-        if not h.numel():
+        if h is None or not h.is_floating_point() or not h.numel():
             return
+        blind = not torch.is_grad_enabled()
+        if blind and self._looked_at is None and not (scope.gradients and _is_no_function()):
+            return  # a look at validation data, or inside of what is computed again
         if not can_be_measured(h):
             for layer in layers:
                 self._listener.unseen(layer, "it was called by torch.func, or by a tracer")
             return
         for layer in layers:
-            call = Call(layer, scope.number, h.requires_grad)
-            if self._reference is None:
+            call = Call(layer, scope.number, h.requires_grad, without_gradients=blind)
+            if "forward" in vars(layer.output) and layer.unit is not None:
+                self._listener.unseen(layer, REPLACED)
+                continue
+            if self._looked_at is not None:
+                self._looked_at.append(call)
+            else:
                 self._listener.called(call)
                 self.chains.note(layer, h)
                 if call.waits and self._deltas and layer.unit is not None:
-                    arrival = Arrival(call, self._listener, self.clock)
-                    self._arrivals.append(h.register_hook(arrival))
-            wanted = self._activations or self._reference is not None
+                    arrival = Arrival(call, scope.fate, self._listener, self.clock)
+                    scope.fate.latest = weakref.ref(arrival)
+                    self._arrivals.append((h.register_hook(arrival), call))
+            wanted = self._activations or self._looked_at is not None
             if wanted and layer.unit is not None:
                 if scope.pending:
                     self.settle(layer, but=scope.number)
-                scope.pending[id(h)] = Pending(call, h, h._version, scope.whole)
+                self._outputs.pend(scope, call, h, scope.fate.late)
 
-    # --- what becomes of an output ----------------------------------------------------------------
+    def apply(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], began: float) -> Any:
+        """Call a function of PyTorch; note what it does with the outputs of layers."""
+        scope = self.scope
+        if self.uses and (layer := self.uses.look(func, args)) is not None:
+            self.order.setdefault(layer)
+        if not scope.links:
+            self.clock.applied(began)
+            return func(*args, **kwargs)
+        ended = self._outputs.apply(scope, func, args, kwargs)
+        self.clock.applied(began)
+        x = func(*args, **kwargs)
+        if ended is not None:
+            with self.clock:
+                ended(x)
+        return x
 
     def settle(self, layer: Layer | None = None, but: int | None = None) -> None:
         """Nothing more will become of these outputs: of all layers, or of one in other passes."""
@@ -350,79 +431,26 @@ class Watch:
             call = entry.call
             if layer is None or (call.layer is layer and call.scope != but):
                 del pending[key]
-                self._settle(entry)
+                self._outputs.settle(entry)
 
-    def _settle(self, entry: Pending) -> None:
-        """No activation function was applied to an output: it is its own activation."""
-        if entry.changed:
-            entry.call.why_not = "its output was changed in place before it could be measured"
-        elif entry.whole or self._reference is not None:
-            self._tell(entry, entry.h, IDENTITY.saturated(entry.h), IDENTITY)
-        else:
-            entry.call.why_not = "it was called outside the model's forward: what follows is unseen"
+    def scaled(self, losses: Any, scale: float) -> None:
+        """A GradScaler has scaled losses: the passes that go through them are scaled by that."""
 
-    def apply(
-        self, func: Any, function: Function | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Call a function of PyTorch; note what it does with the output of a layer."""
-        scope = self.scope
-        h = args[0] if args else kwargs.get("input")
-        entry = found(scope.pending, h)
-        if entry is None or (function is None and not changes_its_input(func)):
-            x = func(*args, **kwargs)
-            with self.clock:
-                self._used(scope, (*args, *kwargs.values()), x)
-            return x
-        del scope.pending[id(entry.h)]
-        self._found_one = True
-        if function is None or entry.changed:
-            with self.clock:
-                self._settle(entry)
-            return func(*args, **kwargs)
-        with self.clock:
-            applied = Applied(entry, function, function.saturated(entry.h))
-        x = func(*args, **kwargs)
-        with self.clock:
-            self._activated(scope, entry, x, applied)
-        return x
+        def tell(gradient: torch.Tensor) -> None:
+            passing = BACKWARD.passing(gradient)
+            if passing is not None:
+                passing.is_scaled(scale)
+            else:
+                listener.scaled_by_hand()
 
-    def _activated(self, scope: Scope, entry: Pending, x: Any, applied: Applied) -> None:
-        call = entry.call
-        if entry.used:
-            self._several.add(call.layer)
-        if call.layer in self._several:
-            call.why_not = SEVERAL
-            return
-        if x is not entry.h:  # written into, h is not there any more
-            scope.done[id(entry.h)] = entry
-        self._tell(entry, x, applied.saturated, applied.function)
+        listener = self._listener
+        for loss in tensors_of(losses):
+            if loss.requires_grad:
+                self._others.append(loss.register_hook(tell))
 
-    def _used(self, scope: Scope, arguments: Iterable[Any], x: Any) -> None:
-        """A function took them: a layer's output that goes elsewhere too gives not φ(h) alone."""
-        given = list(_tensors(x))
-        tracked = any(tensor.requires_grad for tensor in given)
-        for argument in arguments:
-            for tensor in argument if isinstance(argument, list | tuple) else (argument,):
-                if (entry := scope.pending.get(id(tensor))) is not None:
-                    entry.seen = True
-                    # unless it was only wrapped
-                    if tracked and not any(found(scope.pending, t) is entry for t in given):
-                        entry.used = True
-                elif tracked and (entry := scope.done.get(id(tensor))) is not None:
-                    self._several.add(entry.call.layer)
-                    entry.call.activation, entry.call.function = None, None
-                    entry.call.why_not = SEVERAL
-
-    def _tell(
-        self, entry: Pending, x: torch.Tensor, saturated: Array | None, function: Function
-    ) -> None:
-        if self._reference is not None:
-            self._reference(entry.call.layer, x, function)
-        else:
-            self._listener.activation(entry.call, x, saturated, function)
-
-    def backward_begins(self) -> None:
-        """A backward pass begins."""
+    def backward_begins(self, began: float) -> None:
+        """A backward pass begins; `began` is when that was seen."""
+        self.clock.since(began)
         with self.clock:
             if self._is_concerned():
                 self.settle()
@@ -444,9 +472,6 @@ class Watch:
         """
         thread = threading.get_ident()
         return thread == self._home or thread in self._scopes
-
-
-SEVERAL = "its output goes into several functions, so that none of them is its activation function"
 
 
 def _hook_modules(undo: contextlib.ExitStack) -> None:
@@ -481,13 +506,8 @@ class _Functions(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
-        scope = self.watch.scope
-        if not scope.pending and not scope.done:
-            return func(*args, **kwargs)
-        found = FUNCTIONS.get(func)
-        function = None if found is None else found((args, kwargs))
-        return self.watch.apply(func, function, args, kwargs)
+        began = perf_counter()
+        return self.watch.apply(func, args, kwargs or {}, began)
 
 
 @contextlib.contextmanager
@@ -502,17 +522,6 @@ def _without_warning(beginning: str) -> Iterator[None]:
             warnings.filters.remove(entry)  # type: ignore[attr-defined]  # a list, whatever it says
 
 
-def _tensors(output: Any) -> Iterator[torch.Tensor]:
-    """The tensors of real numbers that a module gave, in their order."""
-    if isinstance(output, torch.Tensor):
-        if output.is_floating_point():
-            yield output
-    elif isinstance(output, tuple | list):
-        for part in output:
-            yield from _tensors(part)
-    elif isinstance(output, dict):
-        for part in output.values():
-            yield from _tensors(part)
-    elif dataclasses.is_dataclass(output):
-        for part in vars(output).values():
-            yield from _tensors(part)
+def _is_no_function() -> bool:
+    """Whether no autograd Function is running, which may compute everything once more."""
+    return autograd_function() is None
