@@ -1,4 +1,4 @@
-"""Whatever is recorded, of whichever framework: each NaN is counted as not finite, or has a reason."""
+"""In every framework, what is NaN is counted as not finite, or has a reason."""
 
 import contextlib
 import os
@@ -30,13 +30,13 @@ pytestmark = pytest.mark.frameworks
 
 
 def without_reason(recorder):
-    """(layer, quantity) of which some step is NaN, nothing is not finite, and no reason is given."""
+    """(layer, quantity) of which a step is NaN, though all is finite and no reason is given."""
     trace = recorder.trace
     found = []
     for i, layer in enumerate(trace["layer"].values):
-        reasons = recorder.missing.get(str(layer), {}).keys() | recorder.missing.get(
-            "(model)", {}
-        ).keys()
+        reasons = (
+            recorder.missing.get(str(layer), {}).keys() | recorder.missing.get("(model)", {}).keys()
+        )
         broken = (trace["nonfinite_count"].values[:, i] > 0).any()
         for name in PER_LAYER:
             nan = np.isnan(trace[name].values[:, i]).any()
