@@ -155,7 +155,7 @@ class Outputs:
             tensor = link.tensor()
             return tensor is not None and (tensor.requires_grad or not link.entry.tracked)
         # what is checkpointed is computed again with derivatives, which nobody sees
-        return not link.entry.tracked or autograd_function() is CheckpointFunction
+        return link.entry.call.without_gradients or autograd_function() is CheckpointFunction
 
     def _before(self, link: Link, use: Use) -> Running:
         """An output is about to be used, and perhaps to be written into."""
