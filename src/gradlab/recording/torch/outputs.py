@@ -40,6 +40,7 @@ from gradlab.recording.torch.uses import (
     belongs_to_a_norm,
     is_look,
     name_of,
+    takes_only_the_shape,
     use_by,
     use_of,
 )
@@ -117,6 +118,8 @@ class Outputs:
         self, scope: Scope, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[[Any], None] | None:
         """A function is about to be called; what this gives is to be told its result."""
+        if takes_only_the_shape(func):
+            return None
         links = [
             (place, link)
             for place, argument in _arguments(args, kwargs)
