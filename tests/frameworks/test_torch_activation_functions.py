@@ -223,6 +223,7 @@ TAKEN = {
     "a product": lambda h: torch.relu(h @ torch.eye(8)),
     "attention": lambda h: F.scaled_dot_product_attention(h, h, h),
     "a part": lambda h: h[:, :4],
+    "noise": lambda h: torch.relu(h + torch.randn_like(h) * torch.ones(8, requires_grad=True)),
     "the mean": lambda h: h.mean(0, keepdim=True).expand(16, 8) * 2,
     "nothing": lambda h: h,
     "reshaped": lambda h: h.view(4, 32).view(16, 8).contiguous(),

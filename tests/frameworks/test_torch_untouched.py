@@ -40,14 +40,14 @@ def streams():
     """Where all random streams are."""
     return {
         "torch": torch.random.get_rng_state(),
-        "numpy": np.random.get_state(),  # noqa: NPY002
+        "numpy": np.random.get_state(),
         "python": random.getstate(),
     }
 
 
 def seeded(seed=0):
     torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(seed)
     random.seed(seed)
 
 
@@ -128,7 +128,7 @@ class Counting(nn.Module):
     def forward(self, weight):
         self.count += 1
         self.calls += 1
-        return weight * (1 + 0.01 * self.calls) * (1 + 0.001 * np.random.rand())  # noqa: NPY002
+        return weight * (1 + 0.01 * self.calls) * (1 + 0.001 * np.random.rand())
 
 
 class Handmade(nn.Module):
@@ -251,7 +251,7 @@ class Odd(nn.Module):
         if self.kept is not None:
             h = h + 0.1 * self.kept
         self.kept = h.detach()
-        h = h * (1 + 0.01 * random.random() + 0.01 * np.random.rand())  # noqa: NPY002, S311
+        h = h * (1 + 0.01 * random.random() + 0.01 * np.random.rand())
         h = h + 0.01 * torch.rand(4) + 0.01 * torch.rand(4, generator=self.own)
         return h * (2 if self.count % 3 else 1)
 

@@ -33,7 +33,7 @@ def bits(estimator):
 
 
 def global_stream():
-    return [repr(part) for part in np.random.get_state()]  # noqa: NPY002
+    return [repr(part) for part in np.random.get_state()]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,17 @@ KINDS = ("activation", "delta", "gradient", "weight after the update")
 SHARES = {"saturated_fraction", "dead_fraction", "nonfinite_count"}
 
 
+# whose units do not saturate each by itself
+OF_ALL_UNITS = ("softmax", "log_softmax", "softmin")
+
+
+def why_not_saturated(function: str) -> str:
+    """Why the saturated share of an activation function is missing."""
+    if function in OF_ALL_UNITS:
+        return f"the units of a {function} do not saturate each by itself"
+    return f"where {function} saturates is not known"
+
+
 @dataclass
 class LayerArrays:
     """The arrays of one layer, or of several alike; None for what cannot be had.

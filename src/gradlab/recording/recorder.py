@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gradlab.trace import Trace
 
 UNKNOWN = "unknown"  # an activation function
+MODEL = "(model)"  # in `missing`, what is not of one layer
 
 
 @dataclass(frozen=True)

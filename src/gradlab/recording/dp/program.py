@@ -18,7 +18,13 @@ from dp.program.graph import Value
 from dp.program.replay import Replay, quietly
 from dp.program.training import TrainingStep, pure
 from gradlab.recording import quantities as q
-from gradlab.recording.dp.layers import check_once, functions_of, layer_info
+from gradlab.recording.dp.layers import (
+    NO_DELTA,
+    check_once,
+    functions_of,
+    layer_info,
+    miss_functions,
+)
 from gradlab.recording.errors import RecordingError
 from gradlab.recording.measure import FROM_GRADIENT, OF_DELTA, OF_WEIGHTS, LayerArrays
 from gradlab.recording.recorder import Recorder
@@ -180,6 +186,10 @@ class ProgramReader:
                 ],
                 self.flush,
             )
+            miss_functions(self.recorder, [(x.train.name, x.function) for x in self._layers])
+            for x in self._layers:
+                if x.train.delta is None:
+                    self.recorder.miss(x.train.name, OF_DELTA, NO_DELTA)
         self._group()
         self._make_room(step)
 

@@ -13,8 +13,15 @@ import dp
 from dp.activations import SOFTMAX, Activation
 from dp.backward import topological_order
 from gradlab.recording import quantities as q
-from gradlab.recording.dp.layers import check_once, functions_of, layer_info
-from gradlab.recording.measure import LayerArrays, one_step
+from gradlab.recording.dp.layers import (
+    NO_DELTA,
+    NO_GRADIENT,
+    check_once,
+    functions_of,
+    layer_info,
+    miss_functions,
+)
+from gradlab.recording.measure import FROM_GRADIENT, OF_DELTA, LayerArrays, one_step
 from gradlab.recording.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -152,6 +159,8 @@ class _Recording(dp.ProgramCallback):
                 for call, function in zip(calls, self._functions, strict=True)
             ]
         )
+        names = [call.name for call in calls]
+        miss_functions(self.recorder, zip(names, self._functions, strict=True))
 
     def _arrays(
         self,
@@ -168,6 +177,10 @@ class _Recording(dp.ProgramCallback):
             weight=step.param[f"{call.name}_weight"].copy(),
             delta=call.delta,
         )
+        if gradient is None:
+            self.recorder.miss(call.name, FROM_GRADIENT, NO_GRADIENT)
+        if call.delta is None:
+            self.recorder.miss(call.name, OF_DELTA, NO_DELTA)
         if function is not None:
             h = call.pre_activation
             arrays.activation = _apply(function, h, known)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,17 @@ from gradlab.recording import quantities as q
 from gradlab.recording.errors import RecordingError
 from gradlab.recording.jax.taps import OF_TAPS, ZERO_UNITS
 from gradlab.recording.jax.transport import StepMessage, TapMessage
-from gradlab.recording.measure import KINDS, OF_GRADIENT, OF_WEIGHTS, PER_LAYER, nothing
+from gradlab.recording.measure import (
+    HISTOGRAM,
+    KINDS,
+    OF_GRADIENT,
+    OF_WEIGHTS,
+    PER_LAYER,
+    PER_STEP,
+    nothing,
+)
 from gradlab.recording.quantities import Array
-from gradlab.recording.recorder import UNKNOWN, LayerInfo
+from gradlab.recording.recorder import MODEL, UNKNOWN, LayerInfo
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,30 @@ def described(
             why = f"no weight has this name; weights: {listed(weights)}"
             reasons |= dict.fromkeys((*OF_GRADIENT, *OF_WEIGHTS), why)
     return infos, missing
+
+
+NOT_DIFFERENTIATED = "no derivative went through a tap of it in a step"
+UNTOLD = {  # of what was not sent, by what tap_step was not given
+    "clip_factor": "tap_step was given no clipped gradient of it (clipped=)",
+    "update_ratio": "tap_step was given no updated weight of it",
+    "loss": "tap_step was given no loss",
+    "accuracy": "tap_step was given no accuracy",
+}
+
+
+def missing_in(
+    step: Mapping[str, Sequence[Call]], sent: Collection[tuple[str, str]], names: Sequence[str]
+) -> Iterator[tuple[str, Collection[str], str]]:
+    """What one step lacks: (layer, quantities, why)."""
+    for name in names:
+        if name not in step:
+            yield name, OF_TAPS, NOT_DIFFERENTIATED
+        for what in (*OF_GRADIENT, HISTOGRAM, *OF_WEIGHTS):
+            if (name, what) not in sent:
+                yield name, (what,), UNTOLD.get(what, "tap_step was given no gradient of it")
+    for what in PER_STEP:
+        if ("", what) not in sent:
+            yield MODEL, (what,), UNTOLD[what]
 
 
 def _in_order(taps: list[str], weights: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from gradlab.recording.errors import RecordingError
-from gradlab.recording.jax.assembly import Call, assembled, described, listed
+from gradlab.recording.jax.assembly import Call, assembled, described, listed, missing_in
 from gradlab.recording.jax.transport import (
     Message,
     Settings,
@@ -164,9 +164,8 @@ class JaxRecorder(Recorder):
             infos, missing = described(taps, message)
             self.begin(infos)
             for layer, reasons in missing.items():
-                here = {name: why for name, why in reasons.items() if self.needs(name)}
-                if here:
-                    self.missing[layer] = here
+                for name, why in reasons.items():
+                    self.miss(layer, (name,), why)
         names = [info.name for info in self.layers]
         strange = {*taps, *(layer for (layer, _), _ in message.columns)}.difference(names, [""])
         if strange:
@@ -174,7 +173,10 @@ class JaxRecorder(Recorder):
                 f"step {number} has a layer {min(strange)!r}, which the first step had not; it had "
                 f"{listed(names)}"
             )
-        found, counts, loss, accuracy = assembled(names, taps, message.unpacked(values), members)
+        sent = message.unpacked(values)
+        for layer, quantities, why in missing_in(taps, sent, names):
+            self.miss(layer, quantities, why)
+        found, counts, loss, accuracy = assembled(names, taps, sent, members)
         self._number, self._axes = number, members
         told = ("", "loss") in dict(message.columns)
         self.add_measured([number], found, counts, loss, accuracy, loss_seen=told)

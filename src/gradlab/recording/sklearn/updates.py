@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dp
+from dp.activations import Activation
 from dp.node import mode
 from gradlab.recording.errors import RecordingError
 from gradlab.recording.measure import (
@@ -21,6 +22,7 @@ from gradlab.recording.measure import (
     OF_WEIGHTS,
     LayerArrays,
     one_step,
+    why_not_saturated,
 )
 from gradlab.recording.recorder import LayerInfo, Recorder
 from gradlab.recording.sklearn.internals import (
@@ -145,7 +147,7 @@ class Updates:
             network = Network(self.estimator)
         except (AttributeError, TypeError, ValueError) as error:
             raise unknown_internals(str(error)) from error
-        self._begin(network.layers)
+        self._begin(network.layers, network.functions)
         step = _Step(network.weights, [LayerArrays() for _ in network.weights], loss, math.nan)
         if self.recorder.needs(*OF_PASS):
             self._pass(network, step, X, y, sample_weight, gradients)
@@ -172,9 +174,13 @@ class Updates:
             self.recorder.add(*self._ready)
             self._ready = None
 
-    def _begin(self, layers: tuple[LayerInfo, ...]) -> None:
+    def _begin(self, layers: tuple[LayerInfo, ...], functions: Sequence[Activation | None]) -> None:
         if not self.recorder.layers:
             self.recorder.begin(layers, self._add)
+            for layer, function in zip(layers, functions, strict=True):
+                if function is None:
+                    why = why_not_saturated(layer.activation)
+                    self.recorder.miss(layer.name, ("saturated_fraction",), why)
         elif self.recorder.layers != layers:
             raise RecordingError(
                 f"the estimator was fitted anew with other layers inside one block: "

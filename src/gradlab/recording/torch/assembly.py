@@ -16,6 +16,7 @@ from gradlab.recording.measure import (
     OF_WEIGHTS,
     PER_STEP,
     of_weights,
+    why_not_saturated,
 )
 from gradlab.recording.quantities import Array
 from gradlab.recording.recorder import Recorder
@@ -237,7 +238,7 @@ class Assembly:
             return None
         joined = join(parts)
         if "saturated_fraction" in self._wanted and "saturated_fraction" not in joined.found:
-            why = _why_not_saturated(self._functions.get(layer, ""))
+            why = why_not_saturated(self._functions.get(layer, ""))
             self._recorder.miss(layer.name, ("saturated_fraction",), why)
         return joined
 
@@ -257,9 +258,3 @@ class Assembly:
         else:
             role = "unreached" if weight.requires_grad else "frozen"
         self._recorder.describe(i, role=role)
-
-
-def _why_not_saturated(function: str) -> str:
-    if function in ("softmax", "log_softmax", "softmin"):
-        return f"the units of a {function} do not saturate each by itself"
-    return f"where {function} saturates is not known"

@@ -40,6 +40,7 @@ from gradlab.recording.torch.uses import (
     belongs_to_a_norm,
     is_look,
     name_of,
+    takes_only_the_shape,
     use_by,
     use_of,
 )
@@ -127,6 +128,8 @@ class Outputs:
         self, scope: Scope, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[[Any], None] | None:
         """A function is about to be called; what this gives is to be told its result."""
+        if takes_only_the_shape(func):
+            return None
         links = [
             (place, link)
             for place, argument in _arguments(args, kwargs)
@@ -165,7 +168,7 @@ class Outputs:
             tensor = link.tensor()
             return tensor is not None and (tensor.requires_grad or not link.entry.tracked)
         # what is checkpointed is computed again with derivatives, which nobody sees
-        return not link.entry.tracked or autograd_function() is CheckpointFunction
+        return link.entry.call.without_gradients or autograd_function() is CheckpointFunction
 
     def _before(self, link: Link, use: Use) -> Running:
         """An output is about to be used, and perhaps to be written into."""

@@ -25,7 +25,7 @@ from gradlab.recording.measure import (
     of_delta,
 )
 from gradlab.recording.quantities import Array
-from gradlab.recording.recorder import Recorder
+from gradlab.recording.recorder import MODEL, Recorder
 from gradlab.recording.torch.arrays import as_array, copy_of, zero_units_among
 from gradlab.recording.torch.assembly import Assembly
 from gradlab.recording.torch.backward import BACKWARD, Pass
@@ -50,8 +50,6 @@ from gradlab.recording.torch.updates import (
 )
 from gradlab.recording.torch.watch import Watch
 
-# in `missing`, what is not of one layer
-MODEL = "(model)"
 NO_STEP = (
     "there were backward passes, but no step of an optimizer that updates the model; for updates "
     "of your own call before_step() and after_step()"

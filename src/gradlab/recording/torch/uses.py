@@ -197,8 +197,13 @@ def is_look(func: Any) -> bool:
     """Whether no derivative comes back from what a function gives."""
     if isinstance(home := getattr(func, "__self__", None), types.GetSetDescriptorType | property):
         return getattr(home, "__name__", "") not in ("T", "mT")
+    return getattr(func, "__name__", "") in _LOOKS
+
+
+def takes_only_the_shape(func: Any) -> bool:
+    """Whether what a function gives does not depend on the numbers it is given."""
     name = getattr(func, "__name__", "")
-    return name in _LOOKS or name.endswith("_like") or name.startswith("new_")
+    return name.endswith("_like") or name.startswith("new_")
 
 
 def _plain(name: str) -> Function | None:
