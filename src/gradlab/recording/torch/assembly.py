@@ -250,6 +250,11 @@ class Assembly:
             role = "outside"
         elif gradient or any(call.deltas for call in calls):
             return
+        elif weight is None:  # computed from the parameters behind it, or of complex numbers
+            trained = any(parameter.requires_grad for parameter in layer.owner.parameters())
+            if trained and layer.unit is None:
+                return  # whether it was reached cannot be seen
+            role = "unreached" if trained else "frozen"
         else:
-            role = "frozen" if weight is None or not weight.requires_grad else "unreached"
+            role = "unreached" if weight.requires_grad else "frozen"
         self._recorder.describe(i, role=role)
