@@ -57,12 +57,13 @@ class _View:
 
 
 def _kept(model: Model) -> Registered:
-    found = registered(model)
-    if found is None:
+    try:
+        found: Registered = model.__dict__[KEPT]
+    except KeyError:
         raise RuntimeError(
             f"{type(model).__name__}.__init__ must call super().__init__() before it makes layers "
             "or parameters"
-        )
+        ) from None
     return found
 
 
@@ -302,8 +303,12 @@ def _check_trained(model: Model, loss: Node, named: Mapping[str, Node], given: A
     """Refuse a loss with a parameter that no optimiser would train."""
     parameters, owner = _kept(model).parameters, type(model).__name__
     own = type(model).get_param is not Model.get_param
-    if all(parameters.get(name) is node for name, node in named.items()) and not own:
-        return
+    if not own:
+        for name, node in named.items():
+            if parameters.get(name) is not node:
+                break
+        else:
+            return
     listed = model.get_param() if own else {}
     check_named(owner, named, parameters, listed, vars(model), given)
     missing = [name for name in listed if name not in named and name not in parameters]
@@ -379,6 +384,9 @@ def _statistics_of(rows: int) -> Iterator[None]:
         _STATISTICS_ROWS.reset(token)
 
 
+_CHAIN = f"{KEPT}_chain"  # hidden layers, and the output layer
+
+
 class _Setting:
     """A setting of a Net: shown by its name, and checked when it is set.
 
@@ -398,7 +406,7 @@ class _Setting:
         if net is None:
             return self
         try:
-            return vars(net)[self.key]
+            return net.__dict__[self.key]
         except KeyError:
             raise AttributeError(f"{owner.__name__} has no {self.name!r} yet") from None
 
@@ -516,7 +524,7 @@ class Net(Model):
         out = _layer(self, width, n_outputs, "out", init)
         # apart from `layers`, to which a subclass may add its own
         layers = list(_kept(self).layers.values())
-        vars(self)[f"{KEPT}_chain"] = (layers[:-1], out)
+        vars(self)[_CHAIN] = (layers[:-1], out)
         if init_scale != 1.0:
             for layer in layers:
                 layer.weight.value *= init_scale
@@ -529,10 +537,10 @@ class Net(Model):
             rows = like.shape[-2]
             with _statistics_of(rows):
                 return self.logits(like.concatenate(x))[rows:]
-        hidden, last = vars(self)[f"{KEPT}_chain"]
+        (hidden, last), residual = vars(self)[_CHAIN], self.residual
         for layer in hidden:
             out = layer(x)
-            x = x + out if self.residual and layer.fan_in == layer.fan_out else out
+            x = x + out if residual and layer.fan_in == layer.fan_out else out
         output: Node = last(x)
         return output
 
