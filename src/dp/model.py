@@ -217,6 +217,11 @@ class Model:
         TypeError, ValueError
             If a value is not made of numbers. Nothing is changed if anything is wrong.
         """
+        if not isinstance(param, Mapping):
+            raise TypeError(
+                "set_param takes a dict of names and arrays, as get_param gives it; got "
+                f"{shown(param)}"
+            )
         parameters = _kept(self).parameters
         new: list[tuple[Array, Array]] = []
         for name, value in param.items():
@@ -330,6 +335,11 @@ def _listed(model: Model, name: str) -> Array:
     if name not in names:
         raise KeyError(unknown("parameter", name, names))
     live, again = names[name], model.get_param()[name]
+    if isinstance(live, Node):
+        raise TypeError(
+            f"{type(model).__name__}.get_param gives {name!r} as a Node; it must give the live "
+            "array, node.value"
+        )
     if not isinstance(live, np.ndarray) or not np.shares_memory(live, again):
         raise ValueError(
             f"{type(model).__name__}.get_param gives a copy of {name!r}, into which set_param "
@@ -570,21 +580,27 @@ class Net(Model):
         return losses.categorical_cross_entropy(self.logits(x), y, self.reduction)
 
 
-def _normalisation(
-    model: Model, name: str, width: int, over: Normalisation
-) -> Callable[[Node], Node]:
-    """Register a layer's gain and shift; gives the function that normalises."""
+class _Normalise:
+    """Mean 0 and variance 1 of pre-activations, then a learned gain and shift.
+
+    No closure: a copied or pickled net has its own gain and shift.
+    """
+
+    def __init__(self, gain: Node, shift: Node, axis: int) -> None:
+        self.gain, self.shift, self.axis = gain, shift, axis
+
+    def __call__(self, h: Node) -> Node:
+        axis, rows = self.axis, _STATISTICS_ROWS.get()
+        known = h if axis == 1 or rows is None else h[:rows]
+        mean = known.mean(axis)
+        variance = (known - mean).square().mean(axis)
+        return (h - mean) / (variance + 1e-5).sqrt() * self.gain + self.shift
+
+
+def _normalisation(model: Model, name: str, width: int, over: Normalisation) -> _Normalise:
+    """Register a layer's gain and shift."""
     kept = _kept(model)
     stack = () if kept.members is None else (kept.members,)
     gain = kept.register(f"{name}_gain", np.ones((*stack, 1, width)))
     shift = kept.register(f"{name}_shift", np.zeros((*stack, 1, width)))
-    axis = 1 if over == "layer" else 0
-
-    def normalise(h: Node) -> Node:
-        rows = _STATISTICS_ROWS.get()
-        known = h if axis == 1 or rows is None else h[:rows]
-        mean = known.mean(axis)
-        variance = (known - mean).square().mean(axis)
-        return (h - mean) / (variance + 1e-5).sqrt() * gain + shift
-
-    return normalise
+    return _Normalise(gain, shift, 1 if over == "layer" else 0)

@@ -351,6 +351,34 @@ class Node(p.Recorded):
     def __pos__(self) -> Node:
         return self
 
+    # `w -= step` would make `w` the name of another Node, and leave the parameter as it was
+    def __iadd__(self, other: Any) -> Node:
+        return self._not_in_place().__add__(other)
+
+    def __isub__(self, other: Any) -> Node:
+        return self._not_in_place().__sub__(other)
+
+    def __imul__(self, other: Any) -> Node:
+        return self._not_in_place().__mul__(other)
+
+    def __itruediv__(self, other: Any) -> Node:
+        return self._not_in_place().__truediv__(other)
+
+    def __ipow__(self, other: Any) -> Node:
+        return self._not_in_place().pow(other)
+
+    def __imatmul__(self, other: Any) -> Node:
+        return self._not_in_place().dot(other)
+
+    def _not_in_place(self) -> Node:
+        if self.name is not None and self.primitive is None:
+            raise TypeError(
+                f"the parameter {self.name!r} cannot be changed by += or -= and the like, which "
+                f"make another Node: write {self.name}.value -= ... to change its numbers, or "
+                f"h = {self.name} - ... to compute with it"
+            )
+        return self
+
     def __neg__(self) -> Node:
         return Node.record(p.negative, (self,), NO_SETTINGS)
 

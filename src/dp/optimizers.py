@@ -190,7 +190,7 @@ class Optimizer:
     def _take_hyperparameters(self) -> None:
         """Call `_set_param`, and warn of what neither it nor a subclass's other methods read."""
         given = self.hyperparam
-        if not isinstance(given, dict):
+        if type(given) is not dict:  # one that gives values for missing names, say
             self._set_param()
             return
         self.hyperparam = noted = NotedDict(given)

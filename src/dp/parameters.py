@@ -78,7 +78,7 @@ class Registered:
                 f"{shown(name)}"
             )
         self.check_free(name)
-        node = Node(np.array(value, dtype=self.dtype), name)
+        node = Node(np.array(numbers_of(value, self.dtype, name)), name)
         self.parameters[name] = node
         return node
 

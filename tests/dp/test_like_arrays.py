@@ -170,6 +170,7 @@ FUNCTIONS = {
     "minimum": (lambda a: np.minimum(a, 2 * a), lambda a: np.minimum(a, 2 * a)),
     "clip": (lambda a: np.clip(a, -1, 1), lambda a: np.clip(a, -1, 1)),
     "clip by name": (lambda a: np.clip(a, a_min=0.0, a_max=None), lambda a: np.maximum(a, 0)),
+    "clip by NumPy's newer names": (lambda a: np.clip(a, min=-1), lambda a: np.maximum(a, -1)),
     "where": (lambda a: np.where(X > 0, a, a * a), lambda a: np.where(X > 0, a, a * a)),
     "where of Nodes": (lambda a: np.where(a > 0, a, -a), np.abs),
     "sum": (lambda a: np.sum(a, axis=1, keepdims=True), lambda a: a.sum(1, keepdims=True)),

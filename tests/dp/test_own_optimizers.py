@@ -1,5 +1,6 @@
 """Optimisers of one's own: their hyperparameters, and their attributes."""
 
+import collections
 import copy
 import warnings
 
@@ -109,6 +110,16 @@ def test_what_nobody_reads_is(kind):
     assert len(said) == 2
     assert f"{kind.__name__}: unknown hyperparameter 'l3'" in said[0]
     assert "unknown hyperparameter 'alhpa'; did you mean 'alpha'" in said[1]
+
+
+def test_a_dict_that_gives_defaults():
+    class Given(dp.SGD):
+        def _set_param(self):
+            super()._set_param()
+            self.l2 = self.hyperparam["l2"]
+
+    sgd, said = said_of(lambda: Given(net(), X, Y, collections.defaultdict(lambda: 0.5)))
+    assert (sgd.l2, said) == (0.5, [])
 
 
 def test_a_known_one_that_a_subclass_does_not_read():

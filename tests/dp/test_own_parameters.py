@@ -439,6 +439,66 @@ def test_layers_are_frozen_by_leaving_them_out_of_get_param():
         assert np.array_equal(node.value, before[name]) == (name[0] != "b")
 
 
+def test_get_param_gives_arrays_and_set_param_takes_a_dict():
+    model = model_with(gamma, scaled, get_param=lambda self: {"gamma": self.kept})
+    with refused(TypeError, "gives 'gamma' as a Node", "node.value"):
+        model.set_param({"gamma": [[1.0]]})
+    with refused(TypeError, r"gamma\.value -= "):
+        trained(model)
+    for given in (None, [1.0], "w"):
+        with refused(TypeError, "set_param takes a dict"):
+            Linear().set_param(given)
+
+
+def test_a_parameter_is_not_rebound_in_silence():
+    model, step = Linear(), np.ones((2, 1))
+    for change in (
+        lambda w: w.__isub__(step),
+        lambda w: w.__iadd__(step),
+        lambda w: w.__imul__(2.0),
+        lambda w: w.__itruediv__(2.0),
+        lambda w: w.__ipow__(2.0),
+        lambda w: w.__imatmul__(np.ones((1, 1))),
+    ):
+        with refused(TypeError, "parameter 'w' cannot be changed", r"w\.value -= "):
+            change(model.w)
+    model.w.value -= step
+    np.testing.assert_array_equal(model.get_param()["w"], -step)
+    loss = Node(1.0)
+    loss += model.w.square().sum()
+    loss -= 1.0
+    loss *= 2.0
+    loss /= 4.0
+    loss **= 2.0
+    loss @= np.ones((1, 1))
+    assert loss.item() == 1.0
+    np.testing.assert_array_equal(loss.grad()["w"], -2 * step)
+
+
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+@pytest.mark.parametrize("normalisation", ["layer", "batch"])
+def test_copies_have_their_own_normalisation(twin, normalisation):
+    labels = (Y > 0).astype(float)
+    net = dp.Net(2, 3, 2, normalisation=normalisation, seed=0)
+    other = twin(net)
+    for part in (net, other):
+        dp.SGD(part, X, labels, {"alpha": 0.1}, seed=0).train(5, print_each=None)
+    for name, value in net.get_param().items():
+        np.testing.assert_array_equal(other.get_param()[name], value)
+        assert not np.shares_memory(other.get_param()[name], value)
+
+
+def test_first_weights_are_numbers():
+    how = dp.initializers.Initializer
+    for bad in (
+        np.ones((2, 2)) * 1j,
+        np.full((2, 2), "1"),
+        np.ma.array(np.ones((2, 2)), mask=True),
+    ):
+        with refused(ValueError, "parameter 'a_weight'", "number|masked"):
+            Model().Linear_Layer(2, 2, "a", how("own", "", lambda *_, b=bad: b, lambda *_: 0.0))
+
+
 def test_get_grad_may_be_overridden():
     class Decayed(Scaled):
         def get_grad(self, x, y):
