@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import primitives as p
+from dp.answers import Answers, not_while_capturing
 from dp.errors import AnomalyError, CaptureError, ShapeError
 from dp.hints import Guarded, check_subclass, missing_attribute
 from dp.indexing import checked_axis, matrix_index, one_axis, wanted_shape
@@ -39,15 +40,7 @@ FLOAT64 = np.dtype(np.float64)
 _new = object.__new__
 
 
-def _not_while_capturing(node: Node, what: str) -> None:
-    if MODE.get().capturing:
-        raise CaptureError(
-            f"{what} of {node!r} was asked for while its function was captured, and a program "
-            "could not decide it anew for other values; use Node.clip or dp.primitives.where"
-        )
-
-
-class Node(p.Recorded):
+class Node(Answers):
     """A matrix, or a stack of matrices, that remembers how it was computed.
 
     Parameters
@@ -200,78 +193,6 @@ class Node(p.Recorded):
                 missing_attribute(type(self).__name__, name, known), name=name, obj=None
             )
 
-    # --- as a number or a plain array, where no gradient is asked for --------------------------
-
-    def __bool__(self) -> bool:
-        _not_while_capturing(self, "the truth")
-        if self.value.size != 1:
-            raise ValueError(
-                f"a Node of shape {self.shape} is neither true nor false; for masks write & | ~ "
-                "instead of and, or, not, and ask .any() or .all()"
-            )
-        return bool(self.value.item())
-
-    def __float__(self) -> float:
-        _not_while_capturing(self, "the number")
-        if self.value.size != 1:
-            raise TypeError(
-                f"only a 1×1 Node is a number, this one has shape {self.shape}; node.value is the "
-                "plain array"
-            )
-        return float(self.value.item())
-
-    def __int__(self) -> int:
-        return int(float(self))
-
-    def __round__(self, ndigits: int | None = None) -> Any:
-        return round(float(self), ndigits)
-
-    def __format__(self, spec: str) -> str:
-        return format(float(self), spec) if spec else str(self)
-
-    def item(self) -> float:
-        """The number of a 1×1 Node, without gradient."""
-        return float(self)
-
-    def tolist(self) -> Any:
-        """The entries as nested lists, without gradient."""
-        _not_while_capturing(self, "the entries")
-        return self.value.tolist()
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return self.value.size
-
-    def argmax(self, axis: int | None = None) -> Any:
-        """Position of the maximum in the matrix, a plain array of integers; no gradient flows."""
-        return self._asked(np.argmax, axis)
-
-    def argmin(self, axis: int | None = None) -> Any:
-        """Position of the minimum in the matrix, a plain array of integers; no gradient flows."""
-        return self._asked(np.argmin, axis)
-
-    def argsort(self, axis: int = 1) -> Any:
-        """Positions in which the entries are in order, a plain array; no gradient flows."""
-        return self._asked(np.argsort, one_axis(axis))
-
-    def any(self, axis: int | None = None) -> Any:
-        """Whether any entry is not 0, plain; no gradient flows."""
-        return self._asked(np.any, axis)
-
-    def all(self, axis: int | None = None) -> Any:
-        """Whether no entry is 0, plain; no gradient flows."""
-        return self._asked(np.all, axis)
-
-    def _asked(self, function: Any, axis: int | None) -> Any:
-        _not_while_capturing(self, function.__name__)
-        axis = checked_axis(axis)
-        if axis is not None:
-            return function(self.value, axis=axis - 2)
-        if self.ndim == 2:
-            return function(self.value)
-        return function(self.value.reshape(*self.shape[:-2], -1), axis=-1)  # of each member
-
     def astype(self, dtype: Any) -> Any:
         """The entries in another dtype: a Node of floats, or a plain array of integers or booleans.
 
@@ -279,7 +200,7 @@ class Node(p.Recorded):
         """
         if np.dtype(dtype).kind == "f":
             return Node.record(p.astype, (self,), {"dtype": np.dtype(dtype)})
-        _not_while_capturing(self, f"the entries as {np.dtype(dtype)}")
+        not_while_capturing(self, f"the entries as {np.dtype(dtype)}")
         return self.value.astype(dtype)
 
     @staticmethod
@@ -815,7 +736,7 @@ def _mask(other: Any) -> Node:
 
 def _as_mask(index: Node, shape: tuple[int, ...]) -> Array:
     """A Node of 0 and 1, such as `x > 0`, as the mask of a matrix."""
-    _not_while_capturing(index, "the entries, as a mask,")
+    not_while_capturing(index, "the entries, as a mask,")
     mask = index.value
     if mask.shape != shape[-2:] or not ((mask == 0) | (mask == 1)).all():
         raise IndexError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dp.backward import topological_order
 from dp.node import Node, ShapeError, as_matrix
 from dp.validation import NumbersError, real_array, seeds, shown
 
@@ -250,8 +251,6 @@ def check_listed(owner: str, listed: Mapping[str, Any], order: Sequence[Node]) -
 
 def _nodes_of(given: Any) -> Iterator[Node]:
     """Every Node of a batch, with those it was computed from; arrays as Nodes."""
-    from dp.backward import topological_order
-
     if isinstance(given, Node):
         yield from topological_order(given)
     elif isinstance(given, Mapping):
