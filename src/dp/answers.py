@@ -35,8 +35,8 @@ class Answers(p.Recorded):
         not_while_capturing(self, "the truth")
         if self.value.size != 1:
             raise ValueError(
-                f"a Node of shape {self.value.shape} is neither true nor false; for masks write & | ~ "
-                "instead of and, or, not, and ask .any() or .all()"
+                f"a Node of shape {self.value.shape} is neither true nor false; for masks write "
+                "& | ~ instead of and, or, not, and ask .any() or .all()"
             )
         return bool(self.value.item())
 
@@ -44,8 +44,8 @@ class Answers(p.Recorded):
         not_while_capturing(self, "the number")
         if self.value.size != 1:
             raise TypeError(
-                f"only a 1×1 Node is a number, this one has shape {self.value.shape}; node.value is the "
-                "plain array"
+                f"only a 1×1 Node is a number, this one has shape {self.value.shape}; node.value is "
+                "the plain array"
             )
         return float(self.value.item())
 
