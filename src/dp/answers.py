@@ -44,8 +44,8 @@ class Answers(p.Recorded):
         not_while_capturing(self, "the number")
         if self.value.size != 1:
             raise TypeError(
-                f"only a 1×1 Node is a number, this one has shape {self.value.shape}; node.value is "
-                "the plain array"
+                f"only a 1×1 Node is a number, this one has shape {self.value.shape}; node.value "
+                "is the plain array"
             )
         return float(self.value.item())
 
