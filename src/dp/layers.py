@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dp import activations
 from dp import primitives as p
 from dp.node import Node, ShapeError, as_leaf
+from dp.watching import watchers
 
 Array = NDArray[Any]
 
@@ -114,6 +115,8 @@ class Layer:
         watch = WATCH.get()
         if watch is not None:
             watch.calls.append(LayerCall(self.name, self, given, pre_activation))
+        for watcher in watchers():
+            watcher.called(self, pre_activation)
         if self.activation is None:
             return pre_activation
         activated = self.activation(pre_activation)

@@ -25,6 +25,7 @@ from dp.layers import (
 from dp.node import Node, ShapeError, as_leaf, mode
 from dp.parameters import KEPT, Registered, check_listed, check_named, fitting, registered
 from dp.validation import one_of, positive_integer, positive_number, shown, unknown
+from dp.watching import watchers
 
 __all__ = [
     "Layer",
@@ -230,6 +231,8 @@ class Model:
                 new.append((live, fitting(value, live, name)))
         for live, value in new:
             live[...] = value
+        for watcher in watchers():
+            watcher.updated(self)
 
     def get_grad(self, x: Any, y: Any) -> tuple[dict[str, Array], Node]:
         """Loss on a batch, and its gradient by parameter name.
@@ -268,7 +271,9 @@ class Model:
             raise
         _check_loss(self, loss)
         calls = [] if watch is None else list(watch.calls)
-        found, deltas, named = sweep_named(loss, [call.pre_activation for call in calls])
+        found, deltas, named = sweep_named(
+            loss, [call.pre_activation for call in calls], caller=(self, (x, y))
+        )
         for call, delta in zip(calls, deltas, strict=True):
             call.delta = delta
         parameters = _kept(self).parameters

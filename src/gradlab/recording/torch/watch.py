@@ -38,6 +38,7 @@ from gradlab.recording.torch.arrays import can_be_measured
 from gradlab.recording.torch.arrivals import Accumulated, Arrival
 from gradlab.recording.torch.backward import BACKWARD
 from gradlab.recording.torch.calls import Applied, Call, Listener, Pending, Scope, found
+from gradlab.recording.torch.chains import Chains
 from gradlab.recording.torch.functions import (
     FUNCTIONS,
     IDENTITY,
@@ -106,6 +107,7 @@ class Watch:
         self._modules = contextlib.ExitStack()  # whose calls are watched
         self._arrivals: list[RemovableHandle] = []
         self._reference: Callable[[Layer, torch.Tensor, Function], None] | None = None
+        self.chains = Chains()
         self.order: dict[Layer, None] = {}  # as they were first called
         # whether functions must be looked for; whether one was found that is no module's
         self._looks, self._found_one = True, False
@@ -189,6 +191,7 @@ class Watch:
         for handle in self._arrivals:
             handle.remove()
         self._arrivals = []
+        self.chains.forget()
         self.scope.leave_mode()
         self._scopes = {}
         if self.order:
@@ -327,6 +330,7 @@ class Watch:
             call = Call(layer, scope.number, h.requires_grad)
             if self._reference is None:
                 self._listener.called(call)
+                self.chains.note(layer, h)
                 if call.waits and self._deltas and layer.unit is not None:
                     arrival = Arrival(call, self._listener, self.clock)
                     self._arrivals.append(h.register_hook(arrival))
