@@ -153,7 +153,18 @@ def test_the_warning_points_at_the_users_line():
 # --- attributes -----------------------------------------------------------------------------------
 
 NAMES = ["_streams", "rng", "seed", "steps", "members", "dtype", "layers", "_dp", "loss", "grad"]
-NAMES += ["history", "param", "_rows", "_members", "streams", "name", "_kept", "losses"]
+NAMES += [
+    "history",
+    "param",
+    "_rows",
+    "_members",
+    "streams",
+    "name",
+    "_kept",
+    "losses",
+    "_steps",
+    "update_all",
+]
 
 
 @pytest.mark.parametrize("before", [False, True], ids=["after super", "before super"])
