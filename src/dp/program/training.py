@@ -14,6 +14,7 @@ from dp import primitives as p
 from dp.activations import Activation
 from dp.model import Model, Net
 from dp.node import CaptureError, Node, ShapeError, no_grad
+from dp.parameters import registered
 from dp.program.blocks import zeros
 from dp.program.captured import Captured, captured, captured_rule
 from dp.program.guards import Guard
@@ -386,11 +387,14 @@ def _captured(model: Any, x: Array, y: Array) -> Captured:
         )
     if not found.gradients:
         raise ValueError(f"the loss of {type(model).__name__} depends on none of its parameters")
-    strangers = set(found.nodes) - set(model.get_param())
+    kept = registered(model)
+    own = {} if kept is None else kept.parameters
+    strangers = sorted(name for name, node in found.nodes.items() if own.get(name) is not node)
     if strangers:
         raise CaptureError(
             f"the loss uses named Nodes that are no parameters of the model: "
-            f"{', '.join(sorted(strangers))}; a program would freeze them"
+            f"{', '.join(strangers)}; a program would freeze them. Make a parameter in __init__: "
+            f'self.w = self.Parameter(value, "{strangers[0]}")'
         )
     return found
 
