@@ -198,6 +198,8 @@ class Node(Answers):
 
         Gradients flow through a Node of floats, in the dtype of what they belong to.
         """
+        if np.dtype(dtype).kind not in "biuf":
+            raise TypeError(f"a Node holds real numbers, which do not become {np.dtype(dtype)}")
         if np.dtype(dtype).kind == "f":
             return Node.record(p.astype, (self,), {"dtype": np.dtype(dtype)})
         not_while_capturing(self, f"the entries as {np.dtype(dtype)}")
@@ -505,14 +507,26 @@ class Node(Answers):
         """The smaller of two entries; where both are equal, they share the gradient."""
         return Node.record(p.minimum, (self, other), NO_SETTINGS)
 
-    def clip(self, low: float | None = None, high: float | None = None) -> Node:
+    def clip(
+        self,
+        low: float | None = None,
+        high: float | None = None,
+        *,
+        min: float | None = None,  # noqa: A002 (as NumPy calls it)
+        max: float | None = None,  # noqa: A002
+    ) -> Node:
         """Limit each entry to [low, high]; the derivative is 1 inside and on the limits.
+
+        `min` and `max` are other names of the limits.
 
         Raises
         ------
         TypeError, ValueError
-            If a limit is no number, or low > high.
+            If a limit is no number, or is given twice, or low > high.
         """
+        if (low is not None and min is not None) or (high is not None and max is not None):
+            raise TypeError("clip takes each limit once: low or min, high or max")
+        low, high = (min if low is None else low), (max if high is None else high)
         low = None if low is None else number("low", low)
         high = None if high is None else number("high", high)
         if low is not None and high is not None and low > high:
@@ -559,11 +573,11 @@ class Node(Answers):
 
     # `keepdims` is taken as other libraries have it; a Node always keeps its two dimensions.
 
-    def sum(self, axis: Any = None, *, keepdims: bool = True) -> Node:
+    def sum(self, axis: Any = None, keepdims: bool = True) -> Node:
         """Sum of all entries (1×1), over the rows (axis=0, 1×m) or the columns (axis=1, n×1)."""
         return Node.record(p.reduce_sum, (self,), {"axis": checked_axis(axis, keepdims)})
 
-    def mean(self, axis: Any = None, *, keepdims: bool = True) -> Node:
+    def mean(self, axis: Any = None, keepdims: bool = True) -> Node:
         """Mean of all entries, over the rows (axis=0) or the columns (axis=1)."""
         axis = checked_axis(axis, keepdims)
         total = Node.record(p.reduce_sum, (self,), {"axis": axis})
@@ -581,26 +595,26 @@ class Node(Answers):
         left = self._count(axis, "a standard deviation", ddof)
         return (self - self.mean(axis)).norm(axis) / sqrt(left)
 
-    def norm(self, axis: Any = None, *, keepdims: bool = True) -> Node:
+    def norm(self, axis: Any = None, keepdims: bool = True) -> Node:
         """Root of the sum of squares, of all entries, over the rows or the columns.
 
         Where it is 0, its gradient is taken as 0.
         """
         return Node.record(p.norm, (self,), {"axis": checked_axis(axis, keepdims)})
 
-    def max(self, axis: Any = None, *, keepdims: bool = True) -> Node:
+    def max(self, axis: Any = None, keepdims: bool = True) -> Node:
         """Maximum, over the rows (axis=0) or the columns (axis=1); ties share the gradient."""
         axis = checked_axis(axis, keepdims)
         self._count(axis, "a maximum")
         return Node.record(p.reduce_max, (self,), {"axis": axis})
 
-    def min(self, axis: Any = None, *, keepdims: bool = True) -> Node:
+    def min(self, axis: Any = None, keepdims: bool = True) -> Node:
         """Minimum, over the rows (axis=0) or the columns (axis=1); ties share the gradient."""
         axis = checked_axis(axis, keepdims)
         self._count(axis, "a minimum")
         return -Node.record(p.reduce_max, (-self,), {"axis": axis})
 
-    def logsumexp(self, axis: Any = None, *, keepdims: bool = True) -> Node:
+    def logsumexp(self, axis: Any = None, keepdims: bool = True) -> Node:
         """log Σ exp(x), without overflow, of all entries, over the rows or the columns."""
         axis = checked_axis(axis, keepdims)
         self._count(axis, "a logsumexp")
@@ -628,7 +642,7 @@ class Node(Answers):
     def __array__(self, *args: Any, **kwargs: Any) -> Array:
         raise TypeError(
             "a Node does not turn into a NumPy array silently, as its gradient would be lost; "
-            "write node.value"
+            "write node.value, or join Nodes by dp.concatenate([a, b])"
         )
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:

@@ -73,18 +73,18 @@ class Registered:
         TypeError, ValueError
             If the name is none, or is taken.
         """
-        if not isinstance(name, str) or not name:
-            raise TypeError(
-                'a parameter needs a name: self.Parameter(value, "gamma"); got the name '
-                f"{shown(name)}"
-            )
         self.check_free(name)
         node = Node(np.array(numbers_of(value, self.dtype, name)), name)
         self.parameters[name] = node
         return node
 
-    def check_free(self, name: str) -> None:
-        """Raise ValueError if a parameter has this name already."""
+    def check_free(self, name: Any) -> None:
+        """Raise TypeError if it is no name, and ValueError if a parameter has it already."""
+        if not isinstance(name, str) or not name:
+            raise TypeError(
+                'a parameter needs a name: self.Parameter(value, "gamma"); got the name '
+                f"{shown(name)}"
+            )
         if name in self.parameters:
             raise ValueError(
                 f"parameter name {name!r} is taken; this model has {', '.join(self.parameters)}"
@@ -92,6 +92,7 @@ class Registered:
 
     def first_value(self, value: Any, name: Any) -> Array:
         """The first value of a parameter of one's own, for every member; see `Model.Parameter`."""
+        self.check_free(name)
         if callable(value) and not isinstance(value, Node):
             drawn = [numbers_of(one, self.dtype, name) for one in self.drawn(value)]
             return self.stacked([_finite(as_matrix(one), name) for one in drawn])
