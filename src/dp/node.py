@@ -50,7 +50,8 @@ class Node(Answers):
         dimensions the last two axes are the matrix and the axes before them a stack. Integers and
         booleans become float64. An array of floats is not copied: changing it changes the Node.
     name : str, optional
-        A named Node is a parameter: `grad` reports its gradient under this name.
+        `grad` reports the gradient of a named Node under this name. In a model, parameters are
+        made by `Model.Parameter`.
 
     Raises
     ------

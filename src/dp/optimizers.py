@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dp.hyperparameters import NotedDict, warn_unread
 from dp.node import Mode, Node, mode
-from dp.parameters import registered
+from dp.parameters import members_of, registered
 from dp.validation import decay, positive_integer, positive_number, seeds, shown
 from dp.watching import loop
 
@@ -106,11 +106,6 @@ class _Streams:
         return self if optimizer is None else streams_of(optimizer)
 
 
-def _members(model: Any) -> int | None:
-    kept = registered(model)
-    return None if kept is None else kept.members
-
-
 def _dtype(model: Any) -> Any:
     kept = registered(model)
     return None if kept is None else kept.dtype
@@ -187,7 +182,7 @@ class Optimizer:
             drawn = seeds(seed)
             # The second word keeps a batch stream apart from that of weights with the same seed.
             vars(self)[STREAMS] = [np.random.default_rng((one, 1)) for one in drawn]
-            members = _members(model)
+            members = members_of(model)
             if len(drawn) != (members or 1):
                 raise ValueError(
                     f"the model has {members or 1} member(s), but {len(drawn)} seed(s) were given "
@@ -251,7 +246,7 @@ class Optimizer:
             One per step, (batch,) or (members, batch).
         """
         n, size = self.x_train.shape[0], (steps, self.batch_size)
-        members, streams = _members(self.model), streams_of(self)
+        members, streams = members_of(self.model), streams_of(self)
         if streams is not None:
             # as NumPy's indices are, which on 32-bit platforms are not what `integers` gives
             drawn = [s.integers(0, n, size=size).astype(np.intp, copy=False) for s in streams]

@@ -124,6 +124,12 @@ def registered(model: Any) -> Registered | None:
     return found
 
 
+def members_of(model: Any) -> int | None:
+    """How many members a model has; None if it is no ensemble, or none of the library's models."""
+    kept = registered(model)
+    return None if kept is None else kept.members
+
+
 def numbers_of(value: Any, dtype: np.dtype[Any], name: Any) -> Array:
     """Give a value for a parameter as an array of `dtype`.
 

@@ -180,15 +180,16 @@ def test_attributes_do_not_collide(name, before, seed):
                 setattr(self, name, ["mine"])
 
     found = []
-    for kind in (dp.SGD, Own):
+    for kind, compiled in ((dp.SGD, False), (Own, False), (Own, True)):
         model = net(seed)
-        sgd = kind(model, X, Y, batch_size=8, seed=seed)
+        sgd = kind(model, X, Y, batch_size=8, seed=seed, compile=compiled)
         copy.deepcopy(sgd).train(2, print_each=None)
         sgd.train(5, print_each=None)
         found.append(model.get_param())
     assert getattr(sgd, name) == ["mine"]
     for part, value in found[0].items():
         np.testing.assert_array_equal(found[1][part], value)
+        np.testing.assert_allclose(found[2][part], value, rtol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -576,6 +576,8 @@ def test_attributes_do_not_collide(name, before):
     for part, value in trained(model, seed=[0, 1]).items():
         np.testing.assert_array_equal(value, right[part])
     assert getattr(model, name) == ["mine"]
+    for part, value in trained(model, seed=[0, 1], compile=True, steps=3).items():
+        assert value.shape == right[part].shape
     model.Linear_Layer(2, 2, "more")
     assert model.get_param()["more_weight"].shape == (2, 2, 2)
     copy.deepcopy(model).get_grad(X, Y)
