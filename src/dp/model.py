@@ -23,7 +23,15 @@ from dp.layers import (
     watch_layers,
 )
 from dp.node import Node, ShapeError, as_leaf, mode
-from dp.parameters import KEPT, Registered, check_listed, check_named, fitting, registered
+from dp.parameters import (
+    KEPT,
+    Registered,
+    check_listed,
+    check_named,
+    fitting,
+    registered,
+    warn_of_others,
+)
 from dp.validation import one_of, positive_integer, positive_number, shown, unknown
 from dp.watching import watchers
 
@@ -320,7 +328,8 @@ def _check_trained(model: Model, loss: Node, named: Mapping[str, Node], given: A
         else:
             return
     listed = model.get_param() if own else {}
-    check_named(owner, named, parameters, listed, vars(model), given)
+    others = check_named(owner, named, parameters, listed, vars(model), given)
+    warn_of_others(owner, _kept(model), others)
     missing = [name for name in listed if name not in named and name not in parameters]
     if missing:
         check_listed(owner, {name: listed[name] for name in missing}, topological_order(loss))

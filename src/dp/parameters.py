@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from dp.layers import Layer
 
 Array = NDArray[Any]
+
+
+_OWNED: weakref.WeakSet[Node] = weakref.WeakSet()  # the parameters of all models
 
 
 class Registered:
@@ -40,7 +45,7 @@ class Registered:
         a module and could not be copied with the model.
     """
 
-    __slots__ = ("dtype", "layers", "members", "parameters", "seed", "streams")
+    __slots__ = ("dtype", "layers", "members", "parameters", "seed", "streams", "told")
 
     def __init__(self, seed: int | Sequence[int] | None, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
@@ -50,11 +55,17 @@ class Registered:
         self.members: int | None = None
         self.layers: dict[str, Layer] = {}
         self.parameters: dict[str, Node] = {}
+        self.told: set[str] = set()  # of which parameters of other models a warning was given
         self.streams: list[np.random.Generator] | None = None
         if seed is not None:
             self.streams = [np.random.default_rng(one) for one in seeds(seed)]
             if np.ndim(seed) > 0:
                 self.members = len(self.streams)
+
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        for name, value in state[1].items():
+            setattr(self, name, value)
+        _OWNED.update(self.parameters.values())  # a copy's own
 
     def drawn(self, draw: Callable[[Any], Any]) -> list[Any]:
         """What `draw` gives for the stream of each member in turn."""
@@ -76,6 +87,7 @@ class Registered:
         self.check_free(name)
         node = Node(np.array(numbers_of(value, self.dtype, name)), name)
         self.parameters[name] = node
+        _OWNED.add(node)
         return node
 
     def check_free(self, name: Any) -> None:
@@ -197,8 +209,10 @@ def check_named(
     listed: Mapping[str, Any],
     kept: Mapping[str, Any],
     given: tuple[Any, Any],
-) -> None:
+) -> list[str]:
     """Refuse a named Node that a loss depends on, and that no optimiser would train.
+
+    Gives the names of those that are parameters of other models.
 
     Parameters
     ----------
@@ -221,6 +235,7 @@ def check_named(
         Naming the Node, and how a parameter is made.
     """
     inputs: list[Node] | None = None
+    others = []
     for name, node in named.items():
         own = parameters.get(name)
         if own is node:
@@ -235,13 +250,30 @@ def check_named(
             continue
         if inputs is None:
             inputs = [one for part in given for one in _nodes_of(part)]
-        if not _is_input(node, inputs, any(node is value for value in kept.values())):
+        if node in _OWNED:
+            others.append(name)
+        elif not _is_input(node, inputs, any(node is value for value in kept.values())):
             raise ValueError(
                 f"the loss of {owner} depends on the Node {name!r}, which is no parameter of the "
                 "model and would never be trained. Make it one in __init__: "
                 f'self.{_attribute(name)} = self.Parameter(value, "{name}"). If it is data, leave '
                 f"its name out. (Its shape is {node.shape}; it is not part of the batch.)"
             )
+
+    return others
+
+
+def warn_of_others(owner: str, kept: Registered, names: list[str]) -> None:
+    """Warn, once, that training a model leaves parameters of other models as they are."""
+    new = [name for name in names if name not in kept.told]
+    if new:
+        kept.told.update(new)
+        warnings.warn(
+            f"the loss of {owner} depends on parameters of another model ({', '.join(new)}), which "
+            f"training this {owner} leaves as they are. If they are to be trained with it, list "
+            "them in get_param: return {**super().get_param(), **self.other.get_param()}",
+            stacklevel=5,
+        )
 
 
 def check_listed(owner: str, listed: Mapping[str, Any], order: Sequence[Node]) -> None:

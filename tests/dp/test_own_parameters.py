@@ -336,6 +336,52 @@ def test_named_data_is_no_parameter(x, y):
     assert {"data", "x"} & set(found)
 
 
+class Inner(Model):
+    def __init__(self):
+        super().__init__(seed=0)
+        self.inner = self.Linear_Layer(2, 3, "inner")
+
+    def forward(self, x):
+        return self.inner(x).tanh()
+
+
+class Outer(Model):
+    """A model within a model: its parameters are another model's."""
+
+    def __init__(self):
+        super().__init__(seed=0)
+        self.within, self.outer = Inner(), self.Linear_Layer(3, 1, "outer")
+
+    def loss(self, x, y):
+        return (self.outer(self.within.forward(x)) - y).square().mean()
+
+
+@pytest.mark.parametrize(
+    "twin", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+)
+def test_parameters_of_another_model_are_left_alone_with_a_warning(twin):
+    model = twin(Outer())
+    before = {name: value.copy() for name, value in model.within.get_param().items()}
+    with pytest.warns(UserWarning, match="Outer depends on parameters of another model") as said:
+        trained(model)
+    assert len(said) == 1
+    assert "inner_weight" in str(said[0].message)
+    for name, value in model.within.get_param().items():
+        np.testing.assert_array_equal(value, before[name])
+    assert {"inner_weight", "outer_weight"} <= set(model.get_grad(X, Y)[0])  # told once
+
+
+def test_parameters_of_another_model_are_trained_if_they_are_listed():
+    class Whole(Outer):
+        def get_param(self):
+            return {**super().get_param(), **self.within.get_param()}
+
+    model = Whole()
+    before = {name: value.copy() for name, value in model.get_param().items()}
+    after = trained(model)
+    assert not any(np.array_equal(after[name], before[name]) for name in before)
+
+
 def test_a_constant_kept_without_a_name_is_a_constant():
     model = model_with(lambda: Node(np.ones((2, 1))), uses_kept)
     assert set(model.get_grad(X, Y)[0]) == {"a_weight", "a_bias"}
