@@ -14,6 +14,7 @@ from dp import primitives as p
 from dp.activations import Activation
 from dp.model import Model, Net
 from dp.node import CaptureError, Node, ShapeError, no_grad
+from dp.parameters import members_of, registered
 from dp.program.blocks import zeros
 from dp.program.captured import Captured, captured, captured_rule
 from dp.program.guards import Guard
@@ -353,7 +354,7 @@ def one_step(optimizer: Optimizer) -> TrainingStep:
     if optimizer.x_train is None or optimizer.y_train is None:
         raise ValueError("x_train and y_train are needed to capture a step, got None")
     rows = np.arange(optimizer.batch_size) % len(optimizer.x_train)
-    members = getattr(optimizer.model, "members", None)
+    members = members_of(optimizer.model)
     if members is not None:
         rows = np.stack([rows] * members)
     x, y = (optimizer._batch(data, rows).value for data in (optimizer.x_train, optimizer.y_train))
@@ -386,11 +387,14 @@ def _captured(model: Any, x: Array, y: Array) -> Captured:
         )
     if not found.gradients:
         raise ValueError(f"the loss of {type(model).__name__} depends on none of its parameters")
-    strangers = set(found.nodes) - set(model.get_param())
+    kept = registered(model)
+    own = {} if kept is None else kept.parameters
+    strangers = sorted(name for name, node in found.nodes.items() if own.get(name) is not node)
     if strangers:
         raise CaptureError(
             f"the loss uses named Nodes that are no parameters of the model: "
-            f"{', '.join(sorted(strangers))}; a program would freeze them"
+            f"{', '.join(strangers)}; a program would freeze them. Make a parameter in __init__: "
+            f'self.w = self.Parameter(value, "{strangers[0]}")'
         )
     return found
 
@@ -405,7 +409,7 @@ def _check_labels(optimizer: Optimizer, step: TrainingStep) -> None:
     _, first = np.unique(y.reshape(len(y), -1), axis=0, return_index=True)
     size = optimizer.batch_size
     rows = np.resize(first, -(-len(first) // size) * size).reshape(-1, size)
-    members = getattr(model, "members", None)
+    members = members_of(model)
 
     def look() -> None:
         with no_grad(), np.errstate(all="ignore"):
