@@ -70,9 +70,13 @@ class ProgramCallback(Callback):
     ----------
     reads_loss : bool
         Whether it reads the loss, which need not be computed otherwise.
+    only_reads : bool
+        Whether it changes nothing that the model depends on. Otherwise a program asks after every
+        step whether anything has changed.
     """
 
     reads_loss = True
+    only_reads = False
 
     def keep(self, captured: Captured) -> Iterable[Value]:
         """Say which of a captured model's values it will read, besides loss and gradients."""
@@ -84,13 +88,16 @@ class ProgramCallback(Callback):
     def after_program_update(self, number: int, step: TrainingStep) -> None:
         """Called when the parameters have been changed."""
 
+    def undone(self, number: int) -> None:
+        """Called when the steps after `number` have turned out wrong, and were undone."""
 
-_STREAMS = "_dp_streams"
+
+STREAMS = "_dp_streams"
 
 
 def streams_of(optimizer: Any) -> list[np.random.Generator] | None:
     """What an optimiser draws its batches from, one per member; None is NumPy's global stream."""
-    found: list[np.random.Generator] | None = vars(optimizer).get(_STREAMS)
+    found: list[np.random.Generator] | None = vars(optimizer).get(STREAMS)
     return found
 
 
@@ -179,7 +186,7 @@ class Optimizer:
         if seed is not None:
             drawn = seeds(seed)
             # The second word keeps a batch stream apart from that of weights with the same seed.
-            vars(self)[_STREAMS] = [np.random.default_rng((one, 1)) for one in drawn]
+            vars(self)[STREAMS] = [np.random.default_rng((one, 1)) for one in drawn]
             members = _members(model)
             if len(drawn) != (members or 1):
                 raise ValueError(
@@ -335,27 +342,38 @@ class Optimizer:
                     f"the model must have {method}, as dp.Model has; got {self.model!r}"
                 )
         _check_methods(self)
-        callbacks = self._callbacks()
         if print_each:
             print("iteration\tloss")
+        done, batch = 0, None
         # eager steps say what is wrong inside these
         if self.compile and mode() == Mode():
             from dp.program import training
 
-            return training.train(self, steps, num_grad_stores, print_each)
-        param = self.model.get_param()
-        if not param:
-            raise ValueError(
-                f"{type(self.model).__name__} has no parameters to train: make layers, or "
-                'parameters with self.Parameter(value, "name"), in its __init__'
-            )
-        self.grad_stores = [
-            {name: np.zeros_like(value) for name, value in param.items()}
-            for _ in range(num_grad_stores)
-        ]
-        for i in range(1, steps + 1):
+            done, loss, batch = training.train(self, steps, num_grad_stores, print_each)
+            if loss is not None:
+                return loss
+        if not done:
             param = self.model.get_param()
-            x, y = self.random_batch()
+            if not param:
+                raise ValueError(
+                    f"{type(self.model).__name__} has no parameters to train: make layers, or "
+                    'parameters with self.Parameter(value, "name"), in its __init__'
+                )
+            self.grad_stores = [
+                {name: np.zeros_like(value) for name, value in param.items()}
+                for _ in range(num_grad_stores)
+            ]
+        return self._train_eagerly(range(done + 1, steps + 1), print_each, batch)
+
+    def _train_eagerly(
+        self, numbers: range, print_each: int | None, batch: tuple[Node, Node] | None
+    ) -> Array:
+        """Make the steps of these numbers; `batch` is the first one's, if it was drawn already."""
+        callbacks = self._callbacks()
+        for i in numbers:
+            param = self.model.get_param()
+            x, y = batch or self.random_batch()
+            batch = None
             grad, loss = self.model.get_grad(x, y)
             if i == 1:
                 _check_trained(self.model, param, grad)
@@ -365,10 +383,7 @@ class Optimizer:
             for callback in callbacks:
                 if isinstance(callback, Callback):
                     callback.before_update(step)
-            for g in param:
-                if g in grad:
-                    self._update(param, grad, g, i)
-            self.model.set_param(param)  # for an `_update` that replaces arrays
+            self.update_all(param, grad, i)
             for callback in callbacks:
                 if isinstance(callback, Callback):
                     callback.after_update(step)
@@ -376,6 +391,29 @@ class Optimizer:
                     callback(step)
         last: Array = loss.value
         return last
+
+    def update_all(self, param: dict[str, Array], grad: dict[str, Array], i: int) -> None:
+        """Change the model's parameters by their gradients in step `i`: all of them, or none.
+
+        If an interrupt or an error comes in between, parameters and `grad_stores` are put back.
+        """
+        before = {name: np.array(value) for name, value in param.items()}
+        stores = [
+            (store, name, value, value.copy())
+            for store in self.grad_stores
+            for name, value in store.items()
+        ]
+        try:
+            for g in param:
+                if g in grad:
+                    self._update(param, grad, g, i)
+            self.model.set_param(param)  # for an `_update` that replaces arrays
+        except BaseException:
+            self.model.set_param(before)
+            for store, name, value, kept in stores:
+                value[...] = kept
+                store[name] = value
+            raise
 
 
 class SGD(Optimizer):

@@ -809,3 +809,40 @@ def test_a_recorder_that_is_forgotten_is_gone():
     record(Plain()).attach()
     gc.collect()
     assert watchers() == before
+
+
+# --- chains of layers -----------------------------------------------------------------------------
+
+
+class Forked(dp.Model):
+    """A trunk and two heads."""
+
+    def __init__(self, seed=0):
+        super().__init__(seed)
+        self.trunk = self.Linear_Layer(4, 5, "trunk")
+        self.left, self.right = self.Linear_Layer(5, 1, "left"), self.Linear_Layer(5, 1, "right")
+
+    def forward(self, x):
+        h = self.trunk(x).tanh()
+        return self.left(h).sigmoid() * self.right(h).sigmoid()
+
+    def loss(self, x, y):
+        return dp.squared_error(self.forward(x), y)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_layers_that_are_not_one_chain_are_not_compared(compiled):
+    model = Forked()
+    sgd = dp.SGD(model, X, Y, batch_size=16, seed=0, compile=compiled)
+    with record(model, sgd) as recorder:
+        sgd.train(3, print_each=None)
+    assert recorder.chains == [[0, 1], [0, 2]]
+    text = recorder.trace.sentence()
+    assert "These are 2 chains of layers, each judged by itself." in text
+    assert "right' to 'left" not in text
+    one = net()
+    sgd = dp.SGD(one, X, Y, seed=0, compile=compiled)
+    with record(one, sgd) as recorder:
+        sgd.train(1, print_each=None)
+    assert recorder.chains == [[0, 1, 2]]
+    assert "chains" not in recorder.trace.attrs

@@ -232,6 +232,17 @@ class Recorder:
         if not self._nonfinite:
             self._look_for_nonfinite(steps, counts, kept, loss_seen)
 
+    def forget_after(self, step: int) -> None:
+        """Leave out the steps after number `step`: they were undone, and are to leave no row."""
+        kept = []
+        for steps, found in self._added:
+            count = sum(number <= step for number in steps)
+            if count:
+                kept.append((steps[:count], {name: rows[:count] for name, rows in found.items()}))
+        self._added = kept
+        if self._nonfinite and self._nonfinite["nonfinite_step"] > step:
+            self._nonfinite = {}
+
     def _per_layer(self) -> list[str]:
         return [name for name in self.quantities if name in PER_LAYER]
 

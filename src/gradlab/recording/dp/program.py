@@ -177,6 +177,12 @@ class ProgramReader:
             for memory in (*whole, self._accuracies, *(kept.memory for kept in self._kept)):
                 memory[0] = memory[count]
 
+    def forget_after(self, number: int) -> None:
+        """Leave out the steps after `number`, which were undone, also where they were added."""
+        self.flush()
+        self._open = False
+        self.recorder.forget_after(number)
+
     # --- getting ready ----------------------------------------------------------------------------
 
     def _prepare(self, step: TrainingStep) -> None:

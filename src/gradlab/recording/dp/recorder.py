@@ -463,6 +463,8 @@ def _shows_no_update(before: Mapping[str, Array], gradients: Mapping[str, Array]
 class _Callback(dp.ProgramCallback):
     """Is called in the library's loop; compiled steps are read from their buffers."""
 
+    only_reads = True
+
     def __init__(self, recorder: DpRecorder) -> None:
         self._recorder = recorder
         self.reads_loss = recorder.needs("loss")
@@ -472,6 +474,7 @@ class _Callback(dp.ProgramCallback):
 
     def before_update(self, step: dp.Step) -> None:
         """Pass it on."""
+        self.flush()  # the first steps may have been compiled
         self._recorder.before_update(step)
 
     def after_update(self, step: dp.Step) -> None:
@@ -510,3 +513,9 @@ class _Callback(dp.ProgramCallback):
             started = perf_counter()
             self._reader.after_update(number, step)
             recorder.timed.seconds += perf_counter() - started
+
+    def undone(self, number: int) -> None:
+        """Forget the steps after `number`, which were not what the model does."""
+        if self._reader is not None:
+            self._recorder._done = self.offset + number
+            self._reader.forget_after(self.offset + number)
