@@ -846,3 +846,37 @@ def test_layers_that_are_not_one_chain_are_not_compared(compiled):
         sgd.train(1, print_each=None)
     assert recorder.chains == [[0, 1, 2]]
     assert "chains" not in recorder.trace.attrs
+
+
+@pytest.mark.parametrize("kind", [dp.SGD, dp.Adam])
+@pytest.mark.parametrize("make", [net, ensemble, Plain, Only_Loss, Recurrent, Forked, Extended])
+def test_compiled_training_is_not_changed_either(make, kind):
+    left = []
+    for recording in (None, {}, REFERENCE, {"every": 3}):
+        np.random.seed(1)
+        model = make()
+        optimizer = kind(model, X, Y, {"alpha": RATE}, 16, compile=True)
+        if recording is None:
+            optimizer.train(20, print_each=None)
+        else:
+            with record(model, optimizer, **recording) as recorder:
+                optimizer.train(20, print_each=None)
+            assert recorder.n_steps == len(range(0, 20, recording.get("every", 1)))
+            _all_told(recorder.trace, recorder)
+        param = {name: value.tobytes() for name, value in model.get_param().items()}
+        left.append((param, np.random.get_state()[1].tobytes(), np.random.get_state()[2]))
+    assert all(one == left[0] for one in left[1:])
+
+
+def test_a_compiled_training_goes_on_counting():
+    model = net()
+    optimizer = dp.SGD(model, X, Y, seed=0, compile=True)
+    with record(model, optimizer) as recorder:
+        optimizer.train(3, print_each=None)
+        optimizer.compile = False
+        optimizer.train(2, print_each=None)
+        optimizer.compile = True
+        optimizer.train(3, print_each=None)
+        one_step(model)
+    assert list(recorder.trace["step"].values) == list(range(1, 10))
+    assert np.isfinite(recorder["grad_mean_abs"]).all()

@@ -421,6 +421,7 @@ class DpRecorder(Recorder):
         why_not: str = "",
         loss: float | None = None,
     ) -> None:
+        self._callback.flush()  # compiled steps before it that wait
         if step.wanted and self._assembly is not None:
             after = self.model.get_param()
             self._assembly.add(step.number, step.passes, step.before, after, used, why_not, loss)
@@ -474,7 +475,6 @@ class _Callback(dp.ProgramCallback):
 
     def before_update(self, step: dp.Step) -> None:
         """Pass it on."""
-        self.flush()  # the first steps may have been compiled
         self._recorder.before_update(step)
 
     def after_update(self, step: dp.Step) -> None:
