@@ -121,7 +121,7 @@ class DpRecorder(Recorder):
         _check(model, optimizer)
         self.model = model
         self._reference = reference
-        self._watch = Watch(self)
+        self._watch = Watch(self, self.timed)
         self._eye = Eye(model, self, reference)
         self._callback = _Callback(self)
         self._rows: list[Row] = []
