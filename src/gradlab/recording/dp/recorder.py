@@ -182,7 +182,7 @@ class DpRecorder(Recorder):
                     self.why_nothing = NO_UPDATE
         finally:
             self._step = None
-            self._attached = self._manual = False
+            self._attached = self._manual = self._watch.paused = False
             unregister(self._watch)
             for optimizer in self._loops[:1]:  # in which it is called back
                 self._remove_callback(optimizer)
@@ -298,6 +298,7 @@ class DpRecorder(Recorder):
             return
         self._loops.pop()
         if not self._loops:
+            self._watch.paused = False
             self._remove_callback(optimizer)
             self._step, self._updating = None, False
 
@@ -332,12 +333,14 @@ class DpRecorder(Recorder):
         """Complete the step with what the update did."""
         if not self._updating:
             self._done += 1
-            return
-        self._updating = False
-        step, self._step = self._step, None
-        if step is not None:
-            with self.timed, np.errstate(all="ignore"):
-                self._close(step, used=told.grad)
+        else:
+            self._updating = False
+            step, self._step = self._step, None
+            if step is not None:
+                with self.timed, np.errstate(all="ignore"):
+                    self._close(step, used=told.grad)
+        # steps that are not recorded cost next to nothing
+        self._watch.paused = not self.wants(self._done + 1)
 
     # --- steps ------------------------------------------------------------------------------------
 
@@ -348,11 +351,11 @@ class DpRecorder(Recorder):
 
     def _look(self, step: Step, seen: Pass) -> None:
         """Take from a pass what is to be recorded, before its graph is forgotten."""
-        self._watch.paused = True
+        paused, self._watch.paused = self._watch.paused, True  # it makes a forward pass
         try:
             found = self._eye.see(seen)
         finally:
-            self._watch.paused = False
+            self._watch.paused = paused
         if not self._rows:
             layers = [*(call.layer for call in seen.calls), *seen.unused]
             functions = {weight: only(known) for weight, known in found.functions.items()}

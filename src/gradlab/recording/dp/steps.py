@@ -75,7 +75,7 @@ class Eye:
                 found.deltas.setdefault(weight, []).append(call.delta)
             known = of_layers.only(found.functions[weight])
             if known is not None:
-                value = applied.value if function == known else known(h.value)
+                value = applied.value if of_layers.same(function, known) else known(h.value)
                 # the units of a softmax do not saturate one by one
                 flat = None if known is SOFTMAX else known.saturated(h.value)
                 found.activations.setdefault(weight, []).append((value, flat))
@@ -211,7 +211,7 @@ class Assembly:
         elif weight not in used:
             found.used = np.full((1,) * found.gradient.ndim, np.nan)
             miss(row.name, ("clip_factor",), "its gradient was taken away before the update")
-        elif not np.array_equal(used[weight], found.gradient, equal_nan=True):
+        elif "clip_factor" in self._recorder.quantities and _differ(used[weight], found.gradient):
             found.used = used[weight]
         if not row.layer:
             return
@@ -243,6 +243,12 @@ class Assembly:
         found.reference_activation = joined([x for s in passes for x in s.far.get(weight, ())])
         if found.reference_activation is None:
             miss(row.name, ("dead_fraction",), passes[-1].why_not_far)
+
+
+def _differ(one: Array, other: Array) -> bool:
+    if one.shape == other.shape and (one == other).all():  # the usual case, at once
+        return False
+    return not np.array_equal(one, other, equal_nan=True)
 
 
 def joined(parts: Sequence[Array]) -> Array | None:
