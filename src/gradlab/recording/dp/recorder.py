@@ -319,6 +319,7 @@ class DpRecorder(Recorder):
         if self._updating or not self.wants(self._done + 1):
             return
         with self.timed, np.errstate(all="ignore"):
+            self._callback.flush()  # the first steps may have been compiled
             step = self._step
             if step is None or step.latest is None or step.latest.loss is not told.loss:
                 step = self._new_step()
@@ -497,6 +498,12 @@ class _Callback(dp.ProgramCallback):
         """Measure compiled steps that wait."""
         if self._reader is not None:
             self._reader.flush()
+
+    def undone(self, number: int) -> None:
+        """Forget the steps after `number`, which were not what the model does."""
+        if self._reader is not None:
+            self._reader.forget_after(self.offset + number)
+        self._recorder._done = self.offset + number
 
     # Every microsecond of these two counts: a compiled step of a small net takes fifty.
 
