@@ -811,6 +811,73 @@ def test_a_recorder_that_is_forgotten_is_gone():
     assert watchers() == before
 
 
+class With_State(Plain):
+    """Its forward pass takes two arguments, so that the recorder cannot make one."""
+
+    def forward(self, x, h):
+        return self.c(self.b((self.a(x) + h).tanh())).sigmoid()
+
+    def loss(self, x, y):
+        return dp.squared_error(self.forward(x, 0.1), y)
+
+
+class Locked(Plain):
+    """Cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+class Two_Parts(Plain):
+    """Takes a batch that is no matrix."""
+
+    def loss(self, x, y):
+        return super().loss(x[0], y)
+
+
+class By_Formula(Plain):
+    """Does not compute its gradient by a reverse sweep."""
+
+    def get_grad(self, x, y):
+        return {k: np.full_like(v, 0.5) for k, v in self.get_param().items()}, dp.Node(2.0)
+
+
+class Decaying(Plain):
+    """Adds to the gradient that the sweep gave, in place."""
+
+    def get_grad(self, x, y):
+        grad, loss = super().get_grad(x, y)
+        for name in grad:
+            grad[name] *= 0.5
+        return grad, loss
+
+
+@pytest.mark.parametrize("kind", [With_State, Locked, Two_Parts, By_Formula, Decaying])
+def test_what_cannot_be_had_is_missing_with_a_reason(kind):
+    class Batches(dp.SGD):
+        def random_batch(self):
+            x, y = super().random_batch()
+            return ((x, x), y) if kind is Two_Parts else (x, y)
+
+    left = []
+    for recording in (False, True):
+        model = kind()
+        sgd = Batches(model, X, Y, {"alpha": RATE}, 16, seed=0)
+        if recording:
+            with record(model, sgd) as recorder:
+                sgd.train(3, print_each=None)
+        else:
+            sgd.train(3, print_each=None)
+        left.append({name: value.tobytes() for name, value in model.get_param().items()})
+    assert left[0] == left[1]
+    assert np.isfinite(recorder["grad_mean_abs"]).all()
+    _all_told(recorder.trace, recorder)
+    assert np.isnan(recorder["accuracy"]).all() == (kind not in (By_Formula, Decaying))
+    if kind is Decaying:
+        np.testing.assert_allclose(recorder["clip_factor"], 0.5)
+
+
 # --- chains of layers -----------------------------------------------------------------------------
 
 

@@ -319,7 +319,6 @@ class DpRecorder(Recorder):
         if self._updating or not self.wants(self._done + 1):
             return
         with self.timed, np.errstate(all="ignore"):
-            self._callback.flush()  # the first steps may have been compiled
             step = self._step
             if step is None or step.latest is None or step.latest.loss is not told.loss:
                 step = self._new_step()
@@ -523,9 +522,3 @@ class _Callback(dp.ProgramCallback):
             started = perf_counter()
             self._reader.after_update(number, step)
             recorder.timed.seconds += perf_counter() - started
-
-    def undone(self, number: int) -> None:
-        """Forget the steps after `number`, which were not what the model does."""
-        if self._reader is not None:
-            self._recorder._done = self.offset + number
-            self._reader.forget_after(self.offset + number)

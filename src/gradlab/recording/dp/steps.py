@@ -29,6 +29,7 @@ Functions = dict[str, list[Activation | None]]  # that follow a layer's calls, b
 
 MODEL = "(model)"  # in `missing`, what is not of one layer
 BY_HAND = "give reference=(x, y): the gradient was not computed by get_grad, which is given a batch"
+NOT_SEEN = "no call of it was seen in the computation of the gradient"
 NO_LABELS = "the reference batch has no labels"
 
 
@@ -64,6 +65,8 @@ class Eye:
         found = Seen(None if seen.loss is None else seen.loss.value[..., 0, 0], seen.gradients)
         x, y = self._batch(seen)
         passage = None if x is None else self._forward.run(x)
+        if passage is not None and found.loss is not None:
+            passage = self._forward.fitting(passage, found.loss.ndim)
         calls = [(call.layer.weight.name or "", call.pre_activation) for call in seen.calls]
         after = of_layers.after_each(calls, seen.order, seen.order[0]) if calls else []
         found.functions = of_layers.functions_by_weight(calls, after)
@@ -237,6 +240,8 @@ class Assembly:
             return
         parts = [part for s in passes for part in s.activations.get(weight, ())]
         found.activation = joined([x for x, _ in parts])
+        if found.activation is None:
+            miss(row.name, OF_ACTIVATION[:-1], NOT_SEEN)
         flat = [flat for _, flat in parts if flat is not None]
         if known is not SOFTMAX:
             found.saturated = joined(flat)
