@@ -284,7 +284,12 @@ class Optimizer:
         ValueError
             If a number is not positive, or there is no data to train on.
         """
-        return self._train(steps, self.num_grad_stores, print_each)
+        errors = np.geterr()
+        try:
+            return self._train(steps, self.num_grad_stores, print_each)
+        except BaseException:
+            np.seterr(**errors)  # an interrupt may have kept NumPy from doing so itself
+            raise
 
     def _train(
         self, steps: int = 1000, num_grad_stores: int = 0, print_each: int | None = 100

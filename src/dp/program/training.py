@@ -14,7 +14,6 @@ from dp import primitives as p
 from dp.activations import Activation
 from dp.model import Model, Net
 from dp.node import CaptureError, Node, ShapeError, no_grad
-from dp.program.blocks import zeros
 from dp.program.captured import Captured, captured, captured_rule
 from dp.program.guards import Guard
 from dp.program.memory import Table
@@ -59,7 +58,9 @@ class TrainingStep:
         self.elementwise = optimizer.elementwise()
         # callbacks, and an update of the user's own, read parameters and gradients in every step
         read = bool(readers) or bool(optimizer.other_callbacks()) or not self.elementwise
-        self.replay = Replay(self.captured, wanted, by_rows=read, batches=True)
+        self.replay = Replay(
+            self.captured, wanted, by_rows=read, batches=True, stores=num_grad_stores
+        )
         self.x, self.y = self.captured.inputs
         self.loss = self.replay.arrays[self.captured.output]
         self._trained = list(self.captured.gradients)
@@ -188,7 +189,7 @@ class TrainingStep:
         """
         replay, param = self.replay, self.optimizer.model.get_param()
         flat, gradient = replay.parameters, replay.gradients
-        stores = [zeros(flat.shape, flat.dtype) for _ in range(self.num_grad_stores)]
+        stores = list(replay.state[1:])
         views = [replay.planner.parameter_views(store) for store in stores]
         self.named_stores = [
             {
@@ -204,13 +205,12 @@ class TrainingStep:
             {name: store[piece] for name, piece in pieces.items()} for store in stores
         ]
         # an update of a piece that is one operation happens as a whole or not at all
-        self._spare: dict[str, list[tuple[Array, Array]]] = {}
+        self._spare: dict[str, tuple[Array, Array]] = {}
         if stores or len(pieces) > 1:
-            spare = [np.empty(CHUNK if len(pieces) > 1 else len(flat), flat.dtype)
-                     for _ in (flat, *stores)]  # fmt: skip
-            for name in pieces:
-                live = [self._pieces[name], *(store[name] for store in self._store_pieces)]
-                self._spare[name] = [(s[: len(x)], x) for s, x in zip(spare, live, strict=True)]
+            spare = np.empty((len(replay.state), min(CHUNK, len(flat))), flat.dtype)
+            for name, piece in pieces.items():
+                live = replay.state[:, piece]
+                self._spare[name] = spare[:, : live.shape[1]], live
 
     def update(self, number: int, told: Step | None = None) -> None:
         """Change the parameters by the gradients, by the optimiser's `_update`.
@@ -235,8 +235,8 @@ class TrainingStep:
         try:
             for piece in self._pieces:
                 begun = ""
-                for spare, live in self._spare[piece]:
-                    spare[...] = live  # quicker than copyto
+                spare, live = self._spare[piece]
+                spare[...] = live
                 begun = piece
                 optimizer._update(self._pieces, self._gradient_pieces, piece, number)
         except BaseException:
@@ -255,8 +255,9 @@ class TrainingStep:
 
         `begun` is the piece that may be changed in part; its numbers from before are kept.
         """
-        for spare, live in self._spare[begun] if begun else ():
-            np.copyto(live, spare)
+        if begun:
+            spare, live = self._spare[begun]
+            live[...] = spare
         names = list(self._pieces)
         rest = names[names.index(begun or piece) :] if begun or piece else []
         if len(rest) < len(names):
