@@ -59,6 +59,8 @@ CONSTANT = (
 )
 RANDOM = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
 _LIBRARIES = frozenset(("numpy", "dp", "scipy", "builtins")) | sys.stdlib_module_names
+# of those, the ones that draw no random numbers but where "rand" is written
+NO_RANDOM = frozenset(("numpy", "dp", "math", "builtins", "functools", "itertools", "operator"))
 Check = tuple[Callable[..., Any], Any, Any, str]
 
 
@@ -73,6 +75,8 @@ class Guard:
         What the function may read that gives something else at every look.
     generators : list of (str, object)
         Generators of random numbers that it may draw from.
+    may_draw : bool
+        Whether its code mentions random numbers, or a library that may draw them.
     arrays : list of (str, array)
         Arrays that it may read.
     """
@@ -80,6 +84,7 @@ class Guard:
     def __init__(self, function: Any = None) -> None:
         self.iterators: list[str] = []
         self.generators: list[tuple[str, Any]] = []
+        self.may_draw = False
         self.arrays: list[tuple[str, np.ndarray[Any, Any]]] = []
         self._checks: list[Check] = []  # (get, key, what stands there, path)
         self._contents: list[tuple[Any, tuple[Any, ...], str]] = []
@@ -214,12 +219,15 @@ class Guard:
         elif isinstance(thing, np.ndarray):
             self._array(path, thing)
         elif isinstance(thing, RANDOM):
+            self.may_draw = True
             self.generators.append((path, thing))
         elif isinstance(thing, Iterator):
             self.iterators.append(path)
         elif isinstance(thing, types.ModuleType):
-            if thing.__name__.partition(".")[0] not in _LIBRARIES and _is_own(thing):
+            if _is_own(thing):
                 self._spaces.append(_Space(path, vars(thing)))
+            else:
+                self.may_draw |= thing.__name__.partition(".")[0] not in NO_RANDOM
         elif isinstance(thing, (list, tuple, set, frozenset, collections.deque, Mapping)):
             self._container(path, thing)
         else:
@@ -234,6 +242,7 @@ class Guard:
             self._names |= _names_in(function.__code__)[1]
             return
         if not _is_own(sys.modules.get(module)):
+            self.may_draw |= module.partition(".")[0] not in NO_RANDOM
             return
         wrapped = getattr(function, "__wrapped__", None)
         if wrapped is not None:
@@ -262,6 +271,7 @@ class Guard:
             self._go(name, sys.modules.get(name))
         self._all_names |= not DYNAMIC.isdisjoint(global_names | attributes)
         self._names |= attributes
+        self.may_draw |= any("rand" in name for name in global_names | attributes)
 
     def _object(self, path: str, thing: Any) -> None:
         """An instance: its attributes, and its class."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from dp import primitives as p
 from dp.activations import Activation
 from dp.model import Model, Net
-from dp.node import CaptureError, Node, ShapeError, no_grad
+from dp.node import _MODE, CaptureError, Node, ShapeError, mode
 from dp.program.captured import Captured, captured, captured_rule
 from dp.program.guards import Guard
 from dp.program.memory import Table
@@ -306,8 +305,8 @@ class TrainingStep:
         x, y = self.batch
 
         def eagerly() -> tuple[dict[str, Array], Node]:
-            with np.errstate(all="ignore"):
-                found: tuple[dict[str, Array], Node] = self.optimizer.model.get_grad(x, y)
+            np.seterr(all="ignore")
+            found: tuple[dict[str, Array], Node] = self.optimizer.model.get_grad(x, y)
             return found
 
         right, value = apart(eagerly)
@@ -409,10 +408,11 @@ def _check_labels(optimizer: Optimizer, step: TrainingStep) -> None:
     members = getattr(model, "members", None)
 
     def look() -> None:
-        with no_grad(), np.errstate(all="ignore"):
-            for batch in rows:
-                picked = batch if members is None else np.stack([batch] * members)
-                model.loss(optimizer._batch(x, picked), optimizer._batch(y, picked))
+        np.seterr(all="ignore")
+        _MODE.set(mode()._replace(recording=False))
+        for batch in rows:
+            picked = batch if members is None else np.stack([batch] * members)
+            model.loss(optimizer._batch(x, picked), optimizer._batch(y, picked))
 
     apart(look)
 
@@ -638,11 +638,12 @@ class _Loop:
         assert now is not None
         x, y = now.batch
         loss = Node(now.loss.copy())
-        with self._parameters_in_the_model(now):
-            self.told = Step(number, x, y, loss, now.gradients, self.optimizer.model.get_param())
-            for callback in self.others:
-                if isinstance(callback, Callback):
-                    callback.before_update(self.told)
+        now.store()  # callbacks find the parameters there and may change them, even if they raise
+        self.told = Step(number, x, y, loss, now.gradients, self.optimizer.model.get_param())
+        for callback in self.others:
+            if isinstance(callback, Callback):
+                callback.before_update(self.told)
+        now.load()
         return self.told
 
     def tell_after(self) -> None:
@@ -650,19 +651,13 @@ class _Loop:
         from dp.optimizers import Callback
 
         assert self.now is not None
-        with self._parameters_in_the_model(self.now):
-            for callback in self.others:
-                if isinstance(callback, Callback):
-                    callback.after_update(self.told)
-                else:
-                    callback(self.told)
-
-    @contextlib.contextmanager
-    def _parameters_in_the_model(self, now: TrainingStep) -> Iterator[None]:
-        """Callbacks find them there and may change them, even if they then raise."""
-        now.store()
-        yield
-        now.load()
+        self.now.store()
+        for callback in self.others:
+            if isinstance(callback, Callback):
+                callback.after_update(self.told)
+            else:
+                callback(self.told)
+        self.now.load()
 
     def close(self) -> None:
         """Leave model, optimiser and NumPy as eager training would; twice is as good as once."""
