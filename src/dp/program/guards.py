@@ -172,15 +172,21 @@ class Guard:
             elif not _is_stash(now, before):
                 return path
         self._checks, self._columns = kept, None
-        self._contents = [
-            (thing, before, path)
-            for thing, before, path in self._contents
-            if not (
-                isinstance(thing, dict)
-                and list(thing) == list(before[: len(thing)])
-                and _is_stash(thing, list(before[len(thing) :]))
-            )
-        ]
+        for content in list(self._contents):
+            thing, before, path = content
+            keys, values = before[: len(before) // 2], before[len(before) // 2 :]
+            if isinstance(thing, dict) and tuple(thing) == keys:
+                stashed = [
+                    key
+                    for key, value in zip(keys, values, strict=True)
+                    if not _same(thing[key], value) and _is_stash(thing[key], value)
+                ]
+                if stashed:
+                    self._contents.remove(content)
+                    self._checks.append((_keys_of, thing, keys, path))
+                    for key, value in zip(keys, values, strict=True):
+                        if key not in stashed:
+                            self._checks.append((thing.get, key, value, path))
         return self.changed() or self.changed_large()
 
     # --- what can be reached ----------------------------------------------------------------------
@@ -397,6 +403,10 @@ def _contents(thing: Any) -> tuple[Any, ...]:
     if isinstance(thing, (set, frozenset)):
         return tuple(sorted(thing, key=lambda one: (type(one).__name__, repr(one))))
     return tuple(thing.flat) if isinstance(thing, np.ndarray) else tuple(thing)
+
+
+def _keys_of(thing: dict[Any, Any], _: Any) -> tuple[Any, ...]:
+    return tuple(thing)
 
 
 def _same(now: Any, before: Any) -> bool:
