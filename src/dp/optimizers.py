@@ -108,8 +108,8 @@ class Optimizer:
         Each a `Callback`, or a function `f(step)` that is called after every update.
     compile : bool
         Capture the step once and replay it (see `dp.capture`): the same numbers but for rounding,
-        several times faster. A loss that cannot be captured is refused in the first step, and one
-        that has changed since in the next step whose number is a power of two.
+        several times faster. A loss that cannot be captured is refused in the first step; if
+        something that it depends on changes, the steps from there on are not compiled.
 
     Raises
     ------

@@ -224,6 +224,8 @@ CHANGES = {
     "own loss": (lambda m, x, y: error(m, x, y),
                  lambda m: setattr(m, "own", lambda m, x, y: m.forward(x).square().mean())),
     "activation": (lambda m, x, y: error(m, x, y), lambda m: setattr(m.a, "activation", Node.relu)),
+    "layer by name": (lambda m, x, y: (m.out(m.layers["a"](x)) - y).square().mean(),
+                      lambda m: setattr(m.a, "activation", Node.relu)),
     "layer": (lambda m, x, y: (m.out(m.a(x)) - y).square().mean(),
               lambda m: setattr(m, "a", m.b)),
     "flag": (lambda m, x, y: error(m, x, y) if m.c else m.out(m.a(x)).square().mean(),
@@ -302,6 +304,29 @@ def test_a_large_array_that_changes_is_noticed_before_the_end():
 
     with refused(dp.CaptureError, "in step 15, large is not what it was", "after step 7 again"):
         trained(True, lambda: Small(loss), callbacks)
+
+
+def test_code_without_a_module_is_watched():
+    """As `exec` runs it."""
+    text = """
+class Page(dp.Model):
+    factor = 1.0
+    def __init__(self):
+        super().__init__(seed=0)
+        self.a = self.Linear_Layer(4, 1, "a")
+    def loss(self, x, y):
+        return (self.a(x) - y).square().mean() * self.factor
+"""
+    space = {"dp": dp}
+    exec(text, space)
+    page = space["Page"]
+    assert page.__module__ == "builtins"
+
+    def make():
+        page.factor = 1.0
+        return page()
+
+    alike(make, lambda sgd: [at(9, lambda: setattr(page, "factor", 0.25))])
 
 
 NET_CHANGES = {
@@ -658,7 +683,9 @@ def hidden_state(monkeypatch):
     module = types.ModuleType("a_library")
     module.__file__ = "/site-packages/a_library.py"
     module.factor = 1.0
-    exec("def scale(x):\n    return x * factor\n", module.__dict__)
+    exec(
+        compile("def scale(x):\n    return x * factor\n", module.__file__, "exec"), module.__dict__
+    )
     monkeypatch.setitem(sys.modules, "a_library", module)
     return module
 

@@ -41,7 +41,7 @@ def library(monkeypatch):
     """A module that counts as an installed library: a guard does not look into it."""
     module = types.ModuleType("a_library")
     module.__file__ = "/site-packages/a_library.py"
-    exec("def pause():\n    hook()\n", module.__dict__)
+    exec(compile("def pause():\n    hook()\n", module.__file__, "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, "a_library", module)
     return module
 

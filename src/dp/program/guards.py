@@ -15,10 +15,13 @@ import hashlib
 import itertools
 import math
 import operator
+import os
 import random
 import sys
+import sysconfig
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,7 @@ import numpy as np
 from dp import primitives as p
 from dp.activations import Activation
 from dp.backward import topological_order
+from dp.model import Model, _LayersByName
 from dp.node import Node
 
 MISSING = object()
@@ -58,6 +62,8 @@ CONSTANT = (
     Activation,
 )
 RANDOM = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
+HEAP_TYPE = 1 << 9  # a flag of classes that are made by a `class` statement
+_FOLDERS = (sysconfig.get_path("stdlib"), str(Path(p.__file__).parent) + os.sep)
 _LIBRARIES = frozenset(("numpy", "dp", "scipy", "builtins")) | sys.stdlib_module_names
 # of those, the ones that draw no random numbers but where "rand" is written
 NO_RANDOM = frozenset(("numpy", "dp", "math", "builtins", "functools", "itertools", "operator"))
@@ -109,8 +115,7 @@ class Guard:
     def follow_kernel(self, primitive: p.Primitive) -> None:
         """Watch what an operation of the user's own depends on."""
         for function in (primitive.kernel, *primitive.rules):
-            own = getattr(function, "__module__", "").partition(".")[0] not in _LIBRARIES
-            if isinstance(function, types.FunctionType) and own:
+            if isinstance(function, types.FunctionType) and _is_own_code(function.__code__):
                 self.follow(primitive.name, function)
 
     def watch(self, owner: Any, names: Collection[str], path: str) -> None:
@@ -247,7 +252,7 @@ class Guard:
         if module in WALKED:
             self._names |= _names_in(function.__code__)[1]
             return
-        if not _is_own(sys.modules.get(module)):
+        if not _is_own_code(function.__code__):
             self.may_draw |= module.partition(".")[0] not in NO_RANDOM
             return
         wrapped = getattr(function, "__wrapped__", None)
@@ -282,10 +287,10 @@ class Guard:
     def _object(self, path: str, thing: Any) -> None:
         """An instance: its attributes, and its class."""
         kind = type(thing)
-        if kind.__module__.partition(".")[0] not in _LIBRARIES - {"dp"}:
-            self._go(path, kind)
+        self._go(path, kind)
         if isinstance(getattr(thing, "__dict__", None), dict):
             self._spaces.append(_Space(path, vars(thing), kind))
+            self._spaces[-1].thing = thing
         slots = [name for part in kind.__mro__ for name in _slots_of(part)]
         for name in slots:
             value = getattr(thing, name, MISSING)
@@ -330,6 +335,8 @@ class Guard:
             ):
                 value = values.get(name, MISSING)
                 self._checks.append((values.get, name, value, f"{space.path}.{name}"))
+                if value is MISSING and isinstance(vars(Model).get(name), _LayersByName):
+                    self._go(f"{space.path}.{name}", getattr(space.thing, name))
         for name in found:
             self._go(f"{space.path}.{name}", values[name])
         return bool(found)
@@ -342,6 +349,7 @@ class _Space:
         self, path: str, values: Mapping[str, Any], kind: type | None = None, constant: bool = False
     ) -> None:
         self.path, self.values, self.kind, self.constant = path, values, kind, constant
+        self.thing: Any = None  # the instance
         self.looked_up: set[str] = set()
         self.whole = False
 
@@ -373,7 +381,21 @@ def _name_of(function: Any) -> str:
 
 def _own_type(thing: Any) -> bool:
     """Whether a thing is a class that somebody wrote, whose attributes may change."""
-    return isinstance(thing, type) and _is_own(sys.modules.get(thing.__module__))
+    if not isinstance(thing, type) or not thing.__flags__ & HEAP_TYPE:
+        return False
+    # code that was run by `exec`, as a page of documentation is, has no module of its own
+    return thing.__module__ == "builtins" or _is_own(sys.modules.get(thing.__module__))
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_own_code(code: types.CodeType) -> bool:
+    """Whether code was written by the user: it lies in no library's folder."""
+    file = code.co_filename
+    return not (
+        file.startswith((*_FOLDERS, "<frozen"))
+        or "site-packages" in file
+        or "dist-packages" in file
+    )
 
 
 def _is_own(module: types.ModuleType | None) -> bool:
@@ -392,7 +414,7 @@ def _is_method(name: str, values: Mapping[str, Any]) -> bool:
 
 
 def _slots_of(kind: type) -> list[str]:
-    if kind.__module__.partition(".")[0] in _LIBRARIES:
+    if not _own_type(kind):
         return []
     return [n for n, value in vars(kind).items() if isinstance(value, types.MemberDescriptorType)]
 
