@@ -233,7 +233,10 @@ class Optimizer:
     def elementwise(self) -> bool:
         """Whether `_update` is the library's own, which treats each number alike and alone."""
         known = (SGD._update, SGD_Momentum._update, RMS_Prop._update, Adam._update)
-        return type(self)._update in known and "_update" not in vars(self)
+        computed = any(
+            hasattr(getattr(type(self), name, None), "__get__") for name in self.defaults
+        )
+        return type(self)._update in known and "_update" not in vars(self) and not computed
 
     def program_callbacks(self) -> list[ProgramCallback]:
         """Those callbacks that read a compiled step's buffers."""
@@ -338,7 +341,7 @@ class Optimizer:
             for callback in callbacks:
                 if isinstance(callback, Callback):
                     callback.before_update(step)
-            self.update_all(param, grad, i)
+            self._update_all(param, grad, i)
             for callback in callbacks:
                 if isinstance(callback, Callback):
                     callback.after_update(step)
@@ -347,7 +350,7 @@ class Optimizer:
         last: Array = loss.value
         return last
 
-    def update_all(self, param: dict[str, Array], grad: dict[str, Array], i: int) -> None:
+    def _update_all(self, param: dict[str, Array], grad: dict[str, Array], i: int) -> None:
         """Change the model's parameters by their gradients in step `i`: all of them, or none.
 
         If an interrupt or an error comes in between, parameters and `grad_stores` are put back.

@@ -40,7 +40,7 @@ WALKED = frozenset(("dp.model", "dp.losses"))
 # with these, code reads attributes under names that it does not mention
 DYNAMIC = {
     "getattr", "vars", "hasattr", "eval", "exec", "globals", "locals", "dir", "attrgetter",
-    "__dict__", "__getattribute__", "__getattr__",
+    "methodcaller", "__dict__", "__getattribute__", "__getattr__",
 }  # fmt: skip
 # methods that a call of an object does not come to
 UNCALLED = {

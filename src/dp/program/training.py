@@ -282,7 +282,7 @@ class TrainingStep:
         self.store()
         model = self.optimizer.model
         grad = self.gradients if told is None else told.grad
-        self.optimizer.update_all(model.get_param() if told is None else told.param, grad, number)
+        self.optimizer._update_all(model.get_param() if told is None else told.param, grad, number)
         self.load()
 
     def verify(self, number: int, loss: bool) -> None:
@@ -471,14 +471,16 @@ class _Loop:
         self.doubts = not pure(optimizer.model)
         self.programs: list[TrainingStep] = []
         self.now: TrainingStep | None = None  # the program in use
-        # callbacks may change the data, the batch size, or draw numbers themselves
-        self.draws = not self.others and optimizer.draws_rows()
         # code that is not the library's runs between the steps, and may change anything
+        rows = optimizer.draws_rows()
         self.strange = (
             bool(self.others)
-            or not (self.draws and optimizer.elementwise())
+            or not (rows and optimizer.elementwise())
             or not all(reader.only_reads for reader in self.readers)
         )
+        # it may change the data or the batch size, or draw numbers: then nothing is drawn ahead
+        self.draws = not self.strange
+        self.labels = rows  # whether they are all in the data
         # generators' states, how many batches were drawn from there, and those not used yet
         self._chunk: tuple[list[Any], int, list[Array]] = ([], 0, [])
         self._errors = np.geterr()
@@ -526,8 +528,7 @@ class _Loop:
         """Watch what the loop itself has taken over from model and optimiser."""
         optimizer, self._own = self.optimizer, Guard()
         names = ["model", "callbacks", "_update", "random_batch", "draw_rows", "_batch", "_streams"]
-        if self.draws:
-            names += ["batch_size", "x_train", "y_train"]
+        names += ["y_train", *(["batch_size", "x_train"] if self.draws else [])]
         self._own.watch(optimizer, [*names, "grad_stores"], "optimizer")
         self._own.watch(
             optimizer.model, ("loss", "get_grad", "get_param", "set_param", "members"), "model"
@@ -583,7 +584,7 @@ class _Loop:
                 data = (self.optimizer.x_train, self.optimizer.y_train)
                 now = self._use(*(self.optimizer._batch(part, rows).value for part in data))
                 now.prepare_rows(*data)
-                _check_labels(self.optimizer, now)
+                self._look_at_labels(now)
             now.take(rows)
             return now.batch if ask and self._changed() else None
         x, y = (
@@ -591,8 +592,16 @@ class _Loop:
         )
         if self.now is not None and self._changed():
             return x, y
-        self._use(x.value, y.value).give(x.value, y.value)
+        now = self._use(x.value, y.value)
+        now.give(x.value, y.value)
+        self._look_at_labels(now)
         return None
+
+    def _look_at_labels(self, now: TrainingStep) -> None:
+        """Let a loss of the library's own look at every label, as eager steps would in time."""
+        if self.labels:
+            _check_labels(self.optimizer, now)
+            self.labels = False
 
     def _draw(self, most: int) -> list[Array]:
         """Draw the rows of the next steps; of NumPy's global stream, which others use, of one."""
