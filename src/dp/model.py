@@ -51,7 +51,7 @@ Array = NDArray[Any]
 Normalisation = Literal["none", "layer", "batch"]
 
 
-class _View:
+class View:
     """An attribute that shows what the library keeps.
 
     No data descriptor, so that a student's own `self.layers = []` may stand: the library itself
@@ -107,11 +107,11 @@ class Model:
     def __init__(self, seed: int | Sequence[int] | None = None, dtype: Any = np.float64) -> None:
         self.__dict__[KEPT] = Registered(seed, dtype)
 
-    dtype = _View(lambda kept: kept.dtype, "Data type of every parameter.")
-    seed = _View(lambda kept: kept.seed, "Seed of the first weights, as it was given.")
-    members = _View(lambda kept: kept.members, "Number of members of an ensemble, or None.")
-    layers = _View(lambda kept: kept.layers, "Name -> Layer.")
-    parameters = _View(
+    dtype = View(lambda kept: kept.dtype, "Data type of every parameter.")
+    seed = View(lambda kept: kept.seed, "Seed of the first weights, as it was given.")
+    members = View(lambda kept: kept.members, "Number of members of an ensemble, or None.")
+    layers = View(lambda kept: kept.layers, "Name -> Layer.")
+    parameters = View(
         lambda kept: MappingProxyType(kept.parameters),
         "Name -> the parameter's Node, in the order in which they were made.",
     )

@@ -130,8 +130,8 @@ class Optimizer:
         Each a `Callback`, or a function `f(step)` that is called after every update.
     compile : bool
         Capture the step once and replay it (see `dp.capture`): the same numbers but for rounding,
-        several times faster. A loss that cannot be captured is refused in the first step, and one
-        that has changed since in the next step whose number is a power of two.
+        several times faster. A loss that cannot be captured is refused in the first step; if
+        something that it depends on changes, the steps from there on are not compiled.
 
     Raises
     ------
@@ -265,7 +265,10 @@ class Optimizer:
     def elementwise(self) -> bool:
         """Whether `_update` is the library's own, which treats each number alike and alone."""
         known = (SGD._update, SGD_Momentum._update, RMS_Prop._update, Adam._update)
-        return type(self)._update in known and "_update" not in vars(self)
+        computed = any(
+            hasattr(getattr(type(self), name, None), "__get__") for name in self.defaults
+        )
+        return type(self)._update in known and "_update" not in vars(self) and not computed
 
     def program_callbacks(self) -> list[ProgramCallback]:
         """Those callbacks that read a compiled step's buffers."""
@@ -317,7 +320,12 @@ class Optimizer:
         ValueError
             If a number is not positive, or there is no data to train on.
         """
-        return self._train(steps, self.num_grad_stores, print_each)
+        errors = np.geterr()
+        try:
+            return self._train(steps, self.num_grad_stores, print_each)
+        except BaseException:
+            np.seterr(**errors)  # an interrupt may have kept NumPy from doing so itself
+            raise
 
     def _train(
         self, steps: int = 1000, num_grad_stores: int = 0, print_each: int | None = 100
@@ -374,7 +382,7 @@ class Optimizer:
             for callback in callbacks:
                 if isinstance(callback, Callback):
                     callback.before_update(step)
-            Optimizer.update_all(self, param, grad, i)
+            Optimizer._update_all(self, param, grad, i)
             for callback in callbacks:
                 if isinstance(callback, Callback):
                     callback.after_update(step)
@@ -383,7 +391,7 @@ class Optimizer:
         last: Array = loss.value
         return last
 
-    def update_all(self, param: dict[str, Array], grad: dict[str, Array], i: int) -> None:
+    def _update_all(self, param: dict[str, Array], grad: dict[str, Array], i: int) -> None:
         """Change the model's parameters by their gradients in step `i`: all of them, or none.
 
         If an interrupt or an error comes in between, parameters and `grad_stores` are put back.
@@ -469,7 +477,7 @@ class Adam(Optimizer):
         param[g] -= self.alpha * (average[g] / (1 - self.beta1**i)) / (root + self.epsilon)
 
 
-_CALLED_BY_THE_CLASS = ("_steps", "_train_eagerly", "update_all", "_take_hyperparameters")
+_CALLED_BY_THE_CLASS = ("_steps", "_train_eagerly", "_update_all", "_take_hyperparameters")
 
 
 def _check_parameters(model: Any, param: Mapping[str, Any]) -> None:

@@ -163,7 +163,7 @@ NAMES += [
     "_kept",
     "losses",
     "_steps",
-    "update_all",
+    "_update_all",
 ]
 
 
