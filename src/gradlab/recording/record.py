@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import dp
-from gradlab.recording import dp as for_dp
+from gradlab.recording.dp import DpRecorder
 from gradlab.recording.recorder import Recorder
 
 
@@ -81,11 +81,7 @@ def record(
         "max_overhead": max_overhead,
     }
     if isinstance(model, dp.Model):
-        if not isinstance(optimizer, dp.Optimizer):
-            raise TypeError(
-                f"a model of dp is trained by a dp.Optimizer, got {type(optimizer).__name__}"
-            )
-        return for_dp.record(model, optimizer, **settings)
+        return DpRecorder(model, optimizer, **settings)
     torch = sys.modules.get("torch")  # whoever has a model of it has imported it
     if torch is not None and isinstance(model, torch.nn.Module):
         from gradlab.recording.torch import TorchRecorder

@@ -36,6 +36,7 @@ from gradlab.recording.torch.arrays import can_be_measured
 from gradlab.recording.torch.arrivals import Accumulated, Arrival
 from gradlab.recording.torch.backward import BACKWARD
 from gradlab.recording.torch.calls import Call, Listener, Scope
+from gradlab.recording.torch.chains import Chains
 from gradlab.recording.torch.fans import WeightUses
 from gradlab.recording.torch.layers import REPLACED, Layer
 from gradlab.recording.torch.outputs import UNSEEN, Outputs, autograd_function, tensors_of
@@ -100,6 +101,7 @@ class Watch:
         self._arrivals: list[RemovableHandle] = []
         self._outputs = Outputs(self._listener)
         self._looked_at: list[Call] | None = None  # at a reference batch
+        self.chains = Chains()
         self.order: dict[Layer, None] = {}  # as they were first called
         self._looks = True  # whether functions must be looked for
         # of what no module's call tells: by which products weights are used, in the first step
@@ -190,6 +192,7 @@ class Watch:
         for handle in self._arrivals:
             handle.remove()
         self._arrivals = []
+        self.chains.forget()
         self.scope.leave_mode()
         self._scopes = {}
         if self.order:
@@ -315,6 +318,10 @@ class Watch:
             return
         for layer in layers:
             call = Call(layer, scope.number, h.requires_grad, without_gradients=blind)
+            # the place of one beside other layers is not that of its module's output
+            placed = not layer.beside and layer not in self.uses.found
+            if placed and self._looked_at is None:
+                self.chains.note(layer, h)
             if "forward" in vars(layer.output) and layer.unit is not None:
                 self._listener.unseen(layer, REPLACED)
                 continue
@@ -335,7 +342,7 @@ class Watch:
         """Call a function of PyTorch; note what it does with the outputs of layers."""
         scope = self.scope
         if self.uses and (layer := self.uses.look(func, args)) is not None:
-            self.order.setdefault(layer)
+            return self._product(layer, func, args, kwargs)
         if not scope.links:
             return func(*args, **kwargs)
         with self.clock:
@@ -344,6 +351,16 @@ class Watch:
         if ended is not None:
             with self.clock:
                 ended(x)
+        return x
+
+    def _product(
+        self, layer: Layer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call a function that makes a product with a weight: there is the layer's place."""
+        self.order.setdefault(layer)
+        x = self.apply(func, args, kwargs)
+        if isinstance(x, torch.Tensor) and self._looked_at is None:
+            self.chains.note(layer, x)
         return x
 
     def settle(self, layer: Layer | None = None, but: int | None = None) -> None:
