@@ -22,7 +22,7 @@ from gradlab.recording.chains import chains_of, layers_before
 from gradlab.recording.dp import layers as of_layers
 from gradlab.recording.dp.forward import NO_FORWARD, Passage, has_forward
 from gradlab.recording.dp.layers import Called, Row
-from gradlab.recording.dp.steps import MODEL, NO_LABELS, flattened, joined
+from gradlab.recording.dp.steps import NO_LABELS, flattened, joined
 from gradlab.recording.errors import RecordingError
 from gradlab.recording.measure import (
     FROM_GRADIENT,
@@ -31,6 +31,7 @@ from gradlab.recording.measure import (
     OF_WEIGHTS,
     LayerArrays,
 )
+from gradlab.recording.recorder import MODEL
 
 if TYPE_CHECKING:
     from gradlab.recording.dp.recorder import DpRecorder

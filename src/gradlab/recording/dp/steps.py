@@ -22,12 +22,11 @@ from gradlab.recording.measure import (
     LayerArrays,
     one_step,
 )
-from gradlab.recording.recorder import UNKNOWN, Recorder
+from gradlab.recording.recorder import MODEL, UNKNOWN, Recorder
 
 Array = NDArray[Any]
 Functions = dict[str, list[Activation | None]]  # that follow a layer's calls, by its weight
 
-MODEL = "(model)"  # in `missing`, what is not of one layer
 BY_HAND = "give reference=(x, y): the gradient was not computed by get_grad, which is given a batch"
 NOT_SEEN = "no call of it was seen in the computation of the gradient"
 NO_LABELS = "the reference batch has no labels"

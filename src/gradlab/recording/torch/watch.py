@@ -389,6 +389,10 @@ class Watch:
             return
         for layer in layers:
             call = Call(layer, scope.number, h.requires_grad, without_gradients=blind)
+            # the place of one beside other layers is not that of its module's output
+            placed = not layer.beside and layer not in self.uses.found
+            if placed and self._looked_at is None:
+                self.chains.note(layer, h)
             if "forward" in vars(layer.output) and layer.unit is not None:
                 self._listener.unseen(layer, REPLACED)
                 continue
@@ -396,7 +400,6 @@ class Watch:
                 self._looked_at.append(call)
             else:
                 self._listener.called(call)
-                self.chains.note(layer, h)
                 if call.waits and self._deltas and layer.unit is not None:
                     arrival = Arrival(call, scope.fate, self._listener, self.clock)
                     scope.fate.latest = weakref.ref(arrival)
@@ -411,7 +414,7 @@ class Watch:
         """Call a function of PyTorch; note what it does with the outputs of layers."""
         scope = self.scope
         if self.uses and (layer := self.uses.look(func, args)) is not None:
-            self.order.setdefault(layer)
+            return self._product(layer, func, args, kwargs, began)
         if not scope.links:
             self.clock.applied(began)
             return func(*args, **kwargs)
@@ -421,6 +424,16 @@ class Watch:
         if ended is not None:
             with self.clock:
                 ended(x)
+        return x
+
+    def _product(
+        self, layer: Layer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], began: float
+    ) -> Any:
+        """Call a function that makes a product with a weight: there is the layer's place."""
+        self.order.setdefault(layer)
+        x = self.apply(func, args, kwargs, began)
+        if isinstance(x, torch.Tensor) and self._looked_at is None:
+            self.chains.note(layer, x)
         return x
 
     def settle(self, layer: Layer | None = None, but: int | None = None) -> None:
