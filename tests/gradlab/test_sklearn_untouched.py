@@ -38,7 +38,7 @@ def global_stream():
 
 @pytest.mark.parametrize(
     ("kind", "solver", "activation"),
-    itertools.product(["classes", "values"], ["sgd", "adam"], ["relu", "tanh", "logistic"]),
+    list(itertools.product(["classes", "values"], ["sgd", "adam"], ["relu", "tanh", "logistic"])),
 )
 def test_recorded_and_unrecorded_fits_end_in_the_same_bits(kind, solver, activation):
     make = MLPClassifier if kind == "classes" else MLPRegressor
