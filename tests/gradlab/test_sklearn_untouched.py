@@ -45,11 +45,8 @@ def test_recorded_and_unrecorded_fits_end_in_the_same_bits(kind, solver, activat
     y = LABELS if kind == "classes" else SUM[:, 0]
     reference = (X[:20], y[:20]) if kind == "classes" else None
     for settings in SETTINGS:
-        estimators = [
-            make((6, 5), solver=solver, activation=activation, random_state=3, max_iter=6,
-                 **settings)
-            for _ in range(3)
-        ]  # fmt: skip
+        common = {"solver": solver, "activation": activation, "random_state": 3, "max_iter": 6}
+        estimators = [make(hidden_layer_sizes=(6, 5), **common, **settings) for _ in range(3)]
         before = global_stream()
         estimators[0].fit(X, y)
         from_sklearn(estimators[1], X, y, reference=reference)
