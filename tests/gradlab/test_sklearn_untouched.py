@@ -38,18 +38,15 @@ def global_stream():
 
 @pytest.mark.parametrize(
     ("kind", "solver", "activation"),
-    itertools.product(["classes", "values"], ["sgd", "adam"], ["relu", "tanh", "logistic"]),
+    list(itertools.product(["classes", "values"], ["sgd", "adam"], ["relu", "tanh", "logistic"])),
 )
 def test_recorded_and_unrecorded_fits_end_in_the_same_bits(kind, solver, activation):
     make = MLPClassifier if kind == "classes" else MLPRegressor
     y = LABELS if kind == "classes" else SUM[:, 0]
     reference = (X[:20], y[:20]) if kind == "classes" else None
     for settings in SETTINGS:
-        estimators = [
-            make((6, 5), solver=solver, activation=activation, random_state=3, max_iter=6,
-                 **settings)
-            for _ in range(3)
-        ]  # fmt: skip
+        common = {"solver": solver, "activation": activation, "random_state": 3, "max_iter": 6}
+        estimators = [make(hidden_layer_sizes=(6, 5), **common, **settings) for _ in range(3)]
         before = global_stream()
         estimators[0].fit(X, y)
         from_sklearn(estimators[1], X, y, reference=reference)
