@@ -27,9 +27,11 @@ def check_shapes(primitive: p.Primitive, parents: Nodes) -> None:
     elif primitive.elementwise:
         if a != b and (1, 1) not in (a, b):
             _check_crossing(primitive, parents, a, b)
-        for other in parents[2:]:
-            _check_crossing(primitive, parents, a, other.value.shape)
-            _check_crossing(primitive, parents, b, other.value.shape)
+        for other in parents[2:]:  # what `where` chooses from
+            c = other.value.shape
+            _check_crossing(primitive, parents, a, c)
+            if a[-2:] != (max(b[-2], c[-2]), max(b[-1], c[-1])):  # no matrix says: all pairs
+                _check_crossing(primitive, parents, b, c)
 
 
 def _check_crossing(

@@ -466,13 +466,15 @@ def test_pairwise_sums():
         lambda: column + row,
         lambda: column + row - 2 * (a @ b.T),
         lambda: dp.where(np.ones((4, 1)), row, 0.0),
-        lambda: dp.where(np.ones((4, 3)), column, row),
+        lambda: dp.where(1.0, column, row),
+        lambda: dp.where(np.ones((4, 1)), column, row),
         lambda: column.maximum(row),
     ):
         with refused(dp.ShapeError, "a column meets a row", r"matrix \+ column \+ row"):
             use()
     right = ((a.value[:, None] - b.value[None]) ** 2).sum(-1)
     np.testing.assert_array_equal((-2 * (a @ b.T) + column + row).value, right)
+    assert dp.where(np.ones((4, 3)), column, row).shape == (4, 3)
     with pytest.raises(dp.ShapeError) as caught:
         column + row
     shown = str(caught.value).split("such as ")[-1]
