@@ -242,3 +242,16 @@ def test_gradients_that_came_later_are_not_denied():
     assert recorder.trace.sentence() == (
         "No gradient reached any layer in the first step; one did in step 2."
     )
+
+
+def test_evaluations_before_the_first_step_are_not_kept():
+    model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    with record(model, sgd) as recorder:
+        for _ in range(40):
+            model(torch.randn(5, 6))
+            alive = len(recorder._watch.chains._layers)
+        F.cross_entropy(model(torch.randn(5, 6)), torch.zeros(5, dtype=torch.long)).backward()
+        sgd.step()
+    assert alive <= 2 * 8
+    assert recorder.chains == [[0, 1]]

@@ -139,3 +139,48 @@ def test_layers_that_are_not_trained_are_no_ends():
     assert "falls by 2.0 decades from 'out' to 'h2' (the delta falls by 3.0)" in frozen.sentence()
     cut = Trace(trace.dataset.assign_coords(role=("layer", ["unreached", "trained", "trained"])))
     assert cut.sentence() == "No gradient reaches 'h1': the first layer that gets one is 'h2'."
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (
+            [1e-5, 1e-2, 1],
+            r"\. At the last step, 2, it does not reach the first layer: mean .* 5\.0",
+        ),
+        ([1e5, 1e2, 1], r"\. At the last step, 2, it explodes on its way to the first layer: "),
+        ([0.1, 1, 1], r"; at the last step, 2, it falls by 1\.0 \(the delta falls by 1\.0\)\."),
+        ([0.5, 1, 1], r"; the same at the last step, 2\."),
+        ([0.0, 0.0, 1], r"\. At the last step, 2, it does not: it is exactly zero in h1 to h2\."),
+        ([np.nan, 1, 1], r"; at the last step, 2, it cannot be compared\."),
+    ],
+)
+def test_what_became_of_it_at_the_last_step(last, words):
+    trace = trace_with([0.5, 1, 1])
+    for name in ("grad_mean_abs", "delta_rms"):
+        trace.dataset[name][-1] = last
+    text = trace.sentence()
+    assert text.startswith("The gradient reaches the first layer: at the first step mean |dL/dW| ")
+    assert re.search(words, text), text
+
+
+def test_units_that_are_dead_at_the_last_step_are_told():
+    trace = trace_with([0.5, 1, 1])
+    trace.dataset["dead_fraction"][-1] = [0.2, 0.91, 0.0]
+    assert trace.sentence().endswith(" By then 91% of the units of 'h2' are dead.")
+    trace.dataset["dead_fraction"][-1] = [0.6, 0.91, 0.5]
+    assert "91% of the units of 'h2' are dead, and most in 2 other layers." in trace.sentence()
+    trace.dataset["dead_fraction"][-1] = [0.2, 0.4, 0.0]
+    assert "dead" not in trace.sentence()
+
+
+@pytest.mark.parametrize("role", ["outside", "frozen"])
+def test_gradients_that_are_in_the_trace_are_not_denied(role):
+    trace = trace_with([0.5, 1, 1])
+    del trace.attrs["experiment"]
+    odd = Trace(trace.dataset.assign_coords(role=("layer", [role] * 3)))
+    assert odd.sentence().startswith("There are no layers to compare: gradients are known of 'h1'")
+    missed = trace_with([np.nan, 1, 1])
+    missed.dataset["grad_mean_abs"][-1, 0] = 1.0
+    later = Trace(missed.dataset.assign_coords(role=("layer", ["unreached", "trained", "trained"])))
+    assert "No gradient reaches" not in later.sentence()

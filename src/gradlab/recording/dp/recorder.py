@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +14,12 @@ import dp
 from dp.activations import Activation
 from dp.watching import register, unregister
 from gradlab.recording.chains import chains_of, layers_before
+from gradlab.recording.dp.callback import Callback
 from gradlab.recording.dp.layers import Called, Row, begin, only, rows_of
 from gradlab.recording.dp.steps import Assembly, Eye, Seen
 from gradlab.recording.dp.watch import Pass, Watch, trains
 from gradlab.recording.errors import RecordingError
 from gradlab.recording.recorder import Recorder
-
-if TYPE_CHECKING:
-    from dp.program.captured import Captured
-    from dp.program.graph import Value
-    from dp.program.training import TrainingStep
 
 Array = NDArray[Any]
 
@@ -120,14 +115,14 @@ class DpRecorder(Recorder):
         super().__init__(every, histograms, quantities, max_overhead)
         _check(model, optimizer)
         self.model = model
-        self._reference = reference
+        self.reference = reference
         self._watch = Watch(self, self.timed)
         self._eye = Eye(model, self, reference)
-        self._callback = _Callback(self)
+        self._callback = Callback(self)
         self._rows: list[Row] = []
         self._assembly: Assembly | None = None
         self._step: Step | None = None
-        self._done = 0  # steps so far, recorded or not
+        self.done = 0  # steps so far, recorded or not
         self._attached = False
         self._manual = False  # between before_step and after_step
         self._loops: list[dp.Optimizer] = []  # the library's loops that are running
@@ -178,7 +173,7 @@ class DpRecorder(Recorder):
         try:
             if complete and self._attached:
                 self._settle()
-                if self._step is not None and not self._loops and not self._done:
+                if self._step is not None and not self._loops and not self.done:
                     self.why_nothing = NO_UPDATE
         finally:
             self._step = None
@@ -204,7 +199,7 @@ class DpRecorder(Recorder):
             )
         if not self._manual:
             register(self._watch)
-            if not self._done:
+            if not self.done:
                 self.turn(on=True)
         self._manual = True
         with self.timed:
@@ -248,7 +243,7 @@ class DpRecorder(Recorder):
         if self._manual:
             return self._step is not None and self._step.wanted
         if self._loops:
-            return not self._updating and self.wants(self._done + 1)
+            return not self._updating and self.wants(self.done + 1)
         return True
 
     def passed(self, seen: Pass) -> None:
@@ -284,7 +279,7 @@ class DpRecorder(Recorder):
             with self.timed, np.errstate(all="ignore"):
                 self._settle()
             self._step = None
-            self._callback.offset = self._done
+            self._callback.offset = self.done
             known = getattr(optimizer, "callbacks", None)
             self._replaced = None if isinstance(known, list) else (known,)
             if not isinstance(known, list):
@@ -316,7 +311,7 @@ class DpRecorder(Recorder):
 
     def before_update(self, told: dp.Step) -> None:
         """Look at the step's pass; any other of its passes is no part of the training."""
-        if self._updating or not self.wants(self._done + 1):
+        if self._updating or not self.wants(self.done + 1):
             return
         with self.timed, np.errstate(all="ignore"):
             step = self._step
@@ -332,7 +327,7 @@ class DpRecorder(Recorder):
     def after_update(self, told: dp.Step) -> None:
         """Complete the step with what the update did."""
         if not self._updating:
-            self._done += 1
+            self.done += 1
         else:
             self._updating = False
             step, self._step = self._step, None
@@ -340,12 +335,12 @@ class DpRecorder(Recorder):
                 with self.timed, np.errstate(all="ignore"):
                     self._close(step, used=told.grad)
         # steps that are not recorded cost next to nothing
-        self._watch.paused = not self.wants(self._done + 1)
+        self._watch.paused = not self.wants(self.done + 1)
 
     # --- steps ------------------------------------------------------------------------------------
 
     def _new_step(self) -> Step:
-        number = self._done + 1
+        number = self.done + 1
         copies = {name: value.copy() for name, value in self.model.get_param().items()}
         return Step(number, self.wants(number), copies)
 
@@ -428,7 +423,7 @@ class DpRecorder(Recorder):
         if step.wanted and self._assembly is not None:
             after = self.model.get_param()
             self._assembly.add(step.number, step.passes, step.before, after, used, why_not, loss)
-        self._done += 1
+        self.done += 1
 
 
 def _check(model: dp.Model, optimizer: Any) -> None:
@@ -462,63 +457,3 @@ def _shows_no_update(before: Mapping[str, Array], gradients: Mapping[str, Array]
         np.array_equal(before[name] - SMALL_RATE * gradient, before[name], equal_nan=True)
         for name, gradient in gradients.items()
     )
-
-
-class _Callback(dp.ProgramCallback):
-    """Is called in the library's loop; compiled steps are read from their buffers."""
-
-    only_reads = True
-
-    def __init__(self, recorder: DpRecorder) -> None:
-        self._recorder = recorder
-        self.reads_loss = recorder.needs("loss")
-        self.offset = 0  # steps before this loop
-        self._all = recorder.every == 1 and recorder.max_overhead is None
-        self._reader: Any = None
-
-    def before_update(self, step: dp.Step) -> None:
-        """Pass it on."""
-        self._recorder.before_update(step)
-
-    def after_update(self, step: dp.Step) -> None:
-        """Pass it on."""
-        self._recorder.after_update(step)
-
-    def keep(self, captured: Captured) -> list[Value]:
-        """Say what is to be read of a compiled step."""
-        from gradlab.recording.dp.program import ProgramReader
-
-        if self._reader is None:
-            self._reader = ProgramReader(self._recorder, self._recorder._reference)
-        wanted: list[Value] = self._reader.keep(captured)
-        return wanted
-
-    def flush(self) -> None:
-        """Measure compiled steps that wait."""
-        if self._reader is not None:
-            self._reader.flush()
-
-    def undone(self, number: int) -> None:
-        """Forget the steps after `number`, which were not what the model does."""
-        if self._reader is not None:
-            self._reader.forget_after(self.offset + number)
-        self._recorder._done = self.offset + number
-
-    # Every microsecond of these two counts: a compiled step of a small net takes fifty.
-
-    def before_program_update(self, number: int, step: TrainingStep) -> None:
-        """Take what belongs to the weights before the update."""
-        recorder = self._recorder
-        if self._all or recorder.wants(self.offset + number):
-            started = perf_counter()
-            self._reader.before_update(step)
-            recorder.timed.seconds += perf_counter() - started
-
-    def after_program_update(self, number: int, step: TrainingStep) -> None:
-        """Complete the step with what the update did."""
-        recorder, number = self._recorder, self.offset + number
-        recorder._done = number
-        if self._all or recorder.wants(number):
-            started = perf_counter()
-            self._reader.after_update(number, step)
-            recorder.timed.seconds += perf_counter() - started

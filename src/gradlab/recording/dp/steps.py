@@ -157,17 +157,7 @@ class Assembly:
         loss : number, optional
             To be recorded instead of the passes' own.
         """
-        arrays = []
-        for i, row in enumerate(self._rows):
-            found = LayerArrays(weight=before.get(row.parameter))
-            found.weight_after = after.get(row.parameter)
-            if why_not:
-                self._recorder.miss(
-                    row.name, (*FROM_GRADIENT, "delta_rms", *OF_ACTIVATION), why_not
-                )
-            else:
-                self._fill(found, i, row, passes, used)
-            arrays.append(found)
+        arrays = self._arrays(passes, before, after, used, why_not)
         members = self._members(passes, after)
         known = [seen.loss for seen in passes]
         given = loss
@@ -181,6 +171,28 @@ class Assembly:
         shaped = np.broadcast_to(np.asarray(seen, np.float64), members)
         step = one_step(number, flat, shaped, np.broadcast_to(accuracy, members))
         self._recorder.add(*step, loss_seen=given is not None)
+
+    def _arrays(
+        self,
+        passes: Sequence[Seen],
+        before: Mapping[str, Array],
+        after: Mapping[str, Array],
+        used: Mapping[str, Array] | None,
+        why_not: str,
+    ) -> list[LayerArrays]:
+        """The arrays of each row."""
+        arrays = []
+        for i, row in enumerate(self._rows):
+            found = LayerArrays(weight=before.get(row.parameter))
+            found.weight_after = after.get(row.parameter)
+            if why_not:
+                self._recorder.miss(
+                    row.name, (*FROM_GRADIENT, "delta_rms", *OF_ACTIVATION), why_not
+                )
+            else:
+                self._fill(found, i, row, passes, used)
+            arrays.append(found)
+        return arrays
 
     def _members(self, passes: Sequence[Seen], param: Mapping[str, Array]) -> tuple[int, ...]:
         """The leading axes of the loss, or else of the layers' weights: () or (members,)."""

@@ -11,17 +11,21 @@ from gradlab.recording.chains import chains_of, layers_before
 from gradlab.recording.torch.backward import BACKWARD, Pass
 from gradlab.recording.torch.layers import Layer
 
+MOST_UNREACHED = 8  # nodes of a layer, for a critic that is called several times before its pass
+
 
 class Chains:
     """Notes the outputs of layers in the first step; says then what the chains are.
 
-    No tensor is kept, but the nodes of autograd's graph are, until `found` or `forget`.
+    No tensor is kept, but nodes of autograd's graph are, until `found` or `forget`: of each layer
+    the latest few that no backward pass has come to, so that mere evaluations use no memory.
     """
 
     def __init__(self) -> None:
         self._layers: dict[Any, list[Layer]] = {}  # by the node that computed their output
         self._passes: dict[Layer, dict[Pass, None]] = {}  # that came to them
-        self._hooks: list[Any] = []
+        self._hooks: dict[Any, Any] = {}  # by node
+        self._unreached: dict[Layer, list[Any]] = {}
         self._known = False  # nothing more is wanted
         self._hidden = False  # whether parts of the graph were never seen as a whole
 
@@ -34,8 +38,17 @@ class Chains:
             self._hidden |= not any(layer in there for there in self._layers.values())
             return
         if node not in self._layers:
-            self._hooks.append(node.register_prehook(self._arrival(node)))
+            self._hooks[node] = node.register_prehook(self._arrival(node))
         self._layers.setdefault(node, []).append(layer)
+        waiting = self._unreached.setdefault(layer, [])
+        waiting.append(node)
+        if len(waiting) > MOST_UNREACHED:
+            oldest = waiting.pop(0)
+            if oldest in self._hooks:
+                self._hooks.pop(oldest).remove()
+            for other in self._layers.pop(oldest, ()):
+                if oldest in self._unreached.get(other, ()):
+                    self._unreached[other].remove(oldest)
 
     def _arrival(self, node: Any) -> Any:
         def arrived(gradients: tuple[torch.Tensor | None, ...]) -> None:
@@ -44,6 +57,8 @@ class Chains:
             if passing is not None:
                 for layer in self._layers.get(node, ()):
                     self._passes.setdefault(layer, {})[passing] = None
+                    if node in self._unreached[layer]:
+                        self._unreached[layer].remove(node)
 
         return arrived
 
@@ -66,9 +81,10 @@ class Chains:
 
     def forget(self) -> None:
         """Forget what was noted."""
-        for hook in self._hooks:
+        for hook in self._hooks.values():
             hook.remove()
-        self._hooks, self._layers, self._passes, self._hidden = [], {}, {}, False
+        self._hooks, self._layers, self._passes, self._unreached = {}, {}, {}, {}
+        self._hidden = False
 
 
 def _operands(node: Any) -> list[Any]:
