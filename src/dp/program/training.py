@@ -31,6 +31,7 @@ Array = NDArray[Any]
 # and so many that memory is read ahead.
 CHUNK = 1 << 17
 AHEAD = 64  # steps whose batches are drawn at once
+ASK = 512  # steps after which a change is asked for that only another thread could have made
 MOST_PROGRAMS = 15  # kept besides the one in use, where batches have several shapes
 
 
@@ -226,25 +227,38 @@ class TrainingStep:
             for name in self._trained:
                 np.copyto(self.replay.gradient_views[name], told.grad[name])
         self.newer = True
-        optimizer = self.optimizer
+        optimizer, pieces, gradients = self.optimizer, self._pieces, self._gradient_pieces
         if not self._spare:
-            for piece in self._pieces:
-                optimizer._update(self._pieces, self._gradient_pieces, piece, number)
+            optimizer._update(pieces, gradients, "0", number)
             return
-        piece = begun = ""
         optimizer.grad_stores = self._store_pieces
+        try:
+            if len(pieces) > 1:
+                self._update_pieces(number)
+                return
+            spare, live = self._spare["0"]
+            spare[...] = live
+            try:
+                optimizer._update(pieces, gradients, "0", number)
+            except BaseException:
+                live[...] = spare
+                raise
+        finally:
+            optimizer.grad_stores = self.named_stores
+
+    def _update_pieces(self, number: int) -> None:
+        """Update piece by piece; if an interrupt comes, complete the step, or undo it."""
+        piece = begun = ""  # the piece in turn; the one that `spare` belongs to
         try:
             for piece in self._pieces:
                 begun = ""
                 spare, live = self._spare[piece]
                 spare[...] = live
                 begun = piece
-                optimizer._update(self._pieces, self._gradient_pieces, piece, number)
+                self.optimizer._update(self._pieces, self._gradient_pieces, piece, number)
         except BaseException:
             self._mend(piece, begun, number)
             raise
-        finally:
-            optimizer.grad_stores = self.named_stores
 
     def end_update(self) -> None:
         """Give the optimiser its stores by name, if an interrupt has left it those of pieces."""
@@ -262,7 +276,6 @@ class TrainingStep:
         names = list(self._pieces)
         rest = names[names.index(begun or piece) :] if begun or piece else []
         if len(rest) < len(names):
-            self.optimizer.grad_stores = self._store_pieces
             for name in rest:
                 self.optimizer._update(self._pieces, self._gradient_pieces, name, number)
 
@@ -503,11 +516,14 @@ class _Loop:
         for number in range(1, steps + 1):
             shown = bool(print_each) and (number == 1 or number % print_each == 0)  # type: ignore[operator]
             last = number == steps
-            left = self.fill(number, steps, strange or last or number % AHEAD == 1)
-            if left is not None:
-                return Outcome(number - 1, None, left)
-            now = self.now
-            assert now is not None
+            rows = self._chunk[2]
+            if strange or last or not rows or number % ASK == 1:
+                left = self.fill(steps + 1 - number, strange or last or number % ASK == 1)
+                if left is not None:
+                    return Outcome(number - 1, None, left)
+                now = self._in_use()
+            else:  # nearly always
+                now.take(rows.pop())
             with_loss = self.reads_loss or shown or last
             now.replay.run(with_loss)
             # 1, 2, 4, 8, … and the last: what changes unseen is found in time, at little cost
@@ -522,15 +538,17 @@ class _Loop:
                 reader.after_program_update(number, now)
             if others:
                 self.tell_after()
+        return Outcome(steps, now.loss.copy())
+
+    def _in_use(self) -> TrainingStep:
         assert self.now is not None
-        return Outcome(steps, self.now.loss.copy())
+        return self.now
 
     # --- whether the program is still the model ---------------------------------------------------
 
     def _changed(self) -> bool:
         """Whether something has changed that model or optimiser depend on."""
-        assert self.now is not None
-        return bool(self.now.captured.guard.changed() or self._own.changed())
+        return bool(self._in_use().captured.guard.changed() or self._own.changed())
 
     def _watch_optimizer(self) -> None:
         """Watch what the loop itself has taken over from model and optimiser."""
@@ -549,8 +567,7 @@ class _Loop:
 
     def _verify(self, number: int, with_loss: bool) -> None:
         """Compare program and model; if they differ, go back to where they agreed last."""
-        now = self.now
-        assert now is not None
+        now = self._in_use()
         before = self._verified
         try:
             now.verify(number, with_loss)
@@ -568,8 +585,7 @@ class _Loop:
         )
 
     def _put_back(self, before: _Verified) -> None:
-        now = self.now
-        assert now is not None
+        now = self._in_use()
         # of another batch's shape, a program may lay them out differently
         for name, value in before.param.items():
             np.copyto(now.replay.views[name], value)
@@ -582,13 +598,13 @@ class _Loop:
 
     # --- batches ----------------------------------------------------------------------------------
 
-    def fill(self, number: int, steps: int, ask: bool) -> tuple[Node, Node] | None:
-        """Fill the batch of step `number`; gives it back if the program is not the model any more.
+    def fill(self, left: int, ask: bool) -> tuple[Node, Node] | None:
+        """Fill the batch of a step; gives it back if the program is not the model any more.
 
-        `ask` says whether to find that out.
+        `left` is the number of steps to come, this one included; `ask` says whether to find out.
         """
         if self.draws:
-            rows = (self._chunk[2] or self._draw(steps + 1 - number)).pop()
+            rows = (self._chunk[2] or self._draw(left)).pop()
             now = self.now
             if now is None:
                 data = (self.optimizer.x_train, self.optimizer.y_train)
@@ -655,8 +671,7 @@ class _Loop:
         """Tell callbacks that take steps, before the update; gives what they were told."""
         from dp.optimizers import Callback, Step
 
-        now = self.now
-        assert now is not None
+        now = self._in_use()
         x, y = now.batch
         loss = Node(now.loss.copy())
         now.store()  # callbacks find the parameters there and may change them, even if they raise
@@ -671,14 +686,14 @@ class _Loop:
         """Tell callbacks that take steps, after the update."""
         from dp.optimizers import Callback
 
-        assert self.now is not None
-        self.now.store()
+        now = self._in_use()
+        now.store()
         for callback in self.others:
             if isinstance(callback, Callback):
                 callback.after_update(self.told)
             else:
                 callback(self.told)
-        self.now.load()
+        now.load()
 
     def close(self) -> None:
         """Leave model, optimiser and NumPy as eager training would; twice is as good as once."""
