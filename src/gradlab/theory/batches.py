@@ -36,6 +36,22 @@ class Batches:
     size: int
     whole: bool
 
+    @property
+    def rows(self) -> int:
+        """How many rows `draw` gives for each batch."""
+        return min(len(self.x), self.size) if self.whole else len(self.x)
+
+    def draw(self, rng: np.random.Generator, draws: int) -> tuple[Array, Array, Array]:
+        """Rows, labels and how often each row occurs, of so many batches.
+
+        Where a batch is smaller than the data set, its rows: (draws, size, …). Else all rows, of
+        which some occur zero times, as a stack of one.
+        """
+        if self.whole and len(self.x) > self.size:
+            chosen = rng.integers(len(self.x), size=(draws, self.size))
+            return self.x[chosen], self.y[chosen], np.ones((draws, self.size))
+        return self.x[None], self.y[None], self.counts(rng, draws)
+
     def counts(self, rng: np.random.Generator, draws: int) -> Array:
         """How often each row occurs in each of `draws` batches: (draws, rows).
 
@@ -56,10 +72,27 @@ class Batches:
         return counts
 
 
-def of_data(data: Data, size: int) -> Batches:
-    """Batches of so many rows; of a large data set every k-th row of each class stands for all."""
+@dataclass(frozen=True)
+class Loss:
+    """What of an experiment makes errors of logits."""
+
+    name: Literal["cross_entropy", "squared_error"]
+    reduction: Literal["sum", "mean"]
+
+
+def of_data(data: Data, size: int, selection: bool = True) -> Batches:
+    """Batches of so many rows of a data set.
+
+    Parameters
+    ----------
+    data : Data
+    size : int
+        Rows per batch.
+    selection : bool
+        Whether of a large data set every k-th row of each class stands for all.
+    """
     rows = len(data.x)
-    if rows <= MOST_ROWS:
+    if rows <= MOST_ROWS or not selection:
         return Batches(data.x, data.y, size, True)
     order = np.argsort(data.labels, kind="stable")
     kept = np.sort(order[np.linspace(0, rows - 1, MOST_ROWS).round().astype(int)])

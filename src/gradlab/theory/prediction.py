@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 BAND = 0.90  # share of nets that the band is to hold
 TRIED = 8.0  # `log_gain_variance` up to which medians of most nets were right within 0.1 decades
-_WORK = 1.6e8  # numbers that the finite-width draws may touch: about a second
-_NETS = (200, 1000)  # fewest and most virtual nets
 
 
 class TheoryError(ValueError):
@@ -89,6 +87,10 @@ class Prediction:
                 f"the prediction is of the layers {', '.join(self.layers)}, the trace has "
                 f"{', '.join(names)}: predict the experiment that the trace is of"
             )
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        return ()
 
     @property
     def hidden(self) -> int:
@@ -268,8 +270,8 @@ def of_data(experiment: Experiment, data: Data) -> Prediction:
                 "the pre-activations' variance is beyond what a double can hold; use fewer layers, "
                 "smaller weights (init_scale) or scaled features"
             ) from None
-    loss = finite_width.Loss(experiment.loss, experiment.reduction)
-    draws = finite_width.draw(net, activation, rows, loss, _nets(experiment, rows))
+    loss = batches.Loss(experiment.loss, experiment.reduction)
+    draws = finite_width.draw(net, activation, rows, data, loss)
     gradient, delta = _band(draws.gradient), _band(draws.delta)
     hidden = variances.of_layer(
         experiment.init, experiment.width, experiment.width, experiment.init_scale
@@ -305,13 +307,6 @@ def _band(draws: Array) -> Array:
     # no interpolation: between -inf and a number there is none
     ends = np.quantile(draws, [tail, 0.5, 1 - tail], axis=0, method="inverted_cdf")
     return np.asarray(10.0**ends)
-
-
-def _nets(experiment: Experiment, rows: batches.Batches) -> int:
-    """How many virtual nets there is time for."""
-    units = min(experiment.width, finite_width.MOST_UNITS)
-    each = units * rows.y.size * experiment.layers * (experiment.layers + 10)
-    return int(np.clip(_WORK / each, *_NETS))
 
 
 def _edge_scale(edge: maps.Edge | None, weight_variance: float) -> float:

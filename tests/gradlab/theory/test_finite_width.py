@@ -8,6 +8,7 @@ import pytest
 from dp.activations import ACTIVATIONS
 from gradlab.data import Data, load
 from gradlab.theory import batches, finite_width
+from gradlab.theory.variances import unit_weights
 
 RELU = ACTIVATIONS["relu"]
 
@@ -68,7 +69,7 @@ def test_mixing_keeps_the_kernel():
     assert modes.root @ modes.root.T == pytest.approx(kernel, abs=1e-6)
     units = modes.normal(rng, 2000, 6)
     for law in ("uniform", "normal", "orthogonal"):
-        weights = finite_width._weights(rng, 2000, 6, 6, law)
+        weights = unit_weights(rng, 2000, 6, 6, law)
         mixed = finite_width._mix(rng, units, modes, weights)
         found = (mixed.transpose(0, 2, 1) @ mixed / 6).mean(axis=0)
         assert found == pytest.approx(kernel, abs=0.06 * kernel.max())
