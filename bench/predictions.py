@@ -113,14 +113,9 @@ def measure(experiment: Experiment, nets: int) -> dict[str, np.ndarray]:
         with watch_layers() as watch:
             grads, _ = net.get_grad(x[rows], y[rows])
         gradients.append(
-            [
-                np.abs(grads[f"{name}_weight"]).mean((-2, -1)).reshape(members)
-                for name in net.layers
-            ]
+            [np.abs(grads[f"{name}_weight"]).mean((-2, -1)).reshape(members) for name in net.layers]
         )
-        deltas.append(
-            [np.sqrt((c.delta**2).mean((-2, -1))).reshape(members) for c in watch.calls]
-        )
+        deltas.append([np.sqrt((c.delta**2).mean((-2, -1))).reshape(members) for c in watch.calls])
     with np.errstate(divide="ignore"):
         return {
             "gradient": np.log10(np.concatenate(gradients, axis=1).T),
@@ -148,7 +143,10 @@ def compare(settings: dict[str, Any], nets: int) -> Row:
 
 def table(rows: Sequence[Row]) -> str:
     """All rows, as Markdown."""
-    heads = ["configuration", *itertools.chain(*((f"{q}: error", "in the band") for q in QUANTITIES))]
+    heads = [
+        "configuration",
+        *itertools.chain(*((f"{q}: error", "in the band") for q in QUANTITIES)),
+    ]
     lines = ["| " + " | ".join([*heads, "warned"]) + " |", "|---" * (len(heads) + 1) + "|"]
     for row in rows:
         words = ", ".join(str(value) for value in row.settings.values())
@@ -163,7 +161,8 @@ def table(rows: Sequence[Row]) -> str:
 def summary(rows: Sequence[Row]) -> str:
     """By quantity, how many are within the target, and of which was warned."""
     lines = [
-        "| quantity | median error | mean in the band | within | others | of them warned | within, yet warned |",
+        "| quantity | median error | mean in the band | within | others | of them warned "
+        "| within, yet warned |",
         "|---" * 7 + "|",
     ]
     for name in QUANTITIES:

@@ -13,7 +13,7 @@ from gradlab.theory.moments import Array
 if TYPE_CHECKING:
     from gradlab.data import Data
 
-MOST_ROWS = 200  # of more, so many stand for all: kernels cost the square of their number
+MOST_ROWS = 160  # of more, so many stand for all: kernels cost the square of their number
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,13 @@ def of_data(data: Data, size: int, selection: bool = True) -> Batches:
     size : int
         Rows per batch.
     selection : bool
-        Whether of a large data set every k-th row of each class stands for all.
+        Whether of a large data set every k-th row stands for all, of each class and of all sizes.
     """
     rows = len(data.x)
     if rows <= MOST_ROWS or not selection:
         return Batches(data.x, data.y, size, True)
-    order = np.argsort(data.labels, kind="stable")
+    # by class, and by size within it, so that no row that is far out stands for many
+    order = np.lexsort(((data.x**2).sum(axis=1), data.labels))
     kept = np.sort(order[np.linspace(0, rows - 1, MOST_ROWS).round().astype(int)])
     return Batches(data.x[kept], data.y[kept], size, False)
 

@@ -28,9 +28,10 @@ from gradlab.theory.variances import LayerVariances
 if TYPE_CHECKING:
     from gradlab.data import Data
 
-_WORK = 2e9  # nanoseconds that virtual nets may take, about: so many nets are drawn
-_MOST_WORK = 5e9  # and if those are fewer than `_FEWEST`
-_FEWEST, _MOST = 300, 4000  # virtual nets
+_WORK = 1.5e9  # nanoseconds that virtual nets may take, about: so many nets are drawn
+_MOST_WORK = 5e9  # and if those are fewer than `_FEWEST`, or their medians uncertain
+_FEWEST, _MOST = 400, 4000  # virtual nets
+_CERTAIN = 0.03  # decades: medians known so well need no more nets
 _NARROWEST = 32  # of nets that stand in for wider ones
 _WIDE = 48  # units from which on single precision does, where layers are not saturated
 
@@ -137,19 +138,19 @@ def draw(
         The same seed gives the same draws.
     """
     wide = infinite_width.draw(kernels, activation, rows, loss, seed=seed)
-    many = min(len(data.x), rows.size) > batches.MOST_ROWS
-    drawn_from = rows if many else batches.of_data(data, rows.size, selection=False)
     single = _single_does(kernels, activation)
+    drawn_from = batches.of_data(data, rows.size, selection=False)
+    if virtual.work(drawn_from.rows, kernels.layers, single) * _FEWEST > _MOST_WORK:
+        drawn_from = rows if rows.rows < drawn_from.rows else drawn_from
     width, nets = plan(drawn_from.rows, kernels.layers, single)
-    found = virtual.draw(
-        drawn_from,
-        _of_width(kernels.layers, width),
-        activation,
-        loss,
-        nets,
-        single=single,
-        seed=seed,
-    )
+    layers = _of_width(kernels.layers, width)
+    found = virtual.draw(drawn_from, layers, activation, loss, nets, single=single, seed=seed)
+    most = min(_MOST, int(_MOST_WORK / virtual.work(drawn_from.rows, layers, single)))
+    if nets < most and _uncertain(found):
+        more = virtual.draw(
+            drawn_from, layers, activation, loss, most - nets, single=single, seed=seed + 1
+        )
+        found = virtual.both(found, more)
     gradient, delta, moved = found.gradient, found.delta, 0.0
     share = width / kernels.layers[0].fan_out
     if share < 1:
@@ -171,7 +172,33 @@ def draw(
         found.output_mean_square,
         width,
         moved,
-        drawn_from.rows if many else 0,
+        0 if drawn_from.whole else drawn_from.rows,
+    )
+
+
+def median_uncertainty(draws: Array, measured: int | None = None) -> Array:
+    """How far a median may lie from that of all nets, of each layer: half a 90 % interval.
+
+    From order statistics, so that no law of the draws is taken for granted.
+
+    Parameters
+    ----------
+    draws : array (nets, layers)
+        log10; where the interval has an end at -inf, it is inf.
+    measured : int, optional
+        The median of so many other nets is compared with that of the draws; neither is exact.
+    """
+    part = 1 / len(draws) + (1 / measured if measured else 0.0)
+    reach = min(0.5 * 1.645 * math.sqrt(part), 0.5)
+    low, high = np.quantile(draws, [0.5 - reach, 0.5 + reach], axis=0, method="inverted_cdf")
+    both_zero = np.isneginf(low) & np.isneginf(high)
+    with np.errstate(invalid="ignore"):
+        return np.where(both_zero, 0.0, (high - low) / 2)
+
+
+def _uncertain(found: virtual.VirtualNets) -> bool:
+    return any(
+        median_uncertainty(draws).mean() > _CERTAIN for draws in (found.gradient, found.delta)
     )
 
 

@@ -18,8 +18,8 @@ from gradlab.theory.kernels import Kernels, delta_mean_square, gradient_mean_squ
 from gradlab.theory.moments import Array
 
 NETS = 1000  # drawn
-_RATIOS = 100  # of them, whose units are drawn
-_UNITS = 16  # of each layer
+_RATIOS = 200  # of them, whose units are drawn
+_UNITS = 6  # of each layer
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single answer to ==

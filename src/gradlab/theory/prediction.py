@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dp import activations
-from gradlab.theory import batches, finite_width, kernels, maps, moments, variances
+from gradlab.theory import batches, doubts, finite_width, kernels, maps, moments, variances
 from gradlab.theory.moments import Array
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from gradlab.experiment import Experiment
 
 BAND = 0.90  # share of nets that the band is to hold
-TRIED = 8.0  # `log_gain_variance` up to which medians of most nets were right within 0.1 decades
 
 
 class TheoryError(ValueError):
@@ -59,6 +58,10 @@ class Prediction:
         The edge of chaos of this activation function at the biases' variance.
     edge_scale : float
         The `init_scale` of the same initialiser that lies there; NaN if none does.
+    simulated_width : int
+        Units per hidden layer of the virtual nets; fewer than there are in nets too wide for it.
+    doubts : tuple of str
+        Why the prediction may be off by more than it promises; a sentence each, none as a rule.
     """
 
     experiment: Experiment
@@ -79,6 +82,8 @@ class Prediction:
     phase: maps.Phase
     edge: maps.Edge | None
     edge_scale: float
+    simulated_width: int
+    doubts: tuple[str, ...]
 
     def check_layers(self, names: Sequence[str]) -> None:
         """Raise TheoryError if these are not the layers that it is of."""
@@ -87,10 +92,6 @@ class Prediction:
                 f"the prediction is of the layers {', '.join(self.layers)}, the trace has "
                 f"{', '.join(names)}: predict the experiment that the trace is of"
             )
-
-    @property
-    def doubts(self) -> tuple[str, ...]:
-        return ()
 
     @property
     def hidden(self) -> int:
@@ -163,7 +164,7 @@ class Prediction:
 
     def sentence(self) -> str:
         """Say what will happen, where χ₁ lies, how deep such nets train, and where the edge is."""
-        parts = (self._flow(), self._doubt(), self._where(), self._cure())
+        parts = (self._flow(), *self.doubts, self._where(), self._cure())
         return " ".join(part for part in parts if part)
 
     def _flow(self) -> str:
@@ -181,15 +182,6 @@ class Prediction:
         return (
             f"The delta {way}; mean |dL/dW| of layer 1 will be about {self.gradient[0]:.2g} "
             f"({BAND:.0%} of nets: {self.gradient_low[0]:.2g} to {self.gradient_high[0]:.2g})."
-        )
-
-    def _doubt(self) -> str:
-        if self.log_gain_variance <= TRIED:
-            return ""
-        return (
-            "Layers so narrow, saturated or many leave much to chance "
-            f"(β = {self.log_gain_variance:.0f}; up to {TRIED:g} medians were found to be right): "
-            "take it as a guide."
         )
 
     def _where(self) -> str:
@@ -277,6 +269,8 @@ def of_data(experiment: Experiment, data: Data) -> Prediction:
         experiment.init, experiment.width, experiment.width, experiment.init_scale
     )
     edge = maps.edge_of_chaos(activation, hidden.bias)
+    lengths = [float(np.diag(k).mean()) for k in net.pre]
+    beta = finite_width.log_gain_variance(activation, lengths[:-1], experiment.width)
     return Prediction(
         experiment,
         (*(f"h{i}" for i in range(1, experiment.layers + 1)), "out"),
@@ -292,12 +286,12 @@ def of_data(experiment: Experiment, data: Data) -> Prediction:
         10.0**draws.delta_wide,
         draws.gradient,
         draws.delta,
-        finite_width.log_gain_variance(
-            activation, [float(np.diag(k).mean()) for k in net.pre[:-1]], experiment.width
-        ),
+        beta,
         maps.phase(activation, hidden.weight, hidden.bias),
         edge,
         _edge_scale(edge, hidden.weight / experiment.init_scale**2),
+        draws.width,
+        doubts.of_draws(draws, beta, experiment, max(lengths)),
     )
 
 

@@ -93,6 +93,17 @@ def draw(
     )
 
 
+def both(first: VirtualNets, second: VirtualNets) -> VirtualNets:
+    """The nets of two draws together."""
+    sizes = len(first.gradient), len(second.gradient)
+    squares = first.output_mean_square, second.output_mean_square
+    return VirtualNets(
+        np.concatenate([first.gradient, second.gradient]),
+        np.concatenate([first.delta, second.delta]),
+        float(np.average(squares, weights=sizes)),
+    )
+
+
 def work(rows: int, layers: Sequence[LayerVariances], single: bool = False) -> float:
     """About how many nanoseconds of one core a net takes, of batches of so many different rows."""
     shapes = [(layer.fan_in, layer.fan_out) for layer in layers]
