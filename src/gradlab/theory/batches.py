@@ -13,7 +13,7 @@ from gradlab.theory.moments import Array
 if TYPE_CHECKING:
     from gradlab.data import Data
 
-MOST_ROWS = 160  # of more, so many stand for all: kernels cost the square of their number
+MOST_ROWS = 200  # of more, so many stand for all: kernels cost the square of their number
 
 
 @dataclass(frozen=True)

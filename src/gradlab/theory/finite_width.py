@@ -253,9 +253,10 @@ def _widened(narrow: Array, wide: Array, share: float) -> Array:
     moved = narrow.copy()
     at = (np.arange(len(narrow)) + 0.5) / len(narrow)
     for layer in range(narrow.shape[1]):
-        column, there = narrow[:, layer], np.quantile(wide[:, layer], at, method="hazen")
-        if not (np.isfinite(column).all() and np.isfinite(there).all()):
+        column = narrow[:, layer]
+        if not (np.isfinite(column).all() and np.isfinite(wide[:, layer]).all()):
             continue
+        there = np.quantile(wide[:, layer], at, method="hazen")
         order = column.argsort()
         here = column[order]
         middle, far = np.median(here), np.median(there)
