@@ -28,9 +28,9 @@ from gradlab.theory.variances import LayerVariances
 if TYPE_CHECKING:
     from gradlab.data import Data
 
-_WORK = 1.5e9  # nanoseconds that virtual nets may take, about: so many nets are drawn
-_MOST_WORK = 5e9  # and if those are fewer than `_FEWEST`, or their medians uncertain
-_FEWEST, _MOST = 400, 4000  # virtual nets
+_WORK = 2.5e9  # nanoseconds that virtual nets may take, about: so many nets are drawn
+_MOST_WORK = 6e9  # and if those are fewer than `_FEWEST`, or their medians uncertain
+_FEWEST, _MOST = 500, 4000  # virtual nets
 _CERTAIN = 0.03  # decades: medians known so well need no more nets
 _NARROWEST = 32  # of nets that stand in for wider ones
 _WIDE = 48  # units from which on single precision does, where layers are not saturated

@@ -110,10 +110,10 @@ def test_nets_that_take_too_long_are_simulated_narrower():
     assert (width, few) == (10, 4000)
     width, few = finite_width.plan(100, layers(100), single=True)
     assert width == 100
-    assert 400 < few < 4000
+    assert 500 < few < 4000
     width, few = finite_width.plan(100, layers(5000), single=True)
     assert 32 < width < 1000
-    assert few == 400
+    assert few == 500
 
 
 @pytest.mark.parametrize("nets", [50, 5000])
