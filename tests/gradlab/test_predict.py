@@ -1,5 +1,7 @@
 """`gradlab predict`, predictions behind measurements, and how a run compares with its own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -127,6 +129,14 @@ def test_a_trace_without_what_is_predicted(prediction):
 def test_words_go_with_medians_and_bands(error, inside, nets, words):
     found = Comparison(np.array(error), np.full(2, inside), nets, ("h1", "out"))
     assert words in found.sentence()
+
+
+def test_a_comparison_says_where_the_prediction_is_doubtful(prediction, trace):
+    assert compare(prediction, trace).sentence().endswith("90% band.")
+    doubted = replace(prediction, doubts=("Take it as a guide.",))
+    assert compare(doubted, trace).sentence().endswith("90% band. Take it as a guide.")
+    assert "nets. Take it as a guide." not in prediction.sentence()
+    assert "Take it as a guide. χ₁" in doubted.sentence()
 
 
 def test_dead_nets_are_told_of():
