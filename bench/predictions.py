@@ -61,10 +61,13 @@ class Score:
 
     error: float
     coverage: float
+    exact: bool = False  # every band is a single number, as where nothing but zero is possible
 
     @property
     def within(self) -> bool:
-        """Whether both are within the target."""
+        """Whether both are within the target; a band that is one number must hold all nets."""
+        if self.exact:
+            return self.error == 0 and self.coverage == 1
         return self.error <= MOST_ERROR and BAND[0] <= self.coverage <= BAND[1]
 
     def __str__(self) -> str:
@@ -123,6 +126,13 @@ def measure(experiment: Experiment, nets: int) -> dict[str, np.ndarray]:
         }
 
 
+def _rms(delta: np.ndarray) -> np.ndarray:
+    """Of each net's entries, by way of the largest, whose square might be zero or infinite."""
+    largest = np.abs(delta).max((-2, -1), keepdims=True)
+    unit = np.divide(delta, largest, out=np.zeros_like(delta), where=largest > 0)
+    return largest[..., 0, 0] * np.sqrt((unit**2).mean((-2, -1)))
+
+
 def compare(settings: dict[str, Any], nets: int) -> Row:
     """Predict a configuration, draw its nets, and compare."""
     experiment = Experiment.of(reduction="mean", steps=1, **settings)
@@ -136,8 +146,11 @@ def compare(settings: dict[str, Any], nets: int) -> Row:
             median = np.median(measured, axis=0)
             error = np.where(median == middle, 0.0, np.abs(median - middle))
         inside = ((measured >= low) & (measured <= high)).mean(axis=0)
-        scores[name] = Score(float(error.mean()), float(inside.mean()))
-        scores[f"{name}, output layer"] = Score(float(error[-1]), float(inside[-1]))
+        exact = low == high
+        scores[name] = Score(float(error.mean()), float(inside.mean()), bool(exact.all()))
+        scores[f"{name}, output layer"] = Score(
+            float(error[-1]), float(inside[-1]), bool(exact[-1])
+        )
     return Row(settings, {name: scores[name] for name in QUANTITIES}, prediction.doubts)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from gradlab.theory.moments import Array
 
@@ -130,6 +131,6 @@ def errors(
 def probabilities(logits: Array) -> NDArray[np.float64]:
     """Sigmoid of a single output, softmax of several."""
     if logits.shape[-1] == 1:
-        return np.asarray(0.5 * (1 + np.tanh(logits / 2)))
+        return np.asarray(special.expit(logits))  # also where it is close to zero
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

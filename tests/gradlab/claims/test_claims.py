@@ -177,7 +177,7 @@ def test_what_nobody_checked_is_not_stated():
     for printed, checked in (("0.5", "no"), ("", "text")):
         with pytest.raises(ValueError, match="a stated figure needs what is printed, and a check"):
             Target(*given, basis="stated", printed=printed, checked=checked)
-    with pytest.raises(ValueError, match="only a stated figure is printed, got printed='0.5'"):
+    with pytest.raises(ValueError, match=r"only a stated figure is printed, got printed='0\.5'"):
         Target(*given, printed="0.5")
 
 

@@ -176,6 +176,24 @@ def test_errors_are_what_dp_computes(loss, reduction, outputs):
     assert found == pytest.approx(last.delta, rel=1e-12, abs=1e-15)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+def test_errors_of_nets_that_are_sure_are_what_dp_computes(loss):
+    """Far out p or 1 - p is tiny, but not zero on both sides."""
+    import dp
+    from dp.model import watch_layers
+
+    x = np.array([[-600.0], [-300.0], [-40.0], [20.0], [30.0], [50.0]])
+    y = np.array([[0.0], [1.0], [1.0], [1.0], [0.0], [0.0]])
+    net = dp.Net(1, 1, 1, "identity", loss=loss, seed=0)
+    ones = {k: np.full_like(v, float(k.endswith("weight"))) for k, v in net.get_param().items()}
+    net.set_param(ones)
+    with watch_layers() as watch:
+        net.get_grad(x, y)
+    found = batches.errors(x, y, loss, "sum", len(x))
+    assert (found != 0).any()
+    assert found == pytest.approx(watch.calls[-1].delta, rel=1e-12, abs=0)
+
+
 def test_data_of_two_rows():
     data = Data.from_arrays([[0.0], [1.0]], [0, 1])
     assert batches.of_data(data, 1).counts(np.random.default_rng(0), 5).sum() == 5
