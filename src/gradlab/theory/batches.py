@@ -122,7 +122,11 @@ def errors(
     array (…, rows, outputs)
     """
     p = probabilities(logits)
-    e = p - y
+    if loss == "cross_entropy" and logits.shape[-1] == 1:
+        # p - y without the digits that 1 - p loses
+        e = (1 - y) * p - y * special.expit(-logits)
+    else:
+        e = p - y
     if loss == "squared_error":
         e = e * p * (1 - p) if logits.shape[-1] == 1 else p * (e - (p * e).sum(-1, keepdims=True))
     return e / size if reduction == "mean" else e
