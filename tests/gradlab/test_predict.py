@@ -45,6 +45,7 @@ def test_predict_answers_in_a_table_a_sentence_and_a_figure(tmp_path):
     chi = gradlab.predict(layers=4, activation="tanh").phase.chi
     assert f"χ₁ = {chi:.3g}, above 1" in done.output
     assert "edge of chaos" in done.output
+    assert "nets simulated at their first weights, none of them trained." in done.output
     for layer in ("1 h1", "4 h4", "5 out"):
         assert layer in done.output
     assert out.read_bytes().startswith(b"\x89PNG")
@@ -211,6 +212,17 @@ def test_the_figure_of_a_prediction_shows_its_numbers(prediction):
     drawn = band.get_paths()[0].vertices[:, 1]
     for end in (prediction.gradient_low, prediction.gradient_high):
         assert np.isin(end, drawn).all()
+
+
+def test_it_says_what_it_was_taken_from(prediction):
+    assert prediction.simulated_width == 6
+    nets = len(prediction.gradient_draws)
+    assert prediction.basis.startswith(f"Median and band: {nets} nets simulated at their first")
+    figure = plots.prediction(prediction)
+    title = " ".join(text.get_text() for text in [figure._suptitle, *figure.texts] if text)
+    assert f"{nets} nets simulated" in " ".join(title.split())
+    wide = replace(prediction, simulated_width=4)
+    assert wide.basis.endswith("of width 4 and scaled to 6.")
 
 
 def test_a_profile_has_the_prediction_behind_it(prediction, trace):

@@ -48,10 +48,15 @@ def _chance(draws: Draws, beta: float) -> str:
     uncertain = max(gradient.mean(), delta.mean(), gradient[-1], delta[-1])
     if uncertain <= RIGHT:
         return ""
-    known = f"± {uncertain:.2f} decades" if math.isfinite(uncertain) else "no better than zero"
+    known = f"± {uncertain:.2g} decades" if math.isfinite(uncertain) else "no better than zero"
+    cause = (
+        "Logits so large leave the error at the output to chance, and with it every gradient"
+        if delta[-1] > RIGHT
+        else f"Layers so narrow, saturated or many leave much to chance (β = {beta:.1f})"
+    )
     return (
-        f"Layers so narrow, saturated or many leave much to chance (β = {beta:.1f}): nets differ "
-        f"so much that even the median of {MEASURED} is known to {known} only; take it as a guide."
+        f"{cause}: nets differ so much that even the median of {MEASURED} is known to {known} only; "
+        "take it as a guide."
     )
 
 

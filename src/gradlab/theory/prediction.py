@@ -40,8 +40,9 @@ class Prediction:
         probabilities, which are those of nets of the given width.
     gradient, gradient_low, gradient_high : arrays
         Mean |dL/dW| (`grad_mean_abs`): the median over nets, and the band that holds 90 % of them.
+        Of nets simulated at initialisation.
     gradient_wide : array
-        The median at infinite width.
+        The median at infinite width, by theory.
     gradient_rms_wide : array
         The same of the rms of dL/dW (`grad_rms`).
     delta, delta_low, delta_high, delta_wide : arrays
@@ -92,6 +93,15 @@ class Prediction:
                 f"the prediction is of the layers {', '.join(self.layers)}, the trace has "
                 f"{', '.join(names)}: predict the experiment that the trace is of"
             )
+
+    @property
+    def basis(self) -> str:
+        """What median and band were taken from, in a sentence."""
+        nets, width = len(self.gradient_draws), self.experiment.width
+        text = f"Median and band: {nets} nets simulated at their first weights"
+        if self.simulated_width < width:
+            return f"{text}, of width {self.simulated_width} and scaled to {width}."
+        return f"{text}, none of them trained."
 
     @property
     def hidden(self) -> int:

@@ -210,6 +210,8 @@ def drawn(spread=0.1, **settings):
     ("draws", "words"),
     [
         (drawn(), None),
+        (drawn(spread=1.0), "Logits so large leave the error at the output to chance, and with"),
+        (drawn(spread=np.array([1.0, 1.0, 0.0])), "much to chance (β = 3.0): nets differ so much"),
         (drawn(spread=1.0), "even the median of 300 is known to ± 0.1"),
         (
             drawn(width=80, extrapolated=0.2),
