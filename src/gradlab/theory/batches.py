@@ -129,7 +129,7 @@ def errors(
         e = p - y
     if loss == "squared_error":
         e = e * p * (1 - p) if logits.shape[-1] == 1 else p * (e - (p * e).sum(-1, keepdims=True))
-    return e / size if reduction == "mean" else e
+    return np.asarray(e / size if reduction == "mean" else e)
 
 
 def probabilities(logits: Array) -> NDArray[np.float64]:

@@ -55,8 +55,8 @@ def _chance(draws: Draws, beta: float) -> str:
         else f"Layers so narrow, saturated or many leave much to chance (β = {beta:.1f})"
     )
     return (
-        f"{cause}: nets differ so much that even the median of {MEASURED} is known to {known} only; "
-        "take it as a guide."
+        f"{cause}: nets differ so much that even the median of {MEASURED} is known to {known} "
+        "only; take it as a guide."
     )
 
 
