@@ -16,15 +16,21 @@ LIMIT = {"wide": "matrix products alone", "deep": "matrix products alone", "grap
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", choices=list(ROUNDS))
+    parser.add_argument("what", choices=[*ROUNDS, "predictions"])
     parser.add_argument("--rounds", type=int, help="turns of each peer")
     parser.add_argument("--peers", help="names, with commas in between; all that are installed")
     parser.add_argument("--dtype", choices=["float32", "float64"])
     parser.add_argument("--threads", type=int, default=1, help="threads and cores of each peer")
+    parser.add_argument("--draw", type=int, default=2, help="of configurations (predictions)")
+    parser.add_argument("--nets", type=int, default=500, help="per configuration (predictions)")
     parser.add_argument("--out", type=Path, help="folder for tables and figures")
     given = parser.parse_args()
     if given.rounds is not None and given.rounds < 1:
         parser.error("--rounds must be at least 1")
+    if given.draw < 0:
+        parser.error("--draw must not be negative")
+    if given.nets < 20:
+        parser.error("--nets must be at least 20")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if not 1 <= given.threads <= (cores or 1):
         parser.error(f"--threads must lie between 1 and {cores}, the number of cores")
@@ -48,6 +54,11 @@ def main() -> None:
     """Measure, print, and write if asked to."""
     given = arguments()
     pin(given.threads)
+    if given.what == "predictions":
+        from bench import predictions
+
+        predictions.main(given.draw, given.nets)
+        return
     from bench import cold, graphs, recording, report, startup, study, timing
     from bench.peers import chosen, versions
     from bench.workloads import WORKLOADS

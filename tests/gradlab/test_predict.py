@@ -1,5 +1,7 @@
 """`gradlab predict`, predictions behind measurements, and how a run compares with its own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -43,6 +45,7 @@ def test_predict_answers_in_a_table_a_sentence_and_a_figure(tmp_path):
     chi = gradlab.predict(layers=4, activation="tanh").phase.chi
     assert f"χ₁ = {chi:.3g}, above 1" in done.output
     assert "edge of chaos" in done.output
+    assert "nets simulated at their first weights, none of them trained." in done.output
     for layer in ("1 h1", "4 h4", "5 out"):
         assert layer in done.output
     assert out.read_bytes().startswith(b"\x89PNG")
@@ -129,6 +132,14 @@ def test_words_go_with_medians_and_bands(error, inside, nets, words):
     assert words in found.sentence()
 
 
+def test_a_comparison_says_where_the_prediction_is_doubtful(prediction, trace):
+    assert compare(prediction, trace).sentence().endswith("90% band.")
+    doubted = replace(prediction, doubts=("Take it as a guide.",))
+    assert compare(doubted, trace).sentence().endswith("90% band. Take it as a guide.")
+    assert "nets. Take it as a guide." not in prediction.sentence()
+    assert "Take it as a guide. χ₁" in doubted.sentence()
+
+
 def test_dead_nets_are_told_of():
     experiment = Experiment.of(layers=2, init="zeros", activation="relu", members=20, steps=1)
     found = compare(predict(experiment), experiment.run())
@@ -201,6 +212,17 @@ def test_the_figure_of_a_prediction_shows_its_numbers(prediction):
     drawn = band.get_paths()[0].vertices[:, 1]
     for end in (prediction.gradient_low, prediction.gradient_high):
         assert np.isin(end, drawn).all()
+
+
+def test_it_says_what_it_was_taken_from(prediction):
+    assert prediction.simulated_width == 6
+    nets = len(prediction.gradient_draws)
+    assert prediction.basis.startswith(f"Median and band: {nets} nets simulated at their first")
+    figure = plots.prediction(prediction)
+    title = " ".join(text.get_text() for text in [figure._suptitle, *figure.texts] if text)
+    assert f"{nets} nets simulated" in " ".join(title.split())
+    wide = replace(prediction, simulated_width=4)
+    assert wide.basis.endswith("of width 4 and scaled to 6.")
 
 
 def test_a_profile_has_the_prediction_behind_it(prediction, trace):

@@ -14,7 +14,14 @@ from typing import Any
 from gradlab.claims.catalogue import chosen
 from gradlab.claims.claim import Claim, Evidence, Proof, judge
 from gradlab.claims.laboratory import Laboratory
-from gradlab.claims.papers import Reproduction, reproduce, targets
+from gradlab.claims.papers import (
+    BASES,
+    Reproduction,
+    by_basis,
+    in_words,
+    reproduce,
+    targets,
+)
 from gradlab.claims.statistics import Finding, correct, tests_among
 from gradlab.claims.verdicts import Verdict
 from gradlab.versions import versions
@@ -94,6 +101,10 @@ class Proofs:
             for proof in self.proofs
         ]
 
+    def kinds(self) -> list[tuple[str, str, list[Reproduction]]]:
+        """The papers' figures by kind: title, heading of the expected value, and rows of each."""
+        return [(*BASES[basis], rows) for basis, rows in by_basis(self.reproductions).items()]
+
     def sentence(self) -> str:
         """Say in one or two sentences how many claims hold, and how many figures were found."""
         parts = []
@@ -116,11 +127,7 @@ class Proofs:
                 listed = ", ".join(words[:-1]) + (" and " if words[:-1] else "") + words[-1]
                 parts.append(f"Of {len(self.proofs)} claims, {listed}.")
         if self.reproductions:
-            found = sum(row.passed for row in self.reproductions)
-            parts.append(
-                f"{found} of {len(self.reproductions)} figures of the papers are found again "
-                "within tolerance."
-            )
+            parts.append(in_words(self.reproductions))
         if self.interrupted:
             parts.append("Interrupted: this is what was done until then.")
         return " ".join(parts)
@@ -196,6 +203,9 @@ def _proof(fields: dict[str, Any]) -> Proof:
 
 
 def _row(fields: dict[str, Any]) -> Reproduction:
+    if "published" in fields:  # of a file written before the kinds were told apart
+        fields = {**fields, "expected": fields["published"]}
+        del fields["published"]
     return Reproduction(**{**fields, "ours": _number(fields["ours"])})
 
 

@@ -102,7 +102,8 @@ def _report(proofs: Proofs) -> None:
     if proofs.proofs:
         screen.print(_claims(proofs), crop=False)
     if proofs.reproductions:
-        screen.print(_papers(proofs), crop=False)
+        for table in _papers(proofs):
+            screen.print(table, crop=False)
     screen.print(proofs.sentence(), highlight=False, style="bold", soft_wrap=True)
 
 
@@ -146,24 +147,29 @@ def _claims(proofs: Proofs) -> Table:
     return table
 
 
-def _papers(proofs: Proofs) -> Table:
-    table = _table("Figures of papers, found again")
-    table.add_column("source", overflow="fold")
-    table.add_column("figure", overflow="fold")
-    for heading in ("published", "ours", "tolerance"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("by")
-    table.add_column("pass")
-    for row in proofs.reproductions:
-        table.add_row(
-            row.source,
-            _escaped(row.what),
-            *(f"{value:.{row.digits}g}" for value in (row.published, row.ours)),
-            row.tolerance,
-            row.how,
-            "[green]yes[/]" if row.passed else "[bold red]NO[/]",
-        )
-    return table
+def _papers(proofs: Proofs) -> Iterator[Table]:
+    """A table for each kind of figure: they are never under one heading."""
+    for title, heading, rows in proofs.kinds():
+        table = _table(f"Figures of papers, found again. {title}")
+        table.add_column("source, place", overflow="fold")
+        table.add_column("figure", overflow="fold")
+        for words in (heading, "ours", "tolerance"):
+            table.add_column(words, justify="right", no_wrap=True)
+        table.add_column("by")
+        table.add_column("checked", overflow="fold")
+        table.add_column("pass")
+        for row in rows:
+            table.add_row(
+                f"{row.source}, {row.place}" if row.place else row.source,
+                _escaped(row.what),
+                row.shown,
+                f"{row.ours:.{row.digits}g}",
+                row.tolerance,
+                row.how,
+                row.checked_in_words,
+                "[green]yes[/]" if row.passed else "[bold red]NO[/]",
+            )
+        yield table
 
 
 def _escaped(text: str) -> str:

@@ -29,5 +29,6 @@ def predict(
         with heard_or_not():
             screen = console()
             screen.print(prediction_table(prediction), crop=False)
+            screen.print(prediction.basis, highlight=False, soft_wrap=True)
             screen.print(prediction.sentence(), highlight=False, style="bold", soft_wrap=True)
             typer.echo(f"  {out}")

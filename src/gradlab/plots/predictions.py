@@ -26,8 +26,9 @@ ARRAYS = {"grad_mean_abs": "gradient", "delta_rms": "delta"}
 def prediction(prediction: Prediction) -> Figure:
     """Predicted mean |dL/dW| and rms of the delta over the layers, on a log axis.
 
-    The line is the median over nets, the band holds 90 % of them; dashed is the median of nets of
-    infinite width. Layers whose median is exactly zero are marked at the lower edge.
+    The line is the median over nets simulated at their first weights, the band holds 90 % of them;
+    dashed is the median of nets of infinite width, by theory. Layers whose median is exactly zero
+    are marked at the lower edge.
 
     Parameters
     ----------
@@ -65,6 +66,7 @@ def prediction(prediction: Prediction) -> Figure:
         "decision",
     )
     parts = [part for part in settings_parts(experiment, "", untold=untold) if part]
+    parts.append(prediction.basis.rstrip(".").lower())
     wrapped_title(figure, "The gradient's profile at the first step, predicted", parts)
     return figure
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from gradlab.theory.moments import Array
 
@@ -36,6 +37,22 @@ class Batches:
     size: int
     whole: bool
 
+    @property
+    def rows(self) -> int:
+        """How many rows `draw` gives for each batch."""
+        return min(len(self.x), self.size) if self.whole else len(self.x)
+
+    def draw(self, rng: np.random.Generator, draws: int) -> tuple[Array, Array, Array]:
+        """Rows, labels and how often each row occurs, of so many batches.
+
+        Where a batch is smaller than the data set, its rows: (draws, size, …). Else all rows, of
+        which some occur zero times, as a stack of one.
+        """
+        if self.whole and len(self.x) > self.size:
+            chosen = rng.integers(len(self.x), size=(draws, self.size))
+            return self.x[chosen], self.y[chosen], np.ones((draws, self.size))
+        return self.x[None], self.y[None], self.counts(rng, draws)
+
     def counts(self, rng: np.random.Generator, draws: int) -> Array:
         """How often each row occurs in each of `draws` batches: (draws, rows).
 
@@ -56,12 +73,30 @@ class Batches:
         return counts
 
 
-def of_data(data: Data, size: int) -> Batches:
-    """Batches of so many rows; of a large data set every k-th row of each class stands for all."""
+@dataclass(frozen=True)
+class Loss:
+    """What of an experiment makes errors of logits."""
+
+    name: Literal["cross_entropy", "squared_error"]
+    reduction: Literal["sum", "mean"]
+
+
+def of_data(data: Data, size: int, selection: bool = True) -> Batches:
+    """Batches of so many rows of a data set.
+
+    Parameters
+    ----------
+    data : Data
+    size : int
+        Rows per batch.
+    selection : bool
+        Whether of a large data set every k-th row stands for all, of each class and of all sizes.
+    """
     rows = len(data.x)
-    if rows <= MOST_ROWS:
+    if rows <= MOST_ROWS or not selection:
         return Batches(data.x, data.y, size, True)
-    order = np.argsort(data.labels, kind="stable")
+    # by class, and by size within it, so that no row that is far out stands for many
+    order = np.lexsort(((data.x**2).sum(axis=1), data.labels))
     kept = np.sort(order[np.linspace(0, rows - 1, MOST_ROWS).round().astype(int)])
     return Batches(data.x[kept], data.y[kept], size, False)
 
@@ -87,15 +122,19 @@ def errors(
     array (…, rows, outputs)
     """
     p = probabilities(logits)
-    e = p - y
+    if loss == "cross_entropy" and logits.shape[-1] == 1:
+        # p - y without the digits that 1 - p loses
+        e = (1 - y) * p - y * special.expit(-logits)
+    else:
+        e = p - y
     if loss == "squared_error":
         e = e * p * (1 - p) if logits.shape[-1] == 1 else p * (e - (p * e).sum(-1, keepdims=True))
-    return e / size if reduction == "mean" else e
+    return np.asarray(e / size if reduction == "mean" else e)
 
 
 def probabilities(logits: Array) -> NDArray[np.float64]:
     """Sigmoid of a single output, softmax of several."""
     if logits.shape[-1] == 1:
-        return np.asarray(0.5 * (1 + np.tanh(logits / 2)))
+        return np.asarray(special.expit(logits))  # also where it is close to zero
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

@@ -32,12 +32,15 @@ class Comparison:
         Of each layer, the share of the nets that lie in the predicted 90 % band.
     nets : int
     layers : tuple of str
+    doubts : tuple of str
+        Why the prediction may be off; see `Prediction`.
     """
 
     error: Array
     inside: Array
     nets: int
     layers: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
     @property
     def mean_error(self) -> float:
@@ -50,7 +53,10 @@ class Comparison:
         return float(self.inside.mean())
 
     def sentence(self) -> str:
-        """Say how well theory foresaw it."""
+        """Say how well theory foresaw it, and why that may be doubtful."""
+        return " ".join((self._how_well(), *self.doubts))
+
+    def _how_well(self) -> str:
         if self.nets == 1:
             count = int(self.inside.sum())
             told = (
@@ -118,4 +124,4 @@ def compare(prediction: Prediction, trace: Trace) -> Comparison:
     error = np.where(np.isfinite(median), error, np.nan)
     error[(median == 0) & (prediction.gradient == 0)] = 0.0
     inside = ((low <= values) & (values <= high)).mean(axis=1)
-    return Comparison(error, inside, values.shape[1], prediction.layers)
+    return Comparison(error, inside, values.shape[1], prediction.layers, prediction.doubts)

@@ -3,49 +3,37 @@
 At infinite width a layer's kernels are fixed numbers; with n units they are means over n draws, and
 what a layer gains or loses by chance multiplies from layer to layer. For one input and relu the
 gain is known exactly: Π (2/n) χ²_k with k ~ Bin(n, ½), about log-normal with variance 5/n per layer
-(Hanin & Nica 2020). Here that law is carried over to any activation function and to whole batches:
-with units i of a layer k drawn from its infinite-width law,
-
-    mean square of dW^l  =  own layers' matrix  ·  Π_k  (1/n) Σ_i t_i / E t,
-
-where t_i is what unit i adds to it, to first order in the layer's kernel: on the way back, t_i =
-δ_iᵀ M δ_i with M = C^{l-1} ∘ D^l ∘ … ∘ D^{k-1} for the layers k above l; on the way forward, x_iᵀ M
-x_i with M the derivative of Σ_ab e_a·e_b G^l_ab C^{l-1}_ab with respect to C^k, by way of the
-activations below layer l and of the slopes above it. Layers count as independent of each other, and
-weights on the way back as independent of those forward. The weights' own law (uniform, orthogonal)
-is kept in how units mix those of the layer beside them. Nothing is fitted.
+(Hanin & Nica 2020). For whole batches and any activation function it is found by simulation, of
+nets at their first weights (`virtual`). Where nets of the true width would take too long, narrower
+ones stand in, and how they differ from infinite width is scaled down to the true one: medians as
+1/n, variances as 1/n, which is the first order of an expansion in 1/n. Nothing is fitted.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dp.activations import Activation
-from gradlab.theory import moments
-from gradlab.theory.batches import Batches, errors, probabilities
-from gradlab.theory.kernels import (
-    Kernels,
-    delta_mean_square,
-    forms,
-    gradient_mean_square,
-    quadratic,
-)
+from gradlab.theory import batches, infinite_width, moments, virtual
+from gradlab.theory.kernels import Kernels
 from gradlab.theory.moments import Array
-from gradlab.theory.variances import Law
+from gradlab.theory.variances import LayerVariances
 
-MOST_UNITS = 32  # drawn per layer; fluctuations of wider ones are these, scaled as 1/√n
-_MODES = (
-    4  # of a kernel, in which units mix by weights of the true law; in the others by normal ones
-)
-_NUMBERS = 2_000_000  # drawn at a time, so that they stay in the cache
-_LEVELS = 4000  # errors drawn, of which the nets get every k-th
-_LEVELS_WORK = 4e8  # products made for that: a third of a second
-_LEAST = 1e-3  # a change of scale takes away no more than all but so much
+if TYPE_CHECKING:
+    from gradlab.data import Data
+
+_WORK = 2.5e9  # nanoseconds that virtual nets may take, about: so many nets are drawn
+_MOST_WORK = 6e9  # and if those are fewer than `_FEWEST`, or their medians uncertain
+_FEWEST, _MOST = 500, 4000  # virtual nets
+_CERTAIN = 0.03  # decades: medians known so well need no more nets
+_NARROWEST = 32  # of nets that stand in for wider ones
+_WIDE = 48  # units from which on single precision does, where layers are not saturated
 
 
 # --- a single input -------------------------------------------------------------------------------
@@ -95,7 +83,7 @@ def born_dead(widths: Sequence[int]) -> float:
 # --- a batch --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single answer to ==
 class Draws:
     """Of virtual nets, at their first step; log10, -inf where it is zero.
 
@@ -103,331 +91,183 @@ class Draws:
     ----------
     gradient, delta : arrays (nets, layers)
         log10 of mean |dL/dW|, and of the rms of the delta.
-    gradient_wide, delta_wide : arrays (layers,)
-        log10 of the median at infinite width, where nets differ in their errors alone.
-    gradient_rms_wide : array (layers,)
-        The same of the rms of dL/dW.
+    gradient_wide, gradient_rms_wide, delta_wide : arrays (layers,)
+        log10 of the medians at infinite width, of mean |dL/dW|, of its rms, and of the delta's rms.
     output_mean_square : float
         Of the net's probabilities.
+    width : int
+        Of the hidden layers that were simulated.
+    extrapolated : float
+        By how many decades medians were moved from that width to the true one: the mean over the
+        layers, of mean |dL/dW| or the delta, whichever is more. 0 at the true width.
+    rows : int
+        Different rows that stood for the batch, if it has more; else 0.
     """
 
     gradient: Array
     delta: Array
     gradient_wide: Array
-    delta_wide: Array
     gradient_rms_wide: Array
+    delta_wide: Array
     output_mean_square: float
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What of an experiment makes errors of logits."""
-
-    name: Literal["cross_entropy", "squared_error"]
-    reduction: Literal["sum", "mean"]
+    width: int
+    extrapolated: float
+    rows: int
 
 
 def draw(
-    kernels: Kernels, activation: Activation, batches: Batches, loss: Loss, nets: int, seed: int = 0
+    kernels: Kernels,
+    activation: Activation,
+    rows: batches.Batches,
+    data: Data,
+    loss: batches.Loss,
+    seed: int = 0,
 ) -> Draws:
-    """Draw virtual nets.
-
-    Their errors are stratified: of many more, sorted by the gradient they would cause at infinite
-    width, every k-th.
+    """Draw nets of finite width, and the medians at infinite width.
 
     Parameters
     ----------
     kernels : Kernels
         Of the rows of the batches.
     activation : Activation
-    batches : Batches
+    rows : Batches
+    data : Data
+        Of which the rows are all or a selection.
     loss : Loss
-    nets : int
-        How many.
     seed : int
         The same seed gives the same draws.
     """
-    rng = np.random.default_rng(seed)
-    law = _ProductLaw(kernels, activation, batches)
-    rows, outputs = batches.y.shape
-    work = rows**2 * outputs * len(kernels.layers)
-    many = nets * int(np.clip(_LEVELS_WORK / work / nets, 1, _LEVELS // nets + 1))
-    logits = law.logits(rng, many)
-    error = errors(logits, batches.y, loss.name, loss.reduction, batches.size)
-    counts = batches.counts(rng, many)
-    square = gradient_mean_square(kernels, error * counts[..., None])
-    delta_square = delta_mean_square(kernels, error, counts)
-    every = many // nets
-    order = np.log(np.maximum(square, np.finfo(float).tiny)).sum(axis=1).argsort()
-    chosen = rng.permutation(order[every // 2 :: every])
-    error, counts = error[chosen], counts[chosen]
-    at_once = max(1, int(_NUMBERS / (law.units * rows * len(kernels.layers))))
-    parts = [
-        law.draw(
-            rng, error[i : i + at_once], counts[i : i + at_once], square[chosen][i : i + at_once]
+    wide = infinite_width.draw(kernels, activation, rows, loss, seed=seed)
+    single = _single_does(kernels, activation)
+    drawn_from = batches.of_data(data, rows.size, selection=False)
+    if virtual.work(drawn_from.rows, kernels.layers, single) * _FEWEST > _MOST_WORK:
+        drawn_from = rows if rows.rows < drawn_from.rows else drawn_from
+    width, nets = plan(drawn_from.rows, kernels.layers, single)
+    layers = _of_width(kernels.layers, width)
+    found = virtual.draw(drawn_from, layers, activation, loss, nets, single=single, seed=seed)
+    most = min(_MOST, int(_MOST_WORK / virtual.work(drawn_from.rows, layers, single)))
+    if nets < most and _uncertain(found):
+        more = virtual.draw(
+            drawn_from, layers, activation, loss, most - nets, single=single, seed=seed + 1
         )
-        for i in range(0, nets, at_once)
-    ]
-    own, own_delta, gain, gain_delta = (np.concatenate([p[i] for p in parts]) for i in range(4))
-    level, level_delta = np.sqrt(square[chosen]), np.sqrt(delta_square[chosen])
-    kappa = _ratio(own, level).mean(axis=0)
-    own = law.as_wide_as_it_is(own, kappa * level)
-    own_delta = law.as_wide_as_it_is(own_delta, level_delta)
-    with np.errstate(divide="ignore"):
-        wide = 0.5 * np.log10(np.median(square, axis=0))
-        return Draws(
-            np.log10(own) + gain / math.log(10),
-            np.log10(own_delta) + gain_delta / math.log(10),
-            wide + np.log10(kappa),
-            0.5 * np.log10(np.median(delta_square, axis=0)),
-            wide,
-            float((probabilities(logits) ** 2).mean()),
+        found = virtual.both(found, more)
+    gradient, delta, moved = found.gradient, found.delta, 0.0
+    share = width / kernels.layers[0].fan_out
+    if share < 1:
+        # what hidden layers are sent has variance 1/n
+        smaller = 0.5 * math.log10(share) * (np.arange(gradient.shape[1]) < gradient.shape[1] - 1)
+        gradient, delta = (
+            _widened(narrow + smaller, large, share)
+            for narrow, large in ((gradient, wide.gradient), (delta, wide.delta))
         )
+        moved = max(
+            _distance(gradient, found.gradient + smaller), _distance(delta, found.delta + smaller)
+        )
+    return Draws(
+        gradient,
+        delta,
+        np.median(wide.gradient, axis=0),
+        np.median(wide.gradient_rms, axis=0),
+        np.median(wide.delta, axis=0),
+        found.output_mean_square,
+        width,
+        moved,
+        0 if drawn_from.whole else drawn_from.rows,
+    )
 
 
-class _ProductLaw:
-    """The kernels' factors, made once; and draws from them."""
+def median_uncertainty(draws: Array, measured: int | None = None) -> Array:
+    """How far a median may lie from that of all nets, of each layer: half a 90 % interval.
 
-    def __init__(self, kernels: Kernels, activation: Activation, batches: Batches) -> None:
-        self.kernels, self.activation, self.batches = kernels, activation, batches
-        self.hidden = len(kernels.slopes)
-        self.width = kernels.layers[0].fan_out
-        self.units = min(self.width, MOST_UNITS)
-        self.shrink = math.sqrt(self.units / self.width)
-        self.modes_in = [_modes(c) for c in kernels.inputs]
-        self.modes_back = [_modes(p) for p in kernels.back]
-
-    def logits(self, rng: np.random.Generator, nets: int) -> Array:
-        """Of virtual nets, (nets, rows, outputs)."""
-        kernels, layer = self.kernels, self.kernels.layers[-1]
-        below = _modes(kernels.pre[-2]).normal(rng, nets, self.units)
-        units = np.asarray(self.activation(below))
-        weights = _weights(rng, nets, layer.fan_out, self.units, layer.law)
-        mixed = _mix(rng, units, self.modes_in[-1], weights)
-        bias = rng.uniform(-1, 1, (nets, layer.fan_out, 1)) * math.sqrt(3 * layer.bias)
-        return (math.sqrt(layer.weight) * mixed + bias).transpose(0, 2, 1)
-
-    def draw(
-        self, rng: np.random.Generator, error: Array, counts: Array, square: Array
-    ) -> tuple[Array, Array, Array, Array]:
-        """Of nets with these errors, (nets, layers) each.
-
-        Mean |dW| and the rms of δ, from units of the layers at hand alone; then ln of what the
-        other layers make of each.
-        """
-        into = self.batches.x.T[None]
-        pre, units = self._forward(rng, len(error))
-        deltas = self._backward(rng, pre, error)
-        own, own_delta, gain, gain_delta = np.zeros((4, len(error), self.hidden + 1))
-        for i in range(self.hidden + 1):
-            products = (deltas[i] * counts[:, None]) @ into.transpose(0, 2, 1)
-            own[:, i] = np.abs(products).mean((1, 2))
-            squares = (deltas[i] ** 2 @ counts[..., None]).mean((1, 2)) / self.batches.size
-            own_delta[:, i] = np.sqrt(squares)
-            self._add_above(i, deltas, counts, error, gain, gain_delta)
-            self._add_below(i, units, error * counts[..., None], square, gain)
-            if i < self.hidden:
-                into = units[i]
-        return own, own_delta, gain, gain_delta
-
-    def as_wide_as_it_is(self, own: Array, mean: Array) -> Array:
-        """Let what was drawn with fewer units than there are vary around its mean by less."""
-        return mean * (1 + (_ratio(own, mean) - 1) * self.shrink)
-
-    def _add_above(
-        self,
-        i: int,
-        deltas: list[Array],
-        counts: Array,
-        error: Array,
-        gain: Array,
-        gain_delta: Array,
-    ) -> None:
-        """The factors of the layers that the message passed before it came to layer i."""
-        weighted = error * counts[..., None]
-        m, chain = self.kernels.inputs[i], np.ones(counts.shape[1])
-        size = counts * (error**2).sum(axis=-1)
-        for k in range(i + 1, self.hidden):
-            m = m * self.kernels.slopes[k - 1]
-            rows = deltas[k] * counts[:, None]
-            ours = forms(m, rows).mean(1)
-            theirs = quadratic(m * self.kernels.per_unit_error(k), weighted)
-            gain[:, i] += 0.5 * self._log(_ratio(ours - theirs, theirs))
-            chain = chain * np.diag(self.kernels.slopes[k - 1])
-            ours = (deltas[k] ** 2 @ (counts * chain)[..., None]).mean((1, 2))
-            theirs = size @ (chain * np.diag(self.kernels.per_unit_error(k)))
-            gain_delta[:, i] += 0.5 * self._log(_ratio(ours - theirs, theirs))
-
-    def _add_below(
-        self, i: int, units: list[Array], weighted: Array, square: Array, gain: Array
-    ) -> None:
-        """The factors of the layers whose signal bears on layer i.
-
-        The derivative of Σ_ab e_a·e_b G^i_ab C^{i-1}_ab with respect to each C^k, from the top
-        down: e_a·e_b M_ab for products of two rows, `by_variance` for the square of one. K^k passes
-        it on to C^k and, where the message to layer i passes it, to D^k.
-        """
-        kernels = self.kernels
-        whole = kernels.per_unit_error(i) * kernels.inputs[i]
-        m, by_variance = np.zeros_like(whole), np.zeros(weighted.shape[:2])
-        for k in range(self.hidden - 1, 0, -1):
-            if k == i - 1:
-                m = m + kernels.per_unit_error(i)
-            d, answer, variance = kernels.slopes[k], kernels.responses[k], kernels.layers[k].weight
-            by_variance = by_variance * np.diag(d + answer.curvatures)
-            own, m = m * answer.curvatures, m * d
-            if k >= i:
-                part = _ratio(whole, d)
-                own, m = own + part * answer.turns, m + part * answer.bends
-            m = variance * m
-            by_variance += (weighted * np.matmul(own, weighted)).sum(axis=-1)
-            by_variance *= variance
-            x, c = units[k - 1], kernels.inputs[k]
-            ours = (x**2 @ by_variance[..., None]).mean((1, 2))
-            for e in np.moveaxis(weighted, -1, 0):
-                rows = x * e[:, None]
-                ours += forms(m, rows).mean(1)
-            theirs = quadratic(m * c, weighted) + by_variance @ np.diag(c)
-            gain[:, i] += 0.5 * self._log_to_first_order(_ratio(ours - theirs, square[:, i]))
-
-    def _log(self, change: Array) -> Array:
-        """ln(1 + a relative change), for the layer's true number of units."""
-        with np.errstate(divide="ignore"):
-            return np.asarray(np.log(np.maximum(1 + change * self.shrink, 0.0)))
-
-    def _log_to_first_order(self, change: Array) -> Array:
-        """The same where of the change no more is known than its first order, which may pass -1.
-
-        ln(1 + c) down to c = -1/2, and from there -ln(-4c), which goes on with the same slope. Of a
-        scale-free function, as relu is, the first order of a change of scale is all of it.
-        """
-        c = change * self.shrink
-        if moments.is_scale_free(self.activation):
-            return np.asarray(np.log(np.maximum(1 + c, _LEAST)))
-        return np.where(c > -0.5, np.log1p(np.maximum(c, -0.5)), -np.log(np.maximum(-4 * c, 1.0)))
-
-    def _forward(self, rng: np.random.Generator, nets: int) -> tuple[list[Array], list[Array]]:
-        """Pre-activations and activations of the hidden layers, (nets, units, rows) each."""
-        pre: list[Array] = []
-        units: list[Array] = []
-        for i, layer in enumerate(self.kernels.layers[:-1]):
-            below = self.units if i else layer.fan_in
-            weights = _weights(rng, nets, self.units, below, layer.law)
-            if i:
-                mixed = _mix(rng, units[-1], self.modes_in[i], weights)
-            else:
-                # the first layer's units are known as they are, not in the mean
-                mixed = weights @ (self.batches.x.T / math.sqrt(layer.fan_in))
-            bias = rng.uniform(-1, 1, (nets, self.units, 1)) * math.sqrt(3 * layer.bias)
-            pre.append(math.sqrt(layer.weight) * mixed + bias)
-            units.append(np.asarray(self.activation(pre[-1])))
-        return pre, units
-
-    def _backward(self, rng: np.random.Generator, pre: list[Array], error: Array) -> list[Array]:
-        """Deltas of a single occurrence of each row, of all layers: (nets, units, rows) each."""
-        top = self.kernels.layers[-1]
-        nets, rows, outputs = error.shape
-        deltas = [error.transpose(0, 2, 1)]
-        last = _weights(rng, nets, self.units, outputs, top.law)
-        last *= math.sqrt(top.weight / top.fan_in)
-        # one message per output, for an error of 1
-        messages = [
-            np.broadcast_to(last[:, :, c, None], (nets, self.units, rows)) for c in range(outputs)
-        ]
-        for i in range(self.hidden - 1, -1, -1):
-            slope = self.activation.derivative(pre[i])
-            messages = [message * slope for message in messages]
-            deltas.append(
-                sum(
-                    (message * error[:, None, :, c] for c, message in enumerate(messages)),
-                    start=np.zeros_like(slope),
-                )
-            )
-            if i:
-                back = _weights(rng, nets, self.units, self.units, self.kernels.layers[i].law)
-                modes = self.modes_back[i - 1]
-                messages = [_mix(rng, message, modes, back) for message in messages]
-        return deltas[::-1]
-
-
-@dataclass(frozen=True)
-class _Modes:
-    """A kernel's factor R, K = R Rᵀ, with orthogonal columns, the longest first."""
-
-    root: Array
-
-    def normal(self, rng: np.random.Generator, *shape: int) -> Array:
-        """Draws from N(0, K), (…, rows)."""
-        return np.asarray(rng.standard_normal((*shape, self.root.shape[1])) @ self.root.T)
-
-    def leading(self, count: int) -> Array:
-        """What projects onto the first modes, (rows, count), to coordinates of variance 1."""
-        part = self.root[:, :count]
-        return np.asarray(part / (part * part).sum(axis=0))
-
-
-def _modes(kernel: Array) -> _Modes:
-    values, vectors = np.linalg.eigh((kernel + kernel.T) / 2)
-    kept = values > max(values[-1], 0.0) * 1e-9
-    if not values[-1] > 0:
-        return _Modes(np.zeros((len(kernel), 0)))
-    return _Modes((vectors[:, kept] * np.sqrt(values[kept]))[:, ::-1])
-
-
-def _mix(rng: np.random.Generator, units: Array, modes: _Modes, weights: Array) -> Array:
-    """Σ_j W_ij u_j / √n over the units beside, as if their kernel were exactly the mean one.
+    From order statistics, so that no law of the draws is taken for granted.
 
     Parameters
     ----------
-    units : array (nets, n, rows)
-        Of the layer beside, the mean of whose products is the kernel.
-    modes : _Modes
-        Of that kernel.
-    weights : array (nets, out, n)
-        W, of variance 1.
-
-    Returns
-    -------
-    array (nets, out, rows)
-        With that kernel. Along the leading modes the units are rotated to be exactly of that
-        kernel, then mixed by the weights; what remains is normal.
+    draws : array (nets, layers)
+        log10; where the interval has an end at -inf, it is inf.
+    measured : int, optional
+        The median of so many other nets is compared with that of the draws; neither is exact.
     """
-    nets, out, n = weights.shape
-    root = modes.root
-    z = rng.standard_normal((nets, out, root.shape[1]))
-    count = min(_MODES, root.shape[1], max(n // 2, 1))
-    if count:
-        along = units @ modes.leading(count)
-        size, turn = np.linalg.eigh(along.transpose(0, 2, 1) @ along)
-        there = size[:, :1] > 1e-10 * size[:, -1:]  # else all units are off in some mode
-        size = np.where(there, size, 1.0)
-        along = along @ ((turn / np.sqrt(size)[:, None]) @ turn.transpose(0, 2, 1))
-        z[..., :count] = np.where(there[..., None], weights @ along, z[..., :count])
-    # one large product; there may be no mode at all
-    flat = z.reshape(nets * out, root.shape[1]) @ root.T
-    return np.asarray(flat.reshape(nets, out, len(root)))
+    part = 1 / len(draws) + (1 / measured if measured else 0.0)
+    reach = min(0.5 * 1.645 * math.sqrt(part), 0.5)
+    low, high = np.quantile(draws, [0.5 - reach, 0.5 + reach], axis=0, method="inverted_cdf")
+    both_zero = np.isneginf(low) & np.isneginf(high)
+    with np.errstate(invalid="ignore"):
+        return np.where(both_zero, 0.0, (high - low) / 2)
 
 
-def _weights(rng: np.random.Generator, nets: int, out: int, n: int, law: Law) -> Array:
-    """Weights of variance 1, (nets, out, n)."""
-    shape = (nets, out, n)
-    if law == "uniform":
-        return rng.uniform(-math.sqrt(3), math.sqrt(3), shape)
-    drawn = rng.standard_normal(shape)
-    if law == "normal":
-        return drawn
-    tall = drawn if out >= n else drawn.transpose(0, 2, 1)
-    frame = math.sqrt(max(out, n)) * _frame(rng, tall)
-    return frame if out >= n else frame.transpose(0, 2, 1)
+def _uncertain(found: virtual.VirtualNets) -> bool:
+    return any(
+        median_uncertainty(draws).mean() > _CERTAIN for draws in (found.gradient, found.delta)
+    )
 
 
-def _frame(rng: np.random.Generator, drawn: Array) -> Array:
-    """Orthonormal columns of a uniform direction, from normal ones (Mezzadri 2007)."""
-    frame = np.linalg.qr(drawn)[0]
-    return np.asarray(frame * rng.choice([-1.0, 1.0], (len(frame), 1, frame.shape[2])))
+def plan(rows: int, layers: Sequence[LayerVariances], single: bool = False) -> tuple[int, int]:
+    """Width of the nets to be simulated, and how many there is time for."""
+    width = layers[0].fan_out
+    each = virtual.work(rows, layers, single)
+    while each * _FEWEST > _MOST_WORK and width > _NARROWEST:
+        width = max(_NARROWEST, int(0.9 * width))
+        each = virtual.work(rows, _of_width(layers, width), single)
+    return width, int(np.clip(_WORK / each, _FEWEST, _MOST))
 
 
-def _ratio(part: Array, whole: Array) -> Array:
-    """part / whole; 0 where there is nothing."""
-    ratio: Array = np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), 0.0)
-    return ratio
+def _of_width(layers: Sequence[LayerVariances], width: int) -> list[LayerVariances]:
+    """The same, σ_w² and σ_b² included, with hidden layers of so many units."""
+    return [
+        dataclasses.replace(
+            layer,
+            fan_in=width if i else layer.fan_in,
+            fan_out=width if i < len(layers) - 1 else layer.fan_out,
+        )
+        for i, layer in enumerate(layers)
+    ]
+
+
+def _single_does(kernels: Kernels, activation: Activation) -> bool:
+    """Whether single precision will do.
+
+    Not for pre-activations beyond it, nor in layers so saturated that a few units make the
+    gradient: there slopes differ from zero by less than single precision tells.
+    """
+    width = kernels.layers[0].fan_out
+    lengths = [float(np.diag(k).mean()) for k in kernels.pre[:-1]]
+    if width < _WIDE or max(lengths) > 1e12:
+        return False
+    return max(log_gain_variance(activation, [q], width) for q in lengths) < 0.25
+
+
+def _widened(narrow: Array, wide: Array, share: float) -> Array:
+    """Draws of log10 at the true width, from those of a narrower net and of infinite width.
+
+    Between the two a quantile's distance from the median goes as a standard deviation does whose
+    square has a part in 1/n. Each net keeps its rank in each layer.
+
+    Parameters
+    ----------
+    narrow, wide : arrays (nets, layers)
+        Numbers of nets may differ.
+    share : float
+        Narrow width over true width.
+    """
+    moved = narrow.copy()
+    at = (np.arange(len(narrow)) + 0.5) / len(narrow)
+    for layer in range(narrow.shape[1]):
+        column = narrow[:, layer]
+        if not (np.isfinite(column).all() and np.isfinite(wide[:, layer]).all()):
+            continue
+        there = np.quantile(wide[:, layer], at, method="hazen")
+        order = column.argsort()
+        here = column[order]
+        middle, far = np.median(here), np.median(there)
+        squares = (1 - share) * (there - far) ** 2 + share * (here - middle) ** 2
+        centre = far + share * (middle - far)
+        moved[order, layer] = centre + np.sign(at - 0.5) * np.sqrt(squares)
+    return moved
+
+
+def _distance(first: Array, second: Array) -> float:
+    """Mean over the layers of how far the medians of log10 lie apart; of layers with numbers."""
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(np.median(first, axis=0) - np.median(second, axis=0))
+    return float(apart[np.isfinite(apart)].mean()) if np.isfinite(apart).any() else 0.0

@@ -31,8 +31,6 @@ class Kernels:
         below.
     slopes : list of L
         D^l = E φ'(u_a) φ'(u_b) of the hidden layers.
-    responses : list of L
-        How C and D of the hidden layers answer to a change of K.
     back : list of L + 1
         P^l, of dL/dx^l for errors of 1: G^l_ab = e_a·e_b P^l_ab D^l_ab, where e is dL/dlogit. It
         does not depend on the errors. All ones for the output layer, whose delta is e itself.
@@ -43,7 +41,6 @@ class Kernels:
     pre: list[Array]
     inputs: list[Array]
     slopes: list[Array]
-    responses: list[moments.Responses]
     back: list[Array]
     layers: list[LayerVariances]
 
@@ -63,19 +60,17 @@ def of_batch(x: Array, layers: Sequence[LayerVariances], activation: Activation)
     inputs = [x @ x.T / x.shape[1]]
     pre: list[Array] = []
     slopes: list[Array] = []
-    responses: list[moments.Responses] = []
     for layer in layers:
         pre.append(layer.weight * inputs[-1] + layer.bias)
         if len(pre) < len(layers):
             c, d = moments.kernels(activation, pre[-1])
             inputs.append(c)
             slopes.append(d)
-            responses.append(moments.responses(activation, pre[-1]))
     ones = np.ones_like(pre[0])
     back = [ones, ones * (layers[-1].weight / layers[-1].fan_in)]
     for above, d in zip(layers[-2:0:-1], slopes[:0:-1], strict=True):
         back.append(above.weight * (above.fan_out / above.fan_in) * back[-1] * d)
-    return Kernels(pre, inputs, slopes, responses, back[::-1], list(layers))
+    return Kernels(pre, inputs, slopes, back[::-1], list(layers))
 
 
 def gradient_mean_square(kernels: Kernels, errors: Array) -> Array:

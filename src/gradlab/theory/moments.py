@@ -1,8 +1,7 @@
 """Moments of an activation function under Gaussian pre-activations: what all the theory rests on.
 
 With u ~ N(0, K): the mean E φ(u_a), the second moments C_ab = E φ(u_a) φ(u_b), and those of the
-slopes, D_ab = E φ'(u_a) φ'(u_b), and H_ab = E φ''(u_a) φ(u_b). Two ways lead there, and every
-function of dp's table takes one:
+slopes, D_ab = E φ'(u_a) φ'(u_b). Two ways lead there, and every function of dp's table takes one:
 
 * **Pieces of straight lines** (identity, relu, leaky_relu, clipped_relu). By Price's theorem (Price
   1958) ∂C/∂K_ab = D_ab and ∂D/∂K_ab = E φ''(u_a) φ''(u_b), and φ'' is a sum of point masses at the
@@ -184,87 +183,6 @@ def kernels(activation: Activation, covariance: Any) -> tuple[Array, Array]:
     return _by_expansion(activation, q, rho)
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no single answer to ==
-class Responses:
-    """How C and D answer to a change of K, all by Price's theorem; (batch, batch) each.
-
-    For a ≠ b, ∂C_ab/∂K_ab = D_ab and ∂D_ab/∂K_ab = `bends`; ∂C_ab/∂K_aa = `curvatures` / 2 and
-    ∂D_ab/∂K_aa = `turns` / 2. On the diagonal, ∂C_aa/∂K_aa = D_aa + `curvatures` and ∂D_aa/∂K_aa =
-    `bends` + `turns`. 0 where a pre-activation does not vary, and `bends` and `turns` of a kinked
-    function also where two are the same but for a factor.
-
-    Attributes
-    ----------
-    curvatures : array
-        H_ab = E φ''(u_a) φ(u_b); φ'' has masses at kinks.
-    bends : array
-        E φ''(u_a) φ''(u_b).
-    turns : array
-        E φ'''(u_a) φ'(u_b).
-    """
-
-    curvatures: Array
-    bends: Array
-    turns: Array
-
-
-def responses(activation: Activation, covariance: Any) -> Responses:
-    """How the kernels of a batch answer to a change of K; parameters as for `kernels`."""
-    q, rho = _correlations(covariance)
-    lines = pieces(activation)
-    if lines is None:
-        return _responses_by_expansion(activation, q, rho)
-    root = np.sqrt(q)
-    unit = np.where(q > 0, root, 1.0)[:, None]
-    left = np.sqrt(1 - rho * rho) * root  # what varies in u_b once u_a is known
-    apart = left > 1e-6 * root
-    step = np.where(apart, left, 1.0)
-    share = rho * root / unit
-    q_or_1, after = np.where(q > 0, q, 1.0), lines.slope
-    h, bends, turns = np.zeros_like(rho), np.zeros_like(rho), np.zeros_like(rho)
-    for t_i, jump_i in zip(lines.kinks, lines.jumps, strict=True):
-        density = jump_i * normal_pdf(t_i / unit) / unit
-        value = lines.slope * share * t_i
-        slope, bend = np.full_like(rho, lines.slope), np.zeros_like(rho)
-        for t_j, jump_j in zip(lines.kinks, lines.jumps, strict=True):
-            above = share * t_i - t_j
-            z = above / step
-            spread = step * normal_pdf(z) + above * normal_cdf(z)
-            value = value + jump_j * np.where(apart, spread, np.maximum(above, 0.0))
-            slope += jump_j * normal_cdf(z)
-            bend += jump_j * normal_pdf(z) / step
-        h += density * value
-        bends += np.where(apart, density * bend, 0.0)
-        # φ''' is the derivative of the masses: by parts
-        turns += np.where(apart, density * (t_i / unit**2 * slope - share * bend), 0.0)
-        # on the diagonal both at once: how P(u > t) changes the mean of φ'²
-        before, after = after, after + jump_i
-        flow = density[:, 0] / jump_i * t_i / (2 * q_or_1)
-        np.fill_diagonal(turns, np.diag(turns) + (after**2 - before**2) * flow)
-    varies = (q > 0)[:, None] & (q > 0)
-    return Responses(*(np.where(varies, found, 0.0) for found in (h, bends, turns)))
-
-
-def _responses_by_expansion(activation: Activation, q: Array, rho: Array) -> Responses:
-    """Derivatives have the coefficients √(k+1) a_{k+1} / √q: by parts."""
-    unique, back = np.unique(q, return_inverse=True)
-    a, first = coefficients(activation, unique)
-    by = np.where(unique > 0, 1 / np.sqrt(np.where(unique > 0, unique, 1.0)), 0.0)[:, None]
-    k = np.arange(1, ORDERS)
-    second = first[:, 1:] * np.sqrt(k) * by
-    third = second[:, 1:] * np.sqrt(k[:-1]) * by
-    size = np.abs(third * first[:, :-2]).max(axis=0)
-    kept = max(int(np.flatnonzero(size > _ENOUGH * size.max()).max(initial=0)) + 1, 2)
-    a, first, second, third = (c[back, :kept] for c in (a, first, second, third))
-    h = _series(second, rho, a)
-    bend, _ = _bends(activation)
-    if bend:
-        # beyond the orders kept, that of a kink: the rest of the series of √(1 - ρ²) / (2π)
-        share = by[back] * np.sqrt(q)
-        h += bend**2 * share * _rest_of_root(kept, rho) / (2 * math.pi)
-    return Responses(h, _series(second, rho), _series(third, rho, first))
-
-
 def pair(activation: Activation, q_a: float, q_b: float, correlation: float) -> tuple[float, float]:
     """C and D of a single pair, from its variances and correlation; see `kernels`."""
     cross = correlation * math.sqrt(q_a * q_b)
@@ -404,16 +322,6 @@ def _hermite(halvings: int) -> Array:
     return np.ascontiguousarray(table.T)
 
 
-def coefficients(activation: Activation, variance: Any) -> tuple[Array, Array]:
-    """a_k(q) of φ and of φ', (variances, orders) each."""
-    q = _variances(variance)
-    halvings = _halvings(q)
-    nodes, _ = _quadrature(halvings)
-    u = np.sqrt(q)[:, None] * nodes
-    table = _hermite(halvings)
-    return np.asarray(activation(u)) @ table, activation.derivative(u) @ table
-
-
 def _by_expansion(activation: Activation, q: Array, rho: Array) -> tuple[Array, Array]:
     unique, back = np.unique(q, return_inverse=True)
     halvings = _halvings(unique)
@@ -458,13 +366,12 @@ def _cut(a: Array, straight: Array, mirrored: Array, all_orders: bool) -> tuple[
     return kept, even, odd
 
 
-def _series(a: Array, rho: Array, b: Array | None = None) -> Array:
-    """Σ_k a_k b_kᵀ ρ^k, by Horner's rule; b is a, if it is not given."""
-    b = a if b is None else b
-    total = np.outer(a[:, -1], b[:, -1])
+def _series(a: Array, rho: Array) -> Array:
+    """Σ_k a_k a_kᵀ ρ^k, by Horner's rule."""
+    total = np.outer(a[:, -1], a[:, -1])
     for k in range(a.shape[1] - 2, -1, -1):
         total *= rho
-        total += np.outer(a[:, k], b[:, k])
+        total += np.outer(a[:, k], a[:, k])
     return total
 
 
@@ -490,15 +397,6 @@ def _kinked_tails(kept: int, rho: Array) -> tuple[Array, Array, tuple[float, flo
         series_relu = series_relu * rho + relu[k]
     at_one = (0.25 - step[:kept].sum(), 0.25 - relu[:kept].sum())
     return exact_step - series_step, exact_relu - series_relu, at_one
-
-
-def _rest_of_root(kept: int, rho: Array) -> Array:
-    """√(1 - ρ²) less its series in ρ up to the orders kept."""
-    series = np.zeros(kept + kept % 2)
-    series[0] = 1.0
-    for k in range(2, kept, 2):
-        series[k] = series[k - 2] * (k - 3) / k
-    return np.asarray(np.sqrt(1 - rho * rho) - np.polynomial.polynomial.polyval(rho, series))
 
 
 @functools.cache

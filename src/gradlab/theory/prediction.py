@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dp import activations
-from gradlab.theory import batches, finite_width, kernels, maps, moments, variances
+from gradlab.theory import batches, doubts, finite_width, kernels, maps, moments, variances
 from gradlab.theory.moments import Array
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from gradlab.experiment import Experiment
 
 BAND = 0.90  # share of nets that the band is to hold
-TRIED = 8.0  # `log_gain_variance` up to which medians of most nets were right within 0.1 decades
-_WORK = 1.6e8  # numbers that the finite-width draws may touch: about a second
-_NETS = (200, 1000)  # fewest and most virtual nets
 
 
 class TheoryError(ValueError):
@@ -43,8 +40,9 @@ class Prediction:
         probabilities, which are those of nets of the given width.
     gradient, gradient_low, gradient_high : arrays
         Mean |dL/dW| (`grad_mean_abs`): the median over nets, and the band that holds 90 % of them.
+        Of nets simulated at initialisation.
     gradient_wide : array
-        The median at infinite width.
+        The median at infinite width, by theory.
     gradient_rms_wide : array
         The same of the rms of dL/dW (`grad_rms`).
     delta, delta_low, delta_high, delta_wide : arrays
@@ -61,6 +59,10 @@ class Prediction:
         The edge of chaos of this activation function at the biases' variance.
     edge_scale : float
         The `init_scale` of the same initialiser that lies there; NaN if none does.
+    simulated_width : int
+        Units per hidden layer of the virtual nets; fewer than there are in nets too wide for it.
+    doubts : tuple of str
+        Why the prediction may be off by more than it promises; a sentence each, none as a rule.
     """
 
     experiment: Experiment
@@ -81,6 +83,8 @@ class Prediction:
     phase: maps.Phase
     edge: maps.Edge | None
     edge_scale: float
+    simulated_width: int
+    doubts: tuple[str, ...]
 
     def check_layers(self, names: Sequence[str]) -> None:
         """Raise TheoryError if these are not the layers that it is of."""
@@ -89,6 +93,15 @@ class Prediction:
                 f"the prediction is of the layers {', '.join(self.layers)}, the trace has "
                 f"{', '.join(names)}: predict the experiment that the trace is of"
             )
+
+    @property
+    def basis(self) -> str:
+        """What median and band were taken from, in a sentence."""
+        nets, width = len(self.gradient_draws), self.experiment.width
+        text = f"Median and band: {nets} nets simulated at their first weights"
+        if self.simulated_width < width:
+            return f"{text}, of width {self.simulated_width} and scaled to {width}."
+        return f"{text}, none of them trained."
 
     @property
     def hidden(self) -> int:
@@ -161,7 +174,7 @@ class Prediction:
 
     def sentence(self) -> str:
         """Say what will happen, where χ₁ lies, how deep such nets train, and where the edge is."""
-        parts = (self._flow(), self._doubt(), self._where(), self._cure())
+        parts = (self._flow(), *self.doubts, self._where(), self._cure())
         return " ".join(part for part in parts if part)
 
     def _flow(self) -> str:
@@ -179,15 +192,6 @@ class Prediction:
         return (
             f"The delta {way}; mean |dL/dW| of layer 1 will be about {self.gradient[0]:.2g} "
             f"({BAND:.0%} of nets: {self.gradient_low[0]:.2g} to {self.gradient_high[0]:.2g})."
-        )
-
-    def _doubt(self) -> str:
-        if self.log_gain_variance <= TRIED:
-            return ""
-        return (
-            "Layers so narrow, saturated or many leave much to chance "
-            f"(β = {self.log_gain_variance:.0f}; up to {TRIED:g} medians were found to be right): "
-            "take it as a guide."
         )
 
     def _where(self) -> str:
@@ -268,13 +272,15 @@ def of_data(experiment: Experiment, data: Data) -> Prediction:
                 "the pre-activations' variance is beyond what a double can hold; use fewer layers, "
                 "smaller weights (init_scale) or scaled features"
             ) from None
-    loss = finite_width.Loss(experiment.loss, experiment.reduction)
-    draws = finite_width.draw(net, activation, rows, loss, _nets(experiment, rows))
+    loss = batches.Loss(experiment.loss, experiment.reduction)
+    draws = finite_width.draw(net, activation, rows, data, loss)
     gradient, delta = _band(draws.gradient), _band(draws.delta)
     hidden = variances.of_layer(
         experiment.init, experiment.width, experiment.width, experiment.init_scale
     )
     edge = maps.edge_of_chaos(activation, hidden.bias)
+    lengths = [float(np.diag(k).mean()) for k in net.pre]
+    beta = finite_width.log_gain_variance(activation, lengths[:-1], experiment.width)
     return Prediction(
         experiment,
         (*(f"h{i}" for i in range(1, experiment.layers + 1)), "out"),
@@ -290,12 +296,12 @@ def of_data(experiment: Experiment, data: Data) -> Prediction:
         10.0**draws.delta_wide,
         draws.gradient,
         draws.delta,
-        finite_width.log_gain_variance(
-            activation, [float(np.diag(k).mean()) for k in net.pre[:-1]], experiment.width
-        ),
+        beta,
         maps.phase(activation, hidden.weight, hidden.bias),
         edge,
         _edge_scale(edge, hidden.weight / experiment.init_scale**2),
+        draws.width,
+        doubts.of_draws(draws, beta, experiment, max(lengths)),
     )
 
 
@@ -305,13 +311,6 @@ def _band(draws: Array) -> Array:
     # no interpolation: between -inf and a number there is none
     ends = np.quantile(draws, [tail, 0.5, 1 - tail], axis=0, method="inverted_cdf")
     return np.asarray(10.0**ends)
-
-
-def _nets(experiment: Experiment, rows: batches.Batches) -> int:
-    """How many virtual nets there is time for."""
-    units = min(experiment.width, finite_width.MOST_UNITS)
-    each = units * rows.y.size * experiment.layers * (experiment.layers + 10)
-    return int(np.clip(_WORK / each, *_NETS))
 
 
 def _edge_scale(edge: maps.Edge | None, weight_variance: float) -> float:

@@ -7,15 +7,20 @@ stand in `dp.initializers`; tests hold the two against each other.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dp.validation import unknown
 
 if TYPE_CHECKING:
     from gradlab.experiment import Experiment
 
+Array = NDArray[Any]
 Law = Literal["uniform", "normal", "orthogonal"]
 
 
@@ -93,3 +98,37 @@ def of_net(experiment: Experiment, n_features: int, n_outputs: int) -> list[Laye
         of_layer(experiment.init, fan_in, fan_out, experiment.init_scale)
         for fan_in, fan_out in itertools.pairwise(widths)
     ]
+
+
+def weights(
+    rng: np.random.Generator, nets: int, layer: LayerVariances, dtype: Any = np.float64
+) -> Array:
+    """First weights of a layer of several nets: (nets, fan_in, fan_out)."""
+    drawn = unit_weights(rng, nets, layer.fan_in, layer.fan_out, layer.law, dtype)
+    drawn *= math.sqrt(layer.weight / layer.fan_in)
+    return drawn
+
+
+def unit_weights(
+    rng: np.random.Generator, nets: int, rows: int, columns: int, law: Law, dtype: Any = np.float64
+) -> Array:
+    """Weights of variance 1: (nets, rows, columns)."""
+    shape = (nets, rows, columns)
+    if law == "uniform":
+        drawn = rng.random(shape, dtype)
+        drawn -= 0.5
+        drawn *= math.sqrt(12)
+        return drawn
+    if law == "normal":
+        return rng.standard_normal(shape, dtype)
+    tall = (nets, max(rows, columns), min(rows, columns))
+    frame = _frame(rng, rng.standard_normal(tall, dtype))
+    frame *= math.sqrt(tall[1])
+    return frame if rows >= columns else frame.transpose(0, 2, 1)
+
+
+def _frame(rng: np.random.Generator, drawn: Array) -> Array:
+    """Orthonormal columns of a uniform direction, from normal ones (Mezzadri 2007)."""
+    frame = np.linalg.qr(drawn)[0]
+    signs = rng.choice([-1.0, 1.0], (len(frame), 1, frame.shape[2]))
+    return np.asarray(frame * signs.astype(frame.dtype))

@@ -22,7 +22,8 @@ def predict(
 ) -> Prediction:
     """Predict each layer's activation, delta and gradient at the first step.
 
-    From architecture, initialisation and data alone: no net is made.
+    From architecture, initialisation and data alone: medians and bands are those of nets simulated
+    at their first weights, and nothing is trained. The sentence says where they are doubtful.
 
     Parameters
     ----------

@@ -1,13 +1,15 @@
 """The claims, on their real experiments, in the quick mode; and the papers' figures."""
 
+import json
 import math
+import re
 
 import numpy as np
 import pytest
 
 from gradlab.claims import CLAIMS, Proofs, ProofsError, Verdict, prove
 from gradlab.claims.laboratory import Laboratory
-from gradlab.claims.papers import Reproduction, Target, reproduce, targets
+from gradlab.claims.papers import Reproduction, Target, by_basis, in_words, reproduce, targets
 
 HOLDS, REWORDED, FAILS = Verdict.HOLDS, Verdict.REWORDED, Verdict.FAILS
 EXPECTED = {
@@ -136,16 +138,75 @@ def test_p_values_are_corrected_over_the_run():
 
 def test_every_figure_of_the_papers_is_found(proofs):
     rows = proofs[1].reproductions
-    assert len(rows) == len(targets()) == 44
+    assert len(rows) == len(targets()) == 47
     for row in rows:
         assert row.passed, row
         assert math.isfinite(row.ours)
     papers = {row.source.split(" 20")[0].split(" 19")[0] for row in rows}
     assert papers == {
         "LeCun et al.", "Glorot & Bengio", "He et al.", "Poole et al.", "Schoenholz et al.",
-        "Pennington et al.", "Klambauer et al.", "Lu et al.",
+        "Pennington et al.", "Klambauer et al.", "Lu et al.", "Hanin",
     }  # fmt: skip
     assert proofs[1].proofs == ()
+
+
+def test_published_is_only_what_is_printed():
+    """The three kinds are told apart; each row has its place; a stated one is as printed."""
+    for target in targets():
+        assert target.place, target
+        assert (target.basis == "stated") == bool(target.printed)
+        if target.basis == "stated":
+            assert target.checked != "no"
+            printed = re.search(r"[0-9.]+", target.printed)[0]
+            assert float(printed) == target.expected
+            # within what rounding to the printed digits leaves open, but for the signs of ±1
+            decimals = len(printed.partition(".")[2])
+            assert target.tolerance <= 0.5 * 10.0**-decimals + 1e-12
+    stated = {(t.source, t.printed) for t in targets() if t.basis == "stated"}
+    assert stated == {
+        ("LeCun et al. 1998", "±1"),
+        ("Glorot & Bengio 2010", "around 0.8"),
+        ("Glorot & Bengio 2010", "0.5"),
+        ("Klambauer et al. 2017", "1.6733"),
+        ("Klambauer et al. 2017", "1.0507"),
+    }
+
+
+def test_what_nobody_checked_is_not_stated():
+    given = ("s", "w", 0.5, 0.1, "absolute", "theory", lambda: 0.5)
+    for printed, checked in (("0.5", "no"), ("", "text")):
+        with pytest.raises(ValueError, match="a stated figure needs what is printed, and a check"):
+            Target(*given, basis="stated", printed=printed, checked=checked)
+    with pytest.raises(ValueError, match=r"only a stated figure is printed, got printed='0\.5'"):
+        Target(*given, printed="0.5")
+
+
+def test_a_sentence_tells_the_kinds_apart():
+    given = ("s", "w", 0.5, 0.1, "absolute", "theory")
+    stated = Target(*given, lambda: 0.5, "stated", "section 1", "text", "0.5")
+    rows = [
+        reproduce(t) for t in (stated, Target(*given, lambda: 0.9), Target(*given, lambda: 0.5))
+    ]
+    words = in_words(rows)
+    assert words.startswith("2 of 3 figures of the papers are found again within tolerance.")
+    assert "1 printed there and 2 computed from a formula that stands there" in words
+    assert "2 were not checked against the text" in words
+    assert "not checked" not in in_words(rows[:1])
+    assert list(by_basis(rows)) == ["stated", "formula"]
+    assert [row.shown for row in rows] == ["0.5", "0.5", "0.5"]
+
+
+def test_proofs_written_before_the_kinds_were_told_apart_are_read(proofs):
+    fields = json.loads(proofs[1].to_json())
+    for row in fields["reproductions"]:
+        row["published"] = row.pop("expected")
+        for name in ("basis", "place", "checked", "printed", "note"):
+            del row[name]
+    again = Proofs.from_json(json.dumps(fields))
+    assert {row.basis for row in again.reproductions} == {"formula"}
+    assert [r.expected for r in again.reproductions] == [
+        r.expected for r in proofs[1].reproductions
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import threading
 from html.parser import HTMLParser
 
 import pytest
+from markupsafe import escape
 from typer.testing import CliRunner
 
 from gradlab import verbs
@@ -72,7 +73,13 @@ def test_the_report_is_html_with_every_claim_and_needs_no_network(report, proofs
         for words in (proof.said, proof.reworded, proof.measured, proof.reason, proof.experiment):
             assert words in read.text
     for row in proofs[1].reproductions:
-        assert row.what in read.text
+        for words in (row.what, row.place, row.note, row.shown):
+            assert words in read.text
+    # what is printed in a paper and what follows from a formula are never in one table
+    tables = report.split("<table>")
+    for row in proofs[1].reproductions:
+        [table] = [t for t in tables if f"<td>{escape(row.what)}<" in t]
+        assert ("Published" in table) == (row.basis == "stated")
     for link in read.all("a"):
         assert link["href"][1:] in read.ids
     assert not {"script", "link", "iframe"} & {tag for tag, _ in read.seen}
@@ -131,7 +138,14 @@ def test_papers(tmp_path, monkeypatch):
     assert "2 of 2 figures of the papers are found again within tolerance." in result.output
     fields = json.loads((tmp_path / "proofs.json").read_text(encoding="utf-8"))
     assert [row["passed"] for row in fields["reproductions"]] == [True, True]
+    assert [row["basis"] for row in fields["reproductions"]] == ["stated", "formula"]
+    assert fields["reproductions"][0]["place"] == "section 4.4, property (a)"
+    assert fields["reproductions"][0]["printed"] == "±1"
     assert "LeCun et al. 1998" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    # a table of each kind, and "published" over one of them alone
+    assert result.output.count("published") == 1
+    assert result.output.count("by formula") == 1
+    assert "section 4.4" in result.output
     wrong = papers.Target("Nobody 1900", "one", 1.0, 0.1, "absolute", "theory", lambda: 2.0)
     monkeypatch.setattr(proofs, "targets", lambda: [*few, wrong])
     result = call("prove", "sigmoid-slope", "--papers", "--out", tmp_path)

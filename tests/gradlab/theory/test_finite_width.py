@@ -7,7 +7,9 @@ import pytest
 
 from dp.activations import ACTIVATIONS
 from gradlab.data import Data, load
-from gradlab.theory import batches, finite_width
+from gradlab.experiment import Experiment
+from gradlab.theory import batches, finite_width, predict
+from gradlab.theory.variances import LayerVariances
 
 RELU = ACTIVATIONS["relu"]
 
@@ -59,22 +61,74 @@ def test_a_layer_of_one_relu_is_off_every_other_time():
     assert finite_width.born_dead([]) == 0.0
 
 
-def test_mixing_keeps_the_kernel():
-    """What units are made from others has the kernel asked for, whatever the weights' law."""
+# --- narrower nets that stand in for wider ones ---------------------------------------------------
+
+
+def test_a_wider_net_lies_between_a_narrow_one_and_infinite_width():
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(30, 3))
-    kernel = x @ x.T
-    modes = finite_width._modes(kernel)
-    assert modes.root @ modes.root.T == pytest.approx(kernel, abs=1e-6)
-    units = modes.normal(rng, 2000, 6)
-    for law in ("uniform", "normal", "orthogonal"):
-        weights = finite_width._weights(rng, 2000, 6, 6, law)
-        mixed = finite_width._mix(rng, units, modes, weights)
-        found = (mixed.transpose(0, 2, 1) @ mixed / 6).mean(axis=0)
-        assert found == pytest.approx(kernel, abs=0.06 * kernel.max())
-    # orthogonal weights pass the leading modes on without any loss
-    size = np.linalg.norm(mixed @ modes.leading(3), axis=1)
-    assert size == pytest.approx(math.sqrt(6), rel=1e-9)
+    wide, narrow = rng.normal(1.0, 0.2, (3000, 2)), rng.normal(0.4, 0.5, (4000, 2))
+    same = finite_width._widened(narrow, wide, 1.0)
+    assert same == pytest.approx(narrow, abs=1e-12)
+    far = finite_width._widened(narrow, wide, 1e-9)
+    assert np.quantile(far, [0.1, 0.5, 0.9], axis=0) == pytest.approx(
+        np.quantile(wide, [0.1, 0.5, 0.9], axis=0), abs=1e-3
+    )
+    between = finite_width._widened(narrow, wide, 0.25)
+    assert np.median(between, axis=0) == pytest.approx(1.0 - 0.25 * 0.6, abs=0.02)
+    # variances: a quarter of the difference between them
+    assert between.std(axis=0) == pytest.approx(math.sqrt(0.04 + 0.25 * (0.25 - 0.04)), rel=0.04)
+    assert (between.argsort(axis=0) == narrow.argsort(axis=0)).all()
+    # what is exactly zero cannot be moved
+    narrow[:50] = -np.inf
+    assert (finite_width._widened(narrow, wide, 0.5) == narrow).all()
+
+
+def test_narrower_nets_do_for_wide_ones(monkeypatch):
+    """Width 100, from nets of 40, against nets of 100."""
+    experiment = Experiment.of(activation="relu", layers=6, width=100)
+    direct = predict(experiment)
+    assert direct.simulated_width == 100
+    monkeypatch.setattr(finite_width, "plan", lambda *_: (40, 1000))
+    moved = predict(experiment)
+    assert moved.simulated_width == 40
+    for name in ("gradient", "delta"):
+        apart = np.log10(getattr(moved, name) / getattr(direct, name))
+        assert np.abs(apart).mean() < 0.05
+        # the output layer's input has 100 units, and its delta no width at all
+        assert abs(apart[-1]) < 0.08
+        draws = getattr(direct, f"{name}_draws")
+        low, high = (np.log10(getattr(moved, f"{name}_{end}")) for end in ("low", "high"))
+        assert 0.84 < ((draws >= low) & (draws <= high)).mean() < 0.96
+
+
+def test_nets_that_take_too_long_are_simulated_narrower():
+    def layers(width):
+        shapes = [(4, width), *[(width, width)] * 9, (width, 1)]
+        return [LayerVariances(*shape, weight=2.0, bias=0.0) for shape in shapes]
+
+    width, few = finite_width.plan(100, layers(10))
+    assert (width, few) == (10, 4000)
+    width, few = finite_width.plan(100, layers(100), single=True)
+    assert width == 100
+    assert 500 < few < 4000
+    width, few = finite_width.plan(100, layers(5000), single=True)
+    assert 32 < width < 1000
+    assert few == 500
+
+
+@pytest.mark.parametrize("nets", [50, 5000])
+def test_the_uncertainty_of_a_median(nets):
+    """Of a normal law 1.253 σ/√n, times 1.645."""
+    draws = np.random.default_rng(0).normal(size=(nets, 400)) * 0.4
+    expected = 1.645 * 1.2533 * 0.4 / math.sqrt(nets)
+    assert finite_width.median_uncertainty(draws).mean() == pytest.approx(expected, rel=0.15)
+    compared = finite_width.median_uncertainty(draws, 300).mean()
+    both = expected * math.sqrt(1 + nets / 300)
+    assert compared == pytest.approx(both, rel=0.15)
+    draws[: nets // 2 + 1, 0] = -np.inf
+    assert finite_width.median_uncertainty(draws)[0] == np.inf
+    draws[:] = -np.inf
+    assert (finite_width.median_uncertainty(draws) == 0).all()
 
 
 # --- batches --------------------------------------------------------------------------------------
@@ -120,6 +174,24 @@ def test_errors_are_what_dp_computes(loss, reduction, outputs):
     last = watch.calls[-1]
     found = batches.errors(last.pre_activation.value, y, loss, reduction, len(x))
     assert found == pytest.approx(last.delta, rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+def test_errors_of_nets_that_are_sure_are_what_dp_computes(loss):
+    """Far out p or 1 - p is tiny, but not zero on both sides."""
+    import dp
+    from dp.model import watch_layers
+
+    x = np.array([[-600.0], [-300.0], [-40.0], [20.0], [30.0], [50.0]])
+    y = np.array([[0.0], [1.0], [1.0], [1.0], [0.0], [0.0]])
+    net = dp.Net(1, 1, 1, "identity", loss=loss, seed=0)
+    ones = {k: np.full_like(v, float(k.endswith("weight"))) for k, v in net.get_param().items()}
+    net.set_param(ones)
+    with watch_layers() as watch:
+        net.get_grad(x, y)
+    found = batches.errors(x, y, loss, "sum", len(x))
+    assert (found != 0).any()
+    assert found == pytest.approx(watch.calls[-1].delta, rel=1e-12, abs=0)
 
 
 def test_data_of_two_rows():

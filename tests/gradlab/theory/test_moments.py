@@ -131,29 +131,16 @@ def test_relu_at_known_angles():
 
 @every
 def test_prices_theorem(activation):
-    """The derivatives of C and D with respect to a covariance, and to a variance."""
+    """The derivative of C with respect to a covariance is D."""
     k = np.array([[1.5, 0.7], [0.7, 0.8]])
-    small = 1e-5
-
-    def change(which, *at):
-        """Central difference of C or D, by entries of K."""
-        ends = []
-        for by in (small, -small):
-            changed = k.copy()
-            for entry in at:
-                changed[entry] += by
-            ends.append(moments.kernels(activation, changed)[which])
-        return (ends[0] - ends[1]) / (2 * small)
-
+    ends = []
+    for by in (1e-5, -1e-5):
+        changed = k.copy()
+        changed[0, 1] += by
+        changed[1, 0] += by
+        ends.append(moments.kernels(activation, changed)[0][0, 1])
     _, d = moments.kernels(activation, k)
-    answer = moments.responses(activation, k)
-    h, e, t = answer.curvatures, answer.bends, answer.turns
-    for which, (cross, own, alone) in enumerate([(d[0, 1], h, d[0, 0]), (e[0, 1], t, e[0, 0])]):
-        both = change(which, (0, 1), (1, 0))[0, 1]
-        assert both == pytest.approx(cross, rel=1e-4, abs=1e-7)
-        by_variance = change(which, (0, 0))
-        assert by_variance[0, 1] == pytest.approx(own[0, 1] / 2, rel=1e-4, abs=1e-7)
-        assert by_variance[0, 0] == pytest.approx(alone + own[0, 0], rel=1e-3, abs=1e-6)
+    assert (ends[0] - ends[1]) / 2e-5 == pytest.approx(d[0, 1], rel=1e-4, abs=1e-7)
 
 
 @every
@@ -165,9 +152,6 @@ def test_what_does_not_vary_is_0(activation):
     assert c[0, 0] == pytest.approx(value**2, abs=1e-15)
     assert d[0, 0] == pytest.approx(slope**2, abs=1e-12)
     assert c[0, 1] == pytest.approx(value * float(moments.mean(activation, 2.0)), abs=1e-12)
-    answer = moments.responses(activation, k)
-    for found in (answer.curvatures, answer.bends, answer.turns):
-        assert np.isfinite(found).all()
     assert float(moments.mean_square_slope(activation, 0.0)) == pytest.approx(slope**2, abs=1e-12)
 
 

@@ -9,7 +9,7 @@ from dp.activations import ACTIVATIONS
 from dp.initializers import INITIALIZERS
 from gradlab.data import Data, load
 from gradlab.experiment import Experiment
-from gradlab.theory import TheoryError, predict
+from gradlab.theory import TheoryError, doubts, finite_width, predict
 from gradlab.theory.prediction import BAND, of_data
 
 SIX = [(init, name) for init in ("dp", "pytorch") for name in ("sigmoid", "tanh", "relu")]
@@ -157,25 +157,74 @@ def test_what_it_says_of_others(settings, words):
 
 
 @pytest.mark.parametrize(
-    ("settings", "variance"),
+    ("settings", "variance", "doubted"),
     [
-        ({"activation": "relu"}, 5.0),  # 5 L/n (Hanin & Nica 2020)
-        ({"activation": "relu", "layers": 20}, 10.0),
-        ({"activation": "relu", "layers": 20, "width": 100}, 1.0),
-        ({"activation": "identity"}, 2.0),
+        ({"activation": "relu"}, 5.0, False),  # 5 L/n (Hanin & Nica 2020)
+        ({"activation": "relu", "layers": 20, "width": 100}, 1.0, False),
+        ({"activation": "identity"}, 2.0, False),
+        ({"activation": "relu", "layers": 40}, 20.0, True),
     ],
 )
-def test_where_chance_outweighs_it_says_so(settings, variance):
+def test_where_chance_outweighs_it_says_so(settings, variance, doubted):
     found = predict(Experiment.of(**settings))
     assert found.log_gain_variance == pytest.approx(variance)
-    assert ("leave much to chance" in found.sentence()) == (variance > 8)
+    assert ("leave much to chance" in found.sentence()) == doubted
+    assert bool(found.doubts) == doubted
 
 
 def test_saturated_narrow_nets_are_doubted():
-    """There the median is off by a decade: κ₄ grows with the pre-activations."""
+    """Their medians are uncertain, since nets differ by decades: κ₄ grows with saturation."""
     narrow = {"activation": "tanh", "init_scale": 10.0}
     assert "(β = " in predict(Experiment.of(**narrow)).sentence()
     assert "(β = " not in predict(Experiment.of(**narrow, width=100)).sentence()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"layers": 80, "dtype": "float32"}, "float32 rounds to zero what lies below 1e-45"),
+        ({"layers": 80}, None),
+        (
+            {"layers": 80, "activation": "identity", "init": "normal", "dtype": "float32"},
+            "close to the largest number of the run's float32 or beyond",
+        ),
+    ],
+    ids=str,
+)
+def test_what_the_runs_precision_does_not_hold_is_told(settings, words):
+    found = predict(Experiment.of(**settings, width=12))
+    told = [doubt for doubt in found.doubts if "float32" in doubt]
+    assert bool(told) == (words is not None)
+    if words:
+        assert words in found.sentence()
+
+
+def drawn(spread=0.1, **settings):
+    """Draws of 1000 nets of three layers, as if they had been simulated."""
+    nets = np.random.default_rng(0).normal(size=(1000, 3)) * spread
+    numbers = {"width": 10, "extrapolated": 0.0, "rows": 0, **settings}
+    return finite_width.Draws(nets, nets, *np.zeros((3, 3)), 0.5, **numbers)
+
+
+@pytest.mark.parametrize(
+    ("draws", "words"),
+    [
+        (drawn(), None),
+        (drawn(spread=1.0), "Logits so large leave the error at the output to chance, and with"),
+        (drawn(spread=np.array([1.0, 1.0, 0.0])), "much to chance (β = 3.0): nets differ so much"),
+        (drawn(spread=1.0), "even the median of 300 is known to ± 0.1"),
+        (
+            drawn(width=80, extrapolated=0.2),
+            "width 10 take too long to simulate: those of width 80",
+        ),
+        (drawn(width=80, extrapolated=0.02), None),
+        (drawn(rows=200), "200 different rows stood for batches of 128"),
+    ],
+)
+def test_reasons_for_doubt(draws, words):
+    found = doubts.of_draws(draws, 3.0, Experiment.of(), 1.0)
+    assert len(found) == (words is not None)
+    assert all(words in doubt for doubt in found)
 
 
 def test_the_scale_named_lies_at_the_edge():

@@ -5,7 +5,7 @@ import pytest
 
 from dp.initializers import INITIALIZERS
 from gradlab.theory import VARIANCES
-from gradlab.theory.variances import of_layer
+from gradlab.theory.variances import of_layer, weights
 
 
 def test_every_initialiser_is_there():
@@ -32,6 +32,22 @@ def test_against_draws(name, fan_in, fan_out):
         short = min(fan_in, fan_out)
         w = weight[0] if fan_in >= fan_out else weight[0].T
         assert w.T @ w == pytest.approx(np.eye(short), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+@pytest.mark.parametrize(("fan_in", "fan_out"), [(4, 10), (30, 20)])
+def test_virtual_nets_have_the_same_weights(name, fan_in, fan_out):
+    """Moments of what virtual nets draw, against what dp's initialisers draw."""
+    layer = of_layer(name, fan_in, fan_out, scale=0.5)
+    ours = weights(np.random.default_rng(0), 400, layer)
+    rng = np.random.default_rng(1)
+    theirs = 0.5 * np.stack([INITIALIZERS[name].weight(rng, fan_in, fan_out) for _ in range(400)])
+    assert ours.shape == theirs.shape
+    for power in (2, 4):
+        assert (ours**power).mean() == pytest.approx((theirs**power).mean(), rel=0.06, abs=1e-300)
+    assert np.abs(ours).max() == pytest.approx(np.abs(theirs).max(), rel=0.35)
+    grams = [np.linalg.svd(drawn, compute_uv=False) for drawn in (ours, theirs)]
+    assert grams[0].std() == pytest.approx(grams[1].std(), rel=0.05, abs=1e-9)
 
 
 def test_an_unknown_one_is_refused():
