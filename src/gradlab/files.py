@@ -47,6 +47,40 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def keep_elsewhere(name: str, content: bytes, folder: Path | None = None) -> Path | None:
+    """Write what has no place where it belongs into a new folder somewhere else.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    content : bytes
+    folder : Path, optional
+        Where earlier files were kept, which is tried first.
+
+    Returns
+    -------
+    Path or None
+        The file: in the system's temporary folder, or else in the current one or the user's. None
+        if it can be written nowhere.
+    """
+    if folder is not None:
+        with contextlib.suppress(OSError):
+            write_atomically(folder / name, content)
+            return folder / name
+    for place in (tempfile.gettempdir, Path.cwd, Path.home):
+        made = None
+        try:
+            made = Path(tempfile.mkdtemp(prefix="gradlab-kept-", dir=place()))
+            write_atomically(made / name, content)
+            return made / name
+        except (OSError, RuntimeError):  # RuntimeError: a user without a home
+            if made is not None:
+                with contextlib.suppress(OSError):
+                    made.rmdir()
+    return None
+
+
 def make_writable(folder: Path) -> None:
     """Make a folder, and try to write to it.
 
@@ -77,6 +111,15 @@ def read_toml(path: Path, failure: type[ValueError], expected: str) -> dict[str,
         raise failure(f"{path}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise failure(f"{path}: not a TOML file ({error}); expected {expected}") from None
+
+
+def storable(text: str) -> str:
+    r"""Give a text that files can hold: null characters and halves of surrogate pairs escaped.
+
+    >>> storable("a\0b")
+    'a\\x00b'
+    """
+    return text.replace("\0", r"\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def _umask() -> int:

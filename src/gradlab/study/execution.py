@@ -16,9 +16,10 @@ from typing import Any
 
 from gradlab.experiment import Experiment
 from gradlab.interrupts import Interrupts
+from gradlab.locks import Lock
 from gradlab.study import compute as in_worker
 from gradlab.study.executors import NoWorkersError, Workers, cause_of_death
-from gradlab.study.folder import Claim, StudyFolder
+from gradlab.study.folder import StudyFolder
 from gradlab.trace import Trace
 
 Compute = Callable[[dict[str, Any], str, int | None], bytes]
@@ -149,7 +150,7 @@ def execute(
 @dataclass
 class _Task:
     experiment: Experiment
-    claim: Claim | None = None
+    claim: Lock | None = None
     attempts: int = 0
 
     def release(self) -> None:
@@ -292,8 +293,10 @@ class _Execution:
 
     def _found(self, experiment: Experiment) -> Finished:
         assert self.folder is not None
-        path = self.folder.path_of(experiment)
-        return Finished(experiment, False, lambda: Trace.load(path))
+        folder, path = self.folder, str(self.folder.path_of(experiment))
+        return Finished(
+            experiment, False, lambda: Trace.from_bytes(folder.read(experiment), path)
+        )
 
     # --- waiting ----------------------------------------------------------------------------------
 
@@ -326,10 +329,26 @@ class _Execution:
         if self.folder is not None:
             with Interrupts() as interrupts:
                 interrupts.finish()
-                self.folder.write(experiment, content)
+                try:
+                    self.folder.write(experiment, content)
+                except OSError as error:
+                    done = [(experiment, content), *self._done_too(future)]
+                    raise self.folder.keep(error, done) from None
                 self.interrupts = max(self.interrupts, _came(interrupts))
         task.release()
         return Finished(experiment, True, lambda: Trace.from_bytes(content))
+
+    def _done_too(self, taken: Future[bytes]) -> list[tuple[Experiment, bytes]]:
+        """Results that workers have sent, but that are not written yet, apart from one."""
+        waiting = {**dict(self.taken), **self.running}
+        return [
+            (task.experiment, future.result())
+            for future, task in waiting.items()
+            if future is not taken
+            and future.done()
+            and not future.cancelled()
+            and future.exception() is None
+        ]
 
     def _failed(self, task: _Task, error: BaseException) -> Event:
         death = cause_of_death(error)
