@@ -104,23 +104,24 @@ def problems(dataset: xr.Dataset) -> Iterator[str]:
 
 
 def _dimensions(dataset: xr.Dataset) -> Iterator[str]:
-    for name in ("step", "layer", "depth", *COORDINATES, "activation", "role", "member", "bin"):
-        dims = (name,) if name in ("step", "layer", "member", "bin") else ("layer",)
-        if name in dataset and dataset[name].dims != dims:
+    axes = ("step", "layer", "member", "bin")
+    for name in (*axes, "depth", *COORDINATES, "activation", "role"):
+        expected = (name if name in axes else "layer",)
+        if name in dataset and dataset[name].dims != expected:
             shape = f"the dimensions {dataset[name].dims}" if dataset[name].ndim else "no dimension"
-            yield f"{name} has {shape}; expected {dims}"
-    for name, size in dataset.sizes.items():
+            yield f"{name} has {shape}; expected {expected}"
+    for dimension, size in dataset.sizes.items():
         if not size:
-            yield f"there is no {name}: its dimension has the length 0"
-    for name, variable in dataset.data_vars.items():
-        known = "layer" if name in PER_LAYER else "step" if name in PER_STEP else None
-        if known is None and "step" not in variable.dims:
+            yield f"there is no {dimension}: its dimension has the length 0"
+    for quantity, variable in dataset.data_vars.items():
+        of_layers = quantity in PER_LAYER or "layer" in variable.dims
+        known = quantity in RANGES and quantity not in IN_THE_PLANE
+        if not known and "step" not in variable.dims:
             continue
-        dims = ("step", "layer") if "layer" in (known, *variable.dims) else ("step",)
-        rest = {"member", "bin"} if known == "layer" else {"member"} if known else None
-        further = set(variable.dims[len(dims) :])
-        if variable.dims[: len(dims)] != dims or (rest is not None and not further <= rest):
-            yield f"{name} has the dimensions {variable.dims}; expected {dims}"
+        dims = ("step", "layer") if of_layers else ("step",)
+        further = set(variable.dims[len(dims) :]) - {"member", "bin"}
+        if variable.dims[: len(dims)] != dims or (known and further):
+            yield f"{quantity} has the dimensions {variable.dims}; expected {dims}"
 
 
 def _labels(dataset: xr.Dataset) -> Iterator[str]:

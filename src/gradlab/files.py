@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+MOST_LETTERS = 50
 
 
 @contextlib.contextmanager
@@ -23,22 +26,41 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary: Path | None = None
     try:
+        target = _file_behind(path)
         handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
+            # not the whole name, which may be as long as names may be
+            prefix=f".{target.name[:MOST_LETTERS]}.",
+            suffix=path.suffix[:MOST_LETTERS],
+            dir=target.parent,
         )
-        os.close(handle)
         temporary = Path(name)
+        os.close(handle)
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner may read
-        temporary.replace(path)
+        temporary.replace(target)
     except OSError as error:
         # not the temporary name, which says nothing to anybody
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _file_behind(path: Path) -> Path:
+    """The file that a path names, there or not; behind a link it is replaced, the link is not."""
+    if path.is_symlink():
+        if not path.exists():
+            target = os.readlink(path)
+            raise OSError(errno.ENOENT, f"it is a link to {target}, which is not there", str(path))
+        path = path.resolve()
+    if path.is_dir():
+        raise OSError(errno.EISDIR, "it is a folder", str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", str(path))
+    return path
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -106,7 +106,9 @@ def _new_lock(path: Path) -> FileLock:
 
     options: dict[str, Any] = {"thread_local": False}
     if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:
-        options["fallback_to_soft"] = False  # a file that stands for a lock outlives a killed holder
+        options["fallback_to_soft"] = (
+            False  # a file that stands for a lock outlives a killed holder
+        )
     return FileLock(path, **options)
 
 

@@ -294,9 +294,7 @@ class _Execution:
     def _found(self, experiment: Experiment) -> Finished:
         assert self.folder is not None
         folder, path = self.folder, str(self.folder.path_of(experiment))
-        return Finished(
-            experiment, False, lambda: Trace.from_bytes(folder.read(experiment), path)
-        )
+        return Finished(experiment, False, lambda: Trace.from_bytes(folder.read(experiment), path))
 
     # --- waiting ----------------------------------------------------------------------------------
 

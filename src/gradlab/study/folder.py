@@ -171,7 +171,7 @@ class StudyFolder:
         try:
             content = self.path_of(experiment).read_bytes()
         except FileNotFoundError:
-            return "missing"
+            return "it is a link to nothing" if self.path_of(experiment).is_symlink() else "missing"
         except IsADirectoryError:
             return "it is a folder"
         return _fault(content, experiment)
@@ -187,6 +187,8 @@ class StudyFolder:
         path = self.path_of(experiment)
         try:
             content = path.read_bytes()
+        except FileNotFoundError:
+            raise TraceError(f"{path}: no such file; its experiment is not finished") from None
         except OSError as error:
             raise TraceError(f"{path}: cannot be read ({error.strerror or error})") from None
         fault = _fault(content, experiment)
@@ -236,7 +238,7 @@ class StudyFolder:
         self.aside.mkdir(exist_ok=True)
         for number in itertools.count(1):
             target = self.aside / f"{path.stem}-{number}{path.suffix}"
-            if not target.exists():
+            if not os.path.lexists(target):
                 break
         path.rename(target)
         return f"{path}: {fault}; moved to {target}, the experiment is run again"

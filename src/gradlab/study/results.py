@@ -119,9 +119,7 @@ class StudyResults:
         TraceError
             If it is not finished, or its file is damaged.
         """
-        return Trace.from_bytes(
-            self.folder.read(experiment), str(self.folder.path_of(experiment))
-        )
+        return Trace.from_bytes(self.folder.read(experiment), str(self.folder.path_of(experiment)))
 
     # --- numbers ----------------------------------------------------------------------------------
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradlab.files import keep_elsewhere, write_atomically
 from gradlab.interrupts import Interrupts
 from gradlab.verbs.figures import WITH_THEORY
-from gradlab.verbs.output import DESCRIPTION, TRACE, OutputError, save_figure, writable_folder
+from gradlab.verbs.output import (
+    DESCRIPTION,
+    TRACE,
+    OutputError,
+    claimed,
+    save_figure,
+    writable_folder,
+)
 
 if TYPE_CHECKING:
     from gradlab.experiment import Experiment, Progress
@@ -55,7 +64,9 @@ def run(
     ExperimentError
         If the description is not valid.
     OutputError
-        If `out` cannot be written to, or holds something else: before training.
+        If `out` cannot be written to, holds something else, or another run is at work there: before
+        training. If the result cannot be written: its `trace` has it, and so has a file elsewhere,
+        which the error names.
 
     Examples
     --------
@@ -67,12 +78,12 @@ def run(
     described = describe(experiment, **settings)
     if out is None:
         return described.run(progress)
-    folder = prepare_folder(out, described, overwrite)
-    with Interrupts():
-        trace = described.run(progress)
-        folder = save(trace, described, folder, overwrite)
-    for _ in draw(trace, folder):
-        pass
+    with folder_for(out, described, overwrite) as folder:
+        with Interrupts():
+            trace = described.run(progress)
+            folder = save(trace, described, folder, overwrite)
+        for _ in draw(trace, folder):
+            pass
     return trace
 
 
@@ -94,46 +105,66 @@ def describe(
     return Experiment.load(experiment, **settings)
 
 
-def prepare_folder(
+@contextlib.contextmanager
+def folder_for(
     out: str | os.PathLike[str], experiment: Experiment, overwrite: bool = False
-) -> Path:
-    """Make the folder and check that it can be written to, and that nothing would be lost.
+) -> Iterator[Path]:
+    """Make the folder, keep other runs out of it, and check that nothing would be lost.
 
     Raises
     ------
     OutputError
-        If it cannot be written to, holds another experiment, or holds files of the names to be
-        written that are of no experiment.
+        If it cannot be written to, another run is at work there, it holds another experiment, or
+        files of the names to be written that are of no experiment.
     """
     folder = writable_folder(out)
-    if not overwrite:
-        _refuse_to_replace(folder, experiment)
-    return folder
+    with claimed(folder):
+        if not overwrite:
+            _refuse_to_replace(folder, experiment)
+        yield folder
 
 
 def _refuse_to_replace(folder: Path, experiment: Experiment) -> None:
     """Raise OutputError if the folder holds anything but earlier results of this experiment."""
-    from gradlab.experiment import Experiment, ExperimentError
-
     present = [name for name in _file_names() if (folder / name).exists()]
     if not present:
         return
-    found = None
-    if DESCRIPTION in present:
-        try:
-            found = Experiment.load(folder / DESCRIPTION)
-        except ExperimentError:
-            present = [DESCRIPTION]
-    if found == experiment:
+    found = [e for e in (_described(folder), _recorded(folder)) if e is not None]
+    others = [e for e in found if e != experiment]
+    if found and not others:
         return
     holds = (
-        f"the trace of another experiment ({found.title})"
-        if found is not None
+        f"the trace of another experiment ({others[0].title})"
+        if others
         else f"files of no known experiment ({', '.join(present)})"
     )
     raise OutputError(
         f"{folder}: holds {holds}; choose another folder, or pass --overwrite to replace them"
     )
+
+
+def _described(folder: Path) -> Experiment | None:
+    """The experiment that the folder's description tells of."""
+    from gradlab.experiment import Experiment, ExperimentError
+
+    try:
+        return Experiment.load(folder / DESCRIPTION)
+    except ExperimentError:
+        return None
+
+
+def _recorded(folder: Path) -> Experiment | None:
+    """The experiment of the folder's trace, which may be there without a description."""
+    from gradlab.experiment import Experiment, ExperimentError
+    from gradlab.trace import Trace, TraceError
+
+    if not (folder / TRACE).is_file():
+        return None
+    try:
+        fields = Trace.load(folder / TRACE).experiment
+        return Experiment.of(**fields) if fields else None
+    except (TraceError, ExperimentError):
+        return None
 
 
 def _file_names() -> list[str]:
@@ -149,18 +180,56 @@ def save(trace: Trace, experiment: Experiment, folder: Path, overwrite: bool = F
     Raises
     ------
     OutputError
-        If a file cannot be written.
+        If a file cannot be written. A trace is then kept in another folder, which the error names;
+        and in the error's `trace`.
     """
-    if not overwrite and not _may_replace(folder, experiment, trace):
-        folder = _beside(folder)
+    content = _encoded(trace)
     try:
-        trace.save(folder / TRACE)
+        if not overwrite and not _may_replace(folder, experiment, trace):
+            folder = _beside(folder)
+        write_atomically(folder / TRACE, content)
+    except OSError as error:
+        raise _kept(trace, content, folder, error) from None
+    try:
         experiment.save(folder / DESCRIPTION)
     except OSError as error:
-        raise OutputError(
-            f"{error.filename or folder}: cannot be written ({error.strerror or error})"
+        raise _failure(
+            f"{folder / DESCRIPTION}: cannot be written ({error.strerror or error}); the trace is "
+            f"saved, in {folder / TRACE}",
+            trace,
         ) from None
     return folder
+
+
+def _encoded(trace: Trace) -> bytes:
+    """The content of the file; in need of memory, it is tried twice."""
+    try:
+        return trace.to_bytes()
+    except MemoryError as error:
+        reason = error
+    gc.collect()
+    try:
+        return trace.to_bytes()
+    except MemoryError:
+        raise _failure(f"not enough memory to save the trace ({reason})", trace) from None
+
+
+def _kept(trace: Trace, content: bytes, folder: Path, error: OSError) -> OutputError:
+    """Keep a training that cannot be written in its folder; gives the error that says where."""
+    file = keep_elsewhere(TRACE, content)
+    where = (
+        f"the trace is kept in {file}; make room, and move it"
+        if file is not None
+        else "nor can the trace be kept in any other folder"
+    )
+    path = error.filename or folder
+    return _failure(f"{path}: cannot be written ({error.strerror or error}); {where}", trace)
+
+
+def _failure(message: str, trace: Trace) -> OutputError:
+    failure = OutputError(message)
+    failure.trace = trace
+    return failure
 
 
 def _beside(folder: Path) -> Path:
