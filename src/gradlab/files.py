@@ -144,6 +144,18 @@ def storable(text: str) -> str:
     return text.replace("\0", r"\x00").encode("utf-8", "backslashreplace").decode()
 
 
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def spreadsheet_text(text: str) -> str:
+    """Give a cell that a spreadsheet does not run: with an apostrophe before what begins a formula.
+
+    >>> spreadsheet_text("=1+1"), spreadsheet_text("h1")
+    ("'=1+1", 'h1')
+    """
+    return f"'{text}" if text.startswith(FORMULAS) else text
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

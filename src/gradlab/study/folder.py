@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from gradlab import seal
 from gradlab.experiment import Experiment
-from gradlab.files import keep_elsewhere, make_writable, write_atomically
+from gradlab.files import keep_elsewhere, make_writable, spreadsheet_text, write_atomically
 from gradlab.locks import Lock
 from gradlab.trace import TraceError
 
@@ -294,7 +294,11 @@ class StudyFolder:
                 state = "failed"
             elif state == "missing" and self.fault(experiment) not in (None, "missing"):
                 state = "damaged"
-            writer.writerow({"hash": experiment.hash, "state": state, **study.varied(experiment)})
+            varied = {
+                name: spreadsheet_text(value) if isinstance(value, str) else value
+                for name, value in study.varied(experiment).items()
+            }
+            writer.writerow({"hash": experiment.hash, "state": state, **varied})
         path = self.path / INDEX
         write_atomically(path, table.getvalue().encode())
         return path

@@ -126,9 +126,9 @@ def save_figure(figure: Figure, out: str | os.PathLike[str]) -> None:
         raise OutputError(
             f"{path}: a figure's file must end in one of {', '.join(f'.{f}' for f in formats)}"
         )
-    with errors_of(path), replacing(path) as temporary, warnings.catch_warnings():
-        # names in a script that the font lacks are drawn as boxes: nothing the reader can mend here
-        warnings.filterwarnings("ignore", r"Glyph \d+")
+    from gradlab.plots.canvas import without_glyph_warnings
+
+    with errors_of(path), replacing(path) as temporary, without_glyph_warnings():
         figure.savefig(temporary, dpi=150)
 
 

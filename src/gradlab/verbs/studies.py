@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradlab.exports import without_formulas
 from gradlab.files import replacing
 from gradlab.verbs.output import errors_of, named, save_figure
 
@@ -144,7 +145,7 @@ def _write_tables(results: StudyResults) -> Iterator[Path]:
     for name, table in ((SUMMARY, results.summary()), (NETS, results.outcomes)):
         path = results.folder.path / name
         with errors_of(path), replacing(path) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
+            without_formulas(table).to_csv(temporary, index=False, lineterminator="\n")
         yield path
 
 
