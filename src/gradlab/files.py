@@ -12,6 +12,15 @@ from pathlib import Path
 from typing import Any
 
 MOST_LETTERS = 50
+# what keeps something from being written
+FAILURES = (OSError, MemoryError)
+
+
+def why(error: BaseException) -> str:
+    """Why something could not be written, in words."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return getattr(error, "strerror", None) or str(error)
 
 
 @contextlib.contextmanager
@@ -87,7 +96,7 @@ def keep_elsewhere(name: str, content: bytes, folder: Path | None = None) -> Pat
         if it can be written nowhere.
     """
     if folder is not None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*FAILURES):
             write_atomically(folder / name, content)
             return folder / name
     for place in (tempfile.gettempdir, Path.cwd, Path.home):
@@ -96,7 +105,7 @@ def keep_elsewhere(name: str, content: bytes, folder: Path | None = None) -> Pat
             made = Path(tempfile.mkdtemp(prefix="gradlab-kept-", dir=place()))
             write_atomically(made / name, content)
             return made / name
-        except (OSError, RuntimeError):  # RuntimeError: a user without a home
+        except (*FAILURES, RuntimeError):  # RuntimeError: a user without a home
             if made is not None:
                 with contextlib.suppress(OSError):
                     made.rmdir()

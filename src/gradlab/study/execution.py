@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gradlab.experiment import Experiment
+from gradlab.files import FAILURES
 from gradlab.interrupts import Interrupts
 from gradlab.locks import Lock
 from gradlab.study import compute as in_worker
@@ -329,7 +330,7 @@ class _Execution:
                 interrupts.finish()
                 try:
                     self.folder.write(experiment, content)
-                except OSError as error:
+                except FAILURES as error:
                     done = [(experiment, content), *self._done_too(future)]
                     raise self.folder.keep(error, done) from None
                 self.interrupts = max(self.interrupts, _came(interrupts))

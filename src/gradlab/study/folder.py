@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from gradlab import seal
 from gradlab.experiment import Experiment
-from gradlab.files import keep_elsewhere, make_writable, spreadsheet_text, write_atomically
+from gradlab.files import keep_elsewhere, make_writable, spreadsheet_text, why, write_atomically
 from gradlab.locks import Lock
 from gradlab.trace import TraceError
 
@@ -207,9 +207,12 @@ class StudyFolder:
         write_atomically(self.path_of(experiment), seal.sealed(content, experiment.hash))
         self._failure(experiment).unlink(missing_ok=True)
 
-    def keep(self, error: OSError, results: Sequence[tuple[Experiment, bytes]]) -> FolderError:
+    def keep(
+        self, error: BaseException, results: Sequence[tuple[Experiment, bytes]]
+    ) -> FolderError:
         """Keep results that cannot be written somewhere else; gives the error that says where."""
-        reason = f"{error.filename or self.path}: cannot be written to ({error.strerror or error})"
+        path = getattr(error, "filename", None) or self.path
+        reason = f"{path}: cannot be written to ({why(error)})"
         kept: Path | None = None
         lost = 0
         for experiment, content in results:

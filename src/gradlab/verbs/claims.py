@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradlab.files import keep_elsewhere, write_atomically
+from gradlab.files import FAILURES, keep_elsewhere, why, write_atomically
 from gradlab.interrupts import Interrupts
 from gradlab.verbs.output import (
     OutputError,
@@ -139,12 +139,10 @@ def save(proofs: Proofs, folder: Path) -> Iterator[Path]:
     content = proofs.to_json().encode()
     try:
         write_atomically(path, content)
-    except OSError as error:
+    except FAILURES as error:
         kept = keep_elsewhere(RESULT, content)
         where = f"the numbers are kept in {kept}" if kept else "nor anywhere else"
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); {where}"
-        ) from None
+        raise OutputError(f"{path}: cannot be written ({why(error)}); {where}") from None
     yield path
     figures: dict[str, Figure] = {}
     for proof in proofs.proofs:

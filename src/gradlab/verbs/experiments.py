@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradlab.files import keep_elsewhere, write_atomically
+from gradlab.files import FAILURES, keep_elsewhere, why, write_atomically
 from gradlab.interrupts import Interrupts
 from gradlab.verbs.figures import WITH_THEORY
 from gradlab.verbs.output import (
@@ -188,14 +188,14 @@ def save(trace: Trace, experiment: Experiment, folder: Path, overwrite: bool = F
         if not overwrite and not _may_replace(folder, experiment, trace):
             folder = _beside(folder)
         write_atomically(folder / TRACE, content)
-    except OSError as error:
+    except FAILURES as error:
         raise _kept(trace, content, folder, error) from None
     try:
         experiment.save(folder / DESCRIPTION)
-    except OSError as error:
+    except FAILURES as error:
         raise _failure(
-            f"{folder / DESCRIPTION}: cannot be written ({error.strerror or error}); the trace is "
-            f"saved, in {folder / TRACE}",
+            f"{folder / DESCRIPTION}: cannot be written ({why(error)}); the trace is saved, in "
+            f"{folder / TRACE}",
             trace,
         ) from None
     return folder
@@ -214,7 +214,7 @@ def _encoded(trace: Trace) -> bytes:
         raise _failure(f"not enough memory to save the trace ({reason})", trace) from None
 
 
-def _kept(trace: Trace, content: bytes, folder: Path, error: OSError) -> OutputError:
+def _kept(trace: Trace, content: bytes, folder: Path, error: BaseException) -> OutputError:
     """Keep a training that cannot be written in its folder; gives the error that says where."""
     file = keep_elsewhere(TRACE, content)
     where = (
@@ -222,8 +222,8 @@ def _kept(trace: Trace, content: bytes, folder: Path, error: OSError) -> OutputE
         if file is not None
         else "nor can the trace be kept in any other folder"
     )
-    path = error.filename or folder
-    return _failure(f"{path}: cannot be written ({error.strerror or error}); {where}", trace)
+    path = getattr(error, "filename", None) or folder
+    return _failure(f"{path}: cannot be written ({why(error)}); {where}", trace)
 
 
 def _failure(message: str, trace: Trace) -> OutputError:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradlab.files import make_writable, replacing
+from gradlab.files import FAILURES, make_writable, replacing, why
 from gradlab.locks import Lock
 
 if TYPE_CHECKING:
@@ -102,14 +102,14 @@ def errors_of(path: Path) -> Iterator[None]:
     Raises
     ------
     OutputError
-        For any OSError in the block.
+        For any OSError or MemoryError in the block.
     """
     try:
         yield
     except OutputError:
         raise
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    except FAILURES as error:
+        raise OutputError(f"{path}: cannot be written ({why(error)})") from None
 
 
 def save_figure(figure: Figure, out: str | os.PathLike[str]) -> None:
