@@ -114,8 +114,8 @@ def _dimensions(dataset: xr.Dataset) -> Iterator[str]:
         if not size:
             yield f"there is no {dimension}: its dimension has the length 0"
     for quantity, variable in dataset.data_vars.items():
-        of_layers = quantity in PER_LAYER or "layer" in variable.dims
-        known = quantity in RANGES and quantity not in IN_THE_PLANE
+        known = quantity in PER_LAYER or quantity in PER_STEP
+        of_layers = quantity in PER_LAYER or (not known and "layer" in variable.dims)
         if not known and "step" not in variable.dims:
             continue
         dims = ("step", "layer") if of_layers else ("step",)

@@ -47,7 +47,7 @@ class Lock:
         path = path.absolute()
         end = time.monotonic() + wait
         while True:
-            path.touch()
+            made = _made(path)
             file = _identity(path)
             lock = _new_lock(path)
             try:
@@ -62,6 +62,8 @@ class Lock:
             except OSError as error:
                 if error.errno in WITHOUT_LOCKS:
                     return cls._without_locks(path)
+                if made:
+                    path.unlink(missing_ok=True)
                 raise
             # whoever held it may have removed the file meanwhile: a lock on that is worth nothing
             if file is not None and file == _identity(path):
@@ -110,6 +112,15 @@ def _new_lock(path: Path) -> FileLock:
             False  # a file that stands for a lock outlives a killed holder
         )
     return FileLock(path, **options)
+
+
+def _made(path: Path) -> bool:
+    """Make an empty file; whether it was not there."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except FileExistsError:
+        return False
+    return True
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -219,6 +219,11 @@ class _Execution:
                     yield event
                 if lost is not None:
                     raise lost
+        except FAILURES as error:
+            unwritten = self._write_what_is_done()
+            if self.folder is None or not unwritten:
+                raise
+            raise self.folder.keep(error, unwritten) from None
         finally:
             for task in (*self.waiting, *self.running.values(), *(task for _, task in self.taken)):
                 task.release()
@@ -328,26 +333,23 @@ class _Execution:
         if self.folder is not None:
             with Interrupts() as interrupts:
                 interrupts.finish()
-                try:
-                    self.folder.write(experiment, content)
-                except FAILURES as error:
-                    done = [(experiment, content), *self._done_too(future)]
-                    raise self.folder.keep(error, done) from None
+                self.folder.write(experiment, content)
                 self.interrupts = max(self.interrupts, _came(interrupts))
         task.release()
         return Finished(experiment, True, lambda: Trace.from_bytes(content))
 
-    def _done_too(self, taken: Future[bytes]) -> list[tuple[Experiment, bytes]]:
-        """Results that workers have sent, but that are not written yet, apart from one."""
-        waiting = {**dict(self.taken), **self.running}
-        return [
-            (task.experiment, future.result())
-            for future, task in waiting.items()
-            if future is not taken
-            and future.done()
-            and not future.cancelled()
-            and future.exception() is None
-        ]
+    def _write_what_is_done(self) -> list[tuple[Experiment, bytes]]:
+        """Write what workers have sent before an error ends the study; gives what cannot be."""
+        unwritten = []
+        for future, task in {**dict(self.taken), **self.running}.items():
+            if not future.done() or future.cancelled() or future.exception() is not None:
+                continue
+            try:
+                if self.folder is not None:
+                    self.folder.write(task.experiment, future.result())
+            except FAILURES:
+                unwritten.append((task.experiment, future.result()))
+        return unwritten
 
     def _failed(self, task: _Task, error: BaseException) -> Event:
         death = cause_of_death(error)
