@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.files import replacing, spreadsheet_text, storable
+from gradlab.locks import IN_FOLDER, Lock
 from gradlab.optional import library
 
 if TYPE_CHECKING:
@@ -346,11 +347,28 @@ def _filling(folder: str | os.PathLike[str]) -> Iterator[Path]:
     if not os.fspath(folder):
         raise FileNotFoundError("the folder must have a name, got an empty one")
     wanted = Path(folder)
+    present = wanted.is_dir()
+    if not present:
+        with _filled(wanted, present) as made:
+            yield made
+        return
+    try:
+        lock = Lock.take(wanted / IN_FOLDER)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(wanted)) from None
+    if lock is None:
+        raise FileExistsError(f"{wanted}: another gradlab is at work there; choose another folder")
+    with lock, _filled(wanted, present) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _filled(wanted: Path, present: bool) -> Iterator[Path]:
+    """As `_filling`; nobody else fills a folder that is present."""
     temporary: Path | None = None
     moved: list[Path] = []
     try:
-        present = wanted.is_dir()
-        if wanted.exists() and (not present or any(wanted.iterdir())):
+        if wanted.exists() and (not present or {*os.listdir(wanted)} - {IN_FOLDER}):
             raise FileExistsError(
                 f"{wanted}: {'holds files' if present else 'is a file'}; choose a new or an empty "
                 "folder, so that runs are not mixed"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from filelock import FileLock
 
+IN_FOLDER = ".gradlab.lock"  # in a folder that is being written
 LOOK_AGAIN = 0.05  # seconds
 WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # what such a file system answers
 

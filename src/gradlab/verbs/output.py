@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradlab.files import FAILURES, make_writable, replacing, why
-from gradlab.locks import Lock
+from gradlab.locks import IN_FOLDER, Lock
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from gradlab.trace import Trace
 
 TRACE, DESCRIPTION = "trace.nc", "experiment.toml"
-LOCK = ".gradlab.lock"  # in a folder that is being written
 
 
 class OutputError(OSError):
@@ -80,7 +79,7 @@ def claimed(folder: Path) -> Iterator[None]:
         If another one is at work there.
     """
     try:
-        lock = Lock.take(folder / LOCK)
+        lock = Lock.take(folder / IN_FOLDER)
     except OSError as error:
         raise OutputError(
             f"{folder}: cannot be written to ({error.strerror or error}); choose a folder that "
