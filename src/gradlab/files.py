@@ -62,14 +62,18 @@ def _file_behind(path: Path) -> Path:
     """The file that a path names, there or not; behind a link it is replaced, the link is not."""
     if path.is_symlink():
         if not path.exists():
-            target = os.readlink(path)
-            raise OSError(errno.ENOENT, f"it is a link to {target}, which is not there", str(path))
+            raise _dangling(path)
         path = path.resolve()
     if path.is_dir():
         raise OSError(errno.EISDIR, "it is a folder", str(path))
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", str(path))
     return path
+
+
+def _dangling(path: Path) -> OSError:
+    words = f"it is a link to {os.readlink(path)}, which is not there"
+    return OSError(errno.ENOENT, words, str(path))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -120,6 +124,10 @@ def make_writable(folder: Path) -> None:
     OSError
         If it cannot be made or written to.
     """
+    if not folder.exists() and folder.is_symlink():
+        raise _dangling(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OSError(errno.ENOTDIR, "it is a file", str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as probe:
         probe.write(b"gradlab")

@@ -57,14 +57,8 @@ def writable_folder(out: str | os.PathLike[str]) -> Path:
     try:
         make_writable(folder)
     except OSError as error:
-        if folder.is_symlink() and not folder.exists():
-            why = f"it is a link to {os.readlink(folder)}, which is not there"
-        elif folder.exists() and not folder.is_dir():
-            why = "it is a file"
-        else:
-            why = error.strerror or str(error)
         raise OutputError(
-            f"{folder}: cannot be written to ({why}); choose a folder that can, with --out"
+            f"{folder}: cannot be written to ({why(error)}); choose a folder that can, with --out"
         ) from None
     return folder
 
@@ -82,8 +76,7 @@ def claimed(folder: Path) -> Iterator[None]:
         lock = Lock.take(folder / IN_FOLDER)
     except OSError as error:
         raise OutputError(
-            f"{folder}: cannot be written to ({error.strerror or error}); choose a folder that "
-            "can, with --out"
+            f"{folder}: cannot be written to ({why(error)}); choose a folder that can, with --out"
         ) from None
     if lock is None:
         raise OutputError(
