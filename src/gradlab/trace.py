@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab import seal
 from gradlab.contents import problems
 from gradlab.files import storable, write_atomically
+from gradlab.seal import MARK, MARKED, DamagedError, owner_of, sealed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,10 +152,10 @@ class Trace:
 
         It ends with a checksum of all its bytes; see `gradlab.seal`.
         """
-        marked = writable(self.dataset).assign_attrs({seal.MARK: seal.MARKED})
+        marked = writable(self.dataset).assign_attrs({MARK: MARKED})
         with _without_cluster():
             content = bytes(marked.to_netcdf(engine="h5netcdf"))
-        return seal.sealed(content, str(self.attrs.get("experiment_hash", "")))
+        return sealed(content, str(self.attrs.get("experiment_hash", "")))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
@@ -196,14 +196,14 @@ class Trace:
         """
         name = name or f"{len(content)} bytes"
         try:
-            verified = seal.owner_of(content) is not None
-        except seal.DamagedError as error:
+            verified = owner_of(content) is not None
+        except DamagedError as error:
             raise TraceError(f"{name}: {error}; expected a trace written by gradlab") from None
         dataset = _parsed(content, name)
-        if dataset.attrs.pop(seal.MARK, None) is not None and not verified:
+        if dataset.attrs.pop(MARK, None) is not None and not verified:
             raise TraceError(
                 f"{name}: it is damaged, or was changed by another program: its checksum is not at "
-                f"its end (without the attribute {seal.MARK!r} it is read unverified)"
+                f"its end (without the attribute {MARK!r} it is read unverified)"
             )
         _check(dataset, name)
         trace = cls(dataset)

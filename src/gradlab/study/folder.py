@@ -19,10 +19,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradlab import seal
 from gradlab.experiment import Experiment
 from gradlab.files import keep_elsewhere, make_writable, spreadsheet_text, why, write_atomically
 from gradlab.locks import Lock
+from gradlab.seal import DamagedError, owner_of, sealed
 from gradlab.trace import TraceError
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class StudyFolder:
         OSError
             If it cannot be written.
         """
-        write_atomically(self.path_of(experiment), seal.sealed(content, experiment.hash))
+        write_atomically(self.path_of(experiment), sealed(content, experiment.hash))
         self._failure(experiment).unlink(missing_ok=True)
 
     def keep(
@@ -216,7 +216,7 @@ class StudyFolder:
         kept: Path | None = None
         lost = 0
         for experiment, content in results:
-            name, whole = f"{experiment.hash}.nc", seal.sealed(content, experiment.hash)
+            name, whole = f"{experiment.hash}.nc", sealed(content, experiment.hash)
             file = keep_elsewhere(name, whole, kept and kept.parent)
             lost += file is None
             kept = file or kept
@@ -310,8 +310,8 @@ class StudyFolder:
 def _fault(content: bytes, experiment: Experiment) -> str | None:
     """What is wrong with a file's content; seen without HDF5, which damage can send in circles."""
     try:
-        owner = seal.owner_of(content)
-    except seal.DamagedError:
+        owner = owner_of(content)
+    except DamagedError:
         return "it is damaged"
     if owner is None:
         return "it is truncated, or was not written by a study"
