@@ -16,7 +16,7 @@ from gradlab.cli.settings import Settings, chosen, flag_for_each_setting
 from gradlab.cli.tables import print_report
 
 if TYPE_CHECKING:
-    from gradlab.experiment import Experiment, Progress
+    from gradlab.experiment import Progress
     from gradlab.theory import Prediction
     from gradlab.trace import Trace
 
@@ -41,58 +41,51 @@ def run(
 ) -> None:
     """Train one net and show where its gradient goes."""
     with errors_in_words():
+        from gradlab.interrupts import Interrupts
         from gradlab.verbs import experiments as verb
+        from gradlab.verbs.output import DESCRIPTION, TRACE
 
         described = verb.describe(experiment, **chosen(settings))
         if theory:  # said before anything is trained, if it cannot be had
             verb.check_theory(described)
         wanted = Path("runs") / described.title if out is None else out
-        with verb.folder_for(wanted, described, overwrite) as folder:
-            _carry_out(described, folder, overwrite, theory)
-
-
-def _carry_out(described: Experiment, folder: Path, overwrite: bool, theory: bool) -> None:
-    """Train, save, tell and draw; whatever was found is told, also where it cannot be saved."""
-    from gradlab.interrupts import Interrupts
-    from gradlab.verbs import experiments as verb
-    from gradlab.verbs.output import DESCRIPTION, TRACE
-
-    trace, saved, failure = None, folder, ""
-    with Interrupts() as interrupts:
-        try:
-            with _progress_bar(described.steps) as progress:
-                trace = described.run(progress)
-            interrupts.finish()
-            saved = verb.save(trace, described, folder, overwrite)
-        except KeyboardInterrupt:
-            pass  # before the first step
-        except OSError as error:
-            failure = str(error)  # said below what was found, which would be lost with it
-    if trace is None:
+        folder = verb.prepare_folder(wanted, described, overwrite)
+        trace, saved, failure = None, folder, ""
+        with Interrupts() as interrupts:
+            try:
+                with _progress_bar(described.steps) as progress:
+                    trace = described.run(progress)
+                interrupts.finish()
+                saved = verb.save(trace, described, folder, overwrite)
+            except KeyboardInterrupt:
+                pass  # before the first step
+            except OSError as error:
+                failure = str(error)  # said below what was found, which would be lost with it
+        if trace is None:
+            if failure:
+                fail(failure)
+            typer.echo("gradlab: interrupted before the first step; nothing was recorded", err=True)
+            raise typer.Exit(128 + (interrupts.signal or signal.SIGINT))
+        with heard_or_not():
+            print_report(trace)
         if failure:
             fail(failure)
-        typer.echo("gradlab: interrupted before the first step; nothing was recorded", err=True)
-        raise typer.Exit(128 + (interrupts.signal or signal.SIGINT))
-    with heard_or_not():
-        print_report(trace)
-    if failure:
-        fail(failure)
-    stopped = interrupts.signal or (signal.SIGINT if trace.attrs["interrupted"] else None)
-    behind = None if stopped else _compare(trace, theory)
-    with heard_or_not():
-        if trace.attrs["interrupted"]:
-            typer.echo(
-                f"Interrupted after step {trace.attrs['steps_done']} of {described.steps}; "
-                "what was recorded is saved."
-            )
-        if saved != folder:
-            typer.echo(f"{folder} holds other results, which stay; these are in {saved}.")
-        for name in (TRACE, DESCRIPTION):
-            typer.echo(f"  {saved / name}")
-    if not interrupts.again:
-        stopped = _draw(trace, saved, behind) or stopped
-    if stopped:
-        raise typer.Exit(128 + stopped)
+        stopped = interrupts.signal or (signal.SIGINT if trace.attrs["interrupted"] else None)
+        behind = None if stopped else _compare(trace, theory)
+        with heard_or_not():
+            if trace.attrs["interrupted"]:
+                typer.echo(
+                    f"Interrupted after step {trace.attrs['steps_done']} of {described.steps}; "
+                    "what was recorded is saved."
+                )
+            if saved != folder:
+                typer.echo(f"{folder} holds other results, which stay; these are in {saved}.")
+            for name in (TRACE, DESCRIPTION):
+                typer.echo(f"  {saved / name}")
+        if not interrupts.again:
+            stopped = _draw(trace, saved, behind) or stopped
+        if stopped:
+            raise typer.Exit(128 + stopped)
 
 
 def _compare(trace: Trace, theory: bool) -> Prediction | None:

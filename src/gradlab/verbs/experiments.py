@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import itertools
 import os
@@ -10,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradlab.files import FAILURES, keep_elsewhere, why, write_atomically
+from gradlab.files import FAILURES, keep_elsewhere, why
 from gradlab.interrupts import Interrupts
+from gradlab.locks import IN_FOLDER, Lock
 from gradlab.verbs.figures import WITH_THEORY
 from gradlab.verbs.output import (
     DESCRIPTION,
     TRACE,
     OutputError,
-    claimed,
     save_figure,
     writable_folder,
 )
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from gradlab.theory import Comparison, Prediction
     from gradlab.trace import Trace
 
+PATIENCE = 60.0  # seconds for another run to write its result into the same folder
 FORESEEN = 20  # hidden layers: the time for a prediction grows with their square
 # named here too, so that a folder can be checked without loading matplotlib
 FIGURE_NAMES = ("gradients", "panels", "heatmap", "profile", "learning", "decision")
@@ -64,9 +66,8 @@ def run(
     ExperimentError
         If the description is not valid.
     OutputError
-        If `out` cannot be written to, holds something else, or another run is at work there: before
-        training. If the result cannot be written: its `trace` has it, and so has a file elsewhere,
-        which the error names.
+        If `out` cannot be written to, or holds something else: before training. If the result
+        cannot be written: its `trace` has it, and so has a file elsewhere, which the error names.
 
     Examples
     --------
@@ -78,12 +79,12 @@ def run(
     described = describe(experiment, **settings)
     if out is None:
         return described.run(progress)
-    with folder_for(out, described, overwrite) as folder:
-        with Interrupts():
-            trace = described.run(progress)
-            folder = save(trace, described, folder, overwrite)
-        for _ in draw(trace, folder):
-            pass
+    folder = prepare_folder(out, described, overwrite)
+    with Interrupts():
+        trace = described.run(progress)
+        folder = save(trace, described, folder, overwrite)
+    for _ in draw(trace, folder):
+        pass
     return trace
 
 
@@ -105,23 +106,21 @@ def describe(
     return Experiment.load(experiment, **settings)
 
 
-@contextlib.contextmanager
-def folder_for(
+def prepare_folder(
     out: str | os.PathLike[str], experiment: Experiment, overwrite: bool = False
-) -> Iterator[Path]:
-    """Make the folder, keep other runs out of it, and check that nothing would be lost.
+) -> Path:
+    """Make the folder and check that it can be written to, and that nothing would be lost.
 
     Raises
     ------
     OutputError
-        If it cannot be written to, another run is at work there, it holds another experiment, or
-        files of the names to be written that are of no experiment.
+        If it cannot be written to, holds another experiment, or holds files of the names to be
+        written that are of no experiment.
     """
     folder = writable_folder(out)
-    with claimed(folder):
-        if not overwrite:
-            _refuse_to_replace(folder, experiment)
-        yield folder
+    if not overwrite:
+        _refuse_to_replace(folder, experiment)
+    return folder
 
 
 def _refuse_to_replace(folder: Path, experiment: Experiment) -> None:
@@ -183,13 +182,14 @@ def save(trace: Trace, experiment: Experiment, folder: Path, overwrite: bool = F
         If a file cannot be written. A trace is then kept in another folder, which the error names;
         and in the error's `trace`.
     """
-    content = _encoded(trace)
     try:
-        if not overwrite and not _may_replace(folder, experiment, trace):
-            folder = _beside(folder)
-        write_atomically(folder / TRACE, content)
+        # one after the other: nobody writes between the look and the writing
+        with _lock(folder):
+            if not overwrite and not _may_replace(folder, experiment, trace):
+                folder = _beside(folder)
+            trace.save(folder / TRACE)
     except FAILURES as error:
-        raise _kept(trace, content, folder, error) from None
+        raise _kept(trace, folder, error) from None
     try:
         experiment.save(folder / DESCRIPTION)
     except FAILURES as error:
@@ -201,29 +201,28 @@ def save(trace: Trace, experiment: Experiment, folder: Path, overwrite: bool = F
     return folder
 
 
-def _encoded(trace: Trace) -> bytes:
-    """The content of the file; in need of memory, it is tried twice."""
-    try:
-        return trace.to_bytes()
-    except MemoryError as error:
-        reason = error
+def _lock(folder: Path) -> Lock:
+    lock = Lock.take(folder / IN_FOLDER, PATIENCE)
+    if lock is None:
+        words = f"another gradlab has been writing there for {PATIENCE:.0f} seconds"
+        raise OSError(errno.EBUSY, words, str(folder))
+    return lock
+
+
+def _kept(trace: Trace, folder: Path, error: BaseException) -> OutputError:
+    """Keep a training that cannot be written in its folder; gives the error that says where."""
+    reason = f"{getattr(error, 'filename', None) or folder}: cannot be written ({why(error)})"
     gc.collect()
     try:
-        return trace.to_bytes()
+        file = keep_elsewhere(TRACE, trace.to_bytes())
     except MemoryError:
-        raise _failure(f"not enough memory to save the trace ({reason})", trace) from None
-
-
-def _kept(trace: Trace, content: bytes, folder: Path, error: BaseException) -> OutputError:
-    """Keep a training that cannot be written in its folder; gives the error that says where."""
-    file = keep_elsewhere(TRACE, content)
+        return _failure(f"{reason}, and nothing else can be for want of memory", trace)
     where = (
         f"the trace is kept in {file}; make room, and move it"
         if file is not None
         else "nor can the trace be kept in any other folder"
     )
-    path = getattr(error, "filename", None) or folder
-    return _failure(f"{path}: cannot be written ({why(error)}); {where}", trace)
+    return _failure(f"{reason}; {where}", trace)
 
 
 def _failure(message: str, trace: Trace) -> OutputError:
