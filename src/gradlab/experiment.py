@@ -344,7 +344,10 @@ class Experiment(BaseModel):
             )
             # a plane takes two features
             if self.decision and data.n_features >= 2:
-                add_decision(trace, net, data)
+                try:
+                    add_decision(trace, net, data)
+                except MemoryError:  # a picture less, instead of a training
+                    trace.attrs["decision_missing"] = "there was not enough memory"
         return trace
 
 

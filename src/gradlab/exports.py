@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.files import replacing
+from gradlab.files import replacing, spreadsheet_text, storable
+from gradlab.locks import IN_FOLDER, Lock
 from gradlab.optional import library
 
 if TYPE_CHECKING:
@@ -83,7 +84,9 @@ def to_frame(trace: Trace) -> pd.DataFrame:
         "quantity": pd.Series(names, dtype=None if names else object).array.take(quantity),
         "value": np.concatenate([np.empty(0), *values]),
         **{
-            name: of_layer(dataset[name].values.tolist())
+            name: of_layer(
+                _texts(dataset[name]) if name == "activation" else dataset[name].values.tolist()
+            )
             for name in LAYER_FACTS
             if name in dataset.coords
         },
@@ -98,6 +101,8 @@ def to_csv(trace: Trace, path: str | os.PathLike[str]) -> None:
 
     Numbers have all their digits. An empty cell means "not of a layer"; a value that is not finite
     is written as NaN, inf or -inf. The facts in the trace's `attrs` have no place in such a file.
+    Texts that a spreadsheet would take for a formula have an apostrophe before them; see
+    `without_formulas`.
 
     Parameters
     ----------
@@ -110,12 +115,34 @@ def to_csv(trace: Trace, path: str | os.PathLike[str]) -> None:
     OSError
         If the file cannot be written; an older one is then untouched.
     """
-    frame = to_frame(trace)
+    frame = without_formulas(to_frame(trace))
     unknown = frame["value"].isna()
     if unknown.any():
         frame["value"] = frame["value"].astype(object).where(~unknown, "NaN")
     with replacing(Path(path)) as temporary:
         frame.to_csv(temporary, index=False, encoding="utf-8", lineterminator="\n")
+
+
+def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """Give a table for a CSV file, in which no text can be taken for a formula.
+
+    Spreadsheets run what begins with =, +, -, @, a tab or a carriage return, and a layer may be
+    called anything. Such a text is given an apostrophe in front, and so is one that begins with an
+    apostrophe: without its first apostrophe each text is the original. Numbers stay as they are.
+    """
+    import pandas as pd
+
+    changed = {}
+    for name, column in table.items():
+        if column.dtype.kind in "biuf" or pd.api.types.is_numeric_dtype(column):
+            continue
+        texts = {value for value in column.map(str).unique() if spreadsheet_text(value) != value}
+        if texts:
+            changed[name] = column.map(
+                lambda value: spreadsheet_text(value) if isinstance(value, str) else value
+            )
+    heads = {name: spreadsheet_text(str(name)) for name in table.columns}
+    return table.assign(**changed).rename(columns=heads)
 
 
 def to_parquet(trace: Trace, path: str | os.PathLike[str]) -> None:
@@ -227,7 +254,7 @@ def _members(trace: Trace) -> NDArray[Any]:
 
 
 def _texts(coordinate: xr.DataArray) -> list[str]:
-    return [str(text) for text in coordinate.values]
+    return [storable(str(text)) for text in coordinate.values]
 
 
 def _depth(dataset: xr.Dataset) -> list[int]:
@@ -320,11 +347,28 @@ def _filling(folder: str | os.PathLike[str]) -> Iterator[Path]:
     if not os.fspath(folder):
         raise FileNotFoundError("the folder must have a name, got an empty one")
     wanted = Path(folder)
+    present = wanted.is_dir()
+    if not present:
+        with _filled(wanted, present) as made:
+            yield made
+        return
+    try:
+        lock = Lock.take(wanted / IN_FOLDER)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(wanted)) from None
+    if lock is None:
+        raise FileExistsError(f"{wanted}: another gradlab is at work there; choose another folder")
+    with lock, _filled(wanted, present) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _filled(wanted: Path, present: bool) -> Iterator[Path]:
+    """As `_filling`; nobody else fills a folder that is present."""
     temporary: Path | None = None
     moved: list[Path] = []
     try:
-        present = wanted.is_dir()
-        if wanted.exists() and (not present or any(wanted.iterdir())):
+        if wanted.exists() and (not present or {*os.listdir(wanted)} - {IN_FOLDER}):
             raise FileExistsError(
                 f"{wanted}: {'holds files' if present else 'is a file'}; choose a new or an empty "
                 "folder, so that runs are not mixed"

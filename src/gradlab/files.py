@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+MOST_LETTERS = 50
+# what keeps something from being written
+FAILURES = (OSError, MemoryError)
+
+
+def why(error: BaseException) -> str:
+    """Why something could not be written, in words."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return getattr(error, "strerror", None) or str(error)
 
 
 @contextlib.contextmanager
@@ -23,28 +35,85 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary: Path | None = None
     try:
+        target = _file_behind(path)
         handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
+            # not the whole name, which may be as long as names may be
+            prefix=f".{target.name[:MOST_LETTERS]}.",
+            suffix=path.suffix[:MOST_LETTERS],
+            dir=target.parent,
         )
-        os.close(handle)
         temporary = Path(name)
+        os.close(handle)
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner may read
-        temporary.replace(path)
+        temporary.replace(target)
     except OSError as error:
         # not the temporary name, which says nothing to anybody
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _file_behind(path: Path) -> Path:
+    """The file that a path names, there or not; behind a link it is replaced, the link is not."""
+    if path.is_symlink():
+        if not path.exists():
+            raise _dangling(path)
+        path = path.resolve()
+    if path.is_dir():
+        raise OSError(errno.EISDIR, "it is a folder", str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", str(path))
+    return path
+
+
+def _dangling(path: Path) -> OSError:
+    words = f"it is a link to {os.readlink(path)}, which is not there"
+    return OSError(errno.ENOENT, words, str(path))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path`, or leave what was there."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def keep_elsewhere(name: str, content: bytes, folder: Path | None = None) -> Path | None:
+    """Write what has no place where it belongs into a new folder somewhere else.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    content : bytes
+    folder : Path, optional
+        Where earlier files were kept, which is tried first.
+
+    Returns
+    -------
+    Path or None
+        The file: in the system's temporary folder, or else in the current one or the user's. None
+        if it can be written nowhere.
+    """
+    if folder is not None:
+        with contextlib.suppress(*FAILURES):
+            write_atomically(folder / name, content)
+            return folder / name
+    for place in (tempfile.gettempdir, Path.cwd, Path.home):
+        made = None
+        try:
+            made = Path(tempfile.mkdtemp(prefix="gradlab-kept-", dir=place()))
+            write_atomically(made / name, content)
+            return made / name
+        except (*FAILURES, RuntimeError):  # RuntimeError: a user without a home
+            if made is not None:
+                with contextlib.suppress(OSError):
+                    made.rmdir()
+    return None
 
 
 def make_writable(folder: Path) -> None:
@@ -55,6 +124,10 @@ def make_writable(folder: Path) -> None:
     OSError
         If it cannot be made or written to.
     """
+    if not folder.exists() and folder.is_symlink():
+        raise _dangling(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OSError(errno.ENOTDIR, "it is a file", str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as probe:
         probe.write(b"gradlab")
@@ -77,6 +150,27 @@ def read_toml(path: Path, failure: type[ValueError], expected: str) -> dict[str,
         raise failure(f"{path}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise failure(f"{path}: not a TOML file ({error}); expected {expected}") from None
+
+
+def storable(text: str) -> str:
+    r"""Give a text that files can hold: null characters and halves of surrogate pairs escaped.
+
+    >>> storable("a\0b")
+    'a\\x00b'
+    """
+    return text.replace("\0", r"\x00").encode("utf-8", "backslashreplace").decode()
+
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def spreadsheet_text(text: str) -> str:
+    """Give a cell that a spreadsheet does not run: with an apostrophe before what begins a formula.
+
+    >>> spreadsheet_text("=1+1"), spreadsheet_text("h1")
+    ("'=1+1", 'h1')
+    """
+    return f"'{text}" if text.startswith(FORMULAS) else text
 
 
 def _umask() -> int:

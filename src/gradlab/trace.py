@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.files import write_atomically
+from gradlab.contents import problems
+from gradlab.files import storable, write_atomically
+from gradlab.seal import MARK, MARKED, DamagedError, owner_of, sealed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,12 +43,17 @@ class Trace:
     ----------
     dataset : xarray.Dataset
         The data themselves; its `attrs` tell the experiment, versions, seed and times.
+    verified : bool or None
+        Of a trace that was read: whether its file has a checksum, which was then found right. False
+        for files of older versions, or of other programs, in which damage may go unnoticed; None
+        for a trace that was not read.
     plot
         Every figure, as a method: `trace.plot.heatmap()` gives a matplotlib Figure.
     """
 
     def __init__(self, dataset: xr.Dataset) -> None:
         self.dataset = dataset
+        self.verified: bool | None = None
         self.dataset.attrs.setdefault("format", FORMAT)
 
     def __getitem__(self, name: str) -> xr.DataArray:
@@ -141,57 +148,110 @@ class Trace:
         write_atomically(Path(path), self.to_bytes())
 
     def to_bytes(self) -> bytes:
-        """Give the content of that file, made in memory: HDF5 ends the process on a full disk."""
+        """Give the content of that file, made in memory: HDF5 ends the process on a full disk.
+
+        It ends with a checksum of all its bytes; see `gradlab.seal`.
+        """
+        marked = writable(self.dataset).assign_attrs({MARK: MARKED})
         with _without_cluster():
-            return bytes(self.dataset.to_netcdf(engine="h5netcdf"))
+            content = bytes(marked.to_netcdf(engine="h5netcdf"))
+        return sealed(content, str(self.attrs.get("experiment_hash", "")))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
-        """Read a file written by `save`.
+        """Read a file written by `save`, and verify its checksum.
 
         Raises
         ------
         TraceError
-            If the file is missing, truncated, or holds something else.
+            If the file is missing, damaged, holds something else, or what cannot be: a negative
+            mean of sizes, steps that do not ascend, two layers of one name, …
         """
         file = Path(path)
         if file.is_dir():
             raise TraceError(f"{file}: a folder; expected a trace written by gradlab (.nc) in it")
         if not file.is_file():
-            raise TraceError(f"{file}: no such file; expected a trace written by gradlab (.nc)")
-        return cls._read(file, str(file))
+            what = "not a file with content" if file.exists() else "no such file"
+            raise TraceError(f"{file}: {what}; expected a trace written by gradlab (.nc)")
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise TraceError(f"{file}: cannot be read ({error.strerror or error})") from None
+        return cls.from_bytes(content, str(file))
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Trace:
+    def from_bytes(cls, content: bytes, name: str = "") -> Trace:
         """Read what `to_bytes` gave.
+
+        Parameters
+        ----------
+        content : bytes
+        name : str
+            Where it comes from, for errors.
 
         Raises
         ------
         TraceError
-            If it is truncated, or something else.
+            As `load` does.
         """
-        return cls._read(io.BytesIO(content), f"{len(content)} bytes")
-
-    @classmethod
-    def _read(cls, source: Path | io.BytesIO, name: str) -> Trace:
-        import xarray as xr
-
+        name = name or f"{len(content)} bytes"
         try:
-            with xr.open_dataset(source, engine="h5netcdf") as opened:
-                dataset = opened.load()
-        except Exception as error:  # h5py raises many kinds for a damaged file
+            verified = owner_of(content) is not None
+        except DamagedError as error:
+            raise TraceError(f"{name}: {error}; expected a trace written by gradlab") from None
+        dataset = _parsed(content, name)
+        if dataset.attrs.pop(MARK, None) is not None and not verified:
             raise TraceError(
-                f"{name}: not a readable netCDF file, perhaps truncated ({error}); expected a "
-                "trace written by gradlab"
-            ) from None
-        missing = [variable for variable in REQUIRED if variable not in dataset]
-        if missing or "format" not in dataset.attrs:
-            raise TraceError(
-                f"{name}: a netCDF file, but not a trace written by gradlab (it lacks "
-                f"{', '.join(missing) or 'the format mark'})"
+                f"{name}: it is damaged, or was changed by another program: its checksum is not at "
+                f"its end (without the attribute {MARK!r} it is read unverified)"
             )
         _check(dataset, name)
-        return cls(dataset)
+        trace = cls(dataset)
+        trace.verified = verified
+        return trace
+
+
+def writable(dataset: xr.Dataset) -> xr.Dataset:
+    """Give the dataset with texts that netCDF can hold: those it cannot are escaped.
+
+    There are two kinds, in names that came from elsewhere: with a null character, or with half of a
+    surrogate pair.
+    """
+    changed = {
+        name: (variable.dims, np.array([storable(str(text)) for text in variable.values]))
+        for name, variable in dataset.coords.items()
+        if variable.ndim == 1 and variable.dtype.kind in "OUT"
+    }
+    changed = {
+        name: new
+        for name, new in changed.items()
+        if new[1].tolist() != dataset[name].values.tolist()
+    }
+    attrs = {
+        name: storable(value) if isinstance(value, str) else value
+        for name, value in dataset.attrs.items()
+    }
+    return dataset.assign_coords(changed).assign_attrs(attrs)
+
+
+def _parsed(content: bytes, name: str) -> xr.Dataset:
+    import xarray as xr
+
+    try:
+        with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as opened:
+            dataset = opened.load()
+    except Exception as error:  # h5py raises many kinds for a damaged file
+        raise TraceError(
+            f"{name}: not a readable netCDF file, perhaps truncated ({error}); expected a "
+            "trace written by gradlab"
+        ) from None
+    missing = [variable for variable in REQUIRED if variable not in dataset]
+    if missing or "format" not in dataset.attrs:
+        raise TraceError(
+            f"{name}: a netCDF file, but not a trace written by gradlab (it lacks "
+            f"{', '.join(missing) or 'the format mark'})"
+        )
+    return dataset
 
 
 @contextlib.contextmanager
@@ -209,27 +269,15 @@ def _check(dataset: xr.Dataset, file: str) -> None:
     """Raise TraceError for what has the names of a trace but is none."""
     try:
         number = int(dataset.attrs["format"])
-        fields = json.loads(dataset.attrs.get("experiment", "{}"))
     except (TypeError, ValueError):
         raise TraceError(
-            f"{file}: not a trace written by gradlab: its format is "
-            f"{dataset.attrs['format']!r}, its experiment {dataset.attrs.get('experiment')!r:.80}"
+            f"{file}: not a trace written by gradlab: its format is {dataset.attrs['format']!r:.80}"
         ) from None
     if number > FORMAT:
         raise TraceError(f"{file}: format {number}; this version reads up to {FORMAT}")
-    for name, variable in dataset.data_vars.items():
-        dims = ("step", "layer") if "layer" in variable.dims else ("step",)
-        if "step" not in variable.dims:
-            continue
-        if dataset[name].dims[: len(dims)] != dims or not dataset[name].size:
-            raise TraceError(
-                f"{file}: not a trace written by gradlab: {name} has the dimensions "
-                f"{dataset[name].dims} and {dataset[name].size} values; expected {dims}"
-            )
-    if not isinstance(fields, dict) or (fields and "activation" not in fields):
-        raise TraceError(
-            f"{file}: not a trace written by gradlab: its experiment is {fields!r:.80}"
-        )
+    problem = next(problems(dataset), None)
+    if problem is not None:
+        raise TraceError(f"{file}: not a trace written by gradlab: {problem}")
 
 
 class Plots:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -23,13 +23,36 @@ app = typer.Typer(
 def errors_in_words() -> Iterator[None]:
     """Turn an error the user can mend into one line and exit status 2."""
     try:
-        yield
+        with _warnings_in_words():
+            yield
     except MemoryError as error:
         fail(f"not enough memory ({error}); choose a smaller width, batch or number of members")
     except BrokenPipeError:
         raise  # typer's: whoever read our output has gone
     except (ValueError, OSError) as error:
         fail(str(error))
+
+
+@contextmanager
+def _warnings_in_words() -> Iterator[None]:
+    """Say in a line what is to be known of a file, each thing once."""
+    import warnings
+
+    from gradlab.seal import FileWarning
+
+    said: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, FileWarning):
+            usual(message, category, *where, **more)
+        elif str(message) not in said:
+            said.add(str(message))
+            typer.echo(f"gradlab: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FileWarning)
+        usual, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 def fail(message: str) -> NoReturn:

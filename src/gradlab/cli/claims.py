@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradlab.cli.app import errors_in_words, heard_or_not
+from gradlab.cli.app import errors_in_words, fail, heard_or_not
+from gradlab.cli.paths import PATH
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,9 +40,9 @@ def prove(
     papers: Annotated[
         bool, typer.Option("--papers", help="Find figures of papers again; claims only if named.")
     ] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the report, figures and numbers.")] = Path(
-        "runs/proofs"
-    ),
+    out: Annotated[
+        Path, typer.Option(**PATH, help="Folder for the report, figures and numbers.")
+    ] = Path("runs/proofs"),
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files there that are no proofs.")
     ] = False,
@@ -55,38 +56,46 @@ def prove(
             with heard_or_not():
                 _list()
             return
-        from gradlab.claims import prove as carry_out
         from gradlab.claims.catalogue import chosen
         from gradlab.claims.laboratory import Laboratory
-        from gradlab.interrupts import Interrupts
         from gradlab.verbs import claims as verb
 
         chosen(claims or None)  # refused before a folder is made
         Laboratory(seeds, first_seed)
-        folder = verb.prepare_folder(out, overwrite)
+        with verb.folder_for(out, overwrite) as folder:
+            _carry_out(folder, claims, seeds=seeds, first_seed=first_seed, papers=papers)
+
+
+def _carry_out(folder: Path, claims: list[str] | None, **options: Any) -> None:
+    """Prove, save and tell; what was found is told, also where it cannot be saved."""
+    from gradlab.claims import prove as carry_out
+    from gradlab.interrupts import Interrupts
+    from gradlab.verbs import claims as verb
+
+    try:
+        with _progress_bar() as progress:
+            proofs = carry_out(claims or None, progress=progress, **options)
+    except KeyboardInterrupt:
+        typer.echo("gradlab: interrupted before the first claim; nothing was proved", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    with Interrupts() as interrupts:
+        interrupts.finish()
+        files, failure = [], ""
         try:
-            with _progress_bar() as progress:
-                proofs = carry_out(
-                    claims or None,
-                    seeds=seeds,
-                    first_seed=first_seed,
-                    papers=papers,
-                    progress=progress,
-                )
-        except KeyboardInterrupt:
-            typer.echo("gradlab: interrupted before the first claim; nothing was proved", err=True)
-            raise typer.Exit(_INTERRUPTED) from None
-        with Interrupts() as interrupts:
-            interrupts.finish()
-            files = [*verb.save(proofs, folder)]  # first: what is printed may go unread
-            with heard_or_not():
-                _report(proofs)
-                for file in files:
-                    typer.echo(f"  {file}")
-        if proofs.interrupted:
-            raise typer.Exit(_INTERRUPTED)
-        if not all(row.passed for row in proofs.reproductions):
-            raise typer.Exit(1)
+            for file in verb.save(proofs, folder):  # first: what is printed may go unread
+                files.append(file)
+        except OSError as error:
+            failure = str(error)
+        with heard_or_not():
+            _report(proofs)
+            for file in files:
+                typer.echo(f"  {file}")
+    if failure:
+        fail(failure)
+    if proofs.interrupted:
+        raise typer.Exit(_INTERRUPTED)
+    if not all(row.passed for row in proofs.reproductions):
+        raise typer.Exit(1)
 
 
 def _list() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gradlab.cli.app import errors_in_words, fail, heard_or_not
+from gradlab.cli.paths import PATH
 from gradlab.cli.settings import Settings, chosen, flag_for_each_setting
 from gradlab.cli.tables import print_report
 
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 @flag_for_each_setting
 def run(
     experiment: Annotated[
-        Path | None, typer.Argument(help="A TOML file; flags take precedence over it.")
+        Path | None, typer.Argument(**PATH, help="A TOML file; flags take precedence over it.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the trace, figures and TOML. [runs/<title>]")
+        Path | None,
+        typer.Option(**PATH, help="Folder for the trace, figures and TOML. [runs/<title>]"),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another experiment in that folder.")
@@ -60,6 +62,8 @@ def run(
             except OSError as error:
                 failure = str(error)  # said below what was found, which would be lost with it
         if trace is None:
+            if failure:
+                fail(failure)
             typer.echo("gradlab: interrupted before the first step; nothing was recorded", err=True)
             raise typer.Exit(128 + (interrupts.signal or signal.SIGINT))
         with heard_or_not():

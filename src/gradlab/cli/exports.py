@@ -8,18 +8,20 @@ from typing import Annotated
 import typer
 
 from gradlab.cli.app import errors_in_words, fail
+from gradlab.cli.paths import PATH
 
 
 def export(
     trace: Annotated[
-        Path, typer.Argument(help="A trace.nc written by `gradlab run`, or its folder.")
+        Path, typer.Argument(**PATH, help="A trace.nc written by `gradlab run`, or its folder.")
     ],
     to: Annotated[
         str | None,
         typer.Option(help="csv, parquet or tensorboard. [as the ending of --out says]"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File, or folder for TensorBoard. [beside the trace]")
+        Path | None,
+        typer.Option(**PATH, help="File, or folder for TensorBoard. [beside the trace]"),
     ] = None,
 ) -> None:
     """Write a saved trace for other tools: CSV, Parquet, TensorBoard."""

@@ -8,13 +8,16 @@ from typing import Annotated
 import typer
 
 from gradlab.cli.app import errors_in_words
+from gradlab.cli.paths import PATH
 
 
 def activations(
     names: Annotated[
         list[str] | None, typer.Argument(help="Names such as sigmoid tanh relu; all by default.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="File for the figure.")] = Path("activations.png"),
+    out: Annotated[Path, typer.Option(**PATH, help="File for the figure.")] = Path(
+        "activations.png"
+    ),
 ) -> None:
     """Draw activation functions and their derivatives."""
     with errors_in_words():
@@ -27,7 +30,9 @@ def activations(
 def plot(
     trace: Annotated[
         Path,
-        typer.Argument(help="A trace.nc of `gradlab run`, its folder, or a study's folder."),
+        typer.Argument(
+            **PATH, help="A trace.nc of `gradlab run`, its folder, or a study's folder."
+        ),
     ],
     figure: Annotated[
         str | None,
@@ -37,7 +42,8 @@ def plot(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File for the figure. [<figure>.png beside the trace]")
+        Path | None,
+        typer.Option(**PATH, help="File for the figure. [<figure>.png beside the trace]"),
     ] = None,
     theory: Annotated[
         bool, typer.Option("--theory", help="Show the prediction behind a heatmap or profile.")

@@ -8,15 +8,18 @@ from typing import Annotated
 import typer
 
 from gradlab.cli.app import errors_in_words, heard_or_not
+from gradlab.cli.paths import PATH
 from gradlab.cli.settings import Settings, chosen, flag_for_each_setting
 
 
 @flag_for_each_setting
 def predict(
     experiment: Annotated[
-        Path | None, typer.Argument(help="A TOML file; flags take precedence over it.")
+        Path | None, typer.Argument(**PATH, help="A TOML file; flags take precedence over it.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="File for the figure.")] = Path("prediction.png"),
+    out: Annotated[Path, typer.Option(**PATH, help="File for the figure.")] = Path(
+        "prediction.png"
+    ),
     *,
     settings: Settings,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gradlab.cli.app import errors_in_words, fail, heard_or_not
+from gradlab.cli.paths import PATH
 
 if TYPE_CHECKING:
     from gradlab.study import Failed, StudyResults
@@ -23,7 +24,7 @@ def study(
         typer.Argument(help="A TOML file, a study's folder, or the name of a ready study."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for results, tables, figures. [runs/<name>]")
+        Path | None, typer.Option(**PATH, help="Folder for results, tables, figures. [runs/<name>]")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with what is missing in that folder.")

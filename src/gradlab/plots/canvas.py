@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -32,12 +34,25 @@ SMALLEST, LARGEST = 1e-290, 1e290
 DEPTH_MAP = "viridis"  # its lightness rises evenly, so it reads in grey
 
 
+@contextlib.contextmanager
+def without_glyph_warnings() -> Iterator[None]:
+    """Draw boxes for letters that the font lacks, without a warning for each of them.
+
+    A layer's name may be in any script; a font that has it is the reader's to choose, by
+    `matplotlib.rcParams["font.family"]`.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+")
+        yield
+
+
 class _Figure(Figure):
     """Shows itself in a notebook, also where pyplot was never imported."""
 
     def _repr_png_(self) -> bytes:
         png = io.BytesIO()
-        self.savefig(png, format="png", dpi=self.dpi)
+        with without_glyph_warnings():
+            self.savefig(png, format="png", dpi=self.dpi)
         return png.getvalue()
 
 

@@ -36,6 +36,7 @@ from gradlab.plots.predictions import (
 from gradlab.plots.scales import fitting_axis, log_axis, step_axis
 from gradlab.plots.titles import set_title
 from gradlab.plots.values import DELTA, GRADIENTS, quantities_of, recorded_values
+from gradlab.plots.words import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -295,7 +296,7 @@ def _heatmap_axes(
 
 
 def _names(trace: Trace) -> list[str]:
-    return [f"{i}: {name}" for i, name in enumerate(trace.layers, start=1)]
+    return [f"{i}: {plain(name)}" for i, name in enumerate(trace.layers, start=1)]
 
 
 def _depth_bar(

@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from gradlab.plots.canvas import LARGEST, SMALLEST, Array
 from gradlab.plots.titles import settings_parts, wrapped_title
+from gradlab.plots.words import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +99,7 @@ class Axis:
             return f"{value:g}"
         if isinstance(value, Mapping):
             return ", ".join(f"{k} {v:g}" for k, v in value.items()) or "default"
-        return ", ".join(value) if isinstance(value, tuple) else str(value)
+        return plain(", ".join(value) if isinstance(value, tuple) else str(value))
 
     def in_words(self, value: Any) -> str:
         """A value and what it is of."""

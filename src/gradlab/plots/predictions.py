@@ -12,6 +12,7 @@ from gradlab.plots.marks import draw_marks, lower_legend, mark_handles
 from gradlab.plots.scales import log_axis
 from gradlab.plots.titles import settings_parts, wrapped_title
 from gradlab.plots.values import DELTA, GRADIENTS
+from gradlab.plots.words import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,6 +109,7 @@ def predicted(theory: Prediction, quantity: str) -> tuple[Array, Array, Array]:
 
 def depth_axis(axes: Axes, depth: Array, names: list[str]) -> None:
     """Layers' names below a profile: side by side, or upright where they are long."""
+    names = [plain(name) for name in names]
     long = sum(len(name) + 1 for name in names) > 15 * 6
     many = 1 + len(names) // (40 if long else 15)
     size = 7 if many > 1 or long else 9

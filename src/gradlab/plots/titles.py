@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from gradlab.plots.words import escaped, printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -61,9 +63,9 @@ def set_title(figure: Figure, trace: Trace, text: str, nets: str = "median of {}
 def wrapped_title(figure: Figure, text: str, parts: list[str] | None = None) -> None:
     """A title in as many lines as it takes; `parts` are joined by commas and stay whole."""
     letters = int(figure.get_figwidth() * 72 / (WIDTH * SIZE))
-    lines = textwrap.wrap(text, letters)
+    lines = textwrap.wrap(printable(text), letters)
     line = ""
-    for part in parts or []:
+    for part in map(printable, parts or []):
         if line and len(line) + len(part) + 3 > letters:
             lines.append(line + ",")
             line = part
@@ -71,7 +73,7 @@ def wrapped_title(figure: Figure, text: str, parts: list[str] | None = None) -> 
             line += f", {part}" if line else part
     if line:
         lines.append(line)
-    figure.suptitle("\n".join(lines), fontsize=SIZE)
+    figure.suptitle(escaped("\n".join(lines)), fontsize=SIZE)
 
 
 def _parts(trace: Trace, shown: str) -> list[str]:

@@ -27,6 +27,7 @@ from gradlab.plots.marks import MARKS, NONFINITE, draw_marks, lower_legend, mark
 from gradlab.plots.scales import fitting_axis, step_axis
 from gradlab.plots.titles import set_title
 from gradlab.plots.values import not_recorded, recorded_values
+from gradlab.plots.words import plain
 
 if TYPE_CHECKING:
     from gradlab.trace import Trace
@@ -148,7 +149,7 @@ def decision(trace: Trace, member: int | None = None) -> Figure:
             s=22 * math.sqrt(many),
             lw=0.5 * math.sqrt(many),
             alpha=0.9 if many == 1 else 0.6,
-            label=str(name),
+            label=plain(str(name)),
         )
         if len(classes) > 4 and len(points):
             # ten colours and marks are a lot to learn by heart

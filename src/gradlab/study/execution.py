@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gradlab.experiment import Experiment
+from gradlab.files import FAILURES
 from gradlab.interrupts import Interrupts
+from gradlab.locks import Lock
 from gradlab.study import compute as in_worker
 from gradlab.study.executors import NoWorkersError, Workers, cause_of_death
-from gradlab.study.folder import Claim, StudyFolder
+from gradlab.study.folder import StudyFolder
 from gradlab.trace import Trace
 
 Compute = Callable[[dict[str, Any], str, int | None], bytes]
@@ -149,7 +151,7 @@ def execute(
 @dataclass
 class _Task:
     experiment: Experiment
-    claim: Claim | None = None
+    claim: Lock | None = None
     attempts: int = 0
 
     def release(self) -> None:
@@ -217,6 +219,11 @@ class _Execution:
                     yield event
                 if lost is not None:
                     raise lost
+        except FAILURES as error:
+            unwritten = self._write_what_is_done()
+            if self.folder is None or not unwritten:
+                raise
+            raise self.folder.keep(error, unwritten) from None
         finally:
             for task in (*self.waiting, *self.running.values(), *(task for _, task in self.taken)):
                 task.release()
@@ -292,8 +299,8 @@ class _Execution:
 
     def _found(self, experiment: Experiment) -> Finished:
         assert self.folder is not None
-        path = self.folder.path_of(experiment)
-        return Finished(experiment, False, lambda: Trace.load(path))
+        folder, path = self.folder, str(self.folder.path_of(experiment))
+        return Finished(experiment, False, lambda: Trace.from_bytes(folder.read(experiment), path))
 
     # --- waiting ----------------------------------------------------------------------------------
 
@@ -330,6 +337,19 @@ class _Execution:
                 self.interrupts = max(self.interrupts, _came(interrupts))
         task.release()
         return Finished(experiment, True, lambda: Trace.from_bytes(content))
+
+    def _write_what_is_done(self) -> list[tuple[Experiment, bytes]]:
+        """Write what workers have sent before an error ends the study; gives what cannot be."""
+        unwritten = []
+        for future, task in {**dict(self.taken), **self.running}.items():
+            if not future.done() or future.cancelled() or future.exception() is not None:
+                continue
+            try:
+                if self.folder is not None:
+                    self.folder.write(task.experiment, future.result())
+            except FAILURES:
+                unwritten.append((task.experiment, future.result()))
+        return unwritten
 
     def _failed(self, task: _Task, error: BaseException) -> Event:
         death = cause_of_death(error)

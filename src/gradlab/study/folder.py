@@ -10,21 +10,20 @@ experiments.csv      which hash is which experiment, and how far it is
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import hashlib
 import io
 import itertools
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from gradlab.experiment import Experiment
-from gradlab.files import make_writable, write_atomically
+from gradlab.files import keep_elsewhere, make_writable, spreadsheet_text, why, write_atomically
+from gradlab.locks import Lock
+from gradlab.seal import DamagedError, owner_of, sealed
+from gradlab.trace import TraceError
 
 if TYPE_CHECKING:
     from gradlab.study.study import Study
@@ -32,51 +31,13 @@ if TYPE_CHECKING:
 DESCRIPTION, INDEX = "study.toml", "experiments.csv"
 
 
-# What follows the netCDF content of a result, where HDF5 does not look: whose it is, and a digest.
-SEAL = re.compile(rb"\ngradlab result ([0-9a-f]{16}) ([0-9a-f]{32})\n\Z")
+OPENING = "opening"  # among the claims: of the driver that is writing the description
+PATIENCE = 30.0  # seconds for another driver to write it
 HALF_WRITTEN = re.compile(r"\.([0-9a-f]{16})\.nc\..*")  # see `files.replacing`
-SEAL_LENGTH = len("\ngradlab result  \n") + 16 + 32
 
 
 class FolderError(OSError):
     """A folder that cannot be written to, or holds what must not be replaced."""
-
-
-def sealed(content: bytes, experiment: Experiment) -> bytes:
-    """A trace's content, followed by what tells later whether it is whole, and whose."""
-    name = experiment.hash.encode()
-    return content + b"\ngradlab result %b %b\n" % (name, _digest(content, name))
-
-
-def _digest(content: bytes, name: bytes) -> bytes:
-    return hashlib.blake2b(content + name, digest_size=16).hexdigest().encode()
-
-
-class Claim:
-    """The right to work on an experiment; it ends with its holder, whatever ends that."""
-
-    _here: ClassVar[set[str]] = set()  # those of this process
-
-    def __init__(self, lock: FileLock | None) -> None:
-        self._lock = lock
-        if lock is not None:
-            self._here.add(lock.lock_file)
-
-    @classmethod
-    def is_here(cls, path: Path) -> bool:
-        """Whether it is this very process that holds it."""
-        return str(path) in cls._here
-
-    def release(self) -> None:
-        """Let others have it; a second call does nothing."""
-        if self._lock is None:
-            return
-        # Somebody may get a lock on the removed file: so, after a claim, look for results first.
-        with contextlib.suppress(OSError):
-            Path(self._lock.lock_file).unlink()
-        self._here.discard(self._lock.lock_file)
-        self._lock.release()
-        self._lock = None
 
 
 class StudyFolder:
@@ -115,19 +76,32 @@ class StudyFolder:
                 "--resume to use those that are of this study"
             )
 
-    def open(self, study: Study) -> None:
-        """Make the folder, and write the description.
+    def open(self, study: Study, resume: bool = False) -> None:
+        """Make the folder, check it again, and write the description.
+
+        Of several drivers that begin at the same time one does this after the other: a folder never
+        gets two studies.
 
         Raises
         ------
         FolderError
-            If it cannot be written to.
+            If it cannot be written to, or `check` refuses it.
         """
         try:
             for folder in (self.path, self.results, self.claims):
                 make_writable(folder)
-            self._remove_leftovers()
-            study.save(self.path / DESCRIPTION)
+            lock = Lock.take(self.claims / OPENING, PATIENCE)
+            if lock is None:
+                raise FolderError(
+                    f"{self.path}: another driver has been writing there for {PATIENCE:.0f} "
+                    "seconds; try again, or choose another folder"
+                )
+            with lock:
+                self.check(study, resume)
+                self._remove_leftovers()
+                study.save(self.path / DESCRIPTION)
+        except FolderError:
+            raise
         except OSError as error:
             raise self._cannot_be_written(error) from None
 
@@ -136,11 +110,10 @@ class StudyFolder:
         with os.scandir(self.results) as entries:
             halves = [match for entry in entries if (match := HALF_WRITTEN.match(entry.name))]
         for match in halves:
-            lock = FileLock(self.claims / match[1], thread_local=False)
-            with contextlib.suppress(Timeout, NotImplementedError):
-                lock.acquire(blocking=False)  # or somebody is writing it just now
-                (self.results / match[0]).unlink(missing_ok=True)
-                Claim(lock).release()
+            lock = Lock.take(self.claims / match[1])
+            if lock is not None:  # or somebody is writing it just now
+                with lock:
+                    (self.results / match[0]).unlink(missing_ok=True)
 
     def _cannot_be_written(self, error: OSError) -> FolderError:
         return FolderError(
@@ -196,20 +169,32 @@ class StudyFolder:
             If the file cannot be read, whatever is in it.
         """
         try:
-            # not with HDF5, which damage can send round in circles
             content = self.path_of(experiment).read_bytes()
         except FileNotFoundError:
-            return "missing"
+            return "it is a link to nothing" if self.path_of(experiment).is_symlink() else "missing"
         except IsADirectoryError:
             return "it is a folder"
-        found = SEAL.search(content[-SEAL_LENGTH:])
-        if found is None:
-            return "it is truncated, or was not written by a study"
-        if found[2] != _digest(content[:-SEAL_LENGTH], found[1]):
-            return "it is damaged"
-        if found[1] != experiment.hash.encode():
-            return f"it is of another experiment ({found[1].decode()})"
-        return None
+        return _fault(content, experiment)
+
+    def read(self, experiment: Experiment) -> bytes:
+        """The content of an experiment's file, verified.
+
+        Raises
+        ------
+        TraceError
+            If it is missing, damaged, another's, or cannot be read.
+        """
+        path = self.path_of(experiment)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise TraceError(f"{path}: no such file; its experiment is not finished") from None
+        except OSError as error:
+            raise TraceError(f"{path}: cannot be read ({error.strerror or error})") from None
+        fault = _fault(content, experiment)
+        if fault is not None:
+            raise TraceError(f"{path}: {fault}; run the study again with --resume to have it anew")
+        return content
 
     def write(self, experiment: Experiment, content: bytes) -> None:
         """Keep the trace of an experiment, atomically; forget an earlier failure.
@@ -219,8 +204,33 @@ class StudyFolder:
         OSError
             If it cannot be written.
         """
-        write_atomically(self.path_of(experiment), sealed(content, experiment))
+        write_atomically(self.path_of(experiment), sealed(content, experiment.hash))
         self._failure(experiment).unlink(missing_ok=True)
+
+    def keep(
+        self, error: BaseException, results: Sequence[tuple[Experiment, bytes]]
+    ) -> FolderError:
+        """Keep results that cannot be written somewhere else; gives the error that says where."""
+        path = getattr(error, "filename", None) or self.path
+        reason = f"{path}: cannot be written to ({why(error)})"
+        kept: Path | None = None
+        lost = 0
+        for experiment, content in results:
+            name, whole = f"{experiment.hash}.nc", sealed(content, experiment.hash)
+            file = keep_elsewhere(name, whole, kept and kept.parent)
+            lost += file is None
+            kept = file or kept
+        count = len(results) - lost
+        words = []
+        if kept is not None:
+            what = "a finished result is" if count == 1 else f"{count} finished results are"
+            words.append(
+                f"{what} kept in {kept.parent}; make room, move the .nc files into {self.results} "
+                "and go on with --resume"
+            )
+        if lost:
+            words.append(f"{lost} could not be kept anywhere; make room and go on with --resume")
+        return FolderError("; ".join([reason, *words]))
 
     def set_aside(self, experiment: Experiment) -> str | None:
         """Move away a file that is not this experiment's trace; says what was done, if anything."""
@@ -231,7 +241,7 @@ class StudyFolder:
         self.aside.mkdir(exist_ok=True)
         for number in itertools.count(1):
             target = self.aside / f"{path.stem}-{number}{path.suffix}"
-            if not target.exists():
+            if not os.path.lexists(target):
                 break
         path.rename(target)
         return f"{path}: {fault}; moved to {target}, the experiment is run again"
@@ -255,7 +265,7 @@ class StudyFolder:
 
     # --- who works on what ------------------------------------------------------------------------
 
-    def claim(self, experiment: Experiment) -> Claim | None:
+    def claim(self, experiment: Experiment) -> Lock | None:
         """Keep an experiment from other drivers; None if one of them has it.
 
         Raises
@@ -264,19 +274,13 @@ class StudyFolder:
             If it is this process that has it, in another loop, for which one might wait for ever.
         """
         path = self.claims.resolve() / experiment.hash
-        lock = FileLock(path, thread_local=False)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            if Claim.is_here(path):
-                raise FolderError(
-                    f"{self.path}: this process is running a study there already, in a loop that "
-                    "was not left; close it, or start Python anew"
-                ) from None
-            return None
-        except NotImplementedError:  # a file system without locks: work may be done twice
-            return Claim(None)
-        return Claim(lock)
+        lock = Lock.take(path)
+        if lock is None and Lock.is_here(path):
+            raise FolderError(
+                f"{self.path}: this process is running a study there already, in a loop that "
+                "was not left; close it, or start Python anew"
+            )
+        return lock
 
     # --- what is where ----------------------------------------------------------------------------
 
@@ -291,7 +295,24 @@ class StudyFolder:
             state = "finished" if experiment.hash in there else "missing"
             if state == "missing" and self.has_failed(experiment):
                 state = "failed"
-            writer.writerow({"hash": experiment.hash, "state": state, **study.varied(experiment)})
+            elif state == "missing" and self.fault(experiment) not in (None, "missing"):
+                state = "damaged"
+            varied = {
+                name: spreadsheet_text(value) if isinstance(value, str) else value
+                for name, value in study.varied(experiment).items()
+            }
+            writer.writerow({"hash": experiment.hash, "state": state, **varied})
         path = self.path / INDEX
         write_atomically(path, table.getvalue().encode())
         return path
+
+
+def _fault(content: bytes, experiment: Experiment) -> str | None:
+    """What is wrong with a file's content; seen without HDF5, which damage can send in circles."""
+    try:
+        owner = owner_of(content)
+    except DamagedError:
+        return "it is damaged"
+    if owner is None:
+        return "it is truncated, or was not written by a study"
+    return None if owner == experiment.hash else f"it is of another experiment ({owner})"

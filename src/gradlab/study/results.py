@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradlab.seal import FileWarning
 from gradlab.study.folder import DESCRIPTION, StudyFolder
 from gradlab.study.outcomes import outcomes, sentence, summarise
 from gradlab.study.study import Study, StudyError
@@ -23,21 +26,32 @@ if TYPE_CHECKING:
 
     from gradlab.experiment import Experiment
 
+MOST_NAMED = 5  # damaged files, in a sentence
 LARGEST = 4 * 2**30  # bytes of a dataset that is made without being asked for less
 
 
 def load(folder: str | os.PathLike[str]) -> StudyResults:
-    """Read what the folder of a study has; nothing but its description is read at once.
+    """Open the folder of a study, and verify the checksum of each result.
 
     Raises
     ------
     StudyError
         If it is no folder of a study.
+
+    Warns
+    -----
+    FileWarning
+        If results are damaged, naming their files; see `StudyResults.damaged`.
     """
+    if not os.fspath(folder):
+        raise StudyError("a study is named by its folder, got an empty name")
     path = Path(folder)
     if not (path / DESCRIPTION).is_file():
         raise StudyError(f"{path}: not the folder of a study: it has no {DESCRIPTION}")
-    return StudyResults(Study.load(path / DESCRIPTION), StudyFolder(path))
+    results = StudyResults(Study.load(path / DESCRIPTION), StudyFolder(path))
+    if results.damaged:
+        warnings.warn(f"{path}: {results.damage()}", FileWarning, stacklevel=2)
+    return results
 
 
 class StudyResults:
@@ -56,15 +70,40 @@ class StudyResults:
         self._summaries: dict[float, pd.DataFrame] = {}  # resampling takes a while
 
     def __repr__(self) -> str:
-        done = len(self.finished)
-        return f"<StudyResults of {self.study!r}: {done} experiments finished>"
+        done = f"{len(self.finished)} experiments finished"
+        damaged = f", {len(self.damaged)} damaged" if self.damaged else ""
+        return f"<StudyResults of {self.study!r}: {done}{damaged}>"
+
+    @functools.cached_property
+    def _faults(self) -> dict[Experiment, str | None]:
+        """Of each experiment that has a file, what is wrong with it."""
+        there = self.folder.files()
+        return {e: self.folder.fault(e) for e in self.study.experiments if e.hash in there}
 
     @functools.cached_property
     def finished(self) -> tuple[Experiment, ...]:
         """Those experiments whose file is there and whole, in the study's order."""
-        there = self.folder.files()
-        return tuple(
-            e for e in self.study.experiments if e.hash in there and self.folder.is_done(e)
+        return tuple(e for e, fault in self._faults.items() if fault is None)
+
+    @functools.cached_property
+    def damaged(self) -> dict[Experiment, str]:
+        """Those whose file is no whole result of theirs, and why; they count as not finished."""
+        return {
+            e: f"{self.folder.path_of(e)}: {fault}"
+            for e, fault in self._faults.items()
+            if fault not in (None, "missing")
+        }
+
+    def damage(self) -> str:
+        """Say which results are damaged, and what to do; "" if none is."""
+        if not self.damaged:
+            return ""
+        files = [*self.damaged.values()]
+        count = "1 result is" if len(files) == 1 else f"{len(files)} results are"
+        more = f"; and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else ""
+        return (
+            f"{count} damaged and left out ({'; '.join(files[:MOST_NAMED])}{more}); run the study "
+            "again with --resume to have them anew"
         )
 
     def traces(self) -> Iterator[tuple[Experiment, Trace]]:
@@ -78,9 +117,9 @@ class StudyResults:
         Raises
         ------
         TraceError
-            If it is not finished.
+            If it is not finished, or its file is damaged.
         """
-        return Trace.load(self.folder.path_of(experiment))
+        return Trace.from_bytes(self.folder.read(experiment), str(self.folder.path_of(experiment)))
 
     # --- numbers ----------------------------------------------------------------------------------
 
@@ -118,7 +157,7 @@ class StudyResults:
         path = self.folder.path_of(experiment)
         try:
             # not with xarray, which reads everything: of large studies two steps are enough
-            with h5py.File(path, "r") as file:
+            with h5py.File(io.BytesIO(self.folder.read(experiment)), "r") as file:
                 members = _Members(file, experiment.members)
                 return outcomes(members, experiment.layers, self._gradient)
         except (OSError, KeyError) as error:
@@ -136,9 +175,12 @@ class StudyResults:
 
         An experiment counts by its median over seeds: it learns with an accuracy of 0.9 or more;
         the gradient vanishes if the delta (or, not recorded, dL/dW) falls by three decades or more
-        from the output layer to layer 1, and explodes if it grows by as much.
+        from the output layer to layer 1, and explodes if it grows by as much. Results that are
+        damaged are told of.
         """
-        return sentence(self.summary())
+        damage = self.damage()
+        found = sentence(self.summary())
+        return f"{found} {damage}." if damage else found
 
     @functools.cached_property
     def dataset(self) -> xr.Dataset:

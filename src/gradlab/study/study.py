@@ -351,7 +351,7 @@ class Study:
             folder.check(self, resume)
         with workers_for(workers, cluster, executor) as pool:
             if folder is not None:
-                folder.open(self)
+                folder.open(self, resume)
             yield from execute(
                 self.experiments, pool, folder, at_once=at_once, attempts=attempts, compute=compute
             )

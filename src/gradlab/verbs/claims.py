@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradlab.files import write_atomically
+from gradlab.files import FAILURES, keep_elsewhere, why, write_atomically
 from gradlab.interrupts import Interrupts
-from gradlab.verbs.output import OutputError, save_figure, writable_folder
+from gradlab.verbs.output import (
+    OutputError,
+    claimed,
+    errors_of,
+    save_figure,
+    writable_folder,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,39 +77,51 @@ def prove(
     """
     from gradlab.claims import prove as carry_out
 
-    folder = None if out is None else prepare_folder(out, overwrite)
-    proofs = carry_out(claims, seeds=seeds, first_seed=first_seed, papers=papers, progress=progress)
-    if folder is not None:
-        with Interrupts() as interrupts:
-            interrupts.finish()
-            for _ in save(proofs, folder):
-                pass
+    with contextlib.nullcontext() if out is None else folder_for(out, overwrite) as folder:
+        proofs = carry_out(
+            claims, seeds=seeds, first_seed=first_seed, papers=papers, progress=progress
+        )
+        if folder is not None:
+            with Interrupts() as interrupts:
+                interrupts.finish()
+                for _ in save(proofs, folder):
+                    pass
     return proofs
 
 
-def prepare_folder(out: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """Make the folder, and check that it can be written to and that nothing would be lost.
+@contextlib.contextmanager
+def folder_for(out: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Make the folder, keep others out of it, and check that nothing would be lost.
 
     Earlier proofs may be replaced: the same command gives them again.
 
     Raises
     ------
     OutputError
-        If it cannot be written to, or has a file of a name to be written that is no proofs'.
+        If it cannot be written to, somebody else is at work there, or it has a file of a name to be
+        written that is no proofs'.
     """
+    folder = writable_folder(out)
+    with claimed(folder):
+        if not overwrite:
+            _refuse_to_replace(folder)
+        yield folder
+
+
+def _refuse_to_replace(folder: Path) -> None:
+    """Raise OutputError if the folder holds files of the names to be written that are no proofs."""
     from gradlab.claims import Proofs, ProofsError
 
-    folder = writable_folder(out)
     present = [name for name in (RESULT, REPORT) if (folder / name).exists()]
-    if present and not overwrite:
-        try:
-            Proofs.from_json((folder / RESULT).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, ProofsError):
-            raise OutputError(
-                f"{folder}: holds {' and '.join(present)}, of something other than gradlab prove; "
-                "choose another folder, or pass --overwrite to replace them"
-            ) from None
-    return folder
+    if not present:
+        return
+    try:
+        Proofs.from_json((folder / RESULT).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ProofsError):
+        raise OutputError(
+            f"{folder}: holds {' and '.join(present)}, of something other than gradlab prove; "
+            "choose another folder, or pass --overwrite to replace them"
+        ) from None
 
 
 def save(proofs: Proofs, folder: Path) -> Iterator[Path]:
@@ -111,12 +130,19 @@ def save(proofs: Proofs, folder: Path) -> Iterator[Path]:
     Raises
     ------
     OutputError
-        If a file cannot be written.
+        If a file cannot be written. If that is the one with the numbers, they are kept in another
+        folder, which the error names.
     """
     from gradlab.report.proofs import page
 
     path = folder / RESULT
-    _write(path, proofs.to_json())
+    content = proofs.to_json().encode()
+    try:
+        write_atomically(path, content)
+    except FAILURES as error:
+        kept = keep_elsewhere(RESULT, content)
+        where = f"the numbers are kept in {kept}" if kept else "nor anywhere else"
+        raise OutputError(f"{path}: cannot be written ({why(error)}); {where}") from None
     yield path
     figures: dict[str, Figure] = {}
     for proof in proofs.proofs:
@@ -127,12 +153,6 @@ def save(proofs: Proofs, folder: Path) -> Iterator[Path]:
         save_figure(figure, path)
         yield path
     path = folder / REPORT
-    _write(path, page(proofs, figures))
+    with errors_of(path):
+        write_atomically(path, page(proofs, figures).encode())
     yield path
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import gc
 import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradlab.files import FAILURES, keep_elsewhere, why
 from gradlab.interrupts import Interrupts
+from gradlab.locks import IN_FOLDER, Lock
 from gradlab.verbs.figures import WITH_THEORY
-from gradlab.verbs.output import DESCRIPTION, TRACE, OutputError, save_figure, writable_folder
+from gradlab.verbs.output import (
+    DESCRIPTION,
+    TRACE,
+    OutputError,
+    save_figure,
+    writable_folder,
+)
 
 if TYPE_CHECKING:
     from gradlab.experiment import Experiment, Progress
     from gradlab.theory import Comparison, Prediction
     from gradlab.trace import Trace
 
+PATIENCE = 60.0  # seconds for another run to write its result into the same folder
 FORESEEN = 20  # hidden layers: the time for a prediction grows with their square
 # named here too, so that a folder can be checked without loading matplotlib
 FIGURE_NAMES = ("gradients", "panels", "heatmap", "profile", "learning", "decision")
@@ -55,7 +66,8 @@ def run(
     ExperimentError
         If the description is not valid.
     OutputError
-        If `out` cannot be written to, or holds something else: before training.
+        If `out` cannot be written to, or holds something else: before training. If the result
+        cannot be written: its `trace` has it, and so has a file elsewhere, which the error names.
 
     Examples
     --------
@@ -113,27 +125,45 @@ def prepare_folder(
 
 def _refuse_to_replace(folder: Path, experiment: Experiment) -> None:
     """Raise OutputError if the folder holds anything but earlier results of this experiment."""
-    from gradlab.experiment import Experiment, ExperimentError
-
     present = [name for name in _file_names() if (folder / name).exists()]
     if not present:
         return
-    found = None
-    if DESCRIPTION in present:
-        try:
-            found = Experiment.load(folder / DESCRIPTION)
-        except ExperimentError:
-            present = [DESCRIPTION]
-    if found == experiment:
+    found = [e for e in (_described(folder), _recorded(folder)) if e is not None]
+    others = [e for e in found if e != experiment]
+    if found and not others:
         return
     holds = (
-        f"the trace of another experiment ({found.title})"
-        if found is not None
+        f"the trace of another experiment ({others[0].title})"
+        if others
         else f"files of no known experiment ({', '.join(present)})"
     )
     raise OutputError(
         f"{folder}: holds {holds}; choose another folder, or pass --overwrite to replace them"
     )
+
+
+def _described(folder: Path) -> Experiment | None:
+    """The experiment that the folder's description tells of."""
+    from gradlab.experiment import Experiment, ExperimentError
+
+    try:
+        return Experiment.load(folder / DESCRIPTION)
+    except ExperimentError:
+        return None
+
+
+def _recorded(folder: Path) -> Experiment | None:
+    """The experiment of the folder's trace, which may be there without a description."""
+    from gradlab.experiment import Experiment, ExperimentError
+    from gradlab.trace import Trace, TraceError
+
+    if not (folder / TRACE).is_file():
+        return None
+    try:
+        fields = Trace.load(folder / TRACE).experiment
+        return Experiment.of(**fields) if fields else None
+    except (TraceError, ExperimentError):
+        return None
 
 
 def _file_names() -> list[str]:
@@ -149,18 +179,56 @@ def save(trace: Trace, experiment: Experiment, folder: Path, overwrite: bool = F
     Raises
     ------
     OutputError
-        If a file cannot be written.
+        If a file cannot be written. A trace is then kept in another folder, which the error names;
+        and in the error's `trace`.
     """
-    if not overwrite and not _may_replace(folder, experiment, trace):
-        folder = _beside(folder)
     try:
-        trace.save(folder / TRACE)
+        # one after the other: nobody writes between the look and the writing
+        with _lock(folder):
+            if not overwrite and not _may_replace(folder, experiment, trace):
+                folder = _beside(folder)
+            trace.save(folder / TRACE)
+    except FAILURES as error:
+        raise _kept(trace, folder, error) from None
+    try:
         experiment.save(folder / DESCRIPTION)
-    except OSError as error:
-        raise OutputError(
-            f"{error.filename or folder}: cannot be written ({error.strerror or error})"
+    except FAILURES as error:
+        raise _failure(
+            f"{folder / DESCRIPTION}: cannot be written ({why(error)}); the trace is saved, in "
+            f"{folder / TRACE}",
+            trace,
         ) from None
     return folder
+
+
+def _lock(folder: Path) -> Lock:
+    lock = Lock.take(folder / IN_FOLDER, PATIENCE)
+    if lock is None:
+        words = f"another gradlab has been writing there for {PATIENCE:.0f} seconds"
+        raise OSError(errno.EBUSY, words, str(folder))
+    return lock
+
+
+def _kept(trace: Trace, folder: Path, error: BaseException) -> OutputError:
+    """Keep a training that cannot be written in its folder; gives the error that says where."""
+    reason = f"{getattr(error, 'filename', None) or folder}: cannot be written ({why(error)})"
+    gc.collect()
+    try:
+        file = keep_elsewhere(TRACE, trace.to_bytes())
+    except MemoryError:
+        return _failure(f"{reason}, and nothing else can be for want of memory", trace)
+    where = (
+        f"the trace is kept in {file}; make room, and move it"
+        if file is not None
+        else "nor can the trace be kept in any other folder"
+    )
+    return _failure(f"{reason}; {where}", trace)
+
+
+def _failure(message: str, trace: Trace) -> OutputError:
+    failure = OutputError(message)
+    failure.trace = trace
+    return failure
 
 
 def _beside(folder: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dp.validation import unknown
-from gradlab.verbs.output import OutputError, file_of
+from gradlab.verbs.output import OutputError, file_of, loaded, named
 
 if TYPE_CHECKING:
     from gradlab.trace import Trace
@@ -57,9 +57,9 @@ def export(
     source = None
     if not isinstance(trace, Trace):
         source = file_of(trace)
-        trace = Trace.load(source)
+        trace = loaded(source)
     if out is not None:
-        written = Path(out)
+        written = named(out, "a file" if chosen != "tensorboard" else "a folder")
     elif source is not None:
         in_folder = chosen == "tensorboard"
         written = source.with_name(chosen) if in_folder else source.with_suffix(f".{chosen}")

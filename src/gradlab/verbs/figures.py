@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dp.validation import unknown
-from gradlab.verbs.output import file_of, save_figure
+from gradlab.verbs.output import loaded, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +44,7 @@ def activations(
 
     figure = plots.activations(names or None)
     if out is not None:
-        save_figure(figure, Path(out))
+        save_figure(figure, out)
     return figure
 
 
@@ -93,7 +93,7 @@ def plot(
         loaded = _loaded_trace(trace)
         drawn = known[chosen](loaded, **({"theory": predicted(loaded)} if theory else {}))
     if out is not None:
-        save_figure(drawn, Path(out))
+        save_figure(drawn, out)
     return drawn
 
 
@@ -130,7 +130,7 @@ def is_study(given: Any) -> bool:
 def _loaded_trace(given: Any) -> Trace:
     from gradlab.trace import Trace
 
-    return given if isinstance(given, Trace) else Trace.load(file_of(given))
+    return given if isinstance(given, Trace) else loaded(given)
 
 
 def _loaded_study(given: Any) -> StudyResults:

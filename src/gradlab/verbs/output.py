@@ -1,21 +1,48 @@
-"""Files and folders that verbs write."""
+"""Files and folders that verbs write: checked before any work, and written so nothing is lost."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradlab.files import make_writable, replacing
+from gradlab.files import FAILURES, make_writable, replacing, why
+from gradlab.locks import IN_FOLDER, Lock
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from gradlab.trace import Trace
 
 TRACE, DESCRIPTION = "trace.nc", "experiment.toml"
 
 
 class OutputError(OSError):
-    """A folder or file that cannot be written, said before any work is done."""
+    """A folder or file that cannot be written.
+
+    Attributes
+    ----------
+    trace : Trace or None
+        The result of a training that could not be written where it should.
+    """
+
+    trace: Trace | None = None
+
+
+def named(out: str | os.PathLike[str], what: str = "a folder") -> Path:
+    """Give a path that was asked for.
+
+    Raises
+    ------
+    OutputError
+        If it is empty.
+    """
+    if not os.fspath(out):
+        raise OutputError(f"out must be the name of {what}, got an empty one")
+    return Path(out)
 
 
 def writable_folder(out: str | os.PathLike[str]) -> Path:
@@ -26,20 +53,58 @@ def writable_folder(out: str | os.PathLike[str]) -> Path:
     OutputError
         If it cannot.
     """
-    if not os.fspath(out):
-        raise OutputError("out must be the name of a folder, got an empty one")
-    folder = Path(out)
+    folder = named(out)
     try:
         make_writable(folder)
     except OSError as error:
         raise OutputError(
-            f"{folder}: cannot be written to ({error.strerror}); choose a folder that can, with "
-            "--out"
+            f"{folder}: cannot be written to ({why(error)}); choose a folder that can, with --out"
         ) from None
     return folder
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder until the block ends, however it ends.
+
+    Raises
+    ------
+    OutputError
+        If another one is at work there.
+    """
+    try:
+        lock = Lock.take(folder / IN_FOLDER)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written to ({why(error)}); choose a folder that can, with --out"
+        ) from None
+    if lock is None:
+        raise OutputError(
+            f"{folder}: another gradlab is at work there; choose another folder, or wait for it "
+            "to end"
+        )
+    with lock:
+        yield
+
+
+@contextlib.contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """Say of a file that it cannot be written, and why.
+
+    Raises
+    ------
+    OutputError
+        For any OSError or MemoryError in the block.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except FAILURES as error:
+        raise OutputError(f"{path}: cannot be written ({why(error)})") from None
+
+
+def save_figure(figure: Figure, out: str | os.PathLike[str]) -> None:
     """Write a figure; the file's ending chooses the format.
 
     Raises
@@ -47,19 +112,47 @@ def save_figure(figure: Figure, path: Path) -> None:
     OutputError
         If the ending is of no format that figures have, or the file cannot be written.
     """
+    path = named(out, "a file")
     formats = figure.canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
         raise OutputError(
             f"{path}: a figure's file must end in one of {', '.join(f'.{f}' for f in formats)}"
         )
-    try:
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=150)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    from gradlab.plots.canvas import without_glyph_warnings
+
+    with errors_of(path), replacing(path) as temporary, without_glyph_warnings():
+        figure.savefig(temporary, dpi=150)
 
 
 def file_of(trace: str | os.PathLike[str]) -> Path:
     """Give the file of a saved trace, which may be named by its folder."""
     path = Path(trace)
     return path / TRACE if path.is_dir() else path
+
+
+def loaded(trace: str | os.PathLike[str]) -> Trace:
+    """Read a saved trace, named by its file or its folder.
+
+    Raises
+    ------
+    TraceError
+        If the file is no trace, or damaged.
+
+    Warns
+    -----
+    FileWarning
+        If the file has no checksum.
+    """
+    from gradlab.seal import FileWarning
+    from gradlab.trace import Trace
+
+    file = file_of(trace)
+    found = Trace.load(file)
+    if not found.verified:
+        warnings.warn(
+            f"{file}: has no checksum, so that damage may go unnoticed; "
+            "Trace.load(path).save(path) adds one",
+            FileWarning,
+            stacklevel=2,
+        )
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradlab.verbs.experiments import describe
@@ -60,5 +59,5 @@ def predict(
     if out is not None:
         from gradlab.plots import prediction as drawn
 
-        save_figure(drawn(prediction), Path(out))
+        save_figure(drawn(prediction), out)
     return prediction

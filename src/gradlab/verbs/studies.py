@@ -8,8 +8,9 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradlab.exports import without_formulas
 from gradlab.files import replacing
-from gradlab.verbs.output import save_figure
+from gradlab.verbs.output import errors_of, named, save_figure
 
 if TYPE_CHECKING:
     from gradlab.study import Event, Study, StudyResults
@@ -105,6 +106,8 @@ def describe(
         if members is not None:
             raise StudyError("members is for descriptions; give Study(…, members=20)")
         return study, Path("runs") / study.name if out is None else Path(out)
+    if out is not None:
+        out = named(out)
     path = Path(study)
     if os.fspath(study) in READY:
         found = ready(os.fspath(study), members)
@@ -132,13 +135,17 @@ def write(results: StudyResults) -> Iterator[Path]:
 
 def _write_tables(results: StudyResults) -> Iterator[Path]:
     """Write which file is which, medians over seeds, and what became of each net."""
-    yield results.folder.write_index(results.study, results.finished)
+    from gradlab.study.folder import INDEX
+
+    with errors_of(results.folder.path / INDEX):
+        index = results.folder.write_index(results.study, results.finished)
+    yield index
     if not results.finished:
         return
     for name, table in ((SUMMARY, results.summary()), (NETS, results.outcomes)):
         path = results.folder.path / name
-        with replacing(path) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
+        with errors_of(path), replacing(path) as temporary:
+            without_formulas(table).to_csv(temporary, index=False, lineterminator="\n")
         yield path
 
 

@@ -3,6 +3,7 @@
 import csv
 import errno
 import os
+import tempfile
 import time
 from concurrent.futures import Future
 
@@ -277,7 +278,9 @@ def test_a_folder_nobody_can_write_to(run):
         run("/proc/gradlab")
 
 
-def test_a_full_disk_stops_the_study_and_loses_nothing(run, study, tmp_path, monkeypatch):
+def test_a_full_disk_stops_the_study_and_loses_nothing(
+    run, study, tmp_path, tmp_path_factory, monkeypatch
+):
     write = StudyFolder.write
     written = []
 
@@ -288,6 +291,7 @@ def test_a_full_disk_stops_the_study_and_loses_nothing(run, study, tmp_path, mon
         written.append(experiment)
 
     monkeypatch.setattr(StudyFolder, "write", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("system")))
     with pytest.raises(OSError, match="No space left on device"):
         run(tmp_path)
     monkeypatch.undo()

@@ -1,0 +1,243 @@
+"""What a trace may hold: the range of each quantity, and what coordinates and facts must be.
+
+Every quantity that is recorded has its range here, beside its meaning. The recorder does not look
+at it, since it costs time and a training may give any number; whoever reads a file does: a number
+out of its range is damage, or was made by something else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Array = NDArray[Any]
+
+ROUNDING = 1e-6  # by which a share that was averaged in single precision may exceed 1
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a quantity may have; NaN, which stands for a missing one, always may."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    whole: bool = False
+
+    def first_outside(self, values: Array) -> Any:
+        """The first value outside, or None."""
+        with np.errstate(invalid="ignore"):
+            wrong = (values < self.low) | (values > self.high)
+            if self.whole:
+                wrong |= np.isfinite(values) & (values != np.round(values))
+        return values[wrong].ravel()[0].item() if wrong.any() else None
+
+    def __str__(self) -> str:
+        numbers = "whole numbers" if self.whole else "numbers"
+        if math.isfinite(self.high):
+            return f"{numbers} from {self.low:g} to {self.high:.0f}"
+        return f"{numbers} from {self.low:g}" if math.isfinite(self.low) else numbers
+
+
+ANY, SIZE, COUNT = Range(), Range(0), Range(0, whole=True)
+SHARE = Range(0, 1 + ROUNDING)
+
+PER_LAYER = {
+    "grad_mean_abs": SIZE,
+    "grad_rms": SIZE,
+    "grad_zero_fraction": SHARE,
+    "clip_factor": SIZE,
+    "delta_rms": SIZE,
+    "activation_mean": ANY,
+    "activation_std": SIZE,
+    "saturated_fraction": SHARE,
+    "dead_fraction": SHARE,
+    "weight_rms": SIZE,
+    "update_ratio": SIZE,
+    "nonfinite_count": COUNT,
+    "grad_log10_histogram": COUNT,
+}
+PER_STEP = {"loss": ANY, "accuracy": SHARE}
+# of the picture of the decision
+IN_THE_PLANE = {
+    "label": COUNT,
+    "explained_variance": SIZE,
+    "decision_class": COUNT,
+    "decision_confidence": SHARE,
+}
+RANGES = PER_LAYER | PER_STEP | IN_THE_PLANE
+# 0 and NaN are for layers of which it is not known
+COORDINATES = {"fan_in": COUNT, "fan_out": COUNT}
+FACTS = {
+    "wall_time_s": SIZE,
+    "steps_done": COUNT,
+    "seed": ANY,
+    "interrupted": Range(0, 1, whole=True),
+    "asked_to_stop": Range(0, 1, whole=True),
+    "recording_overhead": SIZE,
+    "nonfinite_step": Range(1, whole=True),
+    "nonfinite_values": COUNT,
+}
+# settings that figures, tables and sentences read
+WHOLE = ("layers", "width", "steps", "batch_size", "seed", "members", "every")
+NUMBERS = ("learning_rate", "init_scale")
+WORDS = (
+    "data", "activation", "init", "normalisation", "loss", "reduction", "optimizer", "dtype",
+)  # fmt: skip
+
+
+def problems(dataset: xr.Dataset) -> Iterator[str]:
+    """What is wrong with the contents of a file that has the names of a trace."""
+    yield from _dimensions(dataset)
+    yield from _labels(dataset)
+    yield from _quantities(dataset)
+    yield from _facts(dataset.attrs)
+    yield from _settings(dataset)
+
+
+def _dimensions(dataset: xr.Dataset) -> Iterator[str]:
+    axes = ("step", "layer", "member", "bin")
+    for name in (*axes, "depth", *COORDINATES, "activation", "role"):
+        expected = (name if name in axes else "layer",)
+        if name in dataset and dataset[name].dims != expected:
+            shape = f"the dimensions {dataset[name].dims}" if dataset[name].ndim else "no dimension"
+            yield f"{name} has {shape}; expected {expected}"
+    for dimension, size in dataset.sizes.items():
+        if not size:
+            yield f"there is no {dimension}: its dimension has the length 0"
+    for quantity, variable in dataset.data_vars.items():
+        known = quantity in PER_LAYER or quantity in PER_STEP
+        of_layers = quantity in PER_LAYER or (not known and "layer" in variable.dims)
+        if not known and "step" not in variable.dims:
+            continue
+        dims = ("step", "layer") if of_layers else ("step",)
+        further = set(variable.dims[len(dims) :]) - {"member", "bin"}
+        if variable.dims[: len(dims)] != dims or (known and further):
+            yield f"{quantity} has the dimensions {variable.dims}; expected {dims}"
+
+
+def _labels(dataset: xr.Dataset) -> Iterator[str]:
+    """Coordinates: what names steps, layers, members and bins."""
+    steps = dataset["step"].values
+    if steps.dtype.kind not in "iu" or steps[0] < 1 or not (np.diff(steps) > 0).all():
+        yield f"its steps are {_some(steps)}; expected whole numbers from 1, in ascending order"
+    for name in ("layer", "activation", "role"):
+        if name in dataset and not all(isinstance(text, str) for text in dataset[name].values):
+            yield f"{name} is {_some(dataset[name].values)}; expected texts"
+    for name in ("layer", "member"):
+        values = dataset[name].values.tolist() if name in dataset.coords else []
+        twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
+        if twice is not None:
+            yield f"two of its {name}s have the same name: {twice!r}"
+    count = dataset.sizes["layer"]
+    if "depth" in dataset and dataset["depth"].values.tolist() != [*range(1, count + 1)]:
+        yield f"depth is {_some(dataset['depth'].values)}; expected 1 to {count}, in order"
+    if "member" in dataset.coords and dataset["member"].dtype.kind not in "iu":
+        yield f"member is {_some(dataset['member'].values)}; expected whole numbers"
+    if "bin" in dataset.coords:
+        bins = dataset["bin"].values
+        ascending = bins.dtype.kind in "iuf" and (np.diff(bins) > 0).all()
+        if not ascending or len(bins) < 3 or not np.isfinite(bins[1:]).all():
+            yield f"bins begin at {_some(bins)}; expected three or more numbers, ascending"
+    for name, allowed in COORDINATES.items():
+        if name in dataset:
+            yield from _outside(name, dataset[name].values, allowed)
+
+
+def _quantities(dataset: xr.Dataset) -> Iterator[str]:
+    for name, allowed in RANGES.items():
+        if name in dataset.data_vars:
+            yield from _outside(name, dataset[name].values, allowed)
+
+
+def _outside(name: str, values: Array, allowed: Range) -> Iterator[str]:
+    if values.dtype.kind not in "biuf":
+        yield f"{name} is of the type {values.dtype}; expected {allowed}"
+        return
+    outside = allowed.first_outside(values)
+    if outside is not None:
+        yield f"{name} has the value {outside!r}; expected {allowed}"
+
+
+def _some(values: Array) -> str:
+    """The first of many values."""
+    shown = ", ".join(f"{value!r:.40}" for value in values.ravel()[:4].tolist())
+    return f"{shown}, …" if values.size > 4 else shown
+
+
+# --- facts and settings ---------------------------------------------------------------------------
+
+
+def _facts(attrs: Mapping[Any, Any]) -> Iterator[str]:
+    for name, allowed in FACTS.items():
+        if name in attrs:
+            yield from _outside(name, np.asarray(attrs[name]), allowed)
+    for name, kind, words in (
+        ("missing", dict, "an object of JSON: layers, quantities, reasons"),
+        ("class_names", list, "a list of JSON"),
+        ("versions", dict, "an object of JSON"),
+    ):
+        if name not in attrs:
+            continue
+        try:
+            found = json.loads(attrs[name])
+        except (TypeError, ValueError):
+            found = None
+        inner = found.values() if name == "missing" and isinstance(found, dict) else ()
+        if not isinstance(found, kind) or not all(isinstance(each, dict) for each in inner):
+            yield f"{name} is {attrs[name]!r:.80}; expected {words}"
+
+
+def _settings(dataset: xr.Dataset) -> Iterator[str]:
+    try:
+        fields = json.loads(dataset.attrs.get("experiment", "{}"))
+    except (TypeError, ValueError, RecursionError):
+        yield f"its experiment is {dataset.attrs['experiment']!r:.80}; expected an object of JSON"
+        return
+    if not isinstance(fields, dict) or (fields and "activation" not in fields):
+        yield f"its experiment is {fields!r:.80}"
+        return
+    checks: list[tuple[tuple[str, ...], Callable[[Any], bool], str]] = [
+        (WHOLE, _is_whole, "a whole number"),
+        (NUMBERS, _is_number, "a number"),
+        (("clip",), lambda v: v is None or _is_number(v), "a number or nothing"),
+        (("scaling",), lambda v: isinstance(v, str) or _is_number(v), "a word or a number"),
+        (WORDS, lambda v: isinstance(v, str), "a word"),
+        (("hyperparameters",), _are_numbers, "numbers by name"),
+        (("quantities",), lambda v: v is None or isinstance(v, list), "a list or nothing"),
+    ]
+    for names, is_right, words in checks:
+        for name in names:
+            if name in fields and not is_right(fields[name]):
+                yield f"its experiment has {name} = {fields[name]!r:.80}; expected {words}"
+                return
+    yield from _counts(dataset, fields)
+
+
+def _counts(dataset: xr.Dataset, fields: Mapping[str, Any]) -> Iterator[str]:
+    """Whether there are as many layers and nets as the experiment says."""
+    layers, members = dataset.sizes["layer"], dataset.sizes.get("member", 1)
+    if fields.get("layers", layers - 1) != layers - 1:
+        yield f"it has {layers} layers, but its experiment {fields['layers']} and an output layer"
+    if fields.get("members", members) != members:
+        yield f"it has {members} nets, but its experiment {fields['members']}"
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
