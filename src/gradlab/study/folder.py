@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from gradlab.experiment import Experiment
 from gradlab.files import make_writable, write_atomically
+from gradlab.regular import NotRegularError, check_regular
 
 if TYPE_CHECKING:
     from gradlab.study.study import Study
@@ -196,12 +197,13 @@ class StudyFolder:
             If the file cannot be read, whatever is in it.
         """
         try:
+            check_regular(self.path_of(experiment))  # a pipe would keep us waiting
             # not with HDF5, which damage can send round in circles
             content = self.path_of(experiment).read_bytes()
         except FileNotFoundError:
             return "missing"
-        except IsADirectoryError:
-            return "it is a folder"
+        except NotRegularError as error:
+            return str(error)
         found = SEAL.search(content[-SEAL_LENGTH:])
         if found is None:
             return "it is truncated, or was not written by a study"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gradlab.files import write_atomically
 from gradlab.interrupts import Interrupts
+from gradlab.regular import read_regular
 from gradlab.verbs.output import OutputError, save_figure, writable_folder
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def prepare_folder(out: str | os.PathLike[str], overwrite: bool = False) -> Path
     present = [name for name in (RESULT, REPORT) if (folder / name).exists()]
     if present and not overwrite:
         try:
-            Proofs.from_json((folder / RESULT).read_text(encoding="utf-8"))
+            Proofs.from_json(read_regular(folder / RESULT).decode())
         except (OSError, UnicodeDecodeError, ProofsError):
             raise OutputError(
                 f"{folder}: holds {' and '.join(present)}, of something other than gradlab prove; "
