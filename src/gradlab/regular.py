@@ -1,4 +1,4 @@
-"""Regular files, read without being kept waiting: what a path names is looked at before it is opened.
+"""Regular files, read without being kept waiting: what a path names is looked at first.
 
 A named pipe blocks whoever opens it, a device such as /dev/zero never ends, and a file of many
 gigabytes fills the memory. None of these describes anything.
@@ -10,11 +10,11 @@ import os
 import stat
 import tomllib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 MOST_BYTES = 16 * 2**20  # of a description
 MOST_NESTED = 50  # tables and arrays in one another; descriptions have three
+MOST_BITS = 100  # of an integer: TOML has 63, and a sign
 MOST_PARTS = 100  # of a dotted key: the time to parse one grows with their square
 
 _KINDS = {
@@ -86,8 +86,7 @@ def parse_toml(content: bytes) -> dict[str, Any]:
         fields = tomllib.loads(text)
     except RecursionError:
         raise ValueError("its tables or arrays are nested too deeply") from None
-    if _is_deeper(fields, MOST_NESTED):
-        raise ValueError(f"its tables or arrays are nested more than {MOST_NESTED} deep")
+    _check_values(fields)
     return fields
 
 
@@ -100,15 +99,19 @@ def _keys(line: str) -> Iterator[str]:
         yield last
 
 
-def _is_deeper(fields: dict[str, Any], most: int) -> bool:
-    """Whether tables and arrays are nested more than so deep; without recursion."""
+def _check_values(fields: dict[str, Any]) -> None:
+    """Raise ValueError for what is nested too deeply, or too large to be written; no recursion."""
     level: list[Any] = [fields]
-    for _ in range(most + 1):
+    for _ in range(MOST_NESTED + 1):
         inner: list[Any] = []
-        for value in level:
-            within: Iterable[Any] = value.values() if isinstance(value, dict) else value
-            inner += [each for each in within if isinstance(each, (dict, list)) and each]
+        for each in level:
+            values: Iterable[Any] = each.values() if isinstance(each, dict) else each
+            for value in values:
+                if isinstance(value, (dict, list)):
+                    inner.append(value)
+                elif isinstance(value, int) and value.bit_length() > MOST_BITS:
+                    raise ValueError(f"it has an integer of {value.bit_length()} bits")
         if not inner:
-            return False
+            return
         level = inner
-    return True
+    raise ValueError(f"its tables or arrays are nested more than {MOST_NESTED} deep")

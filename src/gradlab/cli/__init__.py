@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from gradlab.cli.app import app
+from gradlab.cli.app import SHOW_TRACEBACK, app, one_line, unexpected
 from gradlab.cli.claims import prove
+from gradlab.cli.ending import end_if_asked_twice
 from gradlab.cli.experiments import run
 from gradlab.cli.exports import export
 from gradlab.cli.figures import activations, plot
@@ -25,4 +26,11 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that knows no "█" shows "?"
-    app()
+    end_if_asked_twice()
+    try:
+        app()
+    except Exception as error:  # outside of what a verb does: while flags are read, say
+        if os.environ.get(SHOW_TRACEBACK):
+            raise
+        print(f"gradlab: {one_line(unexpected(error))}", file=sys.stderr)
+        sys.exit(1)

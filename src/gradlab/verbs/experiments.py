@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradlab.interrupts import Interrupts
+from gradlab.interrupts import Interrupts, check_time_limit
+from gradlab.memory import check_memory
 from gradlab.verbs.figures import WITH_THEORY
 from gradlab.verbs.output import DESCRIPTION, TRACE, OutputError, save_figure, writable_folder
 
@@ -29,6 +30,7 @@ def run(
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    timeout: float | None = None,
     **settings: Any,
 ) -> Trace:
     """Train one net and record the flow of its gradient.
@@ -43,6 +45,8 @@ def run(
         Replace another experiment's trace in `out`.
     progress : callable, optional
         `progress(step, steps, loss, accuracy)`.
+    timeout : float, optional
+        Seconds after which the training ends; what was recorded until then is given, and saved.
     **settings
         Fields of `Experiment`, such as layers=3 or activation="tanh"; they take precedence.
 
@@ -54,6 +58,8 @@ def run(
     ------
     ExperimentError
         If the description is not valid.
+    TooLargeError
+        If it needs more memory than there is: before anything is made.
     OutputError
         If `out` cannot be written to, or holds something else: before training.
 
@@ -65,11 +71,13 @@ def run(
     4
     """
     described = describe(experiment, **settings)
+    check_time_limit(timeout)
+    check_memory(described)
     if out is None:
-        return described.run(progress)
+        return described.run(progress, timeout=timeout)
     folder = prepare_folder(out, described, overwrite)
     with Interrupts():
-        trace = described.run(progress)
+        trace = described.run(progress, timeout=timeout)
         folder = save(trace, described, folder, overwrite)
     for _ in draw(trace, folder):
         pass

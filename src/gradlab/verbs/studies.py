@@ -28,6 +28,7 @@ def study(
     executor: Executor | None = None,
     at_once: int | None = None,
     attempts: int = 3,
+    timeout: float | None = None,
     progress: Callable[[Event], None] | None = None,
 ) -> StudyResults:
     """Run what is missing of a study, and draw what it found.
@@ -42,7 +43,7 @@ def study(
         Go on in a folder that has results.
     members : int, optional
         Nets per experiment, instead of those that the description says.
-    workers, cluster, executor, at_once, attempts
+    workers, cluster, executor, at_once, attempts, timeout
         See `Study.run`.
     progress : callable, optional
         Called with each event.
@@ -72,6 +73,7 @@ def study(
         executor=executor,
         at_once=at_once,
         attempts=attempts,
+        timeout=timeout,
     ):
         if progress is not None:
             progress(event)
