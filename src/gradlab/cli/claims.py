@@ -16,6 +16,7 @@ from gradlab.cli.app import errors_in_words, heard_or_not
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from gradlab.claims.claim import Claim
     from gradlab.claims.proofs import Progress, Proofs
 
 WIDTH = 110
@@ -64,6 +65,8 @@ def prove(
         chosen(claims or None)  # refused before a folder is made
         Laboratory(seeds, first_seed)
         folder = verb.prepare_folder(out, overwrite)
+        if claims or not papers:
+            _say_what_cannot_be_shown(chosen(claims or None), seeds)
         try:
             with _progress_bar() as progress:
                 proofs = carry_out(
@@ -87,6 +90,13 @@ def prove(
             raise typer.Exit(_INTERRUPTED)
         if not all(row.passed for row in proofs.reproductions):
             raise typer.Exit(1)
+
+
+def _say_what_cannot_be_shown(claims: list[Claim], seeds: int) -> None:
+    from gradlab.claims.power import too_few
+
+    for name, why in too_few(claims, seeds).items():
+        typer.echo(f"warning: {name}: {why}", err=True)
 
 
 def _list() -> None:
@@ -136,7 +146,9 @@ def _claims(proofs: Proofs) -> Table:
     table.add_column("corrected p", justify="right", no_wrap=True)
     table.add_column("verdict")
     for row in proofs.table():
-        effect = effect_in_words(*(row[name] for name in ("effect", "low", "high", "unit")))
+        effect = effect_in_words(
+            *(row[name] for name in ("effect", "low", "high", "unit", "no_interval"))
+        )
         table.add_row(
             f"[bold]{row['claim']}[/bold]\n{_escaped(row['statement'])}",
             f"{_escaped(effect)}\n[dim]{_escaped(row['what'])}[/dim]",

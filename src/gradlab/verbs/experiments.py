@@ -197,10 +197,12 @@ def _may_replace(folder: Path, experiment: Experiment, trace: Trace) -> bool:
 
 
 def check_theory(experiment: Experiment) -> None:
-    """Raise TheoryError for an experiment that the theory does not cover."""
+    """Raise ValueError for an experiment that the theory does not cover, or that is too deep."""
     from gradlab.theory.prediction import check
+    from gradlab.verbs.predictions import check_depth
 
     check(experiment)
+    check_depth(experiment)
 
 
 def foresee(trace: Trace, insist: bool = False) -> tuple[Prediction, Comparison] | None:
