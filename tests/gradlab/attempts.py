@@ -288,8 +288,6 @@ OF_OUTPUTS = [
         )
         for place in ("{file:not.nc}", "{file:not.nc}/below", "/proc/nowhere", "{fifo}")
     ],
-    ("run " + SMALL + " --out ''", 2, ""),
-    ("study {file:s-good.toml} --out ''", 2, ""),
     ("predict --layers 1 --out {folder}", 2, "must end in one of"),
     ("predict --layers 1 --out nowhere/x.png", 2, "cannot be written"),
     ("activations --out {out}.xyz", 2, "must end in one of"),

@@ -115,7 +115,7 @@ def describe(
         out = path if out is None else out
     elif path.is_dir():
         raise StudyError(f"{path}: not the folder of a study: it has no {DESCRIPTION}")
-    elif path.suffix or path.exists():
+    elif path.suffix or os.path.lexists(path):
         found = Study.load(path, members)
     else:
         raise StudyError(
