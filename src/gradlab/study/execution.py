@@ -197,8 +197,8 @@ class _Execution:
         self.taken: list[tuple[Future[bytes], _Task]] = []  # done, but not written yet
         self.interrupts = 0
         self.end: float | None = None  # when what is under way is dropped
-        self.deaths = 0  # of workers, in a row
-        self.cheapest_first = False
+        self.deaths = self.in_a_row = 0  # of workers, with nothing done in between
+        self.cheapest_first = self.able = False  # able: something was done since
         self.complained: set[Future[bytes]] = set()
         self.told = False
         self.waited_for = ""
@@ -373,7 +373,7 @@ class _Execution:
                 self.folder.write(experiment, content)
                 self._note(interrupts)
         task.release()
-        self.deaths = 0
+        self._was_able()
         return Finished(experiment, True, lambda: Trace.from_bytes(content))
 
     def _failed(self, task: _Task, error: BaseException) -> Event:
@@ -385,7 +385,7 @@ class _Execution:
         if death:
             self._count_death(cause)
         else:
-            self.deaths = 0
+            self._was_able()
         if death and task.attempts < self.attempts:
             # at the end: what kills workers must not keep the others waiting
             self.waiting.append(task)
@@ -401,18 +401,26 @@ class _Execution:
         task.release()
         return Failed(task.experiment, cause, text, task.attempts)
 
+    def _was_able(self) -> None:
+        """Note that a worker lived to the end of an experiment."""
+        self.able, self.deaths, self.in_a_row = True, 0, 0
+
     def _count_death(self, cause: str) -> None:
         """End a study whose workers all die, instead of starting new ones for each experiment."""
         self.deaths += 1
+        self.in_a_row += 1
         if self.deaths < STORM:
             return
         if self.cheapest_first:
+            if self.able:
+                return
             raise NoWorkersError(
-                f"{2 * STORM} worker processes died one after the other, and nothing was done in "
-                f"between; the last one: {cause}"
+                f"{self.in_a_row} worker processes died one after the other, and nothing was done "
+                f"in between; the last one: {cause}"
             )
         # those that need the most come first: it may be these that there is no memory for
-        self.cheapest_first, self.deaths = True, 0
+        # what is handed out already may die as well, and tells nothing of the cheapest
+        self.cheapest_first, self.able, self.deaths = True, False, -len(self.running)
         self.waiting = deque(sorted(self.waiting, key=lambda task: cost(task.experiment)))
 
 

@@ -189,7 +189,7 @@ class LocalProcesses(Executor):
         for _ in range(STARTS):
             worker = self._start()
             try:
-                self._wait_for_start(worker, worker.pool.submit(_nothing))
+                self._wait_for_start(worker, worker.pool.submit(_get_ready))
             except BrokenExecutor:
                 self._forget(worker)
                 exitcode = _exitcode(worker.process)
@@ -224,7 +224,7 @@ class LocalProcesses(Executor):
             beats = context.RawValue(ctypes.c_ulonglong)
             pool = ProcessPoolExecutor(1, context, initializer=_begin_worker, initargs=(beats,))
             with _sigint_blocked():  # until the process can say that it does not want it
-                pool.submit(_nothing)
+                pool.submit(_get_ready)
         except (OSError, RuntimeError, MemoryError) as error:  # no memory, no threads, no files
             for process in context.started:
                 with contextlib.suppress(ValueError, AttributeError):  # it never ran
@@ -268,8 +268,15 @@ class _Spawning(SpawnContext):
         return process
 
 
-def _nothing() -> None:
-    """What a worker does to show that it is there."""
+def _get_ready() -> None:
+    """What a worker does to show that it is there: it loads what experiments need.
+
+    Otherwise the first experiment's time limit would pay for it.
+    """
+    import h5netcdf  # noqa: F401
+    import xarray  # noqa: F401
+
+    import gradlab.study.compute  # noqa: F401
 
 
 def _begin_worker(beats: ctypes.c_ulonglong) -> None:

@@ -51,19 +51,18 @@ def gone(pids):
 # --- time limits ----------------------------------------------------------------------------------
 
 
-def test_what_never_ends_is_ended_and_the_rest_goes_on(log, tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "GRACE", 0.5)
+def test_what_never_ends_is_ended_and_the_rest_goes_on(log, tmp_path):
     study = small(layers=(1, 3), activation=("tanh",))
     folder = tmp_path / "out"
-    events = [*study.events(folder, workers=1, timeout=0.5, compute=deadly.sleeping)]
+    events = [*study.events(folder, workers=1, timeout=5, compute=deadly.sleeping)]
     (failed,) = of(Failed, events)
     assert failed.experiment.layers == 3
-    assert failed.cause == failed.text == LIMIT
+    assert failed.cause == failed.text == "took longer than its time limit of 5 s"
     assert failed.attempts == 1
     assert not of(Died, events)
     assert [event.experiment.layers for event in of(Finished, events)] == [1]
     text = (folder / "failed" / f"{failed.experiment.hash}.txt").read_text()
-    assert LIMIT in text
+    assert failed.cause in text
     assert "Traceback" not in text
     until(lambda: gone({pid for _, _, pid in notes()}), 10)
     again = [*study.events(folder, workers=1, resume=True)]  # with a worker that ends
@@ -149,10 +148,10 @@ def test_a_worker_that_works_long_is_not_taken_for_stopped(log, monkeypatch):
 def test_workers_that_all_die_end_the_study(log, monkeypatch):
     monkeypatch.setattr(execution, "STORM", 2)
     events = small().events(None, workers=1, compute=deadly.always_deadly)
-    with pytest.raises(NoWorkersError, match="4 worker processes died one after the other"):
+    with pytest.raises(NoWorkersError, match=r"[4-7] worker processes died one after the other"):
         for _ in events:
             pass
-    assert len(notes()) <= 4 + 1
+    assert len(notes()) <= 7
 
 
 def test_what_needs_too_much_does_not_keep_the_rest_from_being_done(log, monkeypatch):
