@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import multiprocessing
 import os
 import signal
@@ -273,10 +274,8 @@ def _get_ready() -> None:
 
     Otherwise the first experiment's time limit would pay for it.
     """
-    import h5netcdf  # noqa: F401
-    import xarray  # noqa: F401
-
-    import gradlab.study.compute  # noqa: F401
+    for module in ("h5netcdf", "xarray", "gradlab.study.compute"):
+        importlib.import_module(module)
 
 
 def _begin_worker(beats: ctypes.c_ulonglong) -> None:

@@ -54,8 +54,8 @@ def test_no_data_give_a_smaller_p_than_the_best(kind, nets):
     least = best(kind, nets).p
     if kind != "shift":
         assert least == pytest.approx(0.5**nets)
-    else:
-        assert least == pytest.approx(1 / math.comb(2 * nets, nets), rel=0.5)
+    elif nets <= 8:  # of more SciPy takes the normal law, whose least p is larger
+        assert least == pytest.approx(1 / math.comb(2 * nets, nets))
     for _ in range(30):
         a, b = rng.normal(1, 0.3, nets), rng.normal(0, 0.3, nets)
         found = {
