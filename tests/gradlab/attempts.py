@@ -369,3 +369,38 @@ ATTEMPTS = [
     *OF_OUTPUTS,
     *OF_OPTIONS,
 ]
+
+# --- surroundings: as processes, since a runner within one has none -------------------------------
+
+# what is set (None removes it), the command line, the statuses it may end with
+SURROUNDINGS: list[tuple[dict[str, str | None], str, set[int]]] = [
+    ({"HOME": None, "XDG_CACHE_HOME": None}, "run " + SMALL + " --out {out}", {0}),
+    ({"HOME": "/nowhere"}, "activations sigmoid --out {out}.png", {0}),
+    ({"TERM": None, "COLUMNS": "1"}, "run " + SMALL + " --out {out}", {0}),
+    ({"COLUMNS": "1"}, "run --help", {0}),
+    ({"COLUMNS": "0"}, "run --nonsense", {2}),
+    ({"COLUMNS": "x", "LINES": "x"}, "prove --list", {0}),
+    ({"TERM": "dumb"}, "study {file:s-good.toml} --workers 1 --out {out}", {0}),
+    (
+        {"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
+        "plot {trace} --out {out}.png",
+        {0},
+    ),
+    ({"LC_ALL": "POSIX", "PYTHONUTF8": "0"}, "run --activation ünïcödé --out {out}", {2}),
+    ({"MPLBACKEND": "nonsense"}, "plot {trace} --out {out}.png", {0, 2}),
+    ({"PYTHONWARNINGS": "error"}, "run {file:enormous.toml} --out {out}", {2}),
+    ({"GRADLAB_TRACEBACK": ""}, "run --layers 0 --out {out}", {2}),
+]
+# how its streams are, as the shell writes it
+STREAMS: list[tuple[str, str, set[int]]] = [
+    ("| head -1", "run --help", {0}),
+    ("| head -1", "prove --list", {0}),
+    ("| true", "study", {0, 1}),
+    ("| true", "activations sigmoid --out {out}.png", {0, 1}),
+    (">&-", "run " + SMALL + " --out {out}", {0}),
+    ("2>&-", "run --layers 0 --out {out}", {2}),
+    ("<&-", "run " + SMALL + " --out {out}", {0}),
+    (">&- 2>&- <&-", "predict --layers 1 --out {out}.png", {0}),
+    ("> /dev/full", "prove --list", {0, 1, 2}),
+    ("< /dev/zero", "run --layers 0 --out {out}", {2}),
+]

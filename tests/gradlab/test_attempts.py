@@ -4,6 +4,9 @@ import importlib.util
 import os
 import re
 import shlex
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,3 +108,69 @@ def test_all_other_attempts(row, made, here):
 def test_the_table_has_each_attempt_once():
     lines = [line for line, _, _ in attempts.ATTEMPTS]
     assert len(lines) == len(set(lines)) >= 240
+
+
+def run_process(words, environment, shell=""):
+    """The status and complaints of the command, whose streams the shell sets up."""
+    command = f'"$@" {shell}'
+    if shell.startswith("|"):  # the status of the first command is wanted
+        command = f'set -o pipefail; "$@" {shell} > /dev/null'
+    done = subprocess.run(
+        ["bash", "-c", command, "bash", sys.executable, "-m", "gradlab", *words],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=120,
+        check=False,
+        env=environment,
+    )
+    return done.returncode, done.stderr
+
+
+def test_nobody_is_left_without_an_answer(made, here):
+    """One of each kind; the others are long."""
+    line = "run --activation ünïcödé --out {out}"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "COLUMNS": "1"}
+    status, complaints = run_process(arguments(line, made, here), environment, "<&- | true")
+    assert status == 2
+    assert complaints.startswith("gradlab: ")
+    assert complaints.count("\n") == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("row", attempts.SURROUNDINGS, ids=lambda row: str(row[0]))
+def test_surroundings(row, made, here):
+    changes, line, statuses = row
+    environment = {**os.environ, **{k: v for k, v in changes.items() if v is not None}}
+    for name in [name for name, value in changes.items() if value is None]:
+        environment.pop(name, None)
+    status, complaints = run_process(arguments(line, made, here), environment)
+    assert status in statuses, complaints
+    assert "Traceback" not in complaints
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("row", attempts.STREAMS, ids=lambda row: f"{row[1][:20]} {row[0]}")
+def test_streams(row, made, here):
+    shell, line, statuses = row
+    status, complaints = run_process(arguments(line, made, here), {**os.environ}, shell)
+    assert status in statuses, complaints
+    assert "Traceback" not in complaints
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="users of POSIX")
+def test_a_folder_that_cannot_be_written(made, here, monkeypatch):
+    """Where the user is root, who may write anywhere, /proc stands for it."""
+    if os.geteuid():
+        here.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    else:
+        monkeypatch.chdir("/proc")
+    try:
+        for line in ("run --layers 1", "predict --layers 1", "activations sigmoid", "study lesson"):
+            done = CliRunner().invoke(app, shlex.split(line))
+            assert done.exit_code == 2, done.output
+            assert "cannot be written" in done.output
+            assert done.output.strip().count("\n") == 0
+    finally:
+        here.chmod(stat.S_IRWXU)
