@@ -131,7 +131,7 @@ def test_nobody_is_left_without_an_answer(made, here):
     """One of each kind; the others are long."""
     line = "run --activation ünïcödé --out {out}"
     environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "COLUMNS": "1"}
-    status, complaints = run_process(arguments(line, made, here), environment, "<&- | true")
+    status, complaints = run_process(arguments(line, made, here), environment, "| true")
     assert status == 2
     assert complaints.startswith("gradlab: ")
     assert complaints.count("\n") == 1

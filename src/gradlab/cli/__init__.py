@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
+from gradlab.cli.ending import end_if_asked_twice, loaded  # first: see there
+
+# isort: split
 from gradlab.cli.app import SHOW_TRACEBACK, app, one_line, unexpected
 from gradlab.cli.claims import prove
-from gradlab.cli.ending import end_if_asked_twice
 from gradlab.cli.experiments import run
 from gradlab.cli.exports import export
 from gradlab.cli.figures import activations, plot
@@ -16,6 +18,7 @@ from gradlab.cli.studies import study
 
 for _verb in (run, predict, study, prove, plot, activations, export):  # in the order of --help
     app.command()(_verb)
+loaded()
 
 
 def main() -> None:

@@ -12,6 +12,20 @@ LEFT = 5.0  # seconds after the second signal, in which what is finished is save
 _STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
+_ours = (
+    threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+)
+if _ours:  # Ctrl-C while the rest of the command line loads ends it without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def loaded() -> None:
+    """Say that the command line is loaded: from now on Ctrl-C is an exception again."""
+    if _ours and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def end_if_asked_twice() -> None:
     """Watch the signals of this process from a thread, beside whatever handles them.
 

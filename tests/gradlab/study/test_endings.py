@@ -241,9 +241,9 @@ if __name__ == "__main__":
 """
 
 
-def start(tmp_path, *arguments):
+def start(tmp_path, *arguments, script_of=COMMAND):
     script = tmp_path / "command.py"
-    script.write_text(COMMAND)
+    script.write_text(script_of)
     return subprocess.Popen(
         [sys.executable, script, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -336,7 +336,8 @@ def test_asked_to_end_at_many_moments(part, verb, signals, tmp_path):
         "run": ["run", "--layers", "3", "--steps", "3000", "--every", "10"],
         "prove": ["prove", "tanh-keeps", "relu-slope", "--seeds", "5"],
     }[verb]
-    with start(tmp_path, *command, "--out", tmp_path / "out") as process:
+    plain = "if __name__ == '__main__':\n    from gradlab.cli import main\n    main()\n"
+    with start(tmp_path, *command, "--out", tmp_path / "out", script_of=plain) as process:
         time.sleep(part * 5.0)
         for number in signals:
             if process.poll() is None:
