@@ -29,9 +29,11 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that knows no "█" shows "?"
-    end_if_asked_twice()
     try:
+        end_if_asked_twice()
         app()
+    except KeyboardInterrupt:  # between two verbs' own lines
+        sys.exit(130)
     except Exception as error:  # outside of what a verb does: while flags are read, say
         if os.environ.get(SHOW_TRACEBACK):
             raise

@@ -28,6 +28,7 @@ from gradlab.study import (
     processes,
 )
 from gradlab.study import compute as in_worker
+from gradlab.study.progress import Tally
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
@@ -123,6 +124,7 @@ def test_a_stopped_worker_is_reported_and_ended(log, tmp_path, monkeypatch):
     (silent,) = of(Silent, events)
     assert silent.experiment.layers == 3
     assert "has not been heard of for 1.5 s" in silent.text
+    assert silent.text in Tally(study).add(silent)
     (failed,) = of(Failed, events)
     assert failed.experiment == silent.experiment
     assert "was not heard of for 4 s, stopped or stuck, and was ended" in failed.cause
