@@ -21,7 +21,8 @@ from dp.validation import one_of, unknown
 from gradlab.data import DATASETS, Data, check_scaling, load
 from gradlab.decision import add_decision
 from gradlab.files import read_toml, write_atomically
-from gradlab.interrupts import Interrupts
+from gradlab.interrupts import Interrupts, OutOfTime, check_time_limit
+from gradlab.memory import check_memory
 from gradlab.recording import Recorder, record
 from gradlab.recording.measure import PER_LAYER, PER_STEP
 from gradlab.versions import versions
@@ -279,7 +280,7 @@ class Experiment(BaseModel):
             dtype=self.dtype,
         )
 
-    def run(self, progress: Progress | None = None) -> Trace:
+    def run(self, progress: Progress | None = None, *, timeout: float | None = None) -> Trace:
         """Train the net and record the flow of its gradient.
 
         Divergence is no error: non-finite values are recorded. An interrupt (Ctrl-C) ends the
@@ -289,11 +290,21 @@ class Experiment(BaseModel):
         ----------
         progress : callable, optional
             `progress(step, steps, loss, accuracy)`, called after each step (means over members).
+        timeout : float, optional
+            Seconds after which the training ends, looked at after each step, as an interrupt would
+            end it; the trace's `time_limit` then tells them.
 
         Returns
         -------
         Trace
+
+        Raises
+        ------
+        TooLargeError
+            If it needs more memory than there is: before anything is made.
         """
+        check_time_limit(timeout)
+        check_memory(self)
         data = self.load_data()
         net = self.net(data)
         optimizer = OPTIMIZERS[self.optimizer](
@@ -318,7 +329,7 @@ class Experiment(BaseModel):
                 quantities=self.quantities and (*self.quantities, *PER_STEP),
             ) as recorder,
         ):
-            counting = _Counting(self.steps, recorder, progress, interrupts)
+            counting = _Counting(self.steps, recorder, progress, interrupts, timeout)
             optimizer.callbacks.append(counting)
             try:
                 optimizer.train(self.steps, print_each=None)
@@ -339,6 +350,7 @@ class Experiment(BaseModel):
                     "interrupted": int(counting.done < self.steps),
                     # whoever has more to do looks at this: it may have come after the last step
                     **({"asked_to_stop": 1} if interrupts.signal is not None else {}),
+                    **({"time_limit": float(timeout)} if counting.late and timeout else {}),
                 },
                 members=self.seeds if self.members > 1 else None,
             )
@@ -370,10 +382,13 @@ class _Counting(dp.ProgramCallback):
         recorder: Recorder,
         progress: Progress | None,
         interrupts: Interrupts,
+        timeout: float | None = None,
     ) -> None:
         self.steps, self.recorder, self.progress = steps, recorder, progress
         self.interrupts = interrupts
         self.done = 0
+        self.late = False
+        self._end = None if timeout is None else time.monotonic() + timeout
 
     def after_update(self, step: dp.Step) -> None:
         self._count(step.number, step.loss.value)
@@ -385,6 +400,9 @@ class _Counting(dp.ProgramCallback):
         self.done = number
         if self.interrupts.raised and number < self.steps:
             raise KeyboardInterrupt
+        if self._end is not None and number < self.steps and time.monotonic() > self._end:
+            self.late = True
+            raise OutOfTime
         if self.progress is not None:
             self.progress(number, self.steps, float(loss.mean()), self.recorder.accuracy)
 

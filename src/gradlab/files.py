@@ -6,10 +6,11 @@ import contextlib
 import errno
 import os
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from gradlab.regular import parse_toml, read_regular, words_of
 
 MOST_LETTERS = 50
 # what keeps something from being written
@@ -145,10 +146,10 @@ def read_toml(path: Path, failure: type[ValueError], expected: str) -> dict[str,
         What it would have, such as "lines such as layers = 10".
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_toml(read_regular(path))
     except OSError as error:
-        raise failure(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise failure(f"{path}: cannot be read ({words_of(error)})") from None
+    except ValueError as error:  # no TOML, no UTF-8, a number of too many digits
         raise failure(f"{path}: not a TOML file ({error}); expected {expected}") from None
 
 

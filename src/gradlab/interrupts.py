@@ -1,7 +1,8 @@
-"""Ctrl-C, and being asked to end: work stops, and what was done is still saved."""
+"""Ctrl-C, being asked to end, and time limits: work stops, and what was done is still saved."""
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from contextvars import ContextVar
@@ -11,6 +12,28 @@ from typing import Any
 _STOPPING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
+
+
+class TimeLimitError(RuntimeError):
+    """An experiment took longer than its time limit."""
+
+
+def too_long(seconds: float) -> TimeLimitError:
+    """The error of an experiment whose time limit was so many seconds."""
+    return TimeLimitError(f"took longer than its time limit of {seconds:g} s")
+
+
+class OutOfTime(KeyboardInterrupt):
+    """Ends a training at its time limit, as Ctrl-C would."""
+
+
+def check_time_limit(timeout: Any) -> None:
+    """Raise ValueError for what is no time limit; None is none."""
+    if timeout is None:
+        return
+    known = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if not known or not 0 < timeout < math.inf:
+        raise ValueError(f"timeout must be a number of seconds above 0, got {timeout!r}")
 
 
 class Interrupts:
@@ -63,6 +86,12 @@ class Interrupts:
             signal.signal(number, handler)
         self._before = {}
         self._current.reset(self._token)
+
+    @classmethod
+    def noted(cls) -> bool:
+        """Whether a signal came inside the block that we are in, and was noted."""
+        current = cls._current.get()
+        return current is not None and current.signal is not None
 
     def finish(self) -> None:
         """From now on let nothing be interrupted."""

@@ -21,6 +21,7 @@ import dp
 from gradlab import record
 from gradlab.recording import RecordingError
 
+
 def test_another_models_optimizer_is_refused():
     one, other = Plain(), Plain(7)
     for optimizer in (dp.SGD(other, X, Y), Copied(other), Own_Init(other)):

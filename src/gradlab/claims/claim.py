@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gradlab.claims.laboratory import Laboratory
+from gradlab.claims.power import Planned
 from gradlab.claims.statistics import Finding
 from gradlab.claims.verdicts import Verdict, deciding, is_of_rewording, verdict
 
@@ -55,6 +56,11 @@ class Claim:
         Why the statement holds, if it does, as said or as reworded.
     why_not : str
         Why it fails, if it does.
+    said_tests, reworded_tests : tuples of Planned
+        Which tests it makes of the two wordings, in their order, so that what so many seeds can
+        show is known beforehand; a test of the project compares them with those made.
+    shared_tests : int
+        How many of the first ones are the same in both wordings.
     """
 
     name: str
@@ -64,6 +70,9 @@ class Claim:
     reworded: str = ""
     why: str = ""
     why_not: str = ""
+    said_tests: tuple[Planned, ...] = ()
+    reworded_tests: tuple[Planned, ...] = ()
+    shared_tests: int = 0
 
     def reason(self, found: Verdict, decided: Sequence[Finding]) -> str:
         """The words that go with a verdict, and with the findings that it rests on."""
@@ -148,8 +157,11 @@ def judge(
     said: Sequence[Finding],
     reworded: Sequence[Finding],
     experiments: Sequence[dict[str, Any]],
+    too_few: str = "",
 ) -> Proof:
     """Put a proof together from evidence whose p-values, in `said` and `reworded`, are corrected.
+
+    `too_few` says why there were too few seeds to show it, if there were.
 
     Raises
     ------
@@ -159,6 +171,9 @@ def judge(
     if bool(claim.reworded) != bool(reworded):
         raise ValueError(f"{claim.name}: rewording and findings for it must go together")
     found = verdict(said, reworded)
+    reason = claim.reason(found, deciding(found, said, reworded))
+    if found is Verdict.UNDECIDED and too_few:
+        reason = f"{too_few}."
     return Proof(
         claim.name,
         claim.said,
@@ -169,6 +184,6 @@ def judge(
         tuple(reworded),
         found,
         evidence.measured,
-        claim.reason(found, deciding(found, said, reworded)),
+        reason,
         functools.partial(_titled, evidence.figure, claim),
     )

@@ -13,6 +13,7 @@ from gradlab.claims import figures
 from gradlab.claims.claim import Claim, Evidence
 from gradlab.claims.estimates import pseudo_median
 from gradlab.claims.laboratory import Laboratory, Measured
+from gradlab.claims.power import CHECK, EQUIVALENCE_FLOW, RANK_FLOW, SHARE_FLOW, SHIFT_FLOW
 from gradlab.claims.statistics import (
     MARGIN,
     Finding,
@@ -283,6 +284,8 @@ CLAIMS = [
         "make up for it.",
         why="The weights multiply the delta as well as the slopes do; the quarter bounds the "
         "slopes alone.",
+        said_tests=(CHECK,),
+        reworded_tests=(CHECK,),
     ),
     Claim(
         "typical-factor",
@@ -295,6 +298,8 @@ CLAIMS = [
         "is typically a few per cent smaller still, as theory predicts.",
         why="χ₁ = σ_w² E σ'(h)² is how much of the delta's mean square a wide layer passes on; in "
         "narrow ones chance adds a spread, which lowers what is typical below the mean.",
+        said_tests=(EQUIVALENCE_FLOW,) * 4,
+        reworded_tests=(EQUIVALENCE_FLOW,) * 4,
     ),
     Claim(
         "sigmoid-vanishes",
@@ -304,6 +309,7 @@ CLAIMS = [
         gather_sigmoid,
         why="Each layer passes on a third of the delta, and what it is given in turn scarcely "
         "differs from layer to layer.",
+        said_tests=(*(RANK_FLOW,) * 4, SHIFT_FLOW, SHIFT_FLOW),
     ),
     Claim(
         "tanh-keeps",
@@ -312,6 +318,7 @@ CLAIMS = [
         _keeps("tanh"),
         why="With σ_w² = 2 a tanh layer passes on about what it is given, in either direction.",
         why_not="The gradient changes from layer to layer by more than the margin.",
+        said_tests=(EQUIVALENCE_FLOW, SHARE_FLOW, EQUIVALENCE_FLOW),
     ),
     Claim(
         "relu-keeps",
@@ -321,6 +328,7 @@ CLAIMS = [
         why="With σ_w² = 2 the half of the units that is on makes up for the half that is off; at "
         "a width of ten, chance takes a little of the delta in every layer.",
         why_not="The gradient changes from layer to layer by more than the margin.",
+        said_tests=(EQUIVALENCE_FLOW, SHARE_FLOW),
     ),
     Claim(
         "flat-gradient",
@@ -331,5 +339,8 @@ CLAIMS = [
         "dL/dW can be of the same size in all layers while the delta vanishes: watch the delta.",
         why="dL/dW is delta times input: here activations shrink towards the output as the delta "
         "does towards the input, and the product stays (Glorot & Bengio 2010).",
+        said_tests=(EQUIVALENCE_FLOW, EQUIVALENCE_FLOW),
+        reworded_tests=(EQUIVALENCE_FLOW, RANK_FLOW, RANK_FLOW),
+        shared_tests=1,
     ),
 ]

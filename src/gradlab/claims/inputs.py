@@ -9,6 +9,7 @@ from gradlab.claims.claim import Claim, Evidence
 from gradlab.claims.flow import DELTA, NAMES, SLOPE, in_words, slopes
 from gradlab.claims.laboratory import LEARNING_RATE, STEPS, Laboratory
 from gradlab.claims.learning import learnt, loss, of
+from gradlab.claims.power import EQUIVALENCE_FLOW, RANK, RANK_FLOW, SHARE
 from gradlab.claims.statistics import equivalence, most, signed_rank
 
 # name -> scaling of an experiment; Iris is in cm
@@ -104,6 +105,9 @@ CLAIMS = [
         "out higher, though a shallow net learns all the same.",
         why="Pre-activations of layer 1 grow with the inputs, and land where φ is flat; the other "
         "layers are given what they always are.",
+        said_tests=(RANK_FLOW, RANK_FLOW, SHARE, SHARE),
+        reworded_tests=(RANK_FLOW, RANK_FLOW, RANK, RANK, SHARE, SHARE),
+        shared_tests=2,
     ),
     Claim(
         "scaling-cures",
@@ -113,5 +117,7 @@ CLAIMS = [
         gather_cures,
         "Scaling the inputs cures layer 1 only: from layer 2 on the delta vanishes as before.",
         why="What layer 2 is given is between 0 and 1 whatever the inputs are.",
+        said_tests=(EQUIVALENCE_FLOW,),
+        reworded_tests=(EQUIVALENCE_FLOW, RANK_FLOW, RANK_FLOW),
     ),
 ]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gradlab.claims import figures
 from gradlab.claims.claim import Claim, Evidence
 from gradlab.claims.laboratory import LEARNING_RATE, STEPS, Laboratory, Measured
+from gradlab.claims.power import SHARE
 from gradlab.claims.statistics import most
 from gradlab.study.outcomes import LEARNT
 
@@ -134,6 +135,7 @@ CLAIMS = [
         gather_sigmoid,
         why="The first layers hardly move, so the last ones are given next to the same whatever "
         "the flower, and answer with the share of the classes.",
+        said_tests=(SHARE,) * 3,
     ),
     Claim(
         "higher-rate",
@@ -143,6 +145,7 @@ CLAIMS = [
         why="The larger steps reach the first layers.",
         why_not="The gradients of layer 1 and layer 10 differ by four decades: a rate that would "
         "move the one is far too large for the other.",
+        said_tests=(SHARE,),
     ),
     Claim(
         "tanh-relu-learn",
@@ -150,6 +153,7 @@ CLAIMS = [
         f"Ten layers of ten units, the lesson's weights: {_TRAINED}.",
         gather_others,
         why="The gradient reaches their first layers.",
+        said_tests=(SHARE,) * 2,
     ),
     Claim(
         "relu-cures",
@@ -160,5 +164,7 @@ CLAIMS = [
         "σ_w² = 2; with PyTorch's default, σ_w² = 1/3, they do not.",
         why="A ReLU layer passes on σ_w²/2 of the mean square: with 1/3 that is a sixth, in either "
         "direction (He et al. 2015).",
+        said_tests=(SHARE,) * 2,
+        reworded_tests=(SHARE,) * 2,
     ),
 ]

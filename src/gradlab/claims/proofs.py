@@ -22,6 +22,7 @@ from gradlab.claims.papers import (
     reproduce,
     targets,
 )
+from gradlab.claims.power import too_few
 from gradlab.claims.statistics import Finding, correct, tests_among
 from gradlab.claims.verdicts import Verdict
 from gradlab.versions import versions
@@ -52,6 +53,8 @@ class Proofs:
     versions : dict of str to str
     interrupted : bool
         Whether it was stopped before the last claim.
+    too_few : dict of str to str
+        Of claims that so few seeds cannot show, whatever comes out: why.
     """
 
     seeds: int
@@ -60,6 +63,7 @@ class Proofs:
     versions: dict[str, str] | None = None
     interrupted: bool = False
     first_seed: int = 0
+    too_few: dict[str, str] | None = None
 
     def __getitem__(self, name: str) -> Proof:
         """A proof by the name of its claim."""
@@ -82,9 +86,9 @@ class Proofs:
         -------
         list of dicts
             `claim`, `said`, `statement` (the wording that the verdict is about), `verdict`; of the
-            finding shown first `what`, `test`, `effect`, `low`, `high` (NaN for an exact check),
-            `unit`, `n`; and `p`, the largest corrected p-value that the verdict rests on (None if
-            it rests on exact checks).
+            finding shown first `what`, `test`, `effect`, `low`, `high` (NaN for an exact check, and
+            where `no_interval` says why), `unit`, `n`; and `p`, the largest corrected p-value that
+            the verdict rests on (None if it rests on exact checks).
         """
         return [
             {
@@ -94,7 +98,16 @@ class Proofs:
                 "verdict": str(proof.verdict),
                 **{
                     name: getattr(proof.effect, name)
-                    for name in ("what", "test", "effect", "low", "high", "unit", "n")
+                    for name in (
+                        "what",
+                        "test",
+                        "effect",
+                        "low",
+                        "high",
+                        "unit",
+                        "n",
+                        "no_interval",
+                    )
                 },
                 "p": proof.p,
             }
@@ -248,6 +261,7 @@ def prove(
     """
     wanted = chosen([] if papers and claims is None else claims)
     laboratory = Laboratory(seeds, first_seed)
+    few = too_few(wanted, seeds)
     rows = targets() if papers else []
     if not wanted and not rows:
         raise ValueError("no claim was named; give names, or None for all of them")
@@ -278,11 +292,12 @@ def prove(
         interrupted = True
     return Proofs(
         seeds,
-        _judged(found),
+        _judged(found, few),
         tuple(reproductions),
         versions("scipy"),
         interrupted,
         first_seed,
+        few,
     )
 
 
@@ -308,6 +323,7 @@ def _stoppable() -> Iterator[None]:
 
 def _judged(
     found: Sequence[tuple[Claim, Evidence, list[dict[str, Any]]]],
+    few: dict[str, str],
 ) -> tuple[Proof, ...]:
     """Verdicts, from p-values corrected over all tests."""
     corrected = iter(
@@ -320,6 +336,7 @@ def _judged(
             [next(corrected) for _ in evidence.said],
             [next(corrected) for _ in evidence.reworded],
             experiments,
+            few.get(claim.name, ""),
         )
         for claim, evidence, experiments in found
     )

@@ -20,6 +20,7 @@ from gradlab.claims.estimates import CONFIDENCE, pseudo_median, shift
 Array = NDArray[Any]
 
 ALPHA = 0.05  # of the whole run: p-values are corrected for their number
+LEAST_NETS = 6  # with fewer a rank test rejects nothing at 5 %, two-sided: there is no interval
 MARGIN = 0.03  # decades per layer within which a slope counts as none
 
 
@@ -45,6 +46,8 @@ class Finding:
         p after Holm's correction over all tests of the run.
     true : bool or None
         What a check found; None for a test.
+    no_interval : str
+        Why a test has no interval; empty where it has one, and for a check.
     contrary : bool
         Whether what came out contradicts `what`: a check that failed, an interval that lies wholly
         on the other side.
@@ -61,6 +64,7 @@ class Finding:
     corrected: float | None = None
     true: bool | None = None
     contrary: bool = False
+    no_interval: str = ""
 
     @property
     def shown(self) -> bool:
@@ -111,7 +115,10 @@ def signed_rank(what: str, larger: Array, smaller: Array, unit: str, least: floa
     middle, low, high = pseudo_median(difference)
     p = _rank_p(difference - least, "greater")
     name = "Wilcoxon signed-rank, paired by seed"
-    return Finding(what, name, middle, low, high, unit, len(difference), p, contrary=high < least)
+    return Finding(
+        what, name, middle, low, high, unit, len(difference), p, contrary=high < least,
+        no_interval=_why_none(low, len(difference)),
+    )  # fmt: skip
 
 
 def equivalence(
@@ -129,7 +136,10 @@ def equivalence(
     )
     outside = low > centre + margin or high < centre - margin
     name = f"equivalence to {centre:.3g} ± {margin:g}: two one-sided Wilcoxon tests"
-    return Finding(what, name, middle, low, high, unit, len(known), p, contrary=bool(outside))
+    return Finding(
+        what, name, middle, low, high, unit, len(known), p, contrary=bool(outside),
+        no_interval=_why_none(low, len(known)),
+    )  # fmt: skip
 
 
 def mann_whitney(what: str, larger: Array, smaller: Array, unit: str) -> Finding:
@@ -142,7 +152,10 @@ def mann_whitney(what: str, larger: Array, smaller: Array, unit: str) -> Finding
     enough = len(a) > 0 and len(b) > 0
     p = float(stats.mannwhitneyu(a, b, alternative="greater").pvalue) if enough else 1.0
     n = len(a) + len(b) if enough else 0
-    return Finding(what, "Mann–Whitney", effect, low, high, unit, n, p, contrary=high < 0)
+    why = _why_none(low, min(len(a), len(b)), "of each group")
+    return Finding(
+        what, "Mann–Whitney", effect, low, high, unit, n, p, contrary=high < 0, no_interval=why
+    )
 
 
 def most(what: str, true: Array) -> Finding:
@@ -171,9 +184,20 @@ def more_often(what: str, larger: Array, smaller: Array) -> Finding:
     return _shares(what, "sign test, paired by seed", up, up + down, "of nets that differ")
 
 
+def _why_none(low: float, nets: int, of: str = "") -> str:
+    """Why an interval is missing, in words; empty if it is there."""
+    if not np.isnan(low):
+        return ""
+    if not nets:
+        return "no net has a number to compare"
+    return f"too few nets for one: {nets} {of}".rstrip() + f", at least {LEAST_NETS} are needed"
+
+
 def _shares(what: str, name: str, count: int, n: int, unit: str) -> Finding:
     if not n:
-        return Finding(what, name, np.nan, np.nan, np.nan, unit, 0, 1.0)
+        return Finding(
+            what, name, np.nan, np.nan, np.nan, unit, 0, 1.0, no_interval=_why_none(np.nan, 0)
+        )
     tested = stats.binomtest(count, n, 0.5, alternative="greater")
     low, high = clopper_pearson(count, n)
     return Finding(

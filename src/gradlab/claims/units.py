@@ -14,6 +14,7 @@ from gradlab.claims.flow import GRADIENT, NAMES, WIDE, in_words, logs
 from gradlab.claims.laboratory import LEARNING_RATE, STEPS, Laboratory, pre_activations
 from gradlab.claims.learning import learnt
 from gradlab.claims.learning import of as of_nets
+from gradlab.claims.power import CHECK, EQUIVALENCE, EQUIVALENCE_FLOW, RANK, RANK_FLOW, SHARE
 from gradlab.claims.statistics import (
     check,
     clopper_pearson,
@@ -284,6 +285,8 @@ CLAIMS = [
         "Many ReLU units are dead before any training, and the more, the deeper the layer.",
         why="In deep layers the samples' signals are alike, so a unit that is off for one of them "
         "is off for all.",
+        said_tests=(SHARE,),
+        reworded_tests=(RANK_FLOW,) * 4,
     ),
     Claim(
         "dead-for-ever",
@@ -294,6 +297,8 @@ CLAIMS = [
         "A dead unit of layer 1 never comes back; one of a deeper layer may, as its inputs change.",
         why="A dead unit has no gradient and keeps its weights. In layer 1 its inputs stay as "
         "well; above, the layers below move them.",
+        said_tests=(CHECK,),
+        reworded_tests=(CHECK, SHARE),
     ),
     Claim(
         "rate-kills",
@@ -302,6 +307,7 @@ CLAIMS = [
         f"{RATES[0]:g}, {LEARNING_RATE:g} and {RATES[1]:g}, the same seeds.",
         gather_kills,
         why="One large step can push a unit's bias and weights so far that no sample reaches it.",
+        said_tests=(RANK,),
     ),
     Claim(
         "overflow",
@@ -312,6 +318,8 @@ CLAIMS = [
         "Activations overflow where layers gain more than 1: with weights from N(0, 1), √(n/2) per "
         f"layer, at about layer 45 of width {WIDE}; with He's weights they do not.",
         why="It is the gain per layer that decides, and that is the weights'.",
+        said_tests=(SHARE,),
+        reworded_tests=(SHARE, SHARE, EQUIVALENCE),
     ),
     Claim(
         "clipping",
@@ -322,5 +330,7 @@ CLAIMS = [
         "Clipping bounds the activations, and adds a second region of zero gradient, which takes "
         "some of the gradient away; the nets still learn.",
         why="Above the ceiling a unit has slope 0, as it has below 0.",
+        said_tests=(CHECK, EQUIVALENCE_FLOW),
+        reworded_tests=(RANK_FLOW, CHECK, RANK_FLOW, SHARE),
     ),
 ]

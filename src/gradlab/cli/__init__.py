@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from gradlab.cli.app import app
+from gradlab.cli.ending import end_if_asked_twice, loaded  # first: see there
+
+# isort: split
+from gradlab.cli.app import SHOW_TRACEBACK, app, one_line, unexpected
 from gradlab.cli.claims import prove
 from gradlab.cli.experiments import run
 from gradlab.cli.exports import export
@@ -15,6 +18,7 @@ from gradlab.cli.studies import study
 
 for _verb in (run, predict, study, prove, plot, activations, export):  # in the order of --help
     app.command()(_verb)
+loaded()
 
 
 def main() -> None:
@@ -25,4 +29,13 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that knows no "█" shows "?"
-    app()
+    try:
+        end_if_asked_twice()
+        app()
+    except KeyboardInterrupt:  # between two verbs' own lines
+        sys.exit(130)
+    except Exception as error:  # outside of what a verb does: while flags are read, say
+        if os.environ.get(SHOW_TRACEBACK):
+            raise
+        print(f"gradlab: {one_line(unexpected(error))}", file=sys.stderr)
+        sys.exit(1)

@@ -10,6 +10,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+SHOW_TRACEBACK = "GRADLAB_TRACEBACK"  # environment variable, for those who look for a fault
+LONGEST = 1500  # characters of a message
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -21,16 +24,23 @@ app = typer.Typer(
 
 @contextmanager
 def errors_in_words() -> Iterator[None]:
-    """Turn an error the user can mend into one line and exit status 2."""
+    """Turn an error into one line: exit status 2 if the user can mend it, or else 1."""
     try:
         with _warnings_in_words():
             yield
     except MemoryError as error:
-        fail(f"not enough memory ({error}); choose a smaller width, batch or number of members")
+        why = f" ({error})" if str(error) else ""
+        fail(f"not enough memory{why}; choose a smaller width, batch or number of members", 1)
     except BrokenPipeError:
         raise  # typer's: whoever read our output has gone
     except (ValueError, OSError) as error:
+        if os.environ.get(SHOW_TRACEBACK):
+            raise
         fail(str(error))
+    except Exception as error:
+        if os.environ.get(SHOW_TRACEBACK) or isinstance(error, (typer.Exit, typer.Abort)):
+            raise
+        fail(unexpected(error), 1)
 
 
 @contextmanager
@@ -55,10 +65,26 @@ def _warnings_in_words() -> Iterator[None]:
         yield
 
 
-def fail(message: str) -> NoReturn:
-    """Say what is wrong in one line, and end with exit status 2."""
-    typer.echo(f"gradlab: {message}", err=True)
-    raise typer.Exit(2) from None
+def unexpected(error: BaseException) -> str:
+    """Words for an error that should not come up; whoever wants the traceback can have it."""
+    return (
+        f"unexpected {type(error).__name__}: {error} (this is a fault of gradlab; the same command "
+        f"with {SHOW_TRACEBACK}=1 in front shows where)"
+    )
+
+
+def fail(message: str, status: int = 2) -> NoReturn:
+    """Say what is wrong in one line, and end with an exit status."""
+    typer.echo(f"gradlab: {one_line(message)}", err=True)
+    raise typer.Exit(status) from None
+
+
+def one_line(message: str) -> str:
+    """A message as one line of bounded length, without characters that move the cursor."""
+    words = " ".join(message.split())
+    plain = "".join(c if c.isprintable() else "\ufffd" for c in words)
+    half = LONGEST // 2
+    return plain if len(plain) <= LONGEST else f"{plain[:half]} … {plain[-half:]}"
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from gradlab.cli.paths import PATH
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from gradlab.claims.claim import Claim
     from gradlab.claims.proofs import Progress, Proofs
 
 WIDTH = 110
@@ -63,6 +64,8 @@ def prove(
         chosen(claims or None)  # refused before a folder is made
         Laboratory(seeds, first_seed)
         with verb.folder_for(out, overwrite) as folder:
+            if claims or not papers:
+                _say_what_cannot_be_shown(chosen(claims or None), seeds)
             _carry_out(folder, claims, seeds=seeds, first_seed=first_seed, papers=papers)
 
 
@@ -96,6 +99,13 @@ def _carry_out(folder: Path, claims: list[str] | None, **options: Any) -> None:
         raise typer.Exit(_INTERRUPTED)
     if not all(row.passed for row in proofs.reproductions):
         raise typer.Exit(1)
+
+
+def _say_what_cannot_be_shown(claims: list[Claim], seeds: int) -> None:
+    from gradlab.claims.power import too_few
+
+    for name, why in too_few(claims, seeds).items():
+        typer.echo(f"warning: {name}: {why}", err=True)
 
 
 def _list() -> None:
@@ -146,7 +156,9 @@ def _claims(proofs: Proofs) -> Table:
     table.add_column("corrected p", justify="right", no_wrap=True)
     table.add_column("verdict")
     for row in proofs.table():
-        effect = effect_in_words(*(row[name] for name in ("effect", "low", "high", "unit")))
+        effect = effect_in_words(
+            *(row[name] for name in ("effect", "low", "high", "unit", "no_interval"))
+        )
         table.add_row(
             f"[bold]{row['claim']}[/bold]\n{_escaped(row['statement'])}",
             f"{_escaped(effect)}\n[dim]{_escaped(row['what'])}[/dim]",

@@ -36,16 +36,23 @@ def run(
     theory: Annotated[
         bool, typer.Option("--theory", help="Show the prediction behind heatmap and profile.")
     ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="End the training after so long, and keep it."),
+    ] = None,
     *,
     settings: Settings,
 ) -> None:
     """Train one net and show where its gradient goes."""
     with errors_in_words():
-        from gradlab.interrupts import Interrupts
+        from gradlab.interrupts import Interrupts, check_time_limit
+        from gradlab.memory import check_memory
         from gradlab.verbs import experiments as verb
         from gradlab.verbs.output import DESCRIPTION, TRACE
 
         described = verb.describe(experiment, **chosen(settings))
+        check_time_limit(timeout)
+        check_memory(described)
         if theory:  # said before anything is trained, if it cannot be had
             verb.check_theory(described)
         wanted = Path("runs") / described.title if out is None else out
@@ -54,7 +61,7 @@ def run(
         with Interrupts() as interrupts:
             try:
                 with _progress_bar(described.steps) as progress:
-                    trace = described.run(progress)
+                    trace = described.run(progress, timeout=timeout)
                 interrupts.finish()
                 saved = verb.save(trace, described, folder, overwrite)
             except KeyboardInterrupt:
@@ -70,12 +77,15 @@ def run(
             print_report(trace)
         if failure:
             fail(failure)
-        stopped = interrupts.signal or (signal.SIGINT if trace.attrs["interrupted"] else None)
+        late = "time_limit" in trace.attrs
+        interrupted = trace.attrs["interrupted"] and not late
+        stopped = interrupts.signal or (signal.SIGINT if interrupted else None)
         behind = None if stopped else _compare(trace, theory)
         with heard_or_not():
             if trace.attrs["interrupted"]:
+                word = "Ended by the time limit" if late else "Interrupted"
                 typer.echo(
-                    f"Interrupted after step {trace.attrs['steps_done']} of {described.steps}; "
+                    f"{word} after step {trace.attrs['steps_done']} of {described.steps}; "
                     "what was recorded is saved."
                 )
             if saved != folder:
@@ -86,6 +96,8 @@ def run(
             stopped = _draw(trace, saved, behind) or stopped
         if stopped:
             raise typer.Exit(128 + stopped)
+        if late:
+            raise typer.Exit(1)
 
 
 def _compare(trace: Trace, theory: bool) -> Prediction | None:

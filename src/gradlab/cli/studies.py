@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gradlab.study import Failed, StudyResults
 
 MOST_ROWS = 60  # experiments in the table: of more, the file tells
-MOST_TRACEBACKS = 5
+MOST_CAUSES = 5
 
 
 def study(
@@ -44,6 +44,10 @@ def study(
     attempts: Annotated[
         int, typer.Option(help="Tries of an experiment that makes its worker die.")
     ] = 3,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="End experiments that take longer. [as it says]"),
+    ] = None,
     describe: Annotated[
         bool, typer.Option("--describe", help="Print the study as TOML, and run nothing.")
     ] = False,
@@ -69,6 +73,7 @@ def study(
                 cluster=cluster,
                 at_once=at_once,
                 attempts=attempts,
+                timeout=timeout,
             )
         except MissingLibraryError as error:
             fail(str(error))
@@ -134,13 +139,13 @@ def _write(results: StudyResults) -> int | None:
 
 
 def _tell_failures(failures: list[Failed], results: StudyResults) -> None:
-    for failure in failures[:MOST_TRACEBACKS]:
-        typer.echo(f"\n{failure.experiment.title}\n{failure.text.rstrip()}", err=True)
+    for failure in failures[:MOST_CAUSES]:
+        typer.echo(f"failed: {failure.experiment.title}: {failure.cause}", err=True)
     if failures:
         count = "1 experiment" if len(failures) == 1 else f"{len(failures)} experiments"
         typer.echo(
-            f"\n{count} failed; {results.folder.failed} tells of each why, and --resume tries "
-            "again.",
+            f"{count} failed; {results.folder.failed} has the traceback of each, and --resume "
+            "tries again.",
             err=True,
         )
 

@@ -57,9 +57,14 @@ def number_in_words(value: float, digits: int = 4) -> str:
     return "–" if math.isnan(value) else f"{value:.{digits}g}"
 
 
-def effect_in_words(effect: float, low: float, high: float, unit: str) -> str:
-    """Such as 0.512 [0.507, 0.516] decades per layer; no interval where there is none."""
-    interval = "" if math.isnan(low) else f" [{low:.3g}, {high:.3g}]"
+def effect_in_words(
+    effect: float, low: float, high: float, unit: str, no_interval: str = ""
+) -> str:
+    """Such as 0.512 [0.507, 0.516] decades per layer; where there is none, why it is missing."""
+    if math.isnan(low):
+        interval = f" [no interval: {no_interval}]" if no_interval else ""
+    else:
+        interval = f" [{low:.3g}, {high:.3g}]"
     return f"{number_in_words(effect, 3)}{interval} {unit}".strip()
 
 

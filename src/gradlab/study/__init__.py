@@ -4,6 +4,7 @@ study.py        what is to be run: a base, and the axes of a grid
 ready.py        studies that come with gradlab, by name
 execution.py    the driver's loop: what to start next, retries, interrupts
 executors.py    who computes: processes, a Dask cluster, any Executor
+processes.py    worker processes of this machine, watched
 compute.py      what a worker does with one experiment
 grouping.py     members trained in groups, joined into one trace
 folder.py       where results are kept, and who works on which experiment
@@ -20,12 +21,13 @@ from gradlab.study.execution import (
     Failed,
     Finished,
     SetAside,
+    Silent,
     Stopping,
     TakenBack,
     Waiting,
 )
-from gradlab.study.executors import LocalProcesses, NoWorkersError, WorkerDiedError
 from gradlab.study.folder import FolderError
+from gradlab.study.processes import LocalProcesses, NoWorkersError, WorkerDiedError
 from gradlab.study.results import StudyResults, load
 from gradlab.study.study import Study, StudyError
 
@@ -40,6 +42,7 @@ __all__ = [
     "LocalProcesses",
     "NoWorkersError",
     "SetAside",
+    "Silent",
     "Stopping",
     "Study",
     "StudyError",

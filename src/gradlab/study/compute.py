@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from gradlab.experiment import Experiment
+from gradlab.interrupts import too_long
 
 if TYPE_CHECKING:
     from gradlab.trace import Trace
@@ -22,7 +24,12 @@ class OtherVersionError(RuntimeError):
     """The worker's gradlab gives the experiment other numbers, or another description."""
 
 
-def compute(settings: dict[str, Any], expected: str, at_once: int | None = None) -> bytes:
+def compute(
+    settings: dict[str, Any],
+    expected: str,
+    at_once: int | None = None,
+    timeout: float | None = None,
+) -> bytes:
     """Run one experiment on one thread.
 
     Parameters
@@ -33,11 +40,18 @@ def compute(settings: dict[str, Any], expected: str, at_once: int | None = None)
         Its hash, as whoever asks for it has computed it.
     at_once : int, optional
         Train at most so many of its members at a time.
+    timeout : float, optional
+        Seconds that it may take, looked at after each step.
 
     Returns
     -------
     bytes
         Of a netCDF file, the same as `Trace.save` writes.
+
+    Raises
+    ------
+    TimeLimitError
+        If it takes longer than it may.
     """
     experiment = Experiment.of(**settings)
     if experiment.hash != expected:
@@ -47,13 +61,14 @@ def compute(settings: dict[str, Any], expected: str, at_once: int | None = None)
         )
     # several threads would sum in another order, and fight for the cores with other workers
     with _one_thread():
-        return run(experiment, at_once).to_bytes()
+        return run(experiment, at_once, timeout).to_bytes()
 
 
-def run(experiment: Experiment, at_once: int | None = None) -> Trace:
+def run(experiment: Experiment, at_once: int | None = None, timeout: float | None = None) -> Trace:
     """Train all members, or groups of them one after the other; the trace is the same."""
+    began = time.monotonic()
     if at_once is None or at_once >= experiment.members:
-        return _whole(experiment)
+        return _whole(experiment, timeout, began)
     from gradlab.study.grouping import join
 
     settings = experiment.given()
@@ -61,12 +76,19 @@ def run(experiment: Experiment, at_once: int | None = None) -> Trace:
     for first in range(0, experiment.members, at_once):
         members = min(at_once, experiment.members - first)
         group = {**settings, "seed": experiment.seed + first, "members": members}
-        traces.append(_whole(Experiment.of(**group)))
+        traces.append(_whole(Experiment.of(**group), timeout, began))
     return join(traces, experiment)
 
 
-def _whole(experiment: Experiment) -> Trace:
-    trace = experiment.run()
+def _whole(experiment: Experiment, timeout: float | None, began: float) -> Trace:
+    left = None
+    if timeout is not None:
+        left = timeout - (time.monotonic() - began)
+        if left <= 0:
+            raise too_long(timeout)
+    trace = experiment.run(timeout=left)
+    if timeout is not None and "time_limit" in trace.attrs:
+        raise too_long(timeout)
     if "asked_to_stop" in trace.attrs or trace.attrs["interrupted"]:
         raise StoppedError(f"stopped after step {trace.attrs['steps_done']} of {experiment.steps}")
     return trace

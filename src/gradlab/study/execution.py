@@ -6,6 +6,8 @@ that writes into the study's folder, so that workers may run on other machines.
 
 from __future__ import annotations
 
+import functools
+import signal
 import time
 import traceback
 from collections import deque
@@ -16,11 +18,13 @@ from typing import Any
 
 from gradlab.experiment import Experiment
 from gradlab.files import FAILURES
-from gradlab.interrupts import Interrupts
+from gradlab.interrupts import Interrupts, TimeLimitError
 from gradlab.locks import Lock
+from gradlab.memory import TooLargeError
 from gradlab.study import compute as in_worker
-from gradlab.study.executors import NoWorkersError, Workers, cause_of_death
+from gradlab.study.executors import Workers, cause_of_death
 from gradlab.study.folder import StudyFolder
+from gradlab.study.processes import NoWorkersError
 from gradlab.trace import Trace
 
 Compute = Callable[[dict[str, Any], str, int | None], bytes]
@@ -28,6 +32,10 @@ Compute = Callable[[dict[str, Any], str, int | None], bytes]
 # Experiments handed out per worker: one is computed, and one waits, so that no worker does.
 AHEAD = 2
 PATIENCE = 0.2  # seconds between looks at what no future tells: signals, other drivers
+WAITED = 10.0  # seconds that experiments under way have left after SIGTERM
+# Worker processes that die in a row, with nothing done in between, before the cheapest experiments
+# are tried instead; if as many die of these, no more are.
+STORM = 12
 
 
 # --- what happens ---------------------------------------------------------------------------------
@@ -71,6 +79,13 @@ class Died(Event):
 
     cause: str
     attempt: int
+
+
+@dataclass(frozen=True)
+class Silent(Event):
+    """Its worker gives no sign of life; `text` says for how long, and what will become of it."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -127,12 +142,14 @@ def execute(
     at_once: int | None = None,
     attempts: int = 3,
     compute: Compute | None = None,
+    timeout: float | None = None,
 ) -> Iterator[Event]:
     """Run experiments, those first that take longest; give what happens as it does.
 
     What is finished is in the folder before it is told. Those that another driver works on are left
     to it, and taken over if it dies. An interrupt ends the handing out; what is under way is waited
-    for, unless a second one comes.
+    for, unless a second one comes: after Ctrl-C until it is done, after SIGTERM for some seconds.
+    An experiment that takes longer than `timeout` seconds fails.
 
     Raises
     ------
@@ -141,9 +158,13 @@ def execute(
     OSError
         If results cannot be written.
     NoWorkersError
-        If no worker can be had, or the connection to all of them is lost.
+        If no worker can be had, or all of them die, or the connection to them is lost.
     """
-    run = _Execution(workers, folder, compute or in_worker.compute, at_once, attempts)
+    if compute is None:
+        compute = in_worker.compute
+        if timeout is not None:
+            compute = functools.partial(in_worker.compute, timeout=timeout)
+    run = _Execution(workers, folder, compute, at_once, attempts)
     yield from run.those_there(experiments)
     yield from run.loop()
 
@@ -177,6 +198,10 @@ class _Execution:
         self.running: dict[Future[bytes], _Task] = {}
         self.taken: list[tuple[Future[bytes], _Task]] = []  # done, but not written yet
         self.interrupts = 0
+        self.end: float | None = None  # when what is under way is dropped
+        self.deaths = self.in_a_row = 0  # of workers, with nothing done in between
+        self.cheapest_first = self.able = False  # able: something was done since
+        self.complained: set[Future[bytes]] = set()
         self.told = False
         self.waited_for = ""
 
@@ -185,6 +210,8 @@ class _Execution:
         missing = []
         there = self.folder.files() if self.folder is not None else set()
         for experiment in experiments:
+            if Interrupts.noted():  # to look at thousands of files takes a while
+                raise KeyboardInterrupt
             if experiment.hash in there and self._is_done(experiment):
                 yield self._found(experiment)
             else:
@@ -197,7 +224,8 @@ class _Execution:
             while self.waiting or self.running or self.elsewhere:
                 if self.interrupts:
                     yield from self._take_back()
-                    if self.interrupts > 1 or not self.running:
+                    late = self.end is not None and time.monotonic() > self.end
+                    if self.interrupts > 1 or late or not self.running:
                         raise KeyboardInterrupt
                     if not self.told:
                         self.told = True
@@ -206,6 +234,7 @@ class _Execution:
                     yield from self._hand_out()
                     yield from self._say_for_what_one_waits()
                 done = self._wait()
+                yield from self._complain()
                 self.taken = [(future, self.running.pop(future)) for future in done]
                 lost = None
                 if not self.interrupts:  # before results are written: workers need not wait for it
@@ -313,8 +342,23 @@ class _Execution:
             else:
                 done = set()
                 time.sleep(PATIENCE)
-            self.interrupts = max(self.interrupts, _came(interrupts))
+            self._note(interrupts)
         return done
+
+    def _note(self, interrupts: Interrupts) -> None:
+        """Count the signals that came; whoever is asked to end has not much time."""
+        self.interrupts = max(self.interrupts, _came(interrupts))
+        if self.end is None and interrupts.signal not in (None, signal.SIGINT):
+            self.end = time.monotonic() + WAITED
+
+    def _complain(self) -> Iterator[Event]:
+        """Tell once of each worker that is stopped or stuck."""
+        for future, task in self.running.items():
+            text = "" if future in self.complained else self.workers.complaint(future)
+            if text:
+                self.complained.add(future)
+                yield Silent(task.experiment, text)
+        self.complained.intersection_update(self.running)
 
     # --- taking results ---------------------------------------------------------------------------
 
@@ -334,8 +378,9 @@ class _Execution:
             with Interrupts() as interrupts:
                 interrupts.finish()
                 self.folder.write(experiment, content)
-                self.interrupts = max(self.interrupts, _came(interrupts))
+                self._note(interrupts)
         task.release()
+        self._was_able()
         return Finished(experiment, True, lambda: Trace.from_bytes(content))
 
     def _write_what_is_done(self) -> list[tuple[Experiment, bytes]]:
@@ -357,17 +402,46 @@ class _Execution:
             death = str(error), 1
         cause, spent = death or (_line(error), 1)
         task.attempts += spent
+        if death:
+            self._count_death(cause)
+        else:
+            self._was_able()
         if death and task.attempts < self.attempts:
             # at the end: what kills workers must not keep the others waiting
             self.waiting.append(task)
             return Died(task.experiment, cause, task.attempts)
         if death:
             cause = f"failed after {task.attempts} tries: {cause}"
-        text = cause if death else "".join(traceback.format_exception(error))
+        in_words = isinstance(error, (TimeLimitError, TooLargeError))
+        if in_words:
+            cause = str(error)
+        text = cause if death or in_words else "".join(traceback.format_exception(error))
         if self.folder is not None:
             self.folder.note_failure(task.experiment, text)
         task.release()
         return Failed(task.experiment, cause, text, task.attempts)
+
+    def _was_able(self) -> None:
+        """Note that a worker lived to the end of an experiment."""
+        self.able, self.deaths, self.in_a_row = True, 0, 0
+
+    def _count_death(self, cause: str) -> None:
+        """End a study whose workers all die, instead of starting new ones for each experiment."""
+        self.deaths += 1
+        self.in_a_row += 1
+        if self.deaths < STORM:
+            return
+        if self.cheapest_first:
+            if self.able:
+                return
+            raise NoWorkersError(
+                f"{self.in_a_row} worker processes died one after the other, and nothing was done "
+                f"in between; the last one: {cause}"
+            )
+        # those that need the most come first: it may be these that there is no memory for
+        # what is handed out already may die as well, and tells nothing of the cheapest
+        self.cheapest_first, self.able, self.deaths = True, False, -len(self.running)
+        self.waiting = deque(sorted(self.waiting, key=lambda task: cost(task.experiment)))
 
 
 def _came(interrupts: Interrupts) -> int:

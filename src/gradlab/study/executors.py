@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import (
-    BrokenExecutor,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-)
+from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass
-from multiprocessing.context import SpawnContext
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 from gradlab.optional import library
+from gradlab.study.processes import LocalProcesses, NoWorkersError
 
-BELOW_GUARD = 'what runs a study must stand below: if __name__ == "__main__":'
-STARTS = 3  # how often a worker process may die before it has begun to work
 CONNECTS_WITHIN = 10  # seconds, to a cluster
-
-
-class WorkerDiedError(BrokenExecutor):
-    """A worker process ended in the middle of its work; the message says how."""
-
-
-class NoWorkersError(OSError):
-    """There is nobody to do the work: processes cannot be started, a cluster cannot be reached."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +28,26 @@ class Workers:
         How many experiments it can work on at a time, now.
     take_back : callable
         Cancels a future if its work has not begun; tells whether it could.
+    complaint : callable
+        What is wrong with the worker that is at a future's work; empty if nothing is known.
     """
 
     executor: Executor
     slots: Callable[[], int]
     take_back: Callable[[Future[Any]], bool] = lambda future: future.cancel()
+    complaint: Callable[[Future[Any]], str] = lambda _: ""
 
 
 @contextlib.contextmanager
 def workers_for(
-    workers: int | None, cluster: str | None, executor: Executor | None
+    workers: int | None,
+    cluster: str | None,
+    executor: Executor | None,
+    timeout: float | None = None,
 ) -> Iterator[Workers]:
     """Choose by what was given; on leaving, what is under way is dropped.
+
+    Processes of this machine are ended if an experiment takes longer than `timeout` seconds.
 
     Raises
     ------
@@ -83,9 +71,9 @@ def workers_for(
                 f"worker processes read the script again, and cannot read {script}; put it into a "
                 "file"
             )
-        with LocalProcesses(count) as processes:
+        with LocalProcesses(count, timeout) as processes:
             try:
-                yield Workers(processes, lambda: count)
+                yield Workers(processes, lambda: count, complaint=processes.complaint)
             finally:
                 processes.kill()
 
@@ -105,171 +93,6 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-# --- processes of this machine --------------------------------------------------------------------
-
-
-class LocalProcesses(Executor):
-    """Worker processes that die alone: the work of the others goes on, and each is replaced.
-
-    A `ProcessPoolExecutor` ends all of its workers when one dies. Here each is a pool of its own,
-    fed by a thread that waits for it.
-
-    Parameters
-    ----------
-    count : int
-    """
-
-    def __init__(self, count: int) -> None:
-        self._threads = ThreadPoolExecutor(count, "gradlab-worker")
-        self._own = threading.local()
-        self._lock = threading.Lock()
-        self._pools: set[ProcessPoolExecutor] = set()
-        self._processes: set[BaseProcess] = set()
-        self._over = False
-
-    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have `function` called in a worker process; the future may raise `WorkerDiedError`."""
-        return self._threads.submit(self._call, function, args, kwargs)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes when they have done what was submitted."""
-        self._threads.shutdown(wait, cancel_futures=cancel_futures)
-        with self._lock:
-            pools, self._pools = self._pools, set()
-        for pool in pools:
-            pool.shutdown(wait)
-
-    def kill(self) -> None:
-        """End the processes at once, whatever they are doing."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        with self._lock:
-            for process in self._processes:
-                with contextlib.suppress(ValueError):  # closed meanwhile
-                    process.kill()
-            self._over = True
-
-    def _call(self, function: Any, args: Any, kwargs: Any) -> Any:
-        pool, process = self._worker()
-        try:
-            return pool.submit(function, *args, **kwargs).result()
-        except BrokenExecutor:
-            self._forget(pool, process)
-            raise WorkerDiedError(
-                f"the worker process {process.pid} {_ending(_exitcode(process))}"
-            ) from None
-
-    def _worker(self) -> tuple[ProcessPoolExecutor, BaseProcess]:
-        """The process of this thread, started anew if there is none."""
-        found: tuple[ProcessPoolExecutor, BaseProcess] | None = getattr(self._own, "worker", None)
-        if found is not None:
-            return found
-        for _ in range(STARTS):
-            pool, process = self._start()
-            try:
-                pool.submit(_nothing).result()
-            except BrokenExecutor:
-                self._forget(pool, process)
-                exitcode = _exitcode(process)
-                if exitcode == 1:  # an error of Python's, which the next one would have as well
-                    break
-                continue
-            self._own.worker = pool, process
-            return pool, process
-        hint = f"; in a script, {BELOW_GUARD}" if exitcode == 1 else ""
-        raise NoWorkersError(
-            f"worker processes end as soon as they start: the last one {_ending(exitcode)}{hint}"
-        )
-
-    def _start(self) -> tuple[ProcessPoolExecutor, BaseProcess]:
-        context = _Spawning()
-        pool = ProcessPoolExecutor(1, context, initializer=_begin_worker)
-        with _sigint_blocked():  # until the process can say that it does not want it
-            pool.submit(_nothing)
-        [process] = context.started
-        with self._lock:
-            self._pools.add(pool)
-            self._processes.add(process)
-            if self._over:
-                process.kill()
-        return pool, process
-
-    def _forget(self, pool: ProcessPoolExecutor, process: BaseProcess) -> None:
-        self._own.worker = None
-        with self._lock:
-            self._pools.discard(pool)
-            self._processes.discard(process)
-        pool.shutdown(wait=False)
-
-
-class _Spawning(SpawnContext):
-    """Keeps the processes that are started, since a pool does not tell of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.started: list[BaseProcess] = []
-
-    def Process(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        process = super().Process(*args, **kwargs)
-        self.started.append(process)
-        return process
-
-
-def _nothing() -> None:
-    """What a worker does to show that it is there."""
-
-
-def _begin_worker() -> None:
-    """Leave Ctrl-C to the driver, which gets it too; end when the driver ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_it() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_it, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Block Ctrl-C for this thread, and for the processes that it starts."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _exitcode(process: BaseProcess) -> int | None:
-    """The status of a process that has ended; None if it cannot be had."""
-    end = time.monotonic() + 5
-    while process.exitcode is None and time.monotonic() < end:
-        # the pool asks for it too, and the system tells only one of us
-        process.join(0.01)
-        time.sleep(0.01)
-    return process.exitcode
-
-
-def _ending(exitcode: int | None) -> str:
-    """How a process ended, in words."""
-    if exitcode is None:
-        return "cannot be reached any more"
-    if exitcode >= 0:
-        return f"ended by itself with status {exitcode}"
-    try:
-        name = signal.Signals(-exitcode).name
-    except ValueError:
-        name = "unknown"
-    why = "; was the memory used up?" if name == "SIGKILL" else ""
-    return f"was killed by signal {-exitcode} ({name}{why})"
 
 
 # --- Dask -----------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from gradlab.experiment import Experiment
 from gradlab.files import keep_elsewhere, make_writable, spreadsheet_text, why, write_atomically
 from gradlab.locks import Lock
+from gradlab.regular import NotRegularError, check_regular
 from gradlab.seal import DamagedError, owner_of, sealed
 from gradlab.trace import TraceError
 
@@ -169,11 +170,12 @@ class StudyFolder:
             If the file cannot be read, whatever is in it.
         """
         try:
+            check_regular(self.path_of(experiment))  # a pipe would keep us waiting
             content = self.path_of(experiment).read_bytes()
         except FileNotFoundError:
             return "it is a link to nothing" if self.path_of(experiment).is_symlink() else "missing"
-        except IsADirectoryError:
-            return "it is a folder"
+        except NotRegularError as error:
+            return str(error)
         return _fault(content, experiment)
 
     def read(self, experiment: Experiment) -> bytes:
@@ -186,6 +188,7 @@ class StudyFolder:
         """
         path = self.path_of(experiment)
         try:
+            check_regular(path)
             content = path.read_bytes()
         except FileNotFoundError:
             raise TraceError(f"{path}: no such file; its experiment is not finished") from None

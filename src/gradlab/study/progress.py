@@ -14,6 +14,7 @@ from gradlab.study.execution import (
     Failed,
     Finished,
     SetAside,
+    Silent,
     Stopping,
     Waiting,
     cost,
@@ -105,6 +106,8 @@ class Tally:
             return f"warning: {event.text}"
         if isinstance(event, Waiting):
             return event.text
+        if isinstance(event, Silent):
+            return f"warning: {name}: {event.text}"
         if isinstance(event, Stopping):
             return (
                 f"Interrupted: waiting for {self.running} experiments under way; "

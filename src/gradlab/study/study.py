@@ -17,16 +17,19 @@ from typing import TYPE_CHECKING, Any
 from dp.validation import positive_integer, unknown
 from gradlab.experiment import Experiment, ExperimentError
 from gradlab.files import read_toml, write_atomically
+from gradlab.interrupts import check_time_limit
 from gradlab.study.execution import Event, ExperimentsFailedError, Failed, Finished, execute
-from gradlab.study.executors import BELOW_GUARD, NoWorkersError, workers_for
+from gradlab.study.executors import workers_for
 from gradlab.study.folder import StudyFolder
+from gradlab.study.processes import BELOW_GUARD, NoWorkersError
 from gradlab.trace import Trace
 
 if TYPE_CHECKING:
     from gradlab.study.execution import Compute
 
 MOST = 10**6  # experiments: beyond it a product of axes is a slip of the pen
-FIELDS = ("name", "members", "base", "over", "experiments")
+MOST_WORKERS = 1000
+FIELDS = ("name", "members", "timeout", "base", "over", "experiments")
 FIT_FOR_A_FOLDER = re.compile(r"\w([\w .-]*\w)?")
 NONE = "none"  # how TOML, which has no word for it, says that a setting has no value
 _MAY_BE_NONE = {name for name, field in Experiment.model_fields.items() if field.default is None}
@@ -54,6 +57,9 @@ class Study:
         Nets per experiment, trained side by side; by default as `base` says, or else one.
     name : str
         Names the study and, unless told otherwise, its folder.
+    timeout : float, optional
+        Seconds that an experiment may take; one that takes longer fails, and the others go on. It
+        is no part of what is described: with another limit it is the same study.
 
     Attributes
     ----------
@@ -86,6 +92,7 @@ class Study:
         experiments: Iterable[Mapping[str, Any]] | None = None,
         members: int | None = None,
         name: str = "study",
+        timeout: float | None = None,
     ) -> None:
         if not isinstance(name, str) or not FIT_FOR_A_FOLDER.fullmatch(name):
             raise StudyError(
@@ -95,9 +102,11 @@ class Study:
         self.name = name
         self.base = _settings_of(base)
         self.over = {setting: _values(setting, values) for setting, values in (over or {}).items()}
+        _checked(check_time_limit, timeout)
+        self.timeout = timeout
         self.listed = [
             {name: _plain_number(value) for name, value in each.items()}
-            for each in ([{}] if experiments is None else experiments)
+            for each in itertools.islice([{}] if experiments is None else experiments, MOST + 1)
         ]
         if members is not None:
             _checked(positive_integer, "members", members)
@@ -186,6 +195,8 @@ class Study:
         import tomli_w
 
         fields: Settings = {"name": self.name, "members": self.members}
+        if self.timeout is not None:
+            fields["timeout"] = self.timeout
         fields["base"] = _plain({k: v for k, v in self.base.items() if k != "members"})
         if self.over:
             fields["over"] = {setting: _plain(values) for setting, values in self.over.items()}
@@ -202,7 +213,8 @@ class Study:
         """Read a TOML file; `members` takes precedence over it.
 
         Its tables are `[base]` and `[over]`, and `[[experiments]]` for a list; at its top may stand
-        a name (the file's by default) and ``members``. What may be none is so if it is "none".
+        a name (the file's by default), ``members`` and ``timeout``. What may be none is so if it is
+        "none".
 
         Raises
         ------
@@ -247,6 +259,7 @@ class Study:
             experiments=listed,
             members=fields.get("members"),
             name=fields.get("name", name),
+            timeout=fields.get("timeout"),
         )
 
     # --- running ----------------------------------------------------------------------------------
@@ -261,6 +274,7 @@ class Study:
         executor: Executor | None = None,
         at_once: int | None = None,
         attempts: int = 3,
+        timeout: float | None = None,
     ) -> Iterator[Trace]:
         """Run what is missing; give the trace of each experiment as soon as it is there.
 
@@ -286,6 +300,9 @@ class Study:
             Train at most so many of an experiment's nets at a time, to save memory.
         attempts : int
             How often an experiment is tried that makes its worker process die.
+        timeout : float, optional
+            Seconds that an experiment may take, instead of the study's own limit. Processes of this
+            machine are ended then; elsewhere the time is looked at after each training step.
 
         Raises
         ------
@@ -306,6 +323,7 @@ class Study:
                 executor=executor,
                 at_once=at_once,
                 attempts=attempts,
+                timeout=timeout,
             )
         ) as events:
             for event in events:
@@ -326,6 +344,7 @@ class Study:
         executor: Executor | None = None,
         at_once: int | None = None,
         attempts: int = 3,
+        timeout: float | None = None,
         compute: Compute | None = None,
     ) -> Generator[Event, None, None]:
         """Run what is missing, and say what happens as it does; parameters as for `run`.
@@ -343,17 +362,27 @@ class Study:
         for name, number in [("workers", workers), ("at_once", at_once), ("attempts", attempts)]:
             if number is not None:
                 _checked(positive_integer, name, number)
+        if workers is not None and workers > MOST_WORKERS:
+            raise StudyError(f"workers must be at most {MOST_WORKERS}, got {workers}")
+        _checked(check_time_limit, timeout)
+        timeout = self.timeout if timeout is None else timeout
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             # a worker reads the script again, and would begin the study anew
             raise NoWorkersError(f"in a script, {BELOW_GUARD}")
         folder = None if out is None else StudyFolder(out)
         if folder is not None:
             folder.check(self, resume)
-        with workers_for(workers, cluster, executor) as pool:
+        with workers_for(workers, cluster, executor, timeout) as pool:
             if folder is not None:
                 folder.open(self, resume)
             yield from execute(
-                self.experiments, pool, folder, at_once=at_once, attempts=attempts, compute=compute
+                self.experiments,
+                pool,
+                folder,
+                at_once=at_once,
+                attempts=attempts,
+                compute=compute,
+                timeout=timeout,
             )
 
 

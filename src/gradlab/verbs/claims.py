@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gradlab.files import FAILURES, keep_elsewhere, why, write_atomically
 from gradlab.interrupts import Interrupts
+from gradlab.regular import read_regular
 from gradlab.verbs.output import (
     OutputError,
     claimed,
@@ -116,7 +117,7 @@ def _refuse_to_replace(folder: Path) -> None:
     if not present:
         return
     try:
-        Proofs.from_json((folder / RESULT).read_text(encoding="utf-8"))
+        Proofs.from_json(read_regular(folder / RESULT).decode())
     except (OSError, UnicodeDecodeError, ProofsError):
         raise OutputError(
             f"{folder}: holds {' and '.join(present)}, of something other than gradlab prove; "

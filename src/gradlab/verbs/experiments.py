@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradlab.files import FAILURES, keep_elsewhere, why
-from gradlab.interrupts import Interrupts
+from gradlab.interrupts import Interrupts, check_time_limit
 from gradlab.locks import IN_FOLDER, Lock
+from gradlab.memory import check_memory
 from gradlab.verbs.figures import WITH_THEORY
 from gradlab.verbs.output import (
     DESCRIPTION,
@@ -40,6 +41,7 @@ def run(
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    timeout: float | None = None,
     **settings: Any,
 ) -> Trace:
     """Train one net and record the flow of its gradient.
@@ -54,6 +56,8 @@ def run(
         Replace another experiment's trace in `out`.
     progress : callable, optional
         `progress(step, steps, loss, accuracy)`.
+    timeout : float, optional
+        Seconds after which the training ends; what was recorded until then is given, and saved.
     **settings
         Fields of `Experiment`, such as layers=3 or activation="tanh"; they take precedence.
 
@@ -65,6 +69,8 @@ def run(
     ------
     ExperimentError
         If the description is not valid.
+    TooLargeError
+        If it needs more memory than there is: before anything is made.
     OutputError
         If `out` cannot be written to, or holds something else: before training. If the result
         cannot be written: its `trace` has it, and so has a file elsewhere, which the error names.
@@ -77,11 +83,13 @@ def run(
     4
     """
     described = describe(experiment, **settings)
+    check_time_limit(timeout)
+    check_memory(described)
     if out is None:
-        return described.run(progress)
+        return described.run(progress, timeout=timeout)
     folder = prepare_folder(out, described, overwrite)
     with Interrupts():
-        trace = described.run(progress)
+        trace = described.run(progress, timeout=timeout)
         folder = save(trace, described, folder, overwrite)
     for _ in draw(trace, folder):
         pass
@@ -257,10 +265,12 @@ def _may_replace(folder: Path, experiment: Experiment, trace: Trace) -> bool:
 
 
 def check_theory(experiment: Experiment) -> None:
-    """Raise TheoryError for an experiment that the theory does not cover."""
+    """Raise ValueError for an experiment that the theory does not cover, or that is too deep."""
     from gradlab.theory.prediction import check
+    from gradlab.verbs.predictions import check_depth
 
     check(experiment)
+    check_depth(experiment)
 
 
 def foresee(trace: Trace, insist: bool = False) -> tuple[Prediction, Comparison] | None:

@@ -13,6 +13,18 @@ if TYPE_CHECKING:
     from gradlab.theory import Prediction
 
 
+DEEPEST = 2000  # hidden layers: it takes a minute, and a gigabyte
+
+
+def check_depth(experiment: Experiment) -> None:
+    """Raise ValueError for a net so deep that a prediction would not end."""
+    if experiment.layers > DEEPEST:
+        raise ValueError(
+            f"layers: predictions are made for at most {DEEPEST} hidden layers, as their time and "
+            f"memory grow with the depth, got {experiment.layers}"
+        )
+
+
 def predict(
     experiment: Experiment | str | os.PathLike[str] | None = None,
     *,
@@ -41,6 +53,8 @@ def predict(
     ------
     ExperimentError
         If the description is not valid.
+    ValueError
+        If it has more than 2000 hidden layers.
     TheoryError
         If the theory does not cover it.
     OutputError
@@ -55,7 +69,9 @@ def predict(
     """
     from gradlab.theory import predict as of_experiment
 
-    prediction = of_experiment(describe(experiment, **settings))
+    described = describe(experiment, **settings)
+    check_depth(described)
+    prediction = of_experiment(described)
     if out is not None:
         from gradlab.plots import prediction as drawn
 

@@ -29,6 +29,7 @@ def study(
     executor: Executor | None = None,
     at_once: int | None = None,
     attempts: int = 3,
+    timeout: float | None = None,
     progress: Callable[[Event], None] | None = None,
 ) -> StudyResults:
     """Run what is missing of a study, and draw what it found.
@@ -43,7 +44,7 @@ def study(
         Go on in a folder that has results.
     members : int, optional
         Nets per experiment, instead of those that the description says.
-    workers, cluster, executor, at_once, attempts
+    workers, cluster, executor, at_once, attempts, timeout
         See `Study.run`.
     progress : callable, optional
         Called with each event.
@@ -73,6 +74,7 @@ def study(
         executor=executor,
         at_once=at_once,
         attempts=attempts,
+        timeout=timeout,
     ):
         if progress is not None:
             progress(event)
@@ -116,7 +118,7 @@ def describe(
         out = path if out is None else out
     elif path.is_dir():
         raise StudyError(f"{path}: not the folder of a study: it has no {DESCRIPTION}")
-    elif path.suffix or path.exists():
+    elif path.suffix or os.path.lexists(path):
         found = Study.load(path, members)
     else:
         raise StudyError(

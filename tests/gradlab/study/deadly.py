@@ -77,3 +77,33 @@ def stopped_once(settings, expected, at_once):
 
         expected = Experiment.of(**settings).hash
     return compute(settings, expected, at_once)
+
+
+def sleeping(settings, expected, at_once):
+    """Never ends in nets of three layers."""
+    note("begin", expected)
+    if settings["layers"] == 3:
+        time.sleep(1000)
+    return compute(settings, expected, at_once)
+
+
+def stopped(settings, expected, at_once):
+    """Stops its own worker (as Ctrl-Z does) in nets of three layers."""
+    note("begin", expected)
+    if settings["layers"] == 3:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return compute(settings, expected, at_once)
+
+
+def always_deadly(settings, expected, at_once):
+    """Kills its own worker, whatever the net."""
+    note("begin", expected)
+    os._exit(9)
+
+
+def deadly_if_deep(settings, expected, at_once):
+    """Kills its own worker in all but nets of one layer."""
+    note("begin", expected)
+    if settings["layers"] > 1:
+        os._exit(9)
+    return compute(settings, expected, at_once)

@@ -168,7 +168,11 @@ def test_what_fails_is_told_at_the_end(described, tmp_path, monkeypatch, threads
     monkeypatch.setattr(Study, "events", events)
     ended = call("study", described, "--out", tmp_path / "out")
     assert ended.exit_code == 1
-    assert "ArithmeticError: three is\ntoo many" in ended.output
+    assert "ArithmeticError: three is" in ended.output
+    assert "Traceback" not in ended.output  # that is in the folder
+    for file in (tmp_path / "out" / "failed").iterdir():
+        assert "Traceback" in file.read_text()
+        assert "ArithmeticError: three is\ntoo many" in file.read_text()
     assert "2 experiments failed" in ended.output
     assert "--resume tries again" in ended.output
     with (tmp_path / "out" / "experiments.csv").open() as file:
