@@ -218,10 +218,10 @@ def test_an_interrupted_repeat_keeps_the_complete_trace(tmp_path, monkeypatch):
 def test_what_comes_into_the_folder_meanwhile_stays(tmp_path, monkeypatch):
     original = Experiment.run
 
-    def meanwhile(self, progress=None):
+    def meanwhile(self, progress=None, **options):
         if self.seed == 0:
             gradlab.run(self.model_copy(update={"seed": 1}), out=tmp_path / "out")
-        return original(self, progress)
+        return original(self, progress, **options)
 
     monkeypatch.setattr(Experiment, "run", meanwhile)
     done = call("run", *SMALL, "--out", tmp_path / "out")
@@ -311,7 +311,8 @@ def test_every_setting_is_a_flag():
 
     from gradlab.cli.experiments import run
 
-    flags = set(inspect.signature(run).parameters) - {"experiment", "out", "overwrite", "theory"}
+    own = {"experiment", "out", "overwrite", "theory", "timeout"}
+    flags = set(inspect.signature(run).parameters) - own
     fields = set(Experiment.model_fields)
     several = {"hyperparameter": "hyperparameters", "quantity": "quantities"}
     assert {several.get(flag, flag) for flag in flags} == fields

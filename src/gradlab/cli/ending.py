@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 
-LEFT = 5.0  # seconds after the second signal, in which what is finished is saved
+LEFT = 30.0  # seconds after the second signal, in which what is finished is saved, also slowly
 _STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -30,9 +30,9 @@ def end_if_asked_twice() -> None:
     """Watch the signals of this process from a thread, beside whatever handles them.
 
     Python runs signal handlers between two of its own instructions, so not while a library computes
-    or waits. A second signal (Ctrl-C, SIGTERM) therefore ends the process within some seconds, and
-    the worker processes with it. Where nothing is under way SIGTERM has no handler, and ends the
-    process by itself.
+    or waits. A second signal (Ctrl-C, SIGTERM) is obeyed at once where they run; half a minute
+    later the process ends all the same, and the worker processes with it. Where nothing is under
+    way SIGTERM has no handler, and ends the process by itself.
     """
     if os.name == "nt" or threading.current_thread() is not threading.main_thread():
         return
