@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable
@@ -43,6 +42,8 @@ def missing_attribute(owner: str, name: str, known: list[str]) -> str:
         return f"{text}; {_OTHERS[name]}"
     if hasattr(np.ndarray, name):
         return f"{text}; node.value.{name} is the plain array's, through which no gradient flows"
+    import difflib  # as in validation.py: `import dp` is light
+
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f"{text}; did you mean {close[0]!r}?"

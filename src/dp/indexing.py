@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,7 +65,13 @@ def _one(axis: Any) -> int:
 def wanted_shape(shape: tuple[Any, ...]) -> tuple[Any, ...]:
     """The sides that `reshape` is asked for; one number alone makes a column."""
     one = shape[0] if len(shape) == 1 else None
-    wanted = tuple(one) if isinstance(one, Sequence) else shape
+    sides = tuple(one) if isinstance(one, (Sequence, np.ndarray)) else shape
+    try:
+        wanted = tuple(operator.index(side) for side in sides)
+    except TypeError:
+        raise TypeError(
+            f"the sides of a matrix are integers, such as (2, 3), got {sides}"
+        ) from None
     return (*wanted, 1) if len(wanted) == 1 else wanted  # 1-D means a column, as in Node(value)
 
 
@@ -126,7 +133,7 @@ def _part(index: Any, length: int, word: str) -> Any:
     array = _array(index)
     if array.dtype == bool and array.shape == (length,):
         return np.nonzero(array)[0]
-    if array.dtype.kind in "iu" and array.ndim in (1, 2):
+    if (array.dtype.kind in "iu" and array.ndim in (1, 2)) or array.shape == (0,):
         # a copy: the user may reuse it before the gradient is asked for
         return array.astype(np.intp)
     raise IndexError(

@@ -23,7 +23,15 @@ from dp.layers import (
     watch_layers,
 )
 from dp.node import Node, ShapeError, as_leaf, mode
-from dp.parameters import KEPT, Registered, check_listed, check_named, fitting, registered
+from dp.parameters import (
+    KEPT,
+    Registered,
+    check_listed,
+    check_named,
+    fitting,
+    registered,
+    warn_of_others,
+)
 from dp.validation import one_of, positive_integer, positive_number, shown, unknown
 from dp.watching import watchers
 
@@ -43,7 +51,7 @@ Array = NDArray[Any]
 Normalisation = Literal["none", "layer", "batch"]
 
 
-class _View:
+class View:
     """An attribute that shows what the library keeps.
 
     No data descriptor, so that a student's own `self.layers = []` may stand: the library itself
@@ -58,12 +66,13 @@ class _View:
 
 
 def _kept(model: Model) -> Registered:
-    found = registered(model)
-    if found is None:
+    try:
+        found: Registered = model.__dict__[KEPT]
+    except KeyError:
         raise RuntimeError(
             f"{type(model).__name__}.__init__ must call super().__init__() before it makes layers "
             "or parameters"
-        )
+        ) from None
     return found
 
 
@@ -98,11 +107,11 @@ class Model:
     def __init__(self, seed: int | Sequence[int] | None = None, dtype: Any = np.float64) -> None:
         self.__dict__[KEPT] = Registered(seed, dtype)
 
-    dtype = _View(lambda kept: kept.dtype, "Data type of every parameter.")
-    seed = _View(lambda kept: kept.seed, "Seed of the first weights, as it was given.")
-    members = _View(lambda kept: kept.members, "Number of members of an ensemble, or None.")
-    layers = _View(lambda kept: kept.layers, "Name -> Layer.")
-    parameters = _View(
+    dtype = View(lambda kept: kept.dtype, "Data type of every parameter.")
+    seed = View(lambda kept: kept.seed, "Seed of the first weights, as it was given.")
+    members = View(lambda kept: kept.members, "Number of members of an ensemble, or None.")
+    layers = View(lambda kept: kept.layers, "Name -> Layer.")
+    parameters = View(
         lambda kept: MappingProxyType(kept.parameters),
         "Name -> the parameter's Node, in the order in which they were made.",
     )
@@ -217,6 +226,11 @@ class Model:
         TypeError, ValueError
             If a value is not made of numbers. Nothing is changed if anything is wrong.
         """
+        if not isinstance(param, Mapping):
+            raise TypeError(
+                "set_param takes a dict of names and arrays, as get_param gives it; got "
+                f"{shown(param)}"
+            )
         parameters = _kept(self).parameters
         new: list[tuple[Array, Array]] = []
         for name, value in param.items():
@@ -307,10 +321,15 @@ def _check_trained(model: Model, loss: Node, named: Mapping[str, Node], given: A
     """Refuse a loss with a parameter that no optimiser would train."""
     parameters, owner = _kept(model).parameters, type(model).__name__
     own = type(model).get_param is not Model.get_param
-    if all(parameters.get(name) is node for name, node in named.items()) and not own:
-        return
+    if not own:
+        for name, node in named.items():
+            if parameters.get(name) is not node:
+                break
+        else:
+            return
     listed = model.get_param() if own else {}
-    check_named(owner, named, parameters, listed, vars(model), given)
+    others = check_named(owner, named, parameters, listed, vars(model), given)
+    warn_of_others(owner, _kept(model), others)
     missing = [name for name in listed if name not in named and name not in parameters]
     if missing:
         check_listed(owner, {name: listed[name] for name in missing}, topological_order(loss))
@@ -330,6 +349,11 @@ def _listed(model: Model, name: str) -> Array:
     if name not in names:
         raise KeyError(unknown("parameter", name, names))
     live, again = names[name], model.get_param()[name]
+    if isinstance(live, Node):
+        raise TypeError(
+            f"{type(model).__name__}.get_param gives {name!r} as a Node; it must give the live "
+            "array, node.value"
+        )
     if not isinstance(live, np.ndarray) or not np.shares_memory(live, again):
         raise ValueError(
             f"{type(model).__name__}.get_param gives a copy of {name!r}, into which set_param "
@@ -384,6 +408,9 @@ def _statistics_of(rows: int) -> Iterator[None]:
         _STATISTICS_ROWS.reset(token)
 
 
+_CHAIN = f"{KEPT}_chain"  # hidden layers, and the output layer
+
+
 class _Setting:
     """A setting of a Net: shown by its name, and checked when it is set.
 
@@ -403,7 +430,7 @@ class _Setting:
         if net is None:
             return self
         try:
-            return vars(net)[self.key]
+            return net.__dict__[self.key]
         except KeyError:
             raise AttributeError(f"{owner.__name__} has no {self.name!r} yet") from None
 
@@ -521,7 +548,7 @@ class Net(Model):
         out = _layer(self, width, n_outputs, "out", init)
         # apart from `layers`, to which a subclass may add its own
         layers = list(_kept(self).layers.values())
-        vars(self)[f"{KEPT}_chain"] = (layers[:-1], out)
+        vars(self)[_CHAIN] = (layers[:-1], out)
         if init_scale != 1.0:
             for layer in layers:
                 layer.weight.value *= init_scale
@@ -534,10 +561,10 @@ class Net(Model):
             rows = like.shape[-2]
             with _statistics_of(rows):
                 return self.logits(like.concatenate(x))[rows:]
-        hidden, last = vars(self)[f"{KEPT}_chain"]
+        (hidden, last), residual = vars(self)[_CHAIN], self.residual
         for layer in hidden:
             out = layer(x)
-            x = x + out if self.residual and layer.fan_in == layer.fan_out else out
+            x = x + out if residual and layer.fan_in == layer.fan_out else out
         output: Node = last(x)
         return output
 
@@ -567,21 +594,27 @@ class Net(Model):
         return losses.categorical_cross_entropy(self.logits(x), y, self.reduction)
 
 
-def _normalisation(
-    model: Model, name: str, width: int, over: Normalisation
-) -> Callable[[Node], Node]:
-    """Register a layer's gain and shift; gives the function that normalises."""
+class _Normalise:
+    """Mean 0 and variance 1 of pre-activations, then a learned gain and shift.
+
+    No closure: a copied or pickled net has its own gain and shift.
+    """
+
+    def __init__(self, gain: Node, shift: Node, axis: int) -> None:
+        self.gain, self.shift, self.axis = gain, shift, axis
+
+    def __call__(self, h: Node) -> Node:
+        axis, rows = self.axis, _STATISTICS_ROWS.get()
+        known = h if axis == 1 or rows is None else h[:rows]
+        mean = known.mean(axis)
+        variance = (known - mean).square().mean(axis)
+        return (h - mean) / (variance + 1e-5).sqrt() * self.gain + self.shift
+
+
+def _normalisation(model: Model, name: str, width: int, over: Normalisation) -> _Normalise:
+    """Register a layer's gain and shift."""
     kept = _kept(model)
     stack = () if kept.members is None else (kept.members,)
     gain = kept.register(f"{name}_gain", np.ones((*stack, 1, width)))
     shift = kept.register(f"{name}_shift", np.zeros((*stack, 1, width)))
-    axis = 1 if over == "layer" else 0
-
-    def normalise(h: Node) -> Node:
-        rows = _STATISTICS_ROWS.get()
-        known = h if axis == 1 or rows is None else h[:rows]
-        mean = known.mean(axis)
-        variance = (known - mean).square().mean(axis)
-        return (h - mean) / (variance + 1e-5).sqrt() * gain + shift
-
-    return normalise
+    return _Normalise(gain, shift, 1 if over == "layer" else 0)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import primitives as p
+from dp.answers import Answers, not_while_capturing
 from dp.errors import AnomalyError, CaptureError, ShapeError
 from dp.hints import Guarded, check_subclass, missing_attribute
 from dp.indexing import checked_axis, matrix_index, one_axis, wanted_shape
@@ -39,15 +40,7 @@ FLOAT64 = np.dtype(np.float64)
 _new = object.__new__
 
 
-def _not_while_capturing(node: Node, what: str) -> None:
-    if MODE.get().capturing:
-        raise CaptureError(
-            f"{what} of {node!r} was asked for while its function was captured, and a program "
-            "could not decide it anew for other values; use Node.clip or dp.primitives.where"
-        )
-
-
-class Node(p.Recorded):
+class Node(Answers):
     """A matrix, or a stack of matrices, that remembers how it was computed.
 
     Parameters
@@ -57,7 +50,8 @@ class Node(p.Recorded):
         dimensions the last two axes are the matrix and the axes before them a stack. Integers and
         booleans become float64. An array of floats is not copied: changing it changes the Node.
     name : str, optional
-        A named Node is a parameter: `grad` reports its gradient under this name.
+        `grad` reports the gradient of a named Node under this name. In a model, parameters are
+        made by `Model.Parameter`.
 
     Raises
     ------
@@ -200,86 +194,16 @@ class Node(p.Recorded):
                 missing_attribute(type(self).__name__, name, known), name=name, obj=None
             )
 
-    # --- as a number or a plain array, where no gradient is asked for --------------------------
-
-    def __bool__(self) -> bool:
-        _not_while_capturing(self, "the truth")
-        if self.value.size != 1:
-            raise ValueError(
-                f"a Node of shape {self.shape} is neither true nor false; for masks write & | ~ "
-                "instead of and, or, not, and ask .any() or .all()"
-            )
-        return bool(self.value.item())
-
-    def __float__(self) -> float:
-        _not_while_capturing(self, "the number")
-        if self.value.size != 1:
-            raise TypeError(
-                f"only a 1×1 Node is a number, this one has shape {self.shape}; node.value is the "
-                "plain array"
-            )
-        return float(self.value.item())
-
-    def __int__(self) -> int:
-        return int(float(self))
-
-    def __round__(self, ndigits: int | None = None) -> Any:
-        return round(float(self), ndigits)
-
-    def __format__(self, spec: str) -> str:
-        return format(float(self), spec) if spec else str(self)
-
-    def item(self) -> float:
-        """The number of a 1×1 Node, without gradient."""
-        return float(self)
-
-    def tolist(self) -> Any:
-        """The entries as nested lists, without gradient."""
-        _not_while_capturing(self, "the entries")
-        return self.value.tolist()
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return self.value.size
-
-    def argmax(self, axis: int | None = None) -> Any:
-        """Position of the maximum in the matrix, a plain array of integers; no gradient flows."""
-        return self._asked(np.argmax, axis)
-
-    def argmin(self, axis: int | None = None) -> Any:
-        """Position of the minimum in the matrix, a plain array of integers; no gradient flows."""
-        return self._asked(np.argmin, axis)
-
-    def argsort(self, axis: int = 1) -> Any:
-        """Positions in which the entries are in order, a plain array; no gradient flows."""
-        return self._asked(np.argsort, one_axis(axis))
-
-    def any(self, axis: int | None = None) -> Any:
-        """Whether any entry is not 0, plain; no gradient flows."""
-        return self._asked(np.any, axis)
-
-    def all(self, axis: int | None = None) -> Any:
-        """Whether no entry is 0, plain; no gradient flows."""
-        return self._asked(np.all, axis)
-
-    def _asked(self, function: Any, axis: int | None) -> Any:
-        _not_while_capturing(self, function.__name__)
-        axis = checked_axis(axis)
-        if axis is not None:
-            return function(self.value, axis=axis - 2)
-        if self.ndim == 2:
-            return function(self.value)
-        return function(self.value.reshape(*self.shape[:-2], -1), axis=-1)  # of each member
-
     def astype(self, dtype: Any) -> Any:
         """The entries in another dtype: a Node of floats, or a plain array of integers or booleans.
 
         Gradients flow through a Node of floats, in the dtype of what they belong to.
         """
+        if np.dtype(dtype).kind not in "biuf":
+            raise TypeError(f"a Node holds real numbers, which do not become {np.dtype(dtype)}")
         if np.dtype(dtype).kind == "f":
             return Node.record(p.astype, (self,), {"dtype": np.dtype(dtype)})
-        _not_while_capturing(self, f"the entries as {np.dtype(dtype)}")
+        not_while_capturing(self, f"the entries as {np.dtype(dtype)}")
         return self.value.astype(dtype)
 
     @staticmethod
@@ -349,6 +273,34 @@ class Node(p.Recorded):
         return Node.record(p.power, (other, self), NO_SETTINGS)
 
     def __pos__(self) -> Node:
+        return self
+
+    # `w -= step` would make `w` the name of another Node, and leave the parameter as it was
+    def __iadd__(self, other: Any) -> Node:
+        return self._not_in_place().__add__(other)
+
+    def __isub__(self, other: Any) -> Node:
+        return self._not_in_place().__sub__(other)
+
+    def __imul__(self, other: Any) -> Node:
+        return self._not_in_place().__mul__(other)
+
+    def __itruediv__(self, other: Any) -> Node:
+        return self._not_in_place().__truediv__(other)
+
+    def __ipow__(self, other: Any) -> Node:
+        return self._not_in_place().pow(other)
+
+    def __imatmul__(self, other: Any) -> Node:
+        return self._not_in_place().dot(other)
+
+    def _not_in_place(self) -> Node:
+        if self.name is not None and self.primitive is None:
+            raise TypeError(
+                f"the parameter {self.name!r} cannot be changed by += or -= and the like, which "
+                f"make another Node: write {self.name}.value -= ... to change its numbers, or "
+                f"h = {self.name} - ... to compute with it"
+            )
         return self
 
     def __neg__(self) -> Node:
@@ -556,14 +508,26 @@ class Node(p.Recorded):
         """The smaller of two entries; where both are equal, they share the gradient."""
         return Node.record(p.minimum, (self, other), NO_SETTINGS)
 
-    def clip(self, low: float | None = None, high: float | None = None) -> Node:
+    def clip(
+        self,
+        low: float | None = None,
+        high: float | None = None,
+        *,
+        min: float | None = None,  # noqa: A002 (as NumPy calls it)
+        max: float | None = None,  # noqa: A002
+    ) -> Node:
         """Limit each entry to [low, high]; the derivative is 1 inside and on the limits.
+
+        `min` and `max` are other names of the limits.
 
         Raises
         ------
         TypeError, ValueError
-            If a limit is no number, or low > high.
+            If a limit is no number, or is given twice, or low > high.
         """
+        if (low is not None and min is not None) or (high is not None and max is not None):
+            raise TypeError("clip takes each limit once: low or min, high or max")
+        low, high = (min if low is None else low), (max if high is None else high)
         low = None if low is None else number("low", low)
         high = None if high is None else number("high", high)
         if low is not None and high is not None and low > high:
@@ -610,11 +574,11 @@ class Node(p.Recorded):
 
     # `keepdims` is taken as other libraries have it; a Node always keeps its two dimensions.
 
-    def sum(self, axis: Any = None, *, keepdims: bool = True) -> Node:
+    def sum(self, axis: Any = None, keepdims: bool = True) -> Node:
         """Sum of all entries (1×1), over the rows (axis=0, 1×m) or the columns (axis=1, n×1)."""
         return Node.record(p.reduce_sum, (self,), {"axis": checked_axis(axis, keepdims)})
 
-    def mean(self, axis: Any = None, *, keepdims: bool = True) -> Node:
+    def mean(self, axis: Any = None, keepdims: bool = True) -> Node:
         """Mean of all entries, over the rows (axis=0) or the columns (axis=1)."""
         axis = checked_axis(axis, keepdims)
         total = Node.record(p.reduce_sum, (self,), {"axis": axis})
@@ -632,26 +596,26 @@ class Node(p.Recorded):
         left = self._count(axis, "a standard deviation", ddof)
         return (self - self.mean(axis)).norm(axis) / sqrt(left)
 
-    def norm(self, axis: Any = None, *, keepdims: bool = True) -> Node:
+    def norm(self, axis: Any = None, keepdims: bool = True) -> Node:
         """Root of the sum of squares, of all entries, over the rows or the columns.
 
         Where it is 0, its gradient is taken as 0.
         """
         return Node.record(p.norm, (self,), {"axis": checked_axis(axis, keepdims)})
 
-    def max(self, axis: Any = None, *, keepdims: bool = True) -> Node:
+    def max(self, axis: Any = None, keepdims: bool = True) -> Node:
         """Maximum, over the rows (axis=0) or the columns (axis=1); ties share the gradient."""
         axis = checked_axis(axis, keepdims)
         self._count(axis, "a maximum")
         return Node.record(p.reduce_max, (self,), {"axis": axis})
 
-    def min(self, axis: Any = None, *, keepdims: bool = True) -> Node:
+    def min(self, axis: Any = None, keepdims: bool = True) -> Node:
         """Minimum, over the rows (axis=0) or the columns (axis=1); ties share the gradient."""
         axis = checked_axis(axis, keepdims)
         self._count(axis, "a minimum")
         return -Node.record(p.reduce_max, (-self,), {"axis": axis})
 
-    def logsumexp(self, axis: Any = None, *, keepdims: bool = True) -> Node:
+    def logsumexp(self, axis: Any = None, keepdims: bool = True) -> Node:
         """log Σ exp(x), without overflow, of all entries, over the rows or the columns."""
         axis = checked_axis(axis, keepdims)
         self._count(axis, "a logsumexp")
@@ -679,7 +643,7 @@ class Node(p.Recorded):
     def __array__(self, *args: Any, **kwargs: Any) -> Array:
         raise TypeError(
             "a Node does not turn into a NumPy array silently, as its gradient would be lost; "
-            "write node.value"
+            "write node.value, or join Nodes by dp.concatenate([a, b])"
         )
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -787,7 +751,7 @@ def _mask(other: Any) -> Node:
 
 def _as_mask(index: Node, shape: tuple[int, ...]) -> Array:
     """A Node of 0 and 1, such as `x > 0`, as the mask of a matrix."""
-    _not_while_capturing(index, "the entries, as a mask,")
+    not_while_capturing(index, "the entries, as a mask,")
     mask = index.value
     if mask.shape != shape[-2:] or not ((mask == 0) | (mask == 1)).all():
         raise IndexError(

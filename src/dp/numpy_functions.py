@@ -98,6 +98,12 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: Any = True) -> An
     return x.norm(axis, keepdims=keepdims)
 
 
+def _clip(a: Any, a_min: Any = None, a_max: Any = None, **limits: Any) -> Any:
+    if set(limits) - {"min", "max"}:
+        raise TypeError(f"np.clip of a Node takes two limits, not {sorted(limits)}")
+    return a.clip(limits.get("min", a_min), limits.get("max", a_max))
+
+
 def _where(condition: Any, *choices: Any) -> Any:
     if len(choices) != 2:
         raise TypeError("np.where of a Node takes what to choose from: np.where(mask, a, b)")
@@ -142,7 +148,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
 }
 # Those that act on each entry, whatever stack there is.
 ENTRYWISE: dict[Any, Callable[..., Any]] = {
-    np.clip: lambda a, a_min=None, a_max=None: a.clip(a_min, a_max),
+    np.clip: _clip,
     np.round: lambda a, decimals=0: a.round(decimals),
     np.around: lambda a, decimals=0: a.round(decimals),
     np.where: _where,

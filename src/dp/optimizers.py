@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dp.hyperparameters import NotedDict, warn_unread
 from dp.node import Mode, Node, mode
-from dp.parameters import registered
+from dp.parameters import members_of, registered
 from dp.validation import decay, positive_integer, positive_number, seeds, shown
 from dp.watching import loop
 
@@ -106,11 +106,6 @@ class _Streams:
         return self if optimizer is None else streams_of(optimizer)
 
 
-def _members(model: Any) -> int | None:
-    kept = registered(model)
-    return None if kept is None else kept.members
-
-
 def _dtype(model: Any) -> Any:
     kept = registered(model)
     return None if kept is None else kept.dtype
@@ -135,8 +130,8 @@ class Optimizer:
         Each a `Callback`, or a function `f(step)` that is called after every update.
     compile : bool
         Capture the step once and replay it (see `dp.capture`): the same numbers but for rounding,
-        several times faster. A loss that cannot be captured is refused in the first step, and one
-        that has changed since in the next step whose number is a power of two.
+        several times faster. A loss that cannot be captured is refused in the first step; if
+        something that it depends on changes, the steps from there on are not compiled.
 
     Raises
     ------
@@ -187,18 +182,18 @@ class Optimizer:
             drawn = seeds(seed)
             # The second word keeps a batch stream apart from that of weights with the same seed.
             vars(self)[STREAMS] = [np.random.default_rng((one, 1)) for one in drawn]
-            members = _members(model)
+            members = members_of(model)
             if len(drawn) != (members or 1):
                 raise ValueError(
                     f"the model has {members or 1} member(s), but {len(drawn)} seed(s) were given "
                     "for their batches"
                 )
-        self._take_hyperparameters()
+        Optimizer._take_hyperparameters(self)
 
     def _take_hyperparameters(self) -> None:
         """Call `_set_param`, and warn of what neither it nor a subclass's other methods read."""
         given = self.hyperparam
-        if not isinstance(given, dict):
+        if type(given) is not dict:  # one that gives values for missing names, say
             self._set_param()
             return
         self.hyperparam = noted = NotedDict(given)
@@ -251,7 +246,7 @@ class Optimizer:
             One per step, (batch,) or (members, batch).
         """
         n, size = self.x_train.shape[0], (steps, self.batch_size)
-        members, streams = _members(self.model), streams_of(self)
+        members, streams = members_of(self.model), streams_of(self)
         if streams is not None:
             # as NumPy's indices are, which on 32-bit platforms are not what `integers` gives
             drawn = [s.integers(0, n, size=size).astype(np.intp, copy=False) for s in streams]
@@ -270,7 +265,10 @@ class Optimizer:
     def elementwise(self) -> bool:
         """Whether `_update` is the library's own, which treats each number alike and alone."""
         known = (SGD._update, SGD_Momentum._update, RMS_Prop._update, Adam._update)
-        return type(self)._update in known and "_update" not in vars(self)
+        computed = any(
+            hasattr(getattr(type(self), name, None), "__get__") for name in self.defaults
+        )
+        return type(self)._update in known and "_update" not in vars(self) and not computed
 
     def program_callbacks(self) -> list[ProgramCallback]:
         """Those callbacks that read a compiled step's buffers."""
@@ -322,13 +320,18 @@ class Optimizer:
         ValueError
             If a number is not positive, or there is no data to train on.
         """
-        return self._train(steps, self.num_grad_stores, print_each)
+        errors = np.geterr()
+        try:
+            return self._train(steps, self.num_grad_stores, print_each)
+        except BaseException:
+            np.seterr(**errors)  # an interrupt may have kept NumPy from doing so itself
+            raise
 
     def _train(
         self, steps: int = 1000, num_grad_stores: int = 0, print_each: int | None = 100
     ) -> Array:
         with loop(self):
-            return self._steps(steps, num_grad_stores, print_each)
+            return Optimizer._steps(self, steps, num_grad_stores, print_each)
 
     def _steps(self, steps: int, num_grad_stores: int, print_each: int | None) -> Array:
         positive_integer("steps", steps)
@@ -354,16 +357,12 @@ class Optimizer:
                 return loss
         if not done:
             param = self.model.get_param()
-            if not param:
-                raise ValueError(
-                    f"{type(self.model).__name__} has no parameters to train: make layers, or "
-                    'parameters with self.Parameter(value, "name"), in its __init__'
-                )
+            _check_parameters(self.model, param)
             self.grad_stores = [
                 {name: np.zeros_like(value) for name, value in param.items()}
                 for _ in range(num_grad_stores)
             ]
-        return self._train_eagerly(range(done + 1, steps + 1), print_each, batch)
+        return Optimizer._train_eagerly(self, range(done + 1, steps + 1), print_each, batch)
 
     def _train_eagerly(
         self, numbers: range, print_each: int | None, batch: tuple[Node, Node] | None
@@ -383,7 +382,7 @@ class Optimizer:
             for callback in callbacks:
                 if isinstance(callback, Callback):
                     callback.before_update(step)
-            self.update_all(param, grad, i)
+            Optimizer._update_all(self, param, grad, i)
             for callback in callbacks:
                 if isinstance(callback, Callback):
                     callback.after_update(step)
@@ -392,7 +391,7 @@ class Optimizer:
         last: Array = loss.value
         return last
 
-    def update_all(self, param: dict[str, Array], grad: dict[str, Array], i: int) -> None:
+    def _update_all(self, param: dict[str, Array], grad: dict[str, Array], i: int) -> None:
         """Change the model's parameters by their gradients in step `i`: all of them, or none.
 
         If an interrupt or an error comes in between, parameters and `grad_stores` are put back.
@@ -478,10 +477,29 @@ class Adam(Optimizer):
         param[g] -= self.alpha * (average[g] / (1 - self.beta1**i)) / (root + self.epsilon)
 
 
+_CALLED_BY_THE_CLASS = ("_steps", "_train_eagerly", "_update_all", "_take_hyperparameters")
+
+
+def _check_parameters(model: Any, param: Mapping[str, Any]) -> None:
+    """Refuse a model that gives nothing to train, or Nodes instead of arrays."""
+    if not param:
+        raise ValueError(
+            f"{type(model).__name__} has no parameters to train: make layers, or parameters with "
+            'self.Parameter(value, "name"), in its __init__'
+        )
+    for name, value in param.items():
+        if isinstance(value, Node):
+            raise TypeError(
+                f"{type(model).__name__}.get_param gives {name!r} as a Node; it must give the live "
+                "array, node.value"
+            )
+
+
 def _check_methods(optimizer: Any) -> None:
     """Refuse attributes of a subclass's own that hide methods of the training loop."""
     for name, method in vars(Optimizer).items():
         known = inspect.isfunction(method) or isinstance(method, staticmethod)
+        known = known and name not in _CALLED_BY_THE_CLASS  # which nothing hides
         if known and not callable(found := getattr(optimizer, name)):
             raise AttributeError(
                 f"{type(optimizer).__name__} has set self.{name} to {shown(found)}, which hides "

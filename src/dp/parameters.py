@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dp.backward import topological_order
 from dp.node import Node, ShapeError, as_matrix
 from dp.validation import NumbersError, real_array, seeds, shown
 
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from dp.layers import Layer
 
 Array = NDArray[Any]
+
+
+_OWNED: weakref.WeakSet[Node] = weakref.WeakSet()  # the parameters of all models
 
 
 class Registered:
@@ -39,7 +45,7 @@ class Registered:
         a module and could not be copied with the model.
     """
 
-    __slots__ = ("dtype", "layers", "members", "parameters", "seed", "streams")
+    __slots__ = ("dtype", "layers", "members", "parameters", "seed", "streams", "told")
 
     def __init__(self, seed: int | Sequence[int] | None, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
@@ -49,11 +55,17 @@ class Registered:
         self.members: int | None = None
         self.layers: dict[str, Layer] = {}
         self.parameters: dict[str, Node] = {}
+        self.told: set[str] = set()  # of which parameters of other models a warning was given
         self.streams: list[np.random.Generator] | None = None
         if seed is not None:
             self.streams = [np.random.default_rng(one) for one in seeds(seed)]
             if np.ndim(seed) > 0:
                 self.members = len(self.streams)
+
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        for name, value in state[1].items():
+            setattr(self, name, value)
+        _OWNED.update(self.parameters.values())  # a copy's own
 
     def drawn(self, draw: Callable[[Any], Any]) -> list[Any]:
         """What `draw` gives for the stream of each member in turn."""
@@ -72,18 +84,19 @@ class Registered:
         TypeError, ValueError
             If the name is none, or is taken.
         """
+        self.check_free(name)
+        node = Node(np.array(numbers_of(value, self.dtype, name)), name)
+        self.parameters[name] = node
+        _OWNED.add(node)
+        return node
+
+    def check_free(self, name: Any) -> None:
+        """Raise TypeError if it is no name, and ValueError if a parameter has it already."""
         if not isinstance(name, str) or not name:
             raise TypeError(
                 'a parameter needs a name: self.Parameter(value, "gamma"); got the name '
                 f"{shown(name)}"
             )
-        self.check_free(name)
-        node = Node(np.array(value, dtype=self.dtype), name)
-        self.parameters[name] = node
-        return node
-
-    def check_free(self, name: str) -> None:
-        """Raise ValueError if a parameter has this name already."""
         if name in self.parameters:
             raise ValueError(
                 f"parameter name {name!r} is taken; this model has {', '.join(self.parameters)}"
@@ -91,6 +104,7 @@ class Registered:
 
     def first_value(self, value: Any, name: Any) -> Array:
         """The first value of a parameter of one's own, for every member; see `Model.Parameter`."""
+        self.check_free(name)
         if callable(value) and not isinstance(value, Node):
             drawn = [numbers_of(one, self.dtype, name) for one in self.drawn(value)]
             return self.stacked([_finite(as_matrix(one), name) for one in drawn])
@@ -120,6 +134,12 @@ def registered(model: Any) -> Registered | None:
     """What the library keeps of a model, whatever attributes of its own it has; None of others."""
     found: Registered | None = getattr(model, "__dict__", {}).get(KEPT)
     return found
+
+
+def members_of(model: Any) -> int | None:
+    """How many members a model has; None if it is no ensemble, or none of the library's models."""
+    kept = registered(model)
+    return None if kept is None else kept.members
 
 
 def numbers_of(value: Any, dtype: np.dtype[Any], name: Any) -> Array:
@@ -189,8 +209,10 @@ def check_named(
     listed: Mapping[str, Any],
     kept: Mapping[str, Any],
     given: tuple[Any, Any],
-) -> None:
+) -> list[str]:
     """Refuse a named Node that a loss depends on, and that no optimiser would train.
+
+    Gives the names of those that are parameters of other models.
 
     Parameters
     ----------
@@ -213,6 +235,7 @@ def check_named(
         Naming the Node, and how a parameter is made.
     """
     inputs: list[Node] | None = None
+    others = []
     for name, node in named.items():
         own = parameters.get(name)
         if own is node:
@@ -227,13 +250,30 @@ def check_named(
             continue
         if inputs is None:
             inputs = [one for part in given for one in _nodes_of(part)]
-        if not _is_input(node, inputs, any(node is value for value in kept.values())):
+        if node in _OWNED:
+            others.append(name)
+        elif not _is_input(node, inputs, any(node is value for value in kept.values())):
             raise ValueError(
                 f"the loss of {owner} depends on the Node {name!r}, which is no parameter of the "
                 "model and would never be trained. Make it one in __init__: "
                 f'self.{_attribute(name)} = self.Parameter(value, "{name}"). If it is data, leave '
                 f"its name out. (Its shape is {node.shape}; it is not part of the batch.)"
             )
+
+    return others
+
+
+def warn_of_others(owner: str, kept: Registered, names: list[str]) -> None:
+    """Warn, once, that training a model leaves parameters of other models as they are."""
+    new = [name for name in names if name not in kept.told]
+    if new:
+        kept.told.update(new)
+        warnings.warn(
+            f"the loss of {owner} depends on parameters of another model ({', '.join(new)}), which "
+            f"training this {owner} leaves as they are. If they are to be trained with it, list "
+            "them in get_param: return {**super().get_param(), **self.other.get_param()}",
+            stacklevel=5,
+        )
 
 
 def check_listed(owner: str, listed: Mapping[str, Any], order: Sequence[Node]) -> None:
@@ -250,8 +290,6 @@ def check_listed(owner: str, listed: Mapping[str, Any], order: Sequence[Node]) -
 
 def _nodes_of(given: Any) -> Iterator[Node]:
     """Every Node of a batch, with those it was computed from; arrays as Nodes."""
-    from dp.backward import topological_order
-
     if isinstance(given, Node):
         yield from topological_order(given)
     elif isinstance(given, Mapping):

@@ -130,6 +130,9 @@ def test_other_dtypes_keep_the_gradient():
     assert narrow.dtype == np.float32
     assert (narrow * narrow).sum().grad()["x"].dtype == np.float64
     np.testing.assert_allclose((narrow * narrow).sum().grad()["x"], 2 * X)
+    for dtype in (complex, str, object):
+        with refused(TypeError, "a Node holds real numbers"):
+            x().astype(dtype)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +173,7 @@ FUNCTIONS = {
     "minimum": (lambda a: np.minimum(a, 2 * a), lambda a: np.minimum(a, 2 * a)),
     "clip": (lambda a: np.clip(a, -1, 1), lambda a: np.clip(a, -1, 1)),
     "clip by name": (lambda a: np.clip(a, a_min=0.0, a_max=None), lambda a: np.maximum(a, 0)),
+    "clip by NumPy's newer names": (lambda a: np.clip(a, min=-1), lambda a: np.maximum(a, -1)),
     "where": (lambda a: np.where(X > 0, a, a * a), lambda a: np.where(X > 0, a, a * a)),
     "where of Nodes": (lambda a: np.where(a > 0, a, -a), np.abs),
     "sum": (lambda a: np.sum(a, axis=1, keepdims=True), lambda a: a.sum(1, keepdims=True)),
@@ -237,6 +241,8 @@ def test_functions_of_numpy_are_operations(name):
         lambda n: np.vstack(n),
         lambda n: np.concatenate(n),
         lambda n: np.mean([n, n]),
+        lambda n: Node([n, n]),
+        lambda n: n.concatenate([n, n]),
     ],
 )
 def test_others_name_the_way(use):
@@ -302,6 +308,14 @@ def test_one_axis_in_every_way(name):
 def test_of_nothing_there_is_none(name):
     with refused(ValueError, "at least one entry", r"\(0, 3\)"):
         getattr(Node(X[:0]), name)(axis=0)
+
+
+def test_limits_by_other_names():
+    np.testing.assert_array_equal(x().clip(min=0).value, np.clip(X, 0, None))
+    np.testing.assert_array_equal(x().clip(max=1, min=0).value, np.clip(X, 0, 1))
+    with refused(TypeError, "takes each limit once"):
+        x().clip(0, min=1)
+    np.testing.assert_array_equal(x().sum(1, True).value, X.sum(1, keepdims=True))
 
 
 def test_degrees_of_freedom():
@@ -376,6 +390,7 @@ def test_masks_pick_entries():
     for mask in (node, (node > 0)[:1], (node > 0).sum(1)):
         with refused(IndexError, "if it is a mask", "astype"):
             node[mask]
+    assert node[[]].shape == (0, 3)
     with refused(dp.CaptureError, "as a mask"):
         dp.capture(lambda: node[node > 0].sum())
 
@@ -432,11 +447,14 @@ def test_lists_are_joined():
         (lambda n: n.reshape((-1, 2)), (3, 2)),
         (lambda n: n.flatten(), (6, 1)),
         (lambda n: n.ravel(), (6, 1)),
+        (lambda n: n.reshape(np.array([3, 2])), (3, 2)),
     ],
 )
 def test_new_shapes(make, shape):
     assert make(x()).shape == shape
     assert make(Node(STACK)).shape == (3, *shape)
+    with refused(TypeError, "sides of a matrix are integers", "2.5"):
+        x().reshape(2, 2.5)
     with refused(TypeError, "takes the shape once"):
         x().reshape(3, 2, shape=(3, 2))
 

@@ -1,5 +1,6 @@
 """Optimisers of one's own: their hyperparameters, and their attributes."""
 
+import collections
 import copy
 import warnings
 
@@ -111,6 +112,16 @@ def test_what_nobody_reads_is(kind):
     assert "unknown hyperparameter 'alhpa'; did you mean 'alpha'" in said[1]
 
 
+def test_a_dict_that_gives_defaults():
+    class Given(dp.SGD):
+        def _set_param(self):
+            super()._set_param()
+            self.l2 = self.hyperparam["l2"]
+
+    sgd, said = said_of(lambda: Given(net(), X, Y, collections.defaultdict(lambda: 0.5)))
+    assert (sgd.l2, said) == (0.5, [])
+
+
 def test_a_known_one_that_a_subclass_does_not_read():
     class Fixed(dp.SGD):
         def _set_param(self):
@@ -142,7 +153,18 @@ def test_the_warning_points_at_the_users_line():
 # --- attributes -----------------------------------------------------------------------------------
 
 NAMES = ["_streams", "rng", "seed", "steps", "members", "dtype", "layers", "_dp", "loss", "grad"]
-NAMES += ["history", "param", "_rows", "_members", "streams", "name", "_kept", "losses"]
+NAMES += [
+    "history",
+    "param",
+    "_rows",
+    "_members",
+    "streams",
+    "name",
+    "_kept",
+    "losses",
+    "_steps",
+    "_update_all",
+]
 
 
 @pytest.mark.parametrize("before", [False, True], ids=["after super", "before super"])
@@ -158,15 +180,16 @@ def test_attributes_do_not_collide(name, before, seed):
                 setattr(self, name, ["mine"])
 
     found = []
-    for kind in (dp.SGD, Own):
+    for kind, compiled in ((dp.SGD, False), (Own, False), (Own, True)):
         model = net(seed)
-        sgd = kind(model, X, Y, batch_size=8, seed=seed)
+        sgd = kind(model, X, Y, batch_size=8, seed=seed, compile=compiled)
         copy.deepcopy(sgd).train(2, print_each=None)
         sgd.train(5, print_each=None)
         found.append(model.get_param())
     assert getattr(sgd, name) == ["mine"]
     for part, value in found[0].items():
         np.testing.assert_array_equal(found[1][part], value)
+        np.testing.assert_allclose(found[2][part], value, rtol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import re
 import pytest
 
 from gradlab import record
-from gradlab.recording.chains import chains_of, layers_before
 
 if os.environ.get("GRADLAB_REQUIRE_FRAMEWORKS") == "1":
     import torch
@@ -243,24 +242,3 @@ def test_gradients_that_came_later_are_not_denied():
     assert recorder.trace.sentence() == (
         "No gradient reached any layer in the first step; one did in step 2."
     )
-
-
-# --- the graph ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("edges", "groups", "chains"),
-    [
-        ({0: [], 1: [0], 2: [1]}, "aaa", [[0, 1, 2]]),
-        ({0: [], 1: [0], 2: [1, 0]}, "aaa", [[0, 1, 2]]),
-        ({0: [], 1: [0], 2: [0], 3: [1, 2]}, "aaaa", [[0, 1, 2, 3]]),
-        ({0: [], 1: [], 2: [0, 1]}, "aaa", [[0, 2], [1, 2]]),
-        ({0: [], 1: [0], 2: [0]}, "aaa", [[0, 1], [0, 2]]),
-        ({0: [], 1: [0], 2: [1]}, "aab", [[0, 1], [2]]),
-        ({0: [], 1: [0], 2: [1], 3: [2]}, "abba", [[0, 3], [1, 2]]),
-        ({0: [], 1: []}, "aa", [[0], [1]]),
-    ],
-)
-def test_chains_of_a_graph(edges, groups, chains):
-    before = layers_before({i: [i] for i in edges}, edges, edges.__getitem__)
-    assert sorted(chains_of(before, dict(enumerate(groups)))) == sorted(chains)

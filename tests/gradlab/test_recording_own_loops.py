@@ -809,3 +809,141 @@ def test_a_recorder_that_is_forgotten_is_gone():
     record(Plain()).attach()
     gc.collect()
     assert watchers() == before
+
+
+class With_State(Plain):
+    """Its forward pass takes two arguments, so that the recorder cannot make one."""
+
+    def forward(self, x, h):
+        return self.c(self.b((self.a(x) + h).tanh())).sigmoid()
+
+    def loss(self, x, y):
+        return dp.squared_error(self.forward(x, 0.1), y)
+
+
+class Locked(Plain):
+    """Cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+class Two_Parts(Plain):
+    """Takes a batch that is no matrix."""
+
+    def loss(self, x, y):
+        return super().loss(x[0], y)
+
+
+class By_Formula(Plain):
+    """Does not compute its gradient by a reverse sweep."""
+
+    def get_grad(self, x, y):
+        return {k: np.full_like(v, 0.5) for k, v in self.get_param().items()}, dp.Node(2.0)
+
+
+class Decaying(Plain):
+    """Adds to the gradient that the sweep gave, in place."""
+
+    def get_grad(self, x, y):
+        grad, loss = super().get_grad(x, y)
+        for name in grad:
+            grad[name] *= 0.5
+        return grad, loss
+
+
+@pytest.mark.parametrize("kind", [With_State, Locked, Two_Parts, By_Formula, Decaying])
+def test_what_cannot_be_had_is_missing_with_a_reason(kind):
+    class Batches(dp.SGD):
+        def random_batch(self):
+            x, y = super().random_batch()
+            return ((x, x), y) if kind is Two_Parts else (x, y)
+
+    left = []
+    for recording in (False, True):
+        model = kind()
+        sgd = Batches(model, X, Y, {"alpha": RATE}, 16, seed=0)
+        if recording:
+            with record(model, sgd) as recorder:
+                sgd.train(3, print_each=None)
+        else:
+            sgd.train(3, print_each=None)
+        left.append({name: value.tobytes() for name, value in model.get_param().items()})
+    assert left[0] == left[1]
+    assert np.isfinite(recorder["grad_mean_abs"]).all()
+    _all_told(recorder.trace, recorder)
+    assert np.isnan(recorder["accuracy"]).all() == (kind not in (By_Formula, Decaying))
+    if kind is Decaying:
+        np.testing.assert_allclose(recorder["clip_factor"], 0.5)
+
+
+# --- chains of layers -----------------------------------------------------------------------------
+
+
+class Forked(dp.Model):
+    """A trunk and two heads."""
+
+    def __init__(self, seed=0):
+        super().__init__(seed)
+        self.trunk = self.Linear_Layer(4, 5, "trunk")
+        self.left, self.right = self.Linear_Layer(5, 1, "left"), self.Linear_Layer(5, 1, "right")
+
+    def forward(self, x):
+        h = self.trunk(x).tanh()
+        return self.left(h).sigmoid() * self.right(h).sigmoid()
+
+    def loss(self, x, y):
+        return dp.squared_error(self.forward(x), y)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_layers_that_are_not_one_chain_are_not_compared(compiled):
+    model = Forked()
+    sgd = dp.SGD(model, X, Y, batch_size=16, seed=0, compile=compiled)
+    with record(model, sgd) as recorder:
+        sgd.train(3, print_each=None)
+    assert recorder.chains == [[0, 1], [0, 2]]
+    text = recorder.trace.sentence()
+    assert "These are 2 chains of layers, each judged by itself." in text
+    assert "right' to 'left" not in text
+    one = net()
+    sgd = dp.SGD(one, X, Y, seed=0, compile=compiled)
+    with record(one, sgd) as recorder:
+        sgd.train(1, print_each=None)
+    assert recorder.chains == [[0, 1, 2]]
+    assert "chains" not in recorder.trace.attrs
+
+
+@pytest.mark.parametrize("kind", [dp.SGD, dp.Adam])
+@pytest.mark.parametrize("make", [net, ensemble, Plain, Only_Loss, Recurrent, Forked, Extended])
+def test_compiled_training_is_not_changed_either(make, kind):
+    left = []
+    for recording in (None, {}, REFERENCE, {"every": 3}):
+        np.random.seed(1)
+        model = make()
+        optimizer = kind(model, X, Y, {"alpha": RATE}, 16, compile=True)
+        if recording is None:
+            optimizer.train(20, print_each=None)
+        else:
+            with record(model, optimizer, **recording) as recorder:
+                optimizer.train(20, print_each=None)
+            assert recorder.n_steps == len(range(0, 20, recording.get("every", 1)))
+            _all_told(recorder.trace, recorder)
+        param = {name: value.tobytes() for name, value in model.get_param().items()}
+        left.append((param, np.random.get_state()[1].tobytes(), np.random.get_state()[2]))
+    assert all(one == left[0] for one in left[1:])
+
+
+def test_a_compiled_training_goes_on_counting():
+    model = net()
+    optimizer = dp.SGD(model, X, Y, seed=0, compile=True)
+    with record(model, optimizer) as recorder:
+        optimizer.train(3, print_each=None)
+        optimizer.compile = False
+        optimizer.train(2, print_each=None)
+        optimizer.compile = True
+        optimizer.train(3, print_each=None)
+        one_step(model)
+    assert list(recorder.trace["step"].values) == list(range(1, 10))
+    assert np.isfinite(recorder["grad_mean_abs"]).all()

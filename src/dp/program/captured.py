@@ -141,9 +141,8 @@ def captured(
 def captured_rule(optimizer: Any, stores: int) -> Captured | None:
     """How an optimiser updates one parameter `w`, as values; None where Nodes cannot tell."""
     shape = (2, 2)
-    w, g = Node(np.full(shape, 0.5), "w"), Node(np.full(shape, 0.25), "g")
-    kept = [Node(np.full(shape, 0.125), f"s{k + 1}") for k in range(stores)]
-    number = Node(3.0, "i")
+    w, g, number = Node(np.full(shape, 0.5)), Node(np.full(shape, 0.25)), Node(3.0)
+    kept = [Node(np.full(shape, 0.125)) for _ in range(stores)]
     twin = copy.copy(optimizer)
     twin.grad_stores = [{"w": node} for node in kept]
     param: dict[str, Any] = {"w": w}
@@ -151,6 +150,10 @@ def captured_rule(optimizer: Any, stores: int) -> Captured | None:
         twin._update(param, {"w": g}, "w", number)
     except Exception:  # whatever a user's rule does with what it takes for arrays
         return None
+    # named only now: a rule may write `param[g] -= …`, which a named Node refuses
+    names = ("w", "g", "i", *(f"s{k + 1}" for k in range(stores)))
+    for node, name in zip((w, g, number, *kept), names, strict=True):
+        node.name = name
     ends = [param["w"], *(store["w"] for store in twin.grad_stores)]
     if not all(isinstance(node, Node) for node in ends):
         return None

@@ -15,10 +15,13 @@ import hashlib
 import itertools
 import math
 import operator
+import os
 import random
 import sys
+import sysconfig
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,7 @@ import numpy as np
 from dp import primitives as p
 from dp.activations import Activation
 from dp.backward import topological_order
+from dp.model import Model, View
 from dp.node import Node
 from dp.parameters import KEPT
 
@@ -37,7 +41,7 @@ WALKED = frozenset(("dp.layers", "dp.model", "dp.losses"))
 # with these, code reads attributes under names that it does not mention
 DYNAMIC = {
     "getattr", "vars", "hasattr", "eval", "exec", "globals", "locals", "dir", "attrgetter",
-    "__dict__", "__getattribute__", "__getattr__",
+    "methodcaller", "__dict__", "__getattribute__", "__getattr__",
 }  # fmt: skip
 # methods that a call of an object does not come to
 UNCALLED = {
@@ -59,7 +63,11 @@ CONSTANT = (
     Activation,
 )
 RANDOM = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
+HEAP_TYPE = 1 << 9  # a flag of classes that are made by a `class` statement
+_FOLDERS = (sysconfig.get_path("stdlib"), str(Path(p.__file__).parent) + os.sep)
 _LIBRARIES = frozenset(("numpy", "dp", "scipy", "builtins")) | sys.stdlib_module_names
+# of those, the ones that draw no random numbers but where "rand" is written
+NO_RANDOM = frozenset(("numpy", "dp", "math", "builtins", "functools", "itertools", "operator"))
 Check = tuple[Callable[..., Any], Any, Any, str]
 
 
@@ -74,6 +82,8 @@ class Guard:
         What the function may read that gives something else at every look.
     generators : list of (str, object)
         Generators of random numbers that it may draw from.
+    may_draw : bool
+        Whether its code mentions random numbers, or a library that may draw them.
     arrays : list of (str, array)
         Arrays that it may read.
     """
@@ -81,6 +91,7 @@ class Guard:
     def __init__(self, function: Any = None) -> None:
         self.iterators: list[str] = []
         self.generators: list[tuple[str, Any]] = []
+        self.may_draw = False
         self.arrays: list[tuple[str, np.ndarray[Any, Any]]] = []
         self._checks: list[Check] = []  # (get, key, what stands there, path)
         self._contents: list[tuple[Any, tuple[Any, ...], str]] = []
@@ -105,8 +116,7 @@ class Guard:
     def follow_kernel(self, primitive: p.Primitive) -> None:
         """Watch what an operation of the user's own depends on."""
         for function in (primitive.kernel, *primitive.rules):
-            own = getattr(function, "__module__", "").partition(".")[0] not in _LIBRARIES
-            if isinstance(function, types.FunctionType) and own:
+            if isinstance(function, types.FunctionType) and _is_own_code(function.__code__):
                 self.follow(primitive.name, function)
 
     def watch(self, owner: Any, names: Collection[str], path: str) -> None:
@@ -168,15 +178,21 @@ class Guard:
             elif not _is_stash(now, before):
                 return path
         self._checks, self._columns = kept, None
-        self._contents = [
-            (thing, before, path)
-            for thing, before, path in self._contents
-            if not (
-                isinstance(thing, dict)
-                and list(thing) == list(before[: len(thing)])
-                and _is_stash(thing, list(before[len(thing) :]))
-            )
-        ]
+        for content in list(self._contents):
+            thing, before, path = content
+            keys, values = before[: len(before) // 2], before[len(before) // 2 :]
+            if isinstance(thing, dict) and tuple(thing) == keys:
+                stashed = [
+                    key
+                    for key, value in zip(keys, values, strict=True)
+                    if not _same(thing[key], value) and _is_stash(thing[key], value)
+                ]
+                if stashed:
+                    self._contents.remove(content)
+                    self._checks.append((_keys_of, thing, keys, path))
+                    for key, value in zip(keys, values, strict=True):
+                        if key not in stashed:
+                            self._checks.append((thing.get, key, value, path))
         return self.changed() or self.changed_large()
 
     # --- what can be reached ----------------------------------------------------------------------
@@ -215,12 +231,15 @@ class Guard:
         elif isinstance(thing, np.ndarray):
             self._array(path, thing)
         elif isinstance(thing, RANDOM):
+            self.may_draw = True
             self.generators.append((path, thing))
         elif isinstance(thing, Iterator):
             self.iterators.append(path)
         elif isinstance(thing, types.ModuleType):
-            if thing.__name__.partition(".")[0] not in _LIBRARIES and _is_own(thing):
+            if _is_own(thing):
                 self._spaces.append(_Space(path, vars(thing)))
+            else:
+                self.may_draw |= thing.__name__.partition(".")[0] not in NO_RANDOM
         elif isinstance(thing, (list, tuple, set, frozenset, collections.deque, Mapping)):
             self._container(path, thing)
         else:
@@ -234,7 +253,8 @@ class Guard:
         if module in WALKED:
             self._names |= _names_in(function.__code__)[1]
             return
-        if not _is_own(sys.modules.get(module)):
+        if not _is_own_code(function.__code__):
+            self.may_draw |= module.partition(".")[0] not in NO_RANDOM
             return
         wrapped = getattr(function, "__wrapped__", None)
         if wrapped is not None:
@@ -263,14 +283,15 @@ class Guard:
             self._go(name, sys.modules.get(name))
         self._all_names |= not DYNAMIC.isdisjoint(global_names | attributes)
         self._names |= attributes
+        self.may_draw |= any("rand" in name for name in global_names | attributes)
 
     def _object(self, path: str, thing: Any) -> None:
         """An instance: its attributes, and its class."""
         kind = type(thing)
-        if kind.__module__.partition(".")[0] not in _LIBRARIES - {"dp"}:
-            self._go(path, kind)
+        self._go(path, kind)
         if isinstance(getattr(thing, "__dict__", None), dict):
             self._spaces.append(_Space(path, vars(thing), kind))
+            self._spaces[-1].thing = thing
         slots = [name for part in kind.__mro__ for name in _slots_of(part)]
         for name in slots:
             value = getattr(thing, name, MISSING)
@@ -317,6 +338,8 @@ class Guard:
             ):
                 value = values.get(name, MISSING)
                 self._checks.append((values.get, name, value, f"{space.path}.{name}"))
+                if value is MISSING and isinstance(vars(Model).get(name), View):
+                    self._go(f"{space.path}.{name}", getattr(space.thing, name))
         for name in found:
             self._go(f"{space.path}.{name}", values[name])
         return bool(found)
@@ -329,6 +352,7 @@ class _Space:
         self, path: str, values: Mapping[str, Any], kind: type | None = None, constant: bool = False
     ) -> None:
         self.path, self.values, self.kind, self.constant = path, values, kind, constant
+        self.thing: Any = None  # the instance
         self.looked_up: set[str] = set()
         self.whole = False
 
@@ -360,7 +384,21 @@ def _name_of(function: Any) -> str:
 
 def _own_type(thing: Any) -> bool:
     """Whether a thing is a class that somebody wrote, whose attributes may change."""
-    return isinstance(thing, type) and _is_own(sys.modules.get(thing.__module__))
+    if not isinstance(thing, type) or not thing.__flags__ & HEAP_TYPE:
+        return False
+    # code that was run by `exec`, as a page of documentation is, has no module of its own
+    return thing.__module__ == "builtins" or _is_own(sys.modules.get(thing.__module__))
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_own_code(code: types.CodeType) -> bool:
+    """Whether code was written by the user: it lies in no library's folder."""
+    file = code.co_filename
+    return not (
+        file.startswith((*_FOLDERS, "<frozen"))
+        or "site-packages" in file
+        or "dist-packages" in file
+    )
 
 
 def _is_own(module: types.ModuleType | None) -> bool:
@@ -379,7 +417,7 @@ def _is_method(name: str, values: Mapping[str, Any]) -> bool:
 
 
 def _slots_of(kind: type) -> list[str]:
-    if kind.__module__.partition(".")[0] in _LIBRARIES:
+    if not _own_type(kind):
         return []
     return [n for n, value in vars(kind).items() if isinstance(value, types.MemberDescriptorType)]
 
@@ -390,6 +428,10 @@ def _contents(thing: Any) -> tuple[Any, ...]:
     if isinstance(thing, (set, frozenset)):
         return tuple(sorted(thing, key=lambda one: (type(one).__name__, repr(one))))
     return tuple(thing.flat) if isinstance(thing, np.ndarray) else tuple(thing)
+
+
+def _keys_of(thing: dict[Any, Any], _: Any) -> tuple[Any, ...]:
+    return tuple(thing)
 
 
 def _same(now: Any, before: Any) -> bool:

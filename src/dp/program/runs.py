@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.backward import topological_order
-from dp.model import LayerCall, Model, watch_layers
-from dp.node import CaptureError, Node, capturing
+from dp.layers import WATCH, LayerCall, LayerWatch
+from dp.mode import MODE, mode
+from dp.model import Model
+from dp.node import CaptureError, Node
 from dp.program.graph import settings_key
 from dp.program.guards import Guard
 from dp.program.watching import RandomStates, Watch, apart
@@ -54,8 +56,8 @@ def watched_runs(function: Callable[..., Node], leaves: list[Node]) -> Seen:
     states = RandomStates(may_draw.generators)
     output, calls = watch.run(lambda: _run(function, leaves))
     drawn = states.moved()
-    if drawn and threading.active_count() > 1:  # others draw as well: does it move each time?
-        drawn = drawn if all(_draws(function, leaves, may_draw) for _ in range(4)) else ""
+    if drawn and threading.active_count() > 1 and not may_draw.may_draw:
+        drawn = ""  # another thread did
     if drawn == "np.random":
         raise CaptureError(_draws_numbers(title, ""))
     guard = Guard(function)
@@ -63,8 +65,7 @@ def watched_runs(function: Callable[..., Node], leaves: list[Node]) -> Seen:
     for other in (_moved_rows, _one_row):
         others = [Node(other(leaf.value)) for leaf in leaves]
         again = Watch(others, _moved_parameters(output))
-        with np.errstate(all="ignore"):
-            twin, _ = again.run(lambda others=others: _run(function, others))  # type: ignore[misc]
+        twin, _ = again.run(lambda others=others: _run_quietly(function, others))  # type: ignore[misc]
         _check_same(found, _forward(twin, others))
         looks = looks + again.looks
     if drawn:
@@ -72,12 +73,6 @@ def watched_runs(function: Callable[..., Node], leaves: list[Node]) -> Seen:
     _check_looks(title, looks)
     _check_state(title, guard, _parameters_of(function, output), _constants(output, leaves))
     return Seen(output, calls, guard, watch.checks_labels)
-
-
-def _draws(function: Callable[..., Node], leaves: list[Node], guard: Guard) -> bool:
-    states = RandomStates(guard.generators)
-    Watch(leaves).run(lambda: _run(function, leaves))
-    return bool(states.moved())
 
 
 def _draws_numbers(title: Any, source: str) -> str:
@@ -124,15 +119,25 @@ def _check_state(
 
 
 def _run(function: Callable[..., Node], leaves: list[Node]) -> tuple[Node, list[LayerCall]]:
-    """Run a function while decisions by values are refused; gives its layers' calls too."""
-    with capturing(), watch_layers() as watch:
-        output = function(*leaves)
+    """Run a function while decisions by values are refused; gives its layers' calls too.
+
+    In a context of its own (`apart`), so that nothing needs to be put back.
+    """
+    watch = LayerWatch()
+    WATCH.set(watch)
+    MODE.set(mode()._replace(recording=True, capturing=True))
+    output = function(*leaves)
     if not isinstance(output, Node):
         raise CaptureError(
             f"{getattr(function, '__name__', function)!r} must give a Node to be captured, got "
             f"{type(output).__name__}"
         )
     return output, list(watch.calls)
+
+
+def _run_quietly(function: Callable[..., Node], leaves: list[Node]) -> Any:
+    np.seterr(all="ignore")
+    return _run(function, leaves)
 
 
 def _moved_rows(array: Array) -> Array:

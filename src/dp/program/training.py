@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,9 +11,10 @@ from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.activations import Activation
+from dp.mode import MODE, mode
 from dp.model import Model, Net
-from dp.node import CaptureError, Node, ShapeError, no_grad
-from dp.program.blocks import zeros
+from dp.node import CaptureError, Node, ShapeError
+from dp.parameters import members_of, registered
 from dp.program.captured import Captured, captured, captured_rule
 from dp.program.guards import Guard
 from dp.program.memory import Table
@@ -59,7 +59,9 @@ class TrainingStep:
         self.elementwise = optimizer.elementwise()
         # callbacks, and an update of the user's own, read parameters and gradients in every step
         read = bool(readers) or bool(optimizer.other_callbacks()) or not self.elementwise
-        self.replay = Replay(self.captured, wanted, by_rows=read, batches=True)
+        self.replay = Replay(
+            self.captured, wanted, by_rows=read, batches=True, stores=num_grad_stores
+        )
         self.x, self.y = self.captured.inputs
         self.loss = self.replay.arrays[self.captured.output]
         self._trained = list(self.captured.gradients)
@@ -188,7 +190,7 @@ class TrainingStep:
         """
         replay, param = self.replay, self.optimizer.model.get_param()
         flat, gradient = replay.parameters, replay.gradients
-        stores = [zeros(flat.shape, flat.dtype) for _ in range(self.num_grad_stores)]
+        stores = list(replay.state[1:])
         views = [replay.planner.parameter_views(store) for store in stores]
         self.named_stores = [
             {
@@ -204,13 +206,12 @@ class TrainingStep:
             {name: store[piece] for name, piece in pieces.items()} for store in stores
         ]
         # an update of a piece that is one operation happens as a whole or not at all
-        self._spare: dict[str, list[tuple[Array, Array]]] = {}
+        self._spare: dict[str, tuple[Array, Array]] = {}
         if stores or len(pieces) > 1:
-            spare = [np.empty(CHUNK if len(pieces) > 1 else len(flat), flat.dtype)
-                     for _ in (flat, *stores)]  # fmt: skip
-            for name in pieces:
-                live = [self._pieces[name], *(store[name] for store in self._store_pieces)]
-                self._spare[name] = [(s[: len(x)], x) for s, x in zip(spare, live, strict=True)]
+            spare = np.empty((len(replay.state), min(CHUNK, len(flat))), flat.dtype)
+            for name, piece in pieces.items():
+                live = replay.state[:, piece]
+                self._spare[name] = spare[:, : live.shape[1]], live
 
     def update(self, number: int, told: Step | None = None) -> None:
         """Change the parameters by the gradients, by the optimiser's `_update`.
@@ -235,8 +236,8 @@ class TrainingStep:
         try:
             for piece in self._pieces:
                 begun = ""
-                for spare, live in self._spare[piece]:
-                    spare[...] = live  # quicker than copyto
+                spare, live = self._spare[piece]
+                spare[...] = live
                 begun = piece
                 optimizer._update(self._pieces, self._gradient_pieces, piece, number)
         except BaseException:
@@ -255,8 +256,9 @@ class TrainingStep:
 
         `begun` is the piece that may be changed in part; its numbers from before are kept.
         """
-        for spare, live in self._spare[begun] if begun else ():
-            np.copyto(live, spare)
+        if begun:
+            spare, live = self._spare[begun]
+            live[...] = spare
         names = list(self._pieces)
         rest = names[names.index(begun or piece) :] if begun or piece else []
         if len(rest) < len(names):
@@ -279,10 +281,13 @@ class TrainingStep:
 
     def _update_by_name(self, number: int, told: Step | None) -> None:
         """Update parameter by parameter in the model, as eager training does."""
+        from dp.optimizers import Optimizer
+
         self.store()
-        model = self.optimizer.model
+        optimizer = self.optimizer
         grad = self.gradients if told is None else told.grad
-        self.optimizer.update_all(model.get_param() if told is None else told.param, grad, number)
+        param = optimizer.model.get_param() if told is None else told.param
+        Optimizer._update_all(optimizer, param, grad, number)
         self.load()
 
     def verify(self, number: int, loss: bool) -> None:
@@ -305,8 +310,8 @@ class TrainingStep:
         x, y = self.batch
 
         def eagerly() -> tuple[dict[str, Array], Node]:
-            with np.errstate(all="ignore"):
-                found: tuple[dict[str, Array], Node] = self.optimizer.model.get_grad(x, y)
+            np.seterr(all="ignore")
+            found: tuple[dict[str, Array], Node] = self.optimizer.model.get_grad(x, y)
             return found
 
         right, value = apart(eagerly)
@@ -353,7 +358,7 @@ def one_step(optimizer: Optimizer) -> TrainingStep:
     if optimizer.x_train is None or optimizer.y_train is None:
         raise ValueError("x_train and y_train are needed to capture a step, got None")
     rows = np.arange(optimizer.batch_size) % len(optimizer.x_train)
-    members = getattr(optimizer.model, "members", None)
+    members = members_of(optimizer.model)
     if members is not None:
         rows = np.stack([rows] * members)
     x, y = (optimizer._batch(data, rows).value for data in (optimizer.x_train, optimizer.y_train))
@@ -386,11 +391,14 @@ def _captured(model: Any, x: Array, y: Array) -> Captured:
         )
     if not found.gradients:
         raise ValueError(f"the loss of {type(model).__name__} depends on none of its parameters")
-    strangers = set(found.nodes) - set(model.get_param())
+    kept = registered(model)
+    own = {} if kept is None else kept.parameters
+    strangers = sorted(name for name, node in found.nodes.items() if own.get(name) is not node)
     if strangers:
         raise CaptureError(
             f"the loss uses named Nodes that are no parameters of the model: "
-            f"{', '.join(sorted(strangers))}; a program would freeze them"
+            f"{', '.join(strangers)}; a program would freeze them. Make a parameter in __init__: "
+            f'self.w = self.Parameter(value, "{strangers[0]}")'
         )
     return found
 
@@ -405,13 +413,14 @@ def _check_labels(optimizer: Optimizer, step: TrainingStep) -> None:
     _, first = np.unique(y.reshape(len(y), -1), axis=0, return_index=True)
     size = optimizer.batch_size
     rows = np.resize(first, -(-len(first) // size) * size).reshape(-1, size)
-    members = getattr(model, "members", None)
+    members = members_of(model)
 
     def look() -> None:
-        with no_grad(), np.errstate(all="ignore"):
-            for batch in rows:
-                picked = batch if members is None else np.stack([batch] * members)
-                model.loss(optimizer._batch(x, picked), optimizer._batch(y, picked))
+        np.seterr(all="ignore")
+        MODE.set(mode()._replace(recording=False))
+        for batch in rows:
+            picked = batch if members is None else np.stack([batch] * members)
+            model.loss(optimizer._batch(x, picked), optimizer._batch(y, picked))
 
     apart(look)
 
@@ -470,14 +479,16 @@ class _Loop:
         self.doubts = not pure(optimizer.model)
         self.programs: list[TrainingStep] = []
         self.now: TrainingStep | None = None  # the program in use
-        # callbacks may change the data, the batch size, or draw numbers themselves
-        self.draws = not self.others and optimizer.draws_rows()
         # code that is not the library's runs between the steps, and may change anything
+        rows = optimizer.draws_rows()
         self.strange = (
             bool(self.others)
-            or not (self.draws and optimizer.elementwise())
+            or not (rows and optimizer.elementwise())
             or not all(reader.only_reads for reader in self.readers)
         )
+        # it may change the data or the batch size, or draw numbers: then nothing is drawn ahead
+        self.draws = not self.strange
+        self.labels = rows  # whether they are all in the data
         # generators' states, how many batches were drawn from there, and those not used yet
         self._chunk: tuple[list[Any], int, list[Array]] = ([], 0, [])
         self._errors = np.geterr()
@@ -527,8 +538,7 @@ class _Loop:
 
         optimizer, self._own = self.optimizer, Guard()
         names = ["model", "callbacks", "_update", "random_batch", "draw_rows", "_batch", STREAMS]
-        if self.draws:
-            names += ["batch_size", "x_train", "y_train"]
+        names += ["y_train", *(["batch_size", "x_train"] if self.draws else [])]
         self._own.watch(optimizer, [*names, "grad_stores"], "optimizer")
         self._own.watch(
             optimizer.model, ("loss", "get_grad", "get_param", "set_param", "members"), "model"
@@ -584,7 +594,7 @@ class _Loop:
                 data = (self.optimizer.x_train, self.optimizer.y_train)
                 now = self._use(*(self.optimizer._batch(part, rows).value for part in data))
                 now.prepare_rows(*data)
-                _check_labels(self.optimizer, now)
+                self._look_at_labels(now)
             now.take(rows)
             return now.batch if ask and self._changed() else None
         x, y = (
@@ -592,8 +602,16 @@ class _Loop:
         )
         if self.now is not None and self._changed():
             return x, y
-        self._use(x.value, y.value).give(x.value, y.value)
+        now = self._use(x.value, y.value)
+        now.give(x.value, y.value)
+        self._look_at_labels(now)
         return None
+
+    def _look_at_labels(self, now: TrainingStep) -> None:
+        """Let a loss of the library's own look at every label, as eager steps would in time."""
+        if self.labels:
+            _check_labels(self.optimizer, now)
+            self.labels = False
 
     def _draw(self, most: int) -> list[Array]:
         """Draw the rows of the next steps; of NumPy's global stream, which others use, of one."""
@@ -641,11 +659,12 @@ class _Loop:
         assert now is not None
         x, y = now.batch
         loss = Node(now.loss.copy())
-        with self._parameters_in_the_model(now):
-            self.told = Step(number, x, y, loss, now.gradients, self.optimizer.model.get_param())
-            for callback in self.others:
-                if isinstance(callback, Callback):
-                    callback.before_update(self.told)
+        now.store()  # callbacks find the parameters there and may change them, even if they raise
+        self.told = Step(number, x, y, loss, now.gradients, self.optimizer.model.get_param())
+        for callback in self.others:
+            if isinstance(callback, Callback):
+                callback.before_update(self.told)
+        now.load()
         return self.told
 
     def tell_after(self) -> None:
@@ -653,19 +672,13 @@ class _Loop:
         from dp.optimizers import Callback
 
         assert self.now is not None
-        with self._parameters_in_the_model(self.now):
-            for callback in self.others:
-                if isinstance(callback, Callback):
-                    callback.after_update(self.told)
-                else:
-                    callback(self.told)
-
-    @contextlib.contextmanager
-    def _parameters_in_the_model(self, now: TrainingStep) -> Iterator[None]:
-        """Callbacks find them there and may change them, even if they then raise."""
-        now.store()
-        yield
-        now.load()
+        self.now.store()
+        for callback in self.others:
+            if isinstance(callback, Callback):
+                callback.after_update(self.told)
+            else:
+                callback(self.told)
+        self.now.load()
 
     def close(self) -> None:
         """Leave model, optimiser and NumPy as eager training would; twice is as good as once."""

@@ -27,11 +27,16 @@ class Clock:
         self.seconds = 0.0
         self._here = _Here()
 
+    @property
+    def total(self) -> float:
+        """Seconds that recording took; more than was counted where a clock cannot see all."""
+        return self.seconds
+
     def __enter__(self) -> None:
         here = self._here
-        here.depth += 1
-        if here.depth == 1:
+        if not here.depth:
             here.started = perf_counter()
+        here.depth += 1
 
     def __exit__(self, *_: object) -> None:
         here = self._here

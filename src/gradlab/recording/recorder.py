@@ -62,6 +62,9 @@ class Recorder:
         Leave out steps, so that recording takes at most this share of the time: 0.05 for 5 %.
     """
 
+    # so many steps are recorded whatever they take
+    always = 1
+
     def __init__(
         self,
         every: int = 1,
@@ -100,9 +103,10 @@ class Recorder:
         self._before = 0.0  # seconds it was on until it was last turned off
         self._since: float | None = None
         self._decided = (0, False)  # a step, and whether it is recorded
+        self._chosen = 0  # how many were decided to be
         self._then = (0.0, 0.0)  # spent, and on, when the last such step began
         self._waiting: Callable[[], None] = lambda: None
-        self.timed = Clock()  # `with recorder.timed:` around what recording takes
+        self.timed: Clock = Clock()  # `with recorder.timed:` around what recording takes
 
     # --- filling ----------------------------------------------------------------------------------
 
@@ -114,11 +118,12 @@ class Recorder:
             return True
         if step != self._decided[0]:
             # since the step that was recorded last, so that a slow beginning earns no credit
-            spent, on = self.timed.seconds - self._then[0], self._on - self._then[1]
-            wanted = not self._decided[0] or spent <= self.max_overhead * on
+            spent, on = self.timed.total - self._then[0], self._on - self._then[1]
+            wanted = self._chosen < self.always or spent <= self.max_overhead * on
             self._decided = (step, wanted)
             if wanted:
-                self._then = self.timed.seconds, self._on
+                self._chosen += 1
+                self._then = self.timed.total, self._on
         return self._decided[1]
 
     def needs(self, *quantities: str) -> bool:
@@ -302,7 +307,7 @@ class Recorder:
     @property
     def overhead(self) -> float:
         """Share of the time that recording took, of all the time during which it was on."""
-        return self.timed.seconds / max(self._on, 1e-12)
+        return self.timed.total / max(self._on, 1e-12)
 
     @property
     def _on(self) -> float:

@@ -52,14 +52,22 @@ class Forward:
         if not has_forward(model):
             self.why_not = NO_FORWARD.format(type(model).__name__)
 
+    def fitting(self, passage: Passage, members: int) -> Passage | None:
+        """The pass, unless its output has other axes of members than the loss in training."""
+        shape = passage.output.shape
+        if len(shape) == 2 + members:
+            return passage
+        self.why_not = f"the forward pass on the batch gives shape {shape}, unlike the training's"
+        return None
+
     def run(self, x: Any) -> Passage | None:
         """The forward pass on a batch; None, and `why_not`, if there is none."""
         if self.why_not:
             return None
-        batch = array_of(x)
-        dtype = next((value.dtype for value in self._model.get_param().values()), batch.dtype)
-        leaf = dp.Node(batch.astype(dtype, copy=False))
         try:
+            batch = array_of(x)
+            dtype = next((value.dtype for value in self._model.get_param().values()), batch.dtype)
+            leaf = dp.Node(batch.astype(dtype, copy=False))
             if self._pure:
                 with dp.watch_layers() as watch:
                     return Passage(self._model.forward(leaf), list(watch.calls))

@@ -142,8 +142,18 @@ def functions_by_weight(
 
 def only(functions: Iterable[Activation | None]) -> Activation | None:
     """The function that follows all calls of a layer; None if there are several, or none known."""
-    known = list(functions)
-    return known[0] if known and all(other == known[0] for other in known) else None
+    first: Activation | None = None
+    for i, function in enumerate(functions):
+        if not i:
+            first = function
+        elif not same(function, first):
+            return None
+    return first
+
+
+def same(one: Activation | None, other: Activation | None) -> bool:
+    """Whether two functions are one; mostly they are one object, which is faster to see."""
+    return one is other or one == other
 
 
 def miss_activation(
@@ -153,7 +163,7 @@ def miss_activation(
     known = list(functions)
     found = only(known)
     if found is None:
-        several = any(other != known[0] for other in known)
+        several = any(not same(other, known[0]) for other in known)
         recorder.miss(row.name, OF_ACTIVATION, SEVERAL_FUNCTIONS if several else NO_FUNCTION)
     elif found is SOFTMAX:
         recorder.miss(row.name, ("saturated_fraction",), SOFTMAX_UNITS)

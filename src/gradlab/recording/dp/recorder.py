@@ -121,7 +121,7 @@ class DpRecorder(Recorder):
         _check(model, optimizer)
         self.model = model
         self._reference = reference
-        self._watch = Watch(self)
+        self._watch = Watch(self, self.timed)
         self._eye = Eye(model, self, reference)
         self._callback = _Callback(self)
         self._rows: list[Row] = []
@@ -182,7 +182,7 @@ class DpRecorder(Recorder):
                     self.why_nothing = NO_UPDATE
         finally:
             self._step = None
-            self._attached = self._manual = False
+            self._attached = self._manual = self._watch.paused = False
             unregister(self._watch)
             for optimizer in self._loops[:1]:  # in which it is called back
                 self._remove_callback(optimizer)
@@ -298,6 +298,7 @@ class DpRecorder(Recorder):
             return
         self._loops.pop()
         if not self._loops:
+            self._watch.paused = False
             self._remove_callback(optimizer)
             self._step, self._updating = None, False
 
@@ -318,7 +319,6 @@ class DpRecorder(Recorder):
         if self._updating or not self.wants(self._done + 1):
             return
         with self.timed, np.errstate(all="ignore"):
-            self._callback.flush()  # the first steps may have been compiled
             step = self._step
             if step is None or step.latest is None or step.latest.loss is not told.loss:
                 step = self._new_step()
@@ -333,12 +333,14 @@ class DpRecorder(Recorder):
         """Complete the step with what the update did."""
         if not self._updating:
             self._done += 1
-            return
-        self._updating = False
-        step, self._step = self._step, None
-        if step is not None:
-            with self.timed, np.errstate(all="ignore"):
-                self._close(step, used=told.grad)
+        else:
+            self._updating = False
+            step, self._step = self._step, None
+            if step is not None:
+                with self.timed, np.errstate(all="ignore"):
+                    self._close(step, used=told.grad)
+        # steps that are not recorded cost next to nothing
+        self._watch.paused = not self.wants(self._done + 1)
 
     # --- steps ------------------------------------------------------------------------------------
 
@@ -349,11 +351,11 @@ class DpRecorder(Recorder):
 
     def _look(self, step: Step, seen: Pass) -> None:
         """Take from a pass what is to be recorded, before its graph is forgotten."""
-        self._watch.paused = True
+        paused, self._watch.paused = self._watch.paused, True  # it makes a forward pass
         try:
             found = self._eye.see(seen)
         finally:
-            self._watch.paused = False
+            self._watch.paused = paused
         if not self._rows:
             layers = [*(call.layer for call in seen.calls), *seen.unused]
             functions = {weight: only(known) for weight, known in found.functions.items()}
@@ -422,6 +424,7 @@ class DpRecorder(Recorder):
         why_not: str = "",
         loss: float | None = None,
     ) -> None:
+        self._callback.flush()  # compiled steps before it that wait
         if step.wanted and self._assembly is not None:
             after = self.model.get_param()
             self._assembly.add(step.number, step.passes, step.before, after, used, why_not, loss)

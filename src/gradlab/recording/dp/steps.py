@@ -28,6 +28,7 @@ Array = NDArray[Any]
 Functions = dict[str, list[Activation | None]]  # that follow a layer's calls, by its weight
 
 BY_HAND = "give reference=(x, y): the gradient was not computed by get_grad, which is given a batch"
+NOT_SEEN = "no call of it was seen in the computation of the gradient"
 NO_LABELS = "the reference batch has no labels"
 
 
@@ -63,6 +64,8 @@ class Eye:
         found = Seen(None if seen.loss is None else seen.loss.value[..., 0, 0], seen.gradients)
         x, y = self._batch(seen)
         passage = None if x is None else self._forward.run(x)
+        if passage is not None and found.loss is not None:
+            passage = self._forward.fitting(passage, found.loss.ndim)
         calls = [(call.layer.weight.name or "", call.pre_activation) for call in seen.calls]
         after = of_layers.after_each(calls, seen.order, seen.order[0]) if calls else []
         found.functions = of_layers.functions_by_weight(calls, after)
@@ -74,7 +77,7 @@ class Eye:
                 found.deltas.setdefault(weight, []).append(call.delta)
             known = of_layers.only(found.functions[weight])
             if known is not None:
-                value = applied.value if function == known else known(h.value)
+                value = applied.value if of_layers.same(function, known) else known(h.value)
                 # the units of a softmax do not saturate one by one
                 flat = None if known is SOFTMAX else known.saturated(h.value)
                 found.activations.setdefault(weight, []).append((value, flat))
@@ -210,7 +213,7 @@ class Assembly:
         elif weight not in used:
             found.used = np.full((1,) * found.gradient.ndim, np.nan)
             miss(row.name, ("clip_factor",), "its gradient was taken away before the update")
-        elif not np.array_equal(used[weight], found.gradient, equal_nan=True):
+        elif "clip_factor" in self._recorder.quantities and _differ(used[weight], found.gradient):
             found.used = used[weight]
         if not row.layer:
             return
@@ -236,12 +239,20 @@ class Assembly:
             return
         parts = [part for s in passes for part in s.activations.get(weight, ())]
         found.activation = joined([x for x, _ in parts])
+        if found.activation is None:
+            miss(row.name, OF_ACTIVATION[:-1], NOT_SEEN)
         flat = [flat for _, flat in parts if flat is not None]
         if known is not SOFTMAX:
             found.saturated = joined(flat)
         found.reference_activation = joined([x for s in passes for x in s.far.get(weight, ())])
         if found.reference_activation is None:
             miss(row.name, ("dead_fraction",), passes[-1].why_not_far)
+
+
+def _differ(one: Array, other: Array) -> bool:
+    if one.shape == other.shape and (one == other).all():  # the usual case, at once
+        return False
+    return not np.array_equal(one, other, equal_nan=True)
 
 
 def joined(parts: Sequence[Array]) -> Array | None:

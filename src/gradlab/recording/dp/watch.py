@@ -6,12 +6,14 @@ import itertools
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 import dp
 from dp.watching import Sweep, Watcher, unregister
+from gradlab.recording.clock import Clock
 
 Array = NDArray[Any]
 
@@ -75,9 +77,10 @@ class Listener(Protocol):
 
 
 class Watch(Watcher):
-    """Tells a listener of its model's passes, as long as it lives."""
+    """Tells a listener of its model's passes, as long as it lives; a clock counts what it takes."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, clock: Clock) -> None:
+        self._clock = clock
         self._listener = weakref.ref(listener, lambda _: unregister(self))
         # pre-activations that are alive, by identity: graphs of mere evaluations are not kept
         self._noted: dict[int, tuple[weakref.ref[dp.Node], dp.Layer, int]] = {}
@@ -89,24 +92,31 @@ class Watch(Watcher):
         """Note which Node is a layer's pre-activation."""
         if self.paused:
             return
+        began = perf_counter()
         key, noted = id(pre_activation), self._noted
         reference = weakref.ref(pre_activation, lambda _: noted.pop(key, None))
         noted[key] = reference, layer, next(self._count)
         self._called.setdefault(id(layer), layer)
+        self._clock.since(began)
 
     def wanted(self, order: Sequence[dp.Node]) -> Sequence[dp.Node]:
         """The pre-activations of a graph."""
         listener = self._listener()
         if listener is None or not listener.looks():
             return ()
-        noted = self._noted
-        return [node for node in order if id(node) in noted]
+        with self._clock:
+            noted = self._noted
+            return [node for node in order if id(node) in noted]
 
     def swept(self, sweep: Sweep) -> None:
         """Make a pass of a sweep, if it reached parameters of the model."""
         listener = self._listener()
         if listener is None or not listener.looks():
             return
+        with self._clock:
+            self._look(listener, sweep)
+
+    def _look(self, listener: Listener, sweep: Sweep) -> None:
         param = listener.model.get_param()
         if not _concerns(sweep, listener.model, param):
             return

@@ -1,28 +1,33 @@
 """What arrives during a backward pass: the hooks of layers' outputs, and of parameters.
 
-They hold no tensor, and the listener only as a weak proxy.
+They hold the listener only as a weak proxy, and no tensor, but for passes that are probably not
+trained (see `expected`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import collections
+import weakref
+from collections.abc import MutableMapping, Sequence
 from time import perf_counter
+from typing import Any
 
 import torch
 
-from gradlab.recording.clock import Clock
 from gradlab.recording.torch.backward import BACKWARD
 from gradlab.recording.torch.calls import Call, Listener
+from gradlab.recording.torch.dispatch import Dispatches
+from gradlab.recording.torch.expected import Fate
 from gradlab.recording.torch.layers import Layer
 
 
 class Arrival:
     """The hook of a layer's output: its delta arrives."""
 
-    __slots__ = ("_call", "_clock", "_listener")
+    __slots__ = ("__weakref__", "_call", "_clock", "_fate", "_listener")
 
-    def __init__(self, call: Call, listener: Listener, clock: Clock) -> None:
-        self._call, self._listener, self._clock = call, listener, clock
+    def __init__(self, call: Call, fate: Fate, listener: Listener, clock: Dispatches) -> None:
+        self._call, self._fate, self._listener, self._clock = call, fate, listener, clock
 
     def __call__(self, delta: torch.Tensor) -> None:
         """Tell of it."""
@@ -30,10 +35,48 @@ class Arrival:
         # one that was asked for by torch.autograd.grad is no part of the training
         passing = BACKWARD.passing(delta)
         if passing is not None:
-            self._call.deltas += 1
+            fate = self._fate
             with torch._C.DisableTorchFunction():
+                if not fate.reached:
+                    fate.reached = True
+                    if fate.late is not None:
+                        fate.late.deliver(self._listener)
                 self._listener.delta(self._call, delta, passing)
-            self._clock.since(began)
+            self._clock.arrived(began)
+
+
+class Computed:
+    """The hook of a parameter that has others: its gradient before these may change it."""
+
+    __slots__ = ("_clock", "_layer", "_listener", "_parameter")
+
+    def __init__(
+        self, layer: Layer, parameter: torch.Tensor, listener: Listener, clock: Dispatches
+    ) -> None:
+        self._layer, self._listener, self._clock = layer, listener, clock
+        self._parameter = weakref.ref(parameter)
+
+    def __call__(self, gradient: torch.Tensor) -> None:
+        """Tell of it."""
+        began = perf_counter()
+        parameter = self._parameter()
+        others = parameter is not None and len(parameter._backward_hooks or ()) > 1
+        if others and BACKWARD.passing(gradient) is not None:
+            with torch._C.DisableTorchFunction():
+                self._listener.computed(self._layer, gradient)
+            self._clock.arrived(began)
+
+
+def put_first(hooks: MutableMapping[int, Any], own: int) -> None:
+    """Have a hook called before all others, which keep their order.
+
+    PyTorch goes through them in the order of the plain dict, which `move_to_end` leaves as it is.
+    So the others are put in anew; at once, so that an interrupt finds either order.
+    """
+    others = [key for key in hooks if key != own]
+    if others and next(iter(hooks)) != own:
+        anew = map(hooks.__setitem__, others, map(hooks.pop, others))
+        collections.deque(anew, maxlen=0)
 
 
 class Accumulated:
@@ -41,7 +84,7 @@ class Accumulated:
 
     __slots__ = ("_clock", "_layers", "_listener")
 
-    def __init__(self, layers: Sequence[Layer], listener: Listener, clock: Clock) -> None:
+    def __init__(self, layers: Sequence[Layer], listener: Listener, clock: Dispatches) -> None:
         self._layers, self._listener, self._clock = layers, listener, clock
 
     def __call__(self, parameter: torch.Tensor) -> None:
@@ -51,4 +94,4 @@ class Accumulated:
             gradient = parameter.grad
             if gradient is not None:
                 self._listener.gradient(self._layers, gradient, BACKWARD.passing(gradient))
-        self._clock.since(began)
+        self._clock.arrived(began)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-import torch
 
 from gradlab.recording import quantities as q
 from gradlab.recording.measure import (
@@ -23,6 +22,7 @@ from gradlab.recording.quantities import Array
 from gradlab.recording.recorder import Recorder
 from gradlab.recording.torch.arrays import as_array
 from gradlab.recording.torch.calls import Call
+from gradlab.recording.torch.gradients import NOT_UPDATED, UNREACHED, Gradients
 from gradlab.recording.torch.layers import Layer
 from gradlab.recording.torch.step import (
     FAR,
@@ -30,13 +30,13 @@ from gradlab.recording.torch.step import (
     Step,
     bring_back,
     join,
-    measure_gradient,
 )
 
-FROZEN = "it is frozen"
 NOT_ASKED = "neither it nor what is before it is trained, so that no gradient is asked for there"
-CLEARED = "its gradient was cleared before the optimizer's step, which had nothing to go by"
-UNREACHED = "no backward pass reached it in a step"
+UNWATCHED = (
+    "a gradient came, but through a call that was not watched: its forward pass was made before "
+    "the step, or was taken for an evaluation, as earlier ones in evaluation mode were"
+)
 NOT_CALLED = (
     "it was not called in a step's training passes (the model under torch.no_grad() is taken for a "
     "look at validation data)"
@@ -49,6 +49,7 @@ class Assembly:
     Parameters
     ----------
     recorder : Recorder
+    gradients : Gradients
     layers : sequence of Layer
         In the order of the forward pass; those not called come last.
     wanted : set of str
@@ -66,6 +67,7 @@ class Assembly:
     def __init__(
         self,
         recorder: Recorder,
+        gradients: Gradients,
         layers: Sequence[Layer],
         wanted: frozenset[str],
         elsewhere: bool,
@@ -75,7 +77,7 @@ class Assembly:
     ) -> None:
         self._called, self._first = called, True
         self._recorder, self._layers, self._wanted = recorder, layers, wanted
-        self._wants_gradients = recorder.needs(*FROM_GRADIENT, "nonfinite_count")
+        self._gradients = gradients
         self._elsewhere = elsewhere
         self._names = [name for name in wanted if name not in (HISTOGRAM, *PER_STEP)]
         self._functions: dict[Layer, str] = {}
@@ -111,8 +113,7 @@ class Assembly:
                 step.gradients.pop(layer, None)
             if why or weight is None:
                 continue
-            if self._wants_gradients:
-                self._complete_gradient(step, layer, weight)
+            self._gradients.complete(step, layer, weight)
             if step.before is not None and layer in step.before:
                 after = as_array(weight)
                 before, size = step.before[layer]
@@ -123,55 +124,7 @@ class Assembly:
                 )  # fmt: skip
                 if weight.requires_grad and not step.owns(weight):
                     measured.found.pop("update_ratio", None)
-                    why = "the optimizer that made the step does not update it"
-                    self._recorder.miss(layer.name, ("update_ratio",), why)
-
-    def _complete_gradient(self, step: Step, layer: Layer, weight: torch.Tensor) -> None:
-        """See whether the gradient that was used is the one that was measured."""
-        measured, now = step.gradients.get(layer), weight.grad
-        if now is None and measured is None:
-            frozen = not weight.requires_grad
-            self._recorder.miss(layer.name, FROM_GRADIENT, FROZEN if frozen else UNREACHED)
-        if now is None:
-            if measured is not None:
-                self._recorder.miss(layer.name, ("clip_factor",), CLEARED)
-            return
-        if measured is None:
-            self._gradient_at_the_end(step, layer, now)
-        elif layer in step.stale and not step.owns(weight):
-            del step.gradients[layer]
-            why = (
-                "the optimizer does not update it, and gradients of earlier steps were not cleared"
-            )
-            self._recorder.miss(layer.name, FROM_GRADIENT, why)
-        elif "clip_factor" not in self._wanted:
-            return
-        elif step.scale != 1 and (not step.optimizers or not step.owns(weight)):
-            # whether a GradScaler has unscaled it is not known
-            self._recorder.miss(
-                layer.name, ("clip_factor",), "the loss was scaled, and no optimizer was given it"
-            )
-        # a GradScaler writes into gradients without a new version
-        elif step.scale == 1 and measured.of is not None and measured.of.is_of(now):
-            measured.found["clip_factor"] = 1.0
-        else:
-            array = as_array(now)
-            used = q.rms(q.entries(array, None))
-            unscaled = measured.found["grad_rms"] / step.scale
-            measured.found["clip_factor"] = q.clip_factor(unscaled, used)
-
-    def _gradient_at_the_end(self, step: Step, layer: Layer, now: torch.Tensor) -> None:
-        """Measure a gradient that no backward pass told of, as the optimizer was given it."""
-        old = step.old.get(layer)
-        if (old is not None and old.is_of(now)) or (step.passes and not bool(now.any())):
-            self._recorder.miss(layer.name, FROM_GRADIENT, UNREACHED)
-            return
-        step.gradients[layer] = measured = measure_gradient(now, self._wanted)
-        for name in ("grad_mean_abs", "grad_rms"):  # unscaled already, which the others are not
-            if name in measured.found:
-                measured.found[name] *= step.scale
-        why = "its gradient did not come by Tensor.backward: it is known only as it was used"
-        self._recorder.miss(layer.name, ("clip_factor",), why)
+                    self._recorder.miss(layer.name, ("update_ratio",), NOT_UPDATED)
 
     def _bring_back(self, step: Step) -> None:
         """Bring all numbers back from the device."""
@@ -190,7 +143,7 @@ class Assembly:
         if HISTOGRAM in self._wanted:
             rows[HISTOGRAM] = [np.zeros(len(q.HISTOGRAM_EDGES))] * count
         counts: dict[str, list[Array]] = {}  # of kinds in which there are any
-        calls, called = step.trained_calls(), {call.layer for call in step.calls}
+        calls = step.trained_calls()
         # dead units are looked for on a reference batch, if there is one
         activations = [
             name for name in OF_ACTIVATION if name != "dead_fraction" or not self._reference
@@ -199,8 +152,8 @@ class Assembly:
             mine = calls.get(layer, [])
             for part in (
                 step.gradients.get(layer), step.updates.get(layer), step.far.get(layer),
-                self._delta_of(layer, mine, layer in called),
-                self._activation_of(layer, mine, layer in called, activations),
+                self._delta_of(step, layer, mine),
+                self._activation_of(step, layer, mine, activations),
             ):  # fmt: skip
                 if part is None:
                     continue
@@ -220,8 +173,6 @@ class Assembly:
         found = dict(zip(self._names, numbers, strict=True))
         if HISTOGRAM in rows:
             found[HISTOGRAM] = np.array(rows[HISTOGRAM])
-        if step.scale != 1:
-            self._unscale(step, found)
         loss = [float(part) for part in step.loss.found.values()]
         self._recorder.accuracy = float(step.accuracy)
         self._recorder.add_measured(
@@ -233,18 +184,19 @@ class Assembly:
             loss_seen=bool(loss),
         )
 
-    def _unscale(self, step: Step, found: dict[str, Array]) -> None:
-        """Undo what a GradScaler did to the loss."""
-        for name in ("grad_mean_abs", "grad_rms", "delta_rms"):
-            if name in found:
-                found[name] /= step.scale
-        if HISTOGRAM in found:
-            found[HISTOGRAM][:] = 0
-            for layer in self._layers:
-                self._recorder.miss(layer.name, (HISTOGRAM,), "the loss was scaled by a GradScaler")
+    def _why_not_seen(self, step: Step, layer: Layer, calls: list[Call]) -> str:
+        """Why nothing is known of a layer's calls in a step that are trained."""
+        measured = step.gradients.get(layer)
+        if step.unwatched or (not calls and measured is not None and not measured.no_factor):
+            return UNWATCHED
+        if layer not in step.called:
+            return NOT_CALLED
+        return UNREACHED if any(call.waits for call in calls) or not calls else NOT_ASKED
 
-    def _delta_of(self, layer: Layer, calls: list[Call], called: bool) -> Measured | None:
-        """Of the deltas of all calls in the step; `called` if there were any, trained or not."""
+    def _delta_of(self, step: Step, layer: Layer, calls: list[Call]) -> Measured | None:
+        """Of the deltas of all calls in the step."""
+        if step.unwatched:
+            calls = []
         if len(calls) == 1 and calls[0].deltas == 1 and calls[0].delta is not None:
             return calls[0].delta  # the usual case, at once
         if any(call.deltas > 1 for call in calls):
@@ -254,21 +206,19 @@ class Assembly:
             return None
         parts = [call.delta for call in calls if call.delta is not None]
         if not parts and layer.unit is not None:
-            if not called:
-                why = NOT_CALLED
-            else:
-                asked = any(call.waits for call in calls) or not calls
-                why = UNREACHED if asked else NOT_ASKED
+            why = self._why_not_seen(step, layer, calls)
             self._recorder.miss(layer.name, ("delta_rms",), why)
         return join(parts) if parts else None
 
     def _activation_of(
-        self, layer: Layer, calls: list[Call], called: bool, names: Collection[str]
+        self, step: Step, layer: Layer, calls: list[Call], names: Collection[str]
     ) -> Measured | None:
         """Of the activations of all calls in the step; they must be known of all.
 
         `names` are the quantities that are measured there.
         """
+        if step.unwatched:
+            calls = []
         for call in calls:
             if call.function is not None:
                 name = call.function.name
@@ -284,7 +234,7 @@ class Assembly:
         parts = [call.activation for call in calls if call.activation is not None]
         if not parts or len(parts) != len(calls):
             if not calls and layer.unit is not None:
-                self._recorder.miss(layer.name, names, UNREACHED if called else NOT_CALLED)
+                self._recorder.miss(layer.name, names, self._why_not_seen(step, layer, calls))
             return None
         joined = join(parts)
         if "saturated_fraction" in self._wanted and "saturated_fraction" not in joined.found:
@@ -300,6 +250,11 @@ class Assembly:
             role = "outside"
         elif gradient or any(call.deltas for call in calls):
             return
+        elif weight is None:  # computed from the parameters behind it, or of complex numbers
+            trained = any(parameter.requires_grad for parameter in layer.owner.parameters())
+            if trained and layer.unit is None:
+                return  # whether it was reached cannot be seen
+            role = "unreached" if trained else "frozen"
         else:
-            role = "frozen" if weight is None or not weight.requires_grad else "unreached"
+            role = "unreached" if weight.requires_grad else "frozen"
         self._recorder.describe(i, role=role)

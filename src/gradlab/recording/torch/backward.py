@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any, Protocol
 
 import torch
@@ -19,24 +20,40 @@ class Pass:
     loss : number, tensor or None
         Its value as the pass began; None if the pass did not begin at one number.
     running : bool
+    unclear : bool
+        Whether losses went into it that were scaled by different numbers.
     """
 
-    __slots__ = ("loss", "running")
+    __slots__ = ("_scale", "_taken", "loss", "running", "unclear")
 
     def __init__(self, roots: Sequence[torch.Tensor]) -> None:
         self.running = True
+        self.unclear = False
+        self._scale: float | None = None
+        self._taken = False
         self.loss: Any = None
         if len(roots) == 1 and roots[0].numel() == 1 and can_be_measured(roots[0]):
             loss = roots[0].detach()
             # a copy: whoever adds losses up may write into the tensor
             self.loss = loss.item() if in_memory(loss) else loss.clone()
 
+    def take_scale(self) -> float:
+        """By how much a GradScaler has scaled the loss; another number would be told too late."""
+        self._taken = True
+        return 1.0 if self._scale is None else self._scale
+
+    def is_scaled(self, scale: float) -> None:
+        """Note that the pass began, among others, at a loss that was scaled by this number."""
+        if scale != self._scale and (self._taken or self._scale is not None):
+            self.unclear = True
+        self._scale = scale
+
 
 class Observer(Protocol):
     """Who wants to know of backward passes."""
 
-    def backward_begins(self) -> None:
-        """One begins, of any model."""
+    def backward_begins(self, began: float) -> None:
+        """One begins, of any model; `began` is when that was seen."""
 
     def backward_ends(self) -> None:
         """It has ended, or failed."""
@@ -86,16 +103,29 @@ class Backward:
             return self._running[-1]
         return here
 
+    def inside(self) -> Pass | None:
+        """The pass that this thread is in the middle of."""
+        here = self._here.passing
+        # hooks of parameters on another device run in a thread of PyTorch's
+        if (
+            here is None
+            and self._running
+            and isinstance(threading.current_thread(), threading._DummyThread)
+        ):
+            return self._running[-1]
+        return here
+
     def _run(self, tensors: Any, *args: Any, **kwargs: Any) -> None:
+        began = perf_counter()
         observers = list(self._observers)
         here = self._here
         if here.passing is not None:  # checkpointing calls it again, for what was computed again
             for observer in observers:
                 observer.settle()
             return self._original(tensors, *args, **kwargs)
-        for observer in observers:
-            observer.backward_begins()
         passing = Pass([tensors] if isinstance(tensors, torch.Tensor) else list(tensors))
+        for observer in observers:
+            observer.backward_begins(began)
         try:
             here.passing = passing
             self._running.append(passing)

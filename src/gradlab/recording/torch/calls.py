@@ -31,7 +31,7 @@ class Call:
     waits : bool
         Whether a delta may still come: only then is the call part of the training.
     deltas : int
-        How often one has come.
+        How often one has come that counts.
     delta, activation
         What was measured of it, and of φ(h).
     function : Function, optional
@@ -78,6 +78,15 @@ class Listener(Protocol):
 
         Or of another parameter, then without layers.
         """
+
+    def computed(self, layer: Layer, gradient: torch.Tensor) -> None:
+        """dL/dW of a layer is computed; hooks of its parameter may change it yet."""
+
+    def unwatched(self) -> None:
+        """A pass is trained of which nothing was watched."""
+
+    def scaled_by_hand(self) -> None:
+        """torch.autograd.grad was asked for gradients of a loss that a GradScaler has scaled."""
 
     def averaged(self) -> None:
         """Gradients are averaged over processes before a backward pass ends."""
@@ -131,6 +140,7 @@ class Pending:
     whole: bool
     tracked: bool
     geometry: tuple[Any, Any]
+    late: Any = None  # of a pass that is probably not trained: keeps φ(h) until it is
     seen: bool = False
     used: bool = False
     applied: bool = False
@@ -198,6 +208,9 @@ class Scope:
     def __init__(self) -> None:
         self.depth = 0  # of calls of the model's modules
         self.number = 0
+        self.training = True  # of the module that began it
+        self.fate: Any = None  # of the pass
+        self.rests = False  # nothing of the pass is watched
         self.whole = False  # whether it began with the model's own forward, so that all is seen
         self.gradients = True  # whether it began with gradients enabled
         self.pending: dict[int, Pending] = {}  # outputs of which it is yet to be seen

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
 from gradlab.recording.errors import RecordingError
 from gradlab.recording.recorder import LayerInfo
+from gradlab.recording.torch.computed import computed_weights, shape_of
 from gradlab.recording.torch.fans import fans_of
 from gradlab.recording.torch.unseen import unseen_layers
 
@@ -51,6 +52,8 @@ AFFINE: dict[type[nn.Module], Unit] = {
     **({nn.RMSNorm: _last} if hasattr(nn, "RMSNorm") else {}),
 }
 
+COMPUTED = "its weight is parametrized: computed from other parameters"
+COMPLEX = "its entries are complex numbers"
 REPLACED = "its forward was replaced on the instance, and what is computed there cannot be seen"
 
 # torch.compile, nn.DataParallel and the like: what they hold is named as if they were not there
@@ -90,6 +93,8 @@ class Layer:
     why_not: str = ""
     weight_why_not: str = ""
     beside: bool = False
+    # shape of a computed weight, once a forward pass has shown it
+    seen: list[torch.Size] = field(default_factory=list)
 
     @property
     def weight(self) -> torch.Tensor | None:
@@ -97,9 +102,16 @@ class Layer:
         return None if self.weight_why_not else self.owner._parameters.get(self.parameter)
 
     @property
+    def shape(self) -> torch.Size:
+        """The weight's shape, without computing a parametrized weight once more."""
+        if self.seen:
+            return self.seen[-1]
+        return shape_of(self.owner, self.parameter)
+
+    @property
     def info(self) -> LayerInfo:
         """What the recorder is told; the activation function is not known yet."""
-        fan_in, fan_out = fans_of(self.owner, getattr(self.owner, self.parameter))
+        fan_in, fan_out = fans_of(self.owner, torch.empty(self.shape, device="meta"))
         return LayerInfo(self.name, fan_in, fan_out, "unknown")
 
 
@@ -195,27 +207,25 @@ def _marked(layers: list[Layer]) -> list[Layer]:
 
 def _weights_of(name: str, module: nn.Module, output: nn.Module) -> list[Layer]:
     parameters = dict(module.named_parameters(recurse=False))
-    names = [key for key, p in parameters.items() if _is_weight(key, p)]
-    why = ""
-    # parametrizations, and what computes the weight before each forward pass (pruning, the older
-    # weight_norm and spectral_norm)
-    if nn.utils.parametrize.is_parametrized(module, "weight") or (
-        names and "weight" not in parameters and any(key.startswith("weight_") for key in names)
-        and isinstance(getattr(module, "weight", None), torch.Tensor)
-    ):  # fmt: skip
-        names, why = ["weight"], "its weight is parametrized: computed from other parameters"
-    elif any(parameters[key].is_complex() for key in names):
-        why = "its entries are complex numbers"
+    computed = computed_weights(module)
+    names = [
+        key
+        for key, p in parameters.items()
+        if _is_weight(key, p) and not any(key.startswith(f"{made}_") for made in computed)
+    ]
+    names += [key for key in computed if not key.startswith("bias")]
+    why = dict.fromkeys(computed, COMPUTED)
+    why |= {key: COMPLEX for key in names if key in parameters and parameters[key].is_complex()}
     unit = _unit(module)
     hidden = "" if unit else f"what {type(output).__name__} computes inside cannot be seen"
     if not unit and "forward" in vars(module):
         hidden = REPLACED
-    if unit and why == "its entries are complex numbers":
+    if unit and COMPLEX in why.values():
         unit, hidden = None, "its outputs are complex numbers"
     return [
         Layer(
             _name_of(name, key if len(names) > 1 or not name or "/" in key else ""),
-            module, key, output, unit, hidden, why,
+            module, key, output, unit, hidden, why.get(key, ""),
         )
         for key in names
     ]  # fmt: skip

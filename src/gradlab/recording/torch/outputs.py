@@ -68,9 +68,10 @@ class Outputs:
 
     # --- outputs ----------------------------------------------------------------------------------
 
-    def pend(self, scope: Scope, call: Call, h: torch.Tensor) -> None:
-        """A layer gave h."""
+    def pend(self, scope: Scope, call: Call, h: torch.Tensor, late: Any = None) -> None:
+        """A layer gave h; in a pass that is probably not trained, φ(h) is kept for later."""
         entry = Pending.of(call, h, scope.whole)
+        entry.late = late
         scope.pending[id(h)] = entry
         scope.add(_link(h, entry))
 
@@ -86,7 +87,7 @@ class Outputs:
             self.refuse(entry, "it was called outside the model's forward: what follows is unseen")
         else:
             h, entry.h = entry.h, None
-            self._found(entry, h, IDENTITY.saturated(h), IDENTITY)
+            self._found(entry, h, _saturated(entry, IDENTITY, h), IDENTITY, h)
 
     def refuse(self, entry: Pending, why: str) -> None:
         """An output has no activation function that can be measured."""
@@ -97,7 +98,12 @@ class Outputs:
             self._known.pop(call.layer, None)
 
     def _found(
-        self, entry: Pending, x: torch.Tensor, saturated: Array | None, function: Function
+        self,
+        entry: Pending,
+        x: torch.Tensor,
+        saturated: Array | None,
+        function: Function,
+        h: torch.Tensor | None,
     ) -> None:
         layer = entry.call.layer
         if not self.looking_back:
@@ -109,7 +115,11 @@ class Outputs:
                 f"{entry.doubted} is its activation function",
             )
             return
-        self._listener.activation(entry.call, x, saturated, function)
+        if entry.late is not None:
+            entry.late.keep(entry, x, function, h)
+            entry.late = None
+        else:
+            self._listener.activation(entry.call, x, saturated, function)
         entry.call.units = None
 
     # --- functions --------------------------------------------------------------------------------
@@ -166,7 +176,7 @@ class Outputs:
         if use.kind is Kind.APPLIED:
             first = not (entry.refused or entry.applied or entry.used or link.altered)
             if first and not entry.changed and tensor is not None and use.function is not None:
-                saturated = use.function.saturated(tensor)
+                saturated = _saturated(entry, use.function, tensor)
         elif use.in_place and use.kind is not Kind.UNKNOWN:
             self.settle(entry)
         return Running(link, use, saturated, 0 if tensor is None else version_of(tensor))
@@ -221,7 +231,7 @@ class Outputs:
             if x is tensor:  # what uses it now uses φ(h)
                 _drop(scope, tensor)
             entry.applied, entry.h = True, None
-            self._found(entry, x, running.saturated, use.function)
+            self._found(entry, x, running.saturated, use.function, tensor)
 
     # --- modules ----------------------------------------------------------------------------------
 
@@ -252,6 +262,11 @@ class Outputs:
             running.link.entry.inside = False
             if output is not None:
                 self._after(scope, running, output, type(module).forward.__get__(module))
+
+
+def _saturated(entry: Pending, function: Function, h: torch.Tensor) -> Array | None:
+    """Where φ is saturated; in a pass that is probably not trained, that is found later."""
+    return None if entry.late is not None else function.saturated(h)
 
 
 def _link(tensor: torch.Tensor, entry: Pending) -> Link:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 import weakref
 from collections.abc import Collection, Sequence
@@ -13,11 +14,6 @@ import numpy as np
 import scipy.linalg.blas  # noqa: F401  (what sums are made by: loaded here, not in the first step)
 import torch
 from torch import nn
-from torch.optim import Optimizer
-from torch.optim.optimizer import (
-    register_optimizer_step_post_hook,
-    register_optimizer_step_pre_hook,
-)
 
 from gradlab.recording import quantities as q
 from gradlab.recording.errors import RecordingError
@@ -32,22 +28,26 @@ from gradlab.recording.quantities import Array
 from gradlab.recording.recorder import MODEL, Recorder
 from gradlab.recording.torch.arrays import as_array, copy_of, zero_units_among
 from gradlab.recording.torch.assembly import Assembly
-from gradlab.recording.torch.backward import Pass
+from gradlab.recording.torch.backward import BACKWARD, Pass
 from gradlab.recording.torch.calls import Call
+from gradlab.recording.torch.dispatch import Dispatches, costs
 from gradlab.recording.torch.functions import Function
+from gradlab.recording.torch.gradients import Gradients
 from gradlab.recording.torch.layers import Layer, find_layers, unwrapped
 from gradlab.recording.torch.reference import Last, Reference, accuracy, evaluating
-from gradlab.recording.torch.scaling import SCALING, scale_of_the_caller
-from gradlab.recording.torch.shared import Shared
-from gradlab.recording.torch.step import (
-    FAR,
-    Measured,
-    Step,
-    Version,
-    join,
-    measure_gradient,
-)
+from gradlab.recording.torch.scaling import SCALING
+from gradlab.recording.torch.step import FAR, Measured, Step, Version, join, parameters_of
 from gradlab.recording.torch.unseen import unseen_layers
+from gradlab.recording.torch.updates import (
+    OPTIMIZERS,
+    Update,
+    Updates,
+    checked_optimizers,
+    held_by,
+    hook_wrapper,
+    parts_of,
+    was_skipped,
+)
 from gradlab.recording.torch.watch import Watch
 
 NO_STEP = (
@@ -57,6 +57,10 @@ NO_STEP = (
 SECOND = (
     "a second optimizer made a step after the same backward pass, which is not counted; name both: "
     "record(model, [first, second])"
+)
+ANOTHER = (
+    "steps of another optimizer ({}) went by, which are not recorded since another one was named; "
+    "name all, record(model, [first, second]), or none"
 )
 NOT_LOOKED_AT = "it was not seen on the reference batch"
 NO_PASS = "no backward pass by Tensor.backward reached the model in a step"
@@ -74,7 +78,8 @@ class TorchRecorder(Recorder):
     model : torch.nn.Module
     optimizer : torch.optim.Optimizer, or list of them, optional
         Each of its steps is a step; of several, one ends as soon as each of them has made one. By
-        default those of any optimizer that updates the model.
+        default those of any optimizer that updates the model. It may also be an object that holds
+        one and has a method `step` (Accelerate, Lookahead).
     reference : (x, y), optional
         The batch on which dead units and accuracy are measured, the model being in evaluation mode.
         `y` holds class numbers, or 0 and 1, or one-hot rows; None if there is no accuracy.
@@ -87,10 +92,13 @@ class TorchRecorder(Recorder):
         If the model owns no weights, or hides them.
     """
 
+    # the first step takes what only a first step does, which says little of later ones
+    always = 2
+
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer | Sequence[Optimizer] | None = None,
+        optimizer: Any = None,
         *,
         reference: tuple[Any, Any] | None = None,
         every: int = 1,
@@ -99,18 +107,16 @@ class TorchRecorder(Recorder):
         max_overhead: float | None = None,
     ) -> None:
         super().__init__(every, histograms, quantities, max_overhead)
-        self._optimizers = _checked_optimizers(optimizer)
+        self.timed = self._dispatches = Dispatches()
+        self._optimizers = checked_optimizers(optimizer)
+        self._updates = Updates(self._optimizers, self._parameters)
         self._model = model
         self._reference = None if reference is None else Reference(reference)
         self._inner = unwrapped(model)
         self._found = find_layers(self._inner)
         self._tell_unseen()
-        # data-parallel training averages the gradients over processes as a backward pass ends
-        self._averaged = any(
-            isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules()
-        )
         for given in self._optimizers:
-            if not self._is_updated_by(given):
+            if not self._updates.updates(given):
                 raise RecordingError(
                     f"the {type(given).__name__} given updates none of the weights of this "
                     f"{type(self._inner).__name__}; expected an optimizer made from its "
@@ -120,7 +126,14 @@ class TorchRecorder(Recorder):
         self._wanted = frozenset(self.quantities)
         if "clip_factor" in self._wanted:
             self._wanted |= {"grad_rms"}
-        self._wants_gradients = needs(*FROM_GRADIENT, "nonfinite_count")
+        self._gradients = Gradients(
+            self._found,
+            self._wanted,
+            needs(*FROM_GRADIENT, "nonfinite_count"),
+            # data-parallel training averages the gradients over processes as a pass ends
+            any(isinstance(m, nn.parallel.DistributedDataParallel) for m in model.modules()),
+            self.miss,
+        )
         self._wants_deltas = needs("delta_rms", "nonfinite_count")
         self._wants_zero_units = needs("dead_fraction") and reference is None
         self._wants_weights = needs(*OF_WEIGHTS, "nonfinite_count")
@@ -128,7 +141,7 @@ class TorchRecorder(Recorder):
             model,
             self._found,
             self,
-            self.timed,
+            self._dispatches,
             activations=needs(*OF_ACTIVATION, "nonfinite_count"),
             deltas=self._wants_deltas,
         )
@@ -138,8 +151,10 @@ class TorchRecorder(Recorder):
             for parameter in self._inner.parameters()
             if not parameter.is_complex()
         )
-        self._stepped: list[Optimizer] = []  # in this step
-        self._latest_optimizer: weakref.ref[Optimizer] | None = None
+        self._stepped: list[Any] = []  # in this step, of the optimizers given
+        self._latest_optimizer: weakref.ref[Any] | None = None
+        self._passes = 0  # backward, of any model, since the latest step
+        self._within: Pass | None = None  # in which updates were made that end a step
         self._last: Last | None = None  # while the model is run on the reference batch
         self._done = 0  # steps so far, recorded or not
         self._step: Step | None = None
@@ -180,8 +195,12 @@ class TorchRecorder(Recorder):
         if self._attached is not None or self._manual:
             raise RuntimeError("this recorder is recording already; detach() it first")
         self._attached = self._listen_to_optimizers()
+        ends = _Ends(self)
+        BACKWARD.join(ends)
+        self._attached.callback(BACKWARD.leave, ends)
         self._forgotten = weakref.finalize(self, self._attached.close)
         self._forgotten.atexit = False
+        costs()  # measured now, so that it is no part of the training
         self.turn(on=True)
         self._prepare_step()
 
@@ -212,6 +231,7 @@ class TorchRecorder(Recorder):
         if self._manual:  # the step before was not finished
             self._disarm()
         elif not self._done:
+            costs()
             self.turn(on=True)
         self._manual = True
         self._prepare_step()
@@ -243,19 +263,11 @@ class TorchRecorder(Recorder):
         """Watch the step that comes, if it is to be recorded."""
         number = self._done + 1
         if self.wants(number):
-            self._step = Step(number, self._gradients_now())
+            self._step = Step(number, self._gradients.now())
             self._arming = self._listen_to_optimizers() if self._attached is None else None
             self._watch.start()
         else:
             self._disarm()
-
-    def _gradients_now(self) -> dict[Layer, Version]:
-        found = {}
-        for layer in self._found:
-            weight = layer.weight
-            if weight is not None and (gradient := weight.grad) is not None:
-                found[layer] = Version(gradient)
-        return found
 
     def _disarm(self) -> None:
         self._step = None
@@ -269,55 +281,75 @@ class TorchRecorder(Recorder):
     def _listen_to_optimizers(self) -> contextlib.ExitStack:
         me = weakref.ref(self)
 
-        def before(optimizer: Optimizer) -> None:
+        def before(optimizer: Any, closure: bool, wrapper: bool = False) -> None:
             recorder = me()
-            if recorder is not None and recorder._is_mine(optimizer):
+            if recorder is not None:
                 with recorder.timed:
-                    recorder._before_update(optimizer)
+                    update = recorder._updates.begin(optimizer, closure, wrapper)
+                    if update is not None:
+                        recorder._before_update(update)
 
-        def after(optimizer: Optimizer) -> None:
+        def after(optimizer: Any, failed: bool = False) -> None:
             recorder = me()
-            if recorder is not None and recorder._is_mine(optimizer):
+            if recorder is not None:
                 with recorder.timed:
-                    recorder._after_update(optimizer)
+                    update = recorder._updates.end(optimizer)
+                    if update is not None and not failed:
+                        recorder._after_update(update)
 
-        def scaled(scale: float) -> None:
+        def scaled(losses: Any, scale: float) -> None:
             recorder = me()
-            # known from now on also if the scaler then skips the optimizer's step
-            if recorder is not None and recorder._manual and recorder._step is not None:
-                recorder._step.scale = scale
+            if recorder is not None and recorder._step is not None:
+                with recorder.timed:
+                    recorder._watch.scaled(losses, scale)
 
         undo = contextlib.ExitStack()
         OPTIMIZERS.join((before, after), undo)
         SCALING.join(scaled, undo)
+        for given in self._optimizers:
+            hook_wrapper(given, functools.partial(before, wrapper=True), after, undo)
         return undo
 
-    def _is_mine(self, optimizer: torch.optim.Optimizer) -> bool:
-        if self._optimizers:
-            return any(optimizer is given for given in self._optimizers)
-        return self._is_updated_by(optimizer)
+    def _parameters(self) -> set[int]:
+        return {id(parameter) for parameter in self._inner.parameters()}
 
-    def _is_updated_by(self, optimizer: torch.optim.Optimizer) -> bool:
-        mine = {id(parameter) for parameter in self._inner.parameters()}
-        return any(id(p) in mine for group in optimizer.param_groups for p in group["params"])
-
-    def _before_update(self, optimizer: torch.optim.Optimizer) -> None:
+    def _before_update(self, update: Update) -> None:
         step = self._step
         if step is None:
             return
-        first = not step.optimizers
-        step.optimizers.append(optimizer)
-        step.scale = scale_of_the_caller()
-        if first and not self._manual:
-            self._take_before(step)
+        update.passes = len(step.passes)
+        if update.wrapper and any(held_by(update.optimizer)):
+            return  # what it holds makes the update
+        if update.recorded:
+            step.optimizers.append(update.optimizer)
+            if len(step.optimizers) == 1 and not self._manual:
+                self._take_before(step)
+        if not update.closure:
+            self._gradients.use(step, update.optimizer, foreign=not update.recorded)
 
-    def _after_update(self, optimizer: torch.optim.Optimizer) -> None:
-        # what a GradScaler tells a fused optimizer, which then changes nothing
-        skipped = getattr(optimizer, "found_inf", None)
-        if self._manual or (skipped is not None and bool(skipped > 0)):
+    def _after_update(self, update: Update) -> None:
+        step, optimizer = self._step, update.optimizer
+        if was_skipped(optimizer):  # by a GradScaler
+            if step is not None and not self._manual:
+                step.restart()
             return
-        if not self._ends_the_step(optimizer):
+        if not update.recorded:
+            self._tell_of_another(optimizer)
             return
+        holds = any(held_by(optimizer)) if update.wrapper else False
+        if holds and not update.made:  # it only gathers gradients so far
+            return
+        if step is not None and update.closure and not step.sealed and not holds:
+            self._gradients.use(step, optimizer, foreign=False)
+        outer = self._updates.outer()
+        if outer is not None:  # which ends the step, if this was all it does
+            outer.made = True
+        elif not self._manual and self._ends_the_step(optimizer):
+            self._end_step()
+
+    def _end_step(self) -> None:
+        """Count a step, and put it together if it is recorded."""
+        self._passes = 0
         if self._step is None:  # one that is not recorded costs next to nothing
             self._done += 1
             if self.wants(self._done + 1):
@@ -331,22 +363,49 @@ class TorchRecorder(Recorder):
         self._watch.end_step()
         self._prepare_step()
 
-    def _ends_the_step(self, optimizer: Optimizer) -> bool:
+    def _ends_the_step(self, optimizer: Any) -> bool:
         """Whether all that belongs to a step has been done, after this optimizer's update."""
+        complete = True
         if self._optimizers:
-            self._stepped.append(optimizer)
-            if any(all(done is not given for done in self._stepped) for given in self._optimizers):
-                return False
-            self._stepped = []
-            return True
+            self._stepped.append(self._updates.which(optimizer))
+            complete = all(any(done is o for done in self._stepped) for o in self._optimizers)
+        within = BACKWARD.inside()
+        if within is not None:  # a step for each parameter, as soon as it has its gradient
+            self._within = within if complete else None
+            return False
+        if self._optimizers:
+            if complete:
+                self._stepped = []
+            return complete
         step, latest = self._step, self._latest_optimizer
         self._latest_optimizer = weakref.ref(optimizer)
-        if step is None or step.passes or latest is None or latest() is optimizer:
+        passes = self._passes if step is None else len(step.passes)
+        if passes or latest is None or latest() is optimizer:
             return True
         # another one, after the same backward pass
         self.miss(MODEL, ("update_ratio", "loss"), SECOND)
-        step.optimizers, step.before = [], None
+        if step is not None:
+            step.optimizers, step.before, step.used = [], None, {}
         return False
+
+    def backward_over(self) -> None:
+        """A backward pass of any model has ended, in any thread."""
+        self._passes += 1
+        if self._step is None:
+            self._end_within()
+
+    def _end_within(self) -> None:
+        """End a step whose updates were made in the middle of a pass that has ended."""
+        if self._within is not None and not self._within.running:
+            self._within = None
+            self._stepped = []
+            self._end_step()
+
+    def _tell_of_another(self, optimizer: Any) -> None:
+        """Tell that an optimizer that is not recorded has updated the model."""
+        why = ANOTHER.format(type(optimizer).__name__)
+        self.missing.setdefault(MODEL, {}).setdefault("step", why)
+        self.why_nothing = why
 
     # --- what is taken before the update ----------------------------------------------------------
 
@@ -430,31 +489,54 @@ class TorchRecorder(Recorder):
             measured.size = x.numel()
 
     def called(self, call: Call) -> None:
-        """Note a call; whether it counts is known when the step is over."""
+        """Note a call; one through which a delta can come counts when one has come."""
         if self._step is not None:
-            self._step.calls.append(call)
+            self._step.called.add(call.layer)
+            if not call.waits:
+                self._step.calls.append(call)
 
     def delta(self, call: Call, delta: torch.Tensor, passing: Pass) -> None:
         """Measure dL/dh of a call."""
-        if self._step is None:
+        step = self._step
+        if step is None or not step.takes(call.layer):
             return
-        self._reached(self._step, passing)
+        self._reached(step, passing)
+        call.deltas += 1
+        if call.deltas == 1:
+            step.calls.append(call)
         size = delta.numel()
         if self._wants_deltas and size:
             counts: dict[str, Array] = {}
             found = of_delta(as_array(delta), self._wanted, counts, None)
+            scale = passing.take_scale()
+            if scale != 1 and "delta_rms" in found:
+                found["delta_rms"] /= scale
             call.delta = Measured(found, counts, size=size)
 
     def backward_begins(self) -> None:
-        """Drop what belongs to gradients that were thrown away since."""
+        """Drop what belongs to gradients that were thrown away, or used for other updates."""
         step = self._step
         if step is None or any(passing.running for passing in step.passes):
             return
-        if step.passes and self._gradients_are_fresh(step):
-            step.calls = [call for call in step.calls if not call.deltas]
-            step.passes, step.gradients, step.awaited = [], {}, []
+        if step.gradients and all(
+            layer in step.used and step.used[layer].foreign for layer in step.gradients
+        ):
+            step.restart()
+        elif len(step.passes) > step.counted and self._gradients.are_fresh(
+            step, self._parameters_to_clear()
+        ):
+            running = self._updates.outer()
+            if running is not None and running.closure and len(step.passes) > running.passes:
+                step.sealed = True  # the optimizer looks at other points
+                return
+            step.drop_unused()
         if not step.passes:
             step.stale = {layer for layer, old in step.old.items() if _is_still(old, layer.weight)}
+
+    def computed(self, layer: Layer, gradient: torch.Tensor) -> None:
+        """Keep dL/dW of a weight with hooks that may change it."""
+        if self._step is not None:
+            self._gradients.computed(self._step, layer, gradient)
 
     def gradient(
         self, layers: Sequence[Layer], gradient: torch.Tensor, passing: Pass | None
@@ -463,28 +545,34 @@ class TorchRecorder(Recorder):
         step = self._step
         if step is None:
             return
-        if passing is not None:
+        if passing is not None and (not layers or any(step.takes(layer) for layer in layers)):
             self._reached(step, passing)
         for layer in layers:
-            if self._averaged:
-                step.awaited.append(layer)
-            else:
-                step.gradients[layer] = self._measured(gradient)
+            self._gradients.accumulated(step, layer, gradient, passing)
 
     def averaged(self) -> None:
         """Measure gradients at the end of a backward pass from now on."""
-        self._averaged = True
+        self._gradients.averaged = True
 
     def backward_ends(self) -> None:
         """Measure the gradients that have been averaged now."""
         step = self._step
-        if step is None or not step.awaited or any(passing.running for passing in step.passes):
+        if step is None or any(passing.running for passing in step.passes):
             return
-        for layer in step.awaited:
-            weight = layer.weight
-            if weight is not None and weight.grad is not None:
-                step.gradients[layer] = self._measured(weight.grad)
-        step.awaited = []
+        if step.awaited:
+            self._gradients.averaged_now(step)
+        self._end_within()
+
+    def unwatched(self) -> None:
+        """Note that a pass is trained of which nothing was watched."""
+        step = self._step
+        if step is not None and not step.sealed:
+            step.unwatched = True
+
+    def scaled_by_hand(self) -> None:
+        """Note that torch.autograd.grad was asked for gradients of a scaled loss."""
+        if self._step is not None:
+            self._step.scaled = True
 
     def unseen(self, layer: Layer, why: str) -> None:
         """Note why a call is not measured."""
@@ -496,28 +584,14 @@ class TorchRecorder(Recorder):
             step.passes.append(passing)
             self.why_nothing = NO_STEP
 
-    def _measured(self, gradient: torch.Tensor) -> Measured:
-        if self._wants_gradients:
-            return measure_gradient(gradient, self._wanted)
-        return Measured(of=Version(gradient))
-
-    def _gradients_are_fresh(self, step: Step) -> bool:
-        """Whether what earlier backward passes of this step gave has been thrown away."""
+    def _parameters_to_clear(self) -> list[nn.Parameter]:
+        """Those whose gradients are cleared where a backward pass is thrown away."""
         parameters = list(self._inner.parameters())
         if self._optimizers:  # which do not clear the others
-            groups = [group for given in self._optimizers for group in given.param_groups]
-            owned = {id(parameter) for group in groups for parameter in group["params"]}
+            parts = [part for given in self._optimizers for part in parts_of(given)]
+            owned = set().union(*map(parameters_of, parts))
             parameters = [parameter for parameter in parameters if id(parameter) in owned]
-        left = {id(parameter) for parameter in parameters}
-        for layer, measured in step.gradients.items():
-            weight = layer.weight
-            untouched = (
-                measured.of is not None and weight is not None and measured.of.is_of(weight.grad)
-            )
-            if untouched and id(weight) in left:  # perhaps zero, but nobody has set it to zero
-                return False
-        gradients = [parameter.grad for parameter in parameters]
-        return not any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+        return parameters
 
     # --- the end of a step ------------------------------------------------------------------------
 
@@ -550,7 +624,7 @@ class TorchRecorder(Recorder):
         called = [layer for layer in self._watch.order if layer in self._found]
         others = [layer for layer in self._found if layer not in called]
         return Assembly(
-            self, [*called, *others], self._wanted, self._elsewhere, set(called),
+            self, self._gradients, [*called, *others], self._wanted, self._elsewhere, set(called),
             self._watch.uses.found, self._reference is not None,
         )  # fmt: skip
 
@@ -562,32 +636,23 @@ class TorchRecorder(Recorder):
         return {id(layer.owner) for layer in self._found} - there
 
 
-def _hook_optimizers(undo: contextlib.ExitStack) -> None:
-    def before(optimizer: Optimizer, *_: Any) -> None:
-        for tell, _after in OPTIMIZERS.members:
-            tell(optimizer)
+class _Ends:
+    """Sees the ends of backward passes for a recorder, also in steps that are not recorded."""
 
-    def after(optimizer: Optimizer, *_: Any) -> None:
-        for _before, tell in OPTIMIZERS.members:
-            tell(optimizer)
+    def __init__(self, recorder: TorchRecorder) -> None:
+        self._recorder = weakref.ref(recorder)
 
-    undo.callback(register_optimizer_step_pre_hook(before).remove)
-    undo.callback(register_optimizer_step_post_hook(after).remove)
+    def backward_begins(self, began: float) -> None:
+        """Nothing to do."""
 
+    def settle(self) -> None:
+        """Nothing to do."""
 
-OPTIMIZERS = Shared(_hook_optimizers)
-
-
-def _checked_optimizers(given: Any) -> tuple[Optimizer, ...]:
-    several = () if given is None else given if isinstance(given, list | tuple) else (given,)
-    for optimizer in several:
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(
-                f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}; "
-                "of others say where a step begins and ends: recorder.before_step(), "
-                "recorder.after_step()"
-            )
-    return tuple(several)
+    def backward_ends(self) -> None:
+        """Tell the recorder."""
+        recorder = self._recorder()
+        if recorder is not None:
+            recorder.backward_over()
 
 
 def _quiet() -> np.errstate:

@@ -15,18 +15,18 @@ from gradlab.recording import quantities as q
 from gradlab.recording.quantities import Array
 from gradlab.recording.torch.arrays import as_array
 from gradlab.recording.torch.functions import Function
+from gradlab.recording.torch.untouched import untouched
 
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; training mode, buffers and random stream as before."""
     training = [module for module in model.modules() if module.training]
-    devices = {p.device.index for p in model.parameters() if p.is_cuda}
     try:
         # not model.eval(), by which some models merge weights
         for module in training:
             module.training = False
-        with torch.random.fork_rng(sorted(devices)), torch.no_grad():
+        with untouched(model), torch.no_grad():
             yield
     finally:
         for module in training:

@@ -54,6 +54,10 @@ class Measured:
         Number of entries.
     of : Version, optional
         The tensor that was measured.
+    scale : float, or None
+        By how much a GradScaler had scaled it; None if its parts were scaled by several numbers.
+    why_not, no_factor : str
+        Why nothing is told of it after all; why no `clip_factor` is.
     """
 
     found: dict[str, Array] = field(default_factory=dict)
@@ -61,6 +65,28 @@ class Measured:
     zero_units: Array | None = None
     size: int = 0
     of: Version | None = None
+    scale: float | None = 1.0
+    why_not: str = ""
+    no_factor: str = ""
+
+
+@dataclass(slots=True)
+class Used:
+    """A gradient as an optimizer was given it.
+
+    Attributes
+    ----------
+    rms : number or tensor, optional
+        None if there was no gradient any more.
+    same : bool
+        Whether it is the very tensor that was measured, and of the same version.
+    foreign : bool
+        Whether that optimizer's steps are not recorded.
+    """
+
+    rms: Array | None
+    same: bool
+    foreign: bool
 
 
 @dataclass(slots=True)
@@ -69,7 +95,10 @@ class Step:
 
     number: int
     old: dict[Layer, Version]  # gradients that were there when it began
+    # those through which a delta has come, and those through which none can
     calls: list[Call] = field(default_factory=list)
+    called: set[Layer] = field(default_factory=set)  # trained or not
+    unwatched: bool = False  # a pass that was taken for an evaluation was trained
     gradients: dict[Layer, Measured] = field(default_factory=dict)
     updates: dict[Layer, Measured] = field(default_factory=dict)
     passes: list[Pass] = field(default_factory=list)  # backward, through the model
@@ -79,23 +108,64 @@ class Step:
     before: dict[Layer, tuple[Array, Array]] | None = None  # the weight, and its rms
     far: dict[Layer, Measured] = field(default_factory=dict)  # on the reference batch
     accuracy: Array = math.nan
-    scale: float = 1.0  # of the loss, by a GradScaler
     optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
+    used: dict[Layer, Used] = field(default_factory=dict)
+    # dL/dW as backward computed it, of weights that have hooks by which others may change it
+    raw: dict[Layer, torch.Tensor] = field(default_factory=dict)
+    counted: int = 0  # of the passes, how many have led to an update
+    sealed: bool = False  # what an optimizer evaluates from now on is no part of it
+    scaled: bool = False  # a gradient of a scaled loss was asked for by torch.autograd.grad
     _owned: set[int] | None = None  # by these, when the step is over
 
     def owns(self, weight: torch.Tensor) -> bool:
         """Whether an optimizer updates it; so it is taken to be if there is none."""
         if self._owned is None:
-            groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
-            self._owned = {id(parameter) for group in groups for parameter in group["params"]}
+            self._owned = set().union(*map(parameters_of, self.optimizers))
         return not self.optimizers or id(weight) in self._owned
 
     def losses(self) -> Measured:
         """What was passed to `backward`, unscaled; nothing if that was not one number each time."""
-        given = [passing.loss for passing in self.passes]
-        if any(loss is None for loss in given):
-            return Measured()
-        return Measured({str(i): loss / self.scale for i, loss in enumerate(given)})
+        found: dict[str, Array] = {}
+        for i, passing in enumerate(self.passes):
+            if passing.loss is None or passing.unclear:
+                return Measured()
+            found[str(i)] = passing.loss / passing.take_scale()
+        return Measured(found)
+
+    # --- what does not count after all ------------------------------------------------------------
+
+    def drop_unused(self) -> None:
+        """Forget what came since the latest update: it was thrown away."""
+        used = self.used
+        self.calls = [call for call in self.calls if not call.deltas or call.layer in used]
+        self.gradients = {layer: m for layer, m in self.gradients.items() if layer in used}
+        self.raw = {layer: raw for layer, raw in self.raw.items() if layer in used}
+        del self.passes[self.counted :]
+        self.awaited = []
+        self.unwatched = self.unwatched and bool(used)
+
+    def restart(self) -> None:
+        """Forget all that came: it led to updates that are not recorded, or were not made."""
+        self.used, self.counted, self.sealed = {}, 0, False
+        self.optimizers, self.before, self._owned = [], None, None
+        self.far, self.accuracy = {}, math.nan
+        self.drop_unused()
+
+    def renew(self, layer: Layer) -> None:
+        """Forget what is known of a layer, of which an optimizer that is not recorded made use."""
+        del self.used[layer]
+        self.gradients.pop(layer, None)
+        self.raw.pop(layer, None)
+        self.calls = [call for call in self.calls if call.layer is not layer]
+
+    def takes(self, layer: Layer) -> bool:
+        """Whether what a backward pass brings of a layer is part of the step."""
+        used = self.used.get(layer)
+        if self.sealed or (used is not None and not used.foreign):
+            return False
+        if used is not None:
+            self.renew(layer)
+        return True
 
     def trained_calls(self) -> dict[Layer, list[Call]]:
         """The calls of each layer that belong to the step's training passes.
@@ -113,6 +183,11 @@ class Step:
                 seen = [call for call in calls if not call.without_gradients]
                 found[layer] = seen or calls
         return found
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> set[int]:
+    """Identities of the parameters that an optimizer updates."""
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
 
 
 def measure_gradient(gradient: torch.Tensor, wanted: frozenset[str]) -> Measured:

@@ -31,12 +31,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from gradlab.recording.clock import Clock
 from gradlab.recording.torch.arrays import can_be_measured
-from gradlab.recording.torch.arrivals import Accumulated, Arrival
+from gradlab.recording.torch.arrivals import Accumulated, Arrival, Computed, put_first
 from gradlab.recording.torch.backward import BACKWARD
 from gradlab.recording.torch.calls import Call, Listener, Scope
 from gradlab.recording.torch.chains import Chains
+from gradlab.recording.torch.computed import parametrization
+from gradlab.recording.torch.dispatch import Dispatches
+from gradlab.recording.torch.expected import Expected, Fate
 from gradlab.recording.torch.fans import WeightUses
 from gradlab.recording.torch.layers import REPLACED, Layer
 from gradlab.recording.torch.outputs import UNSEEN, Outputs, autograd_function, tensors_of
@@ -52,7 +54,7 @@ class Watch:
         As the user calls it.
     layers : sequence of Layer
     listener : Listener
-    clock : Clock
+    clock : Dispatches
         Counts what it takes to watch.
     activations, deltas : bool
         Whether these are wanted. Activations of training passes are told by deltas, so these are
@@ -64,7 +66,7 @@ class Watch:
         model: nn.Module,
         layers: Sequence[Layer],
         listener: Listener,
-        clock: Clock,
+        clock: Dispatches,
         activations: bool,
         deltas: bool,
     ) -> None:
@@ -79,6 +81,8 @@ class Watch:
         self._layers: dict[int, list[Layer]] = {id(module): [] for module in model.modules()}
         for layer in layers:
             self._layers[id(layer.output)].append(layer)
+        behind = [(parametrization(layer.owner, layer.parameter), layer) for layer in layers]
+        self._computing = {id(made): layer for made, layer in behind if made is not None}
         # a module that is replaced lives on, so that no other one gets its identity
         self._tree = [
             (parent._modules, name, child)
@@ -93,15 +97,18 @@ class Watch:
         self._activations, self._deltas = activations, deltas or activations
         # by layer, or for a parameter that tells of its pass alone, by its identity
         self._weights: dict[Layer | int, tuple[torch.Tensor, RemovableHandle]] = {}
+        self._raw: dict[Layer, tuple[torch.Tensor, RemovableHandle]] = {}
         self._scopes: dict[int, Scope] = {}  # by thread
         self._home = 0  # the thread that began to watch
         self._passes = 0
         self._undo: contextlib.ExitStack | None = None
         self._modules = contextlib.ExitStack()  # whose calls are watched
-        self._arrivals: list[RemovableHandle] = []
+        self.chains = Chains()
+        self._arrivals: list[tuple[RemovableHandle, Call]] = []
+        self._others: list[RemovableHandle] = []  # hooks of losses, and of passes not watched
+        self._expected = Expected()
         self._outputs = Outputs(self._listener)
         self._looked_at: list[Call] | None = None  # at a reference batch
-        self.chains = Chains()
         self.order: dict[Layer, None] = {}  # as they were first called
         self._looks = True  # whether functions must be looked for
         # of what no module's call tells: by which products weights are used, in the first step
@@ -151,10 +158,29 @@ class Watch:
                 continue
             watched = self._weights.get(layer)
             if watched is None or watched[0] is not weight:
-                if watched is not None:
-                    watched[1].remove()
+                self._leave_weight(layer)
                 told = Accumulated((layer,), self._listener, self.clock)
-                self._weights[layer] = weight, weight.register_post_accumulate_grad_hook(told)
+                handle = weight.register_post_accumulate_grad_hook(told)
+                self._weights[layer] = watched = weight, handle
+            # who clips in such a hook, or makes a step, is to come later
+            put_first(weight._post_accumulate_grad_hooks, watched[1].id)
+            if weight._backward_hooks:
+                self._watch_before_hooks(layer, weight)
+
+    def _watch_before_hooks(self, layer: Layer, weight: torch.Tensor) -> None:
+        """Hook a weight whose gradient may be changed by hooks before it is accumulated."""
+        if layer not in self._raw:
+            told = Computed(layer, weight, self._listener, self.clock)
+            self._raw[layer] = weight, weight.register_hook(told)
+        put_first(weight._backward_hooks, self._raw[layer][1].id)
+
+    def _leave_weight(self, layer: Layer | int) -> None:
+        watched = [self._weights.pop(layer, None)]
+        if isinstance(layer, Layer):
+            watched.append(self._raw.pop(layer, None))
+        for entry in watched:
+            if entry is not None:
+                entry[1].remove()
 
     def _watch_other_parameters(self) -> None:
         """Hook modules that tell nothing else, so that no backward pass is taken for another's."""
@@ -170,9 +196,8 @@ class Watch:
                         self._weights[id(parameter)] = parameter, handle
 
     def _leave_weights(self) -> None:
-        for _, handle in self._weights.values():
-            handle.remove()
-        self._weights = {}
+        for key in list(self._weights):
+            self._leave_weight(key)
 
     @property
     def scope(self) -> Scope:
@@ -189,10 +214,16 @@ class Watch:
 
     def end_step(self) -> None:
         """Forget what is left of a step; no tensor is kept."""
-        for handle in self._arrivals:
-            handle.remove()
-        self._arrivals = []
         self.chains.forget()
+        # what is not trained yet may be in a later step, if its graph is still there
+        waiting = []
+        for handle, call in self._arrivals:
+            if call.deltas:
+                handle.remove()
+            elif (hooks := handle.hooks_dict_ref()) is not None and handle.id in hooks:
+                waiting.append((handle, call))
+        self._arrivals = waiting
+        self._others = [handle for handle in self._others if handle.hooks_dict_ref() is not None]
         self.scope.leave_mode()
         self._scopes = {}
         if self.order:
@@ -205,6 +236,9 @@ class Watch:
     def stop(self) -> None:
         """Undo everything; no hook stays behind."""
         self.end_step()
+        for handle in (*self._others, *(handle for handle, _ in self._arrivals)):
+            handle.remove()
+        self._arrivals, self._others = [], []
         if self._undo is not None:
             self._undo.close()
             self._undo = None
@@ -237,24 +271,34 @@ class Watch:
         scope = self.scope
         scope.depth += 1
         if scope.depth == 1:
-            self._open(scope, id(module) in self._wholes)
+            self._open(scope, module)
+        if scope.rests:
+            self.clock.entered(began)
+            return
         if scope.links and args:
             with torch._C.DisableTorchFunction():
                 self._outputs.handed(scope, module, args[0], bool(layers))
-        self.clock.since(began)
+        self.clock.entered(began)
 
     def leave(self, module: nn.Module, output: Any) -> None:
         """Its call has ended; without an output if it failed."""
         layers = self._layers.get(id(module))
         if layers is None:
             return
-        began = perf_counter()
         scope = self.scope
-        if scope.running or layers:
+        if scope.rests and scope.depth > 1:
+            scope.depth -= 1
+            return
+        began = perf_counter()
+        if scope.rests:
+            self._end_rest(scope, output)
+        elif scope.running or layers:
             with torch._C.DisableTorchFunction():
                 self._outputs.left(scope, module, output)
                 if layers and output is not None:
                     self._called(scope, layers, output)
+        elif id(module) in self._computing and isinstance(output, torch.Tensor):
+            self._computing[id(module)].seen[:] = [output.shape]
         if scope.depth > 1:
             scope.depth -= 1
         else:
@@ -262,11 +306,20 @@ class Watch:
             self._close(scope, output)
         self.clock.since(began)
 
-    def _open(self, scope: Scope, whole: bool) -> None:
+    def _open(self, scope: Scope, module: nn.Module) -> None:
         """Begin a pass: the outermost call of one of the model's modules."""
         self._passes += 1
-        scope.number, scope.whole = self._passes, whole
-        scope.gradients = torch.is_grad_enabled()
+        scope.number, scope.whole = self._passes, id(module) in self._wholes
+        scope.training, scope.gradients = module.training, torch.is_grad_enabled()
+        if self._looked_at is not None or BACKWARD.inside() is not None:
+            scope.fate = Fate()  # what a checkpoint computes again is not one more pass
+        elif scope.gradients:
+            scope.fate = self._expected.begin(module.training)
+        else:
+            scope.fate = self._expected.begin_blind()
+        scope.rests = scope.fate.rests
+        if scope.rests:
+            return
         if getattr(DistributedDataParallel, "_active_ddp_module", None) is not None:
             self._listener.averaged()
         wanted = (self._activations or self._looked_at is not None) and self._looks
@@ -284,6 +337,24 @@ class Watch:
             self.settle()
         if scope.whole:
             scope.links = {}
+        if scope.gradients and self._looked_at is None and BACKWARD.inside() is None:
+            self._expected.end(scope.training, scope.fate)
+        scope.fate = None
+
+    def _end_rest(self, scope: Scope, output: Any) -> None:
+        """A pass of which nothing was watched is over: see whether it is trained after all."""
+        scope.rests = False
+
+        def tell(gradient: torch.Tensor) -> None:
+            if BACKWARD.passing(gradient) is not None:
+                expected.surprise(blind)
+                listener.unwatched()
+
+        expected, listener, blind = self._expected, self._listener, not scope.gradients
+        with torch._C.DisableTorchFunction():
+            for tensor in tensors_of(output):
+                if tensor.requires_grad:
+                    self._others.append(tensor.register_hook(tell))
 
     def _doubt(self, scope: Scope, output: Any, looked: bool) -> None:
         """Layers' outputs that nothing seen took, and that are not the model's either."""
@@ -330,23 +401,25 @@ class Watch:
             else:
                 self._listener.called(call)
                 if call.waits and self._deltas and layer.unit is not None:
-                    arrival = Arrival(call, self._listener, self.clock)
-                    self._arrivals.append(h.register_hook(arrival))
+                    arrival = Arrival(call, scope.fate, self._listener, self.clock)
+                    scope.fate.latest = weakref.ref(arrival)
+                    self._arrivals.append((h.register_hook(arrival), call))
             wanted = self._activations or self._looked_at is not None
             if wanted and layer.unit is not None:
                 if scope.pending:
                     self.settle(layer, but=scope.number)
-                self._outputs.pend(scope, call, h)
+                self._outputs.pend(scope, call, h, scope.fate.late)
 
-    def apply(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def apply(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], began: float) -> Any:
         """Call a function of PyTorch; note what it does with the outputs of layers."""
         scope = self.scope
         if self.uses and (layer := self.uses.look(func, args)) is not None:
-            return self._product(layer, func, args, kwargs)
+            return self._product(layer, func, args, kwargs, began)
         if not scope.links:
+            self.clock.applied(began)
             return func(*args, **kwargs)
-        with self.clock:
-            ended = self._outputs.apply(scope, func, args, kwargs)
+        ended = self._outputs.apply(scope, func, args, kwargs)
+        self.clock.applied(began)
         x = func(*args, **kwargs)
         if ended is not None:
             with self.clock:
@@ -354,11 +427,11 @@ class Watch:
         return x
 
     def _product(
-        self, layer: Layer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, layer: Layer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], began: float
     ) -> Any:
         """Call a function that makes a product with a weight: there is the layer's place."""
         self.order.setdefault(layer)
-        x = self.apply(func, args, kwargs)
+        x = self.apply(func, args, kwargs, began)
         if isinstance(x, torch.Tensor) and self._looked_at is None:
             self.chains.note(layer, x)
         return x
@@ -373,8 +446,24 @@ class Watch:
                 del pending[key]
                 self._outputs.settle(entry)
 
-    def backward_begins(self) -> None:
-        """A backward pass begins."""
+    def scaled(self, losses: Any, scale: float) -> None:
+        """A GradScaler has scaled losses: the passes that go through them are scaled by that."""
+
+        def tell(gradient: torch.Tensor) -> None:
+            passing = BACKWARD.passing(gradient)
+            if passing is not None:
+                passing.is_scaled(scale)
+            else:
+                listener.scaled_by_hand()
+
+        listener = self._listener
+        for loss in tensors_of(losses):
+            if loss.requires_grad:
+                self._others.append(loss.register_hook(tell))
+
+    def backward_begins(self, began: float) -> None:
+        """A backward pass begins; `began` is when that was seen."""
+        self.clock.since(began)
         with self.clock:
             if self._is_concerned():
                 self.settle()
@@ -430,8 +519,8 @@ class _Functions(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
-        return self.watch.apply(func, args, kwargs)
+        began = perf_counter()
+        return self.watch.apply(func, args, kwargs or {}, began)
 
 
 @contextlib.contextmanager
