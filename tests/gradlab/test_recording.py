@@ -342,8 +342,11 @@ def test_non_finite_entries_are_never_dropped(value, quiet):
 LENGTHS = [1, 37, 1 << 16, (1 << 17) + 3]  # within a part, a whole one, several
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30, 3e38])
+SIZES = [(size, dtype) for size in (1e-30, 1.0, 1e30, 3e38) for dtype in (np.float32, np.float64)]
+SIZES += [(size, np.float64) for size in (1e-200, 1e200, 1e307)]
+
+
+@pytest.mark.parametrize(("size", "dtype"), SIZES)
 @pytest.mark.parametrize("length", LENGTHS)
 def test_a_vector_of_any_size_gives_no_warnings(length, size, dtype):
     x = (np.random.default_rng(0).standard_normal(length) * size / 10).astype(dtype)
@@ -355,6 +358,27 @@ def test_a_vector_of_any_size_gives_no_warnings(length, size, dtype):
     assert quantities.std(x) == near(float(exact.std()), **tolerance, abs=1e-5 * size)
     assert quantities.mean(x) == near(float(exact.mean()), abs=1e-5 * size)
     assert quantities.nonfinite_count(x) == 0
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-30, 1.0, 1e200, 1e307])
+def test_batches_that_are_joined_are_as_one_batch_of_any_size(size):
+    parts = [np.random.default_rng(i).standard_normal(10 * (i + 1)) * size for i in range(3)]
+    measured = [
+        {
+            "delta_rms": quantities.rms(part),
+            "activation_mean": quantities.mean(part),
+            "activation_std": quantities.std(part),
+        }
+        for part in parts
+    ]
+    whole = np.concatenate(parts)
+    found = quantities.pooled(measured, [len(part) for part in parts])
+    for name, right in (
+        ("delta_rms", quantities.rms(whole)),
+        ("activation_mean", quantities.mean(whole)),
+        ("activation_std", quantities.std(whole)),
+    ):
+        assert found[name] == pytest.approx(right, rel=1e-12), name
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

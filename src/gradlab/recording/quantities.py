@@ -93,7 +93,7 @@ def mean(x: Array) -> Array:
         if x.shape[-1] >= _LONG:
             return _each(mean, x)
         found = np.add.reduce(x, axis=-1) / x.shape[-1]  # as np.mean does, to the last digit
-        return found if x.dtype == np.float64 or _all_finite(found) else _in_double(x)
+        return found if _all_finite(found) else _in_double(x)
     total = _sum(x)
     return total / x.size if math.isfinite(total) else _in_double(x)
 
@@ -135,9 +135,10 @@ def std(x: Array, mean_of_x: Array | None = None) -> Array:
     if not isinstance(x, np.ndarray):
         return rms(x - centre[..., None])
     if x.ndim == 1:  # without another pass, where next to nothing of the squares cancels
+        low, high = _EXACT[x.dtype.char]
         square = _sum_of_squares(x) / x.size
-        variance = square - float(centre) ** 2
-        if variance > max(square / 4, _EXACT[x.dtype.char][0]):
+        variance = square - float(centre) * float(centre)  # infinite, where ** raises
+        if square < high and variance > max(square / 4, low):
             return math.sqrt(variance)
         with np.errstate(all="ignore"):
             return rms(x - np.asarray(centre, x.dtype))
@@ -293,14 +294,22 @@ def pooled(parts: Sequence[Mapping[str, Array]], sizes: Sequence[int]) -> dict[s
     found = {}
     for name, values in columns.items():
         if name in ROOT_MEAN_SQUARE:
-            found[name] = np.sqrt(weights @ values**2)
+            found[name] = _root_of_squares(weights, values)
         elif name == "activation_std":
             means = columns["activation_mean"]
-            variance = weights @ (values**2 + (means - weights @ means) ** 2)
-            found[name] = np.sqrt(variance)
+            away = means - weights @ means
+            found[name] = _root_of_squares(np.tile(weights, 2), np.concatenate([values, away]))
         else:
             found[name] = weights @ values
     return found
+
+
+def _root_of_squares(weights: Array, values: Array) -> Array:
+    """Root of a weighted sum of squares along the first axis, also where squares overflow."""
+    with np.errstate(all="ignore"):
+        largest = np.abs(values).max(axis=0)
+        unit = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+        return np.sqrt(weights @ (values / unit) ** 2) * unit
 
 
 # --- arrays of any library ------------------------------------------------------------------------
@@ -371,6 +380,8 @@ def _each(quantity: Callable[[NDArray[Any]], float], x: NDArray[Any]) -> NDArray
 def _in_double(x: NDArray[Any]) -> Array:
     """Mean of entries whose sum overflows in their own precision, or that are not finite."""
     with np.errstate(all="ignore"):
+        if x.dtype == np.float64:
+            return np.add.reduce(x / x.shape[-1], axis=-1)
         return np.add.reduce(x, axis=-1, dtype=np.float64) / x.shape[-1]
 
 
