@@ -6,6 +6,7 @@ from dp import activations, initializers, losses, primitives
 from dp import optimizers as optimizer
 from dp.backward import gradients
 from dp.check import GradientError, check_gradient, numerical_gradients
+from dp.functions import concatenate, equal, where
 from dp.losses import binary_cross_entropy, categorical_cross_entropy, squared_error
 from dp.model import Layer, LayerCall, LayerWatch, Model, Net, watch_layers
 from dp.node import AnomalyError, CaptureError, Node, ShapeError, detect_anomaly, no_grad
@@ -19,6 +20,7 @@ from dp.optimizers import (
     SGD_Momentum,
     Step,
 )
+from dp.primitives import declare
 
 if TYPE_CHECKING:
     from dp.program import Program, capture
@@ -48,7 +50,10 @@ __all__ = [
     "capture",
     "categorical_cross_entropy",
     "check_gradient",
+    "concatenate",
+    "declare",
     "detect_anomaly",
+    "equal",
     "gradients",
     "initializers",
     "losses",
@@ -58,6 +63,7 @@ __all__ = [
     "primitives",
     "squared_error",
     "watch_layers",
+    "where",
 ]
 
 

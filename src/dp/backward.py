@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dp.node import AnomalyError, Node, ShapeError, as_matrix, describe, mode
 from dp.primitives import astype, broadcast_to, sum_to
+from dp.watching import Sweep, Watcher, watchers
 
 Array = NDArray[Any]
 
@@ -78,15 +79,27 @@ def gradients(
         raise ValueError(
             "create_graph=True within no_grad: there is nothing to differentiate again"
         )
-    found = sweep(output, topological_order(output), set(wrt), cotangent, create_graph)
+    order = topological_order(output)
+    watching = () if create_graph else watchers()
+    asked = _asked(watching, order)
+    found = sweep(output, order, {*wrt, *asked}, cotangent, create_graph)
     missing = [np.zeros(node.shape, node.dtype) if node not in found else None for node in wrt]
     if create_graph:
         return [
             found[n] if zero is None else Node(zero) for n, zero in zip(wrt, missing, strict=True)
         ]
-    return _unshared(
+    own = _unshared(
         [found[n] if zero is None else zero for n, zero in zip(wrt, missing, strict=True)]
+        + [found[n] for n in asked if n in found]
     )
+    given, deltas = own[: len(wrt)], own[len(wrt) :]
+    leaves = {
+        n: array for n, array in zip(wrt, given, strict=True) if n in found and n.name is not None
+    }
+    reached = dict(zip([n for n in asked if n in found], deltas, strict=True))
+    for watcher in watching:
+        watcher.swept(Sweep(output, order, leaves, reached, cotangent is not None))
+    return given
 
 
 def named_gradients(output: Node, cotangent: Any = None) -> dict[str, Array]:
@@ -95,11 +108,13 @@ def named_gradients(output: Node, cotangent: Any = None) -> dict[str, Array]:
 
 
 def sweep_named(
-    output: Node, also: Iterable[Node], cotangent: Any = None
-) -> tuple[dict[str, Array], list[Array | None]]:
+    output: Node, also: Iterable[Node], cotangent: Any = None, caller: Any = None
+) -> tuple[dict[str, Array], list[Array | None], dict[str, Node]]:
     """Gradients of the named leaves and, in the same sweep, of the Nodes in `also`.
 
-    A Node in `also` that `output` does not depend on gets None.
+    A Node in `also` that `output` does not depend on gets None. The third result is the named
+    Nodes that have a gradient. `caller` is the model whose `get_grad` asks, and its batch, of which
+    watchers are told.
     """
     order = topological_order(output)
     named: dict[str, Node] = {}
@@ -110,12 +125,27 @@ def sweep_named(
                 "name, so each parameter needs its own"
             )
     extra = list(also)
-    found = sweep(output, order, {*named.values(), *extra}, cotangent)
+    watching = watchers()
+    asked = dict.fromkeys([*extra, *_asked(watching, order)])
+    found = sweep(output, order, {*named.values(), *asked}, cotangent)
     reached = [name for name in named if named[name] in found]
-    present = [node for node in extra if node in found]
+    present = [node for node in asked if node in found]
     own = _unshared([found[named[name]] for name in reached] + [found[node] for node in present])
     others = dict(zip(present, own[len(reached) :], strict=True))
-    return dict(zip(reached, own, strict=False)), [others.get(node) for node in extra]
+    by_name = dict(zip(reached, own, strict=False))
+    leaves = {name: named[name] for name in reached}
+    if watching:
+        given = {leaves[name]: array for name, array in by_name.items()}
+        model, batch = (None, None) if caller is None else caller
+        seen = Sweep(output, order, given, others, cotangent is not None, model, batch)
+        for watcher in watching:
+            watcher.swept(seen)
+    return by_name, [others.get(node) for node in extra], leaves
+
+
+def _asked(watching: Sequence[Watcher], order: list[Node]) -> list[Node]:
+    """The Nodes of a graph of which watchers want the cotangents."""
+    return list(dict.fromkeys(node for watcher in watching for node in watcher.wanted(order)))
 
 
 def sweep(

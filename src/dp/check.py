@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dp.backward import gradients
 from dp.node import Node
+from dp.validation import real_array
 
 Array = NDArray[Any]
 
@@ -40,7 +41,7 @@ def numerical_gradients(
     list of arrays
         One per argument, in its (matrix) shape.
     """
-    values = [Node(np.array(array, dtype=np.float64)).value for array in arrays]
+    values = [Node(real_array(array).astype(np.float64)).value for array in arrays]
     width = np.finfo(np.float64).eps ** (1 / 3) if step is None else step
 
     def weighted() -> float:
@@ -101,7 +102,7 @@ def check_gradient(
     >>> check_gradient(lambda x, w: x.dot(w).tanh(), [[0.5, -1.0]], [[1.0], [2.0]]) < 1e-8
     True
     """
-    nodes = [Node(np.array(array, dtype=np.float64)) for array in arrays]
+    nodes = [Node(real_array(array).astype(np.float64)) for array in arrays]
     output = function(*nodes)
     cotangent = np.random.default_rng(seed).normal(size=output.shape)
     exact = gradients(output, nodes, cotangent)

@@ -5,170 +5,75 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dp import activations, initializers, losses
-from dp import primitives as p
-from dp.backward import sweep_named
+from dp.backward import sweep_named, topological_order
+from dp.layers import (
+    WATCH,
+    Layer,
+    LayerCall,
+    LayerWatch,
+    activation_after,
+    consumers_of,
+    watch_layers,
+)
 from dp.node import Node, ShapeError, as_leaf, mode
-from dp.validation import one_of, positive_integer, positive_number, seeds, unknown
+from dp.parameters import (
+    KEPT,
+    Registered,
+    check_listed,
+    check_named,
+    fitting,
+    registered,
+    warn_of_others,
+)
+from dp.validation import one_of, positive_integer, positive_number, shown, unknown
+from dp.watching import watchers
+
+__all__ = [
+    "Layer",
+    "LayerCall",
+    "LayerWatch",
+    "Model",
+    "Net",
+    "activation_after",
+    "consumers_of",
+    "registered",
+    "watch_layers",
+]
 
 Array = NDArray[Any]
 Normalisation = Literal["none", "layer", "batch"]
 
 
-@dataclass
-class LayerCall:
-    """One passage through a layer, noted by `watch_layers`.
+class View:
+    """An attribute that shows what the library keeps.
 
-    Attributes
-    ----------
-    name : str
-        The layer's name.
-    layer : Layer
-    input : Node (…, batch, fan_in)
-    pre_activation : Node (…, batch, fan_out)
-        What the layer's activation function is given.
-    delta : array (…, batch, fan_out) or None
-        dL/d(pre-activation), filled by `Model.get_grad`; None if the loss does not depend on it.
+    No data descriptor, so that a student's own `self.layers = []` may stand: the library itself
+    looks at `registered(model)`.
     """
 
-    name: str
-    layer: Layer
-    input: Node
-    pre_activation: Node
-    delta: Array | None = None
-
-
-@dataclass
-class LayerWatch:
-    """The layers' calls of the latest `Model.get_grad` (or since it was cleared), in order."""
-
-    calls: list[LayerCall] = field(default_factory=list)
-
-    def clear(self) -> None:
-        """Forget the calls noted so far."""
-        self.calls.clear()
-
-
-_WATCH: ContextVar[LayerWatch | None] = ContextVar("dp_watch", default=None)
-
-
-@contextlib.contextmanager
-def watch_layers() -> Iterator[LayerWatch]:
-    """Note every layer call inside the block, of any model; `get_grad` adds the deltas.
-
-    The innermost block sees the calls.
-    """
-    watch = LayerWatch()
-    token = _WATCH.set(watch)
-    try:
-        yield watch
-    finally:
-        _WATCH.reset(token)
-
-
-class Layer:
-    """An affine map x W + b, a normalisation if any, and an activation function if any.
-
-    Made by `Model`. The activation is whatever maps a Node to a Node of the same shape.
-
-    Attributes
-    ----------
-    fan_in, fan_out : int
-        Numbers of inputs and units.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        weight: Node,
-        bias: Node,
-        activation: Callable[[Node], Node] | None = None,
-        normalise: Callable[[Node], Node] | None = None,
-    ) -> None:
-        self.name, self.weight, self.bias = name, weight, bias
-        self.activation, self.normalise = activation, normalise
-        self.fan_in, self.fan_out = weight.shape[-2:]
-
-    def __call__(self, x: Any) -> Node:
-        """(…, batch, fan_in) -> (…, batch, fan_out).
-
-        Raises
-        ------
-        ShapeError
-            If the rows of x do not have fan_in entries.
-        TypeError
-            If x is not made of real numbers, or the activation function gives no Node.
-        """
-        given = as_leaf(x, self.weight.value.dtype)
-        if given.value.shape[-1] != self.fan_in:
-            raise ShapeError(
-                f"dot in layer {self.name!r}: its input has shape {given.shape}, its weight "
-                f"{self.weight.shape}; each row of the input must have {self.fan_in} entries, "
-                f"not {given.shape[-1]}"
-            )
-        pre_activation: Node = p.affine(given, self.weight, self.bias)
-        if self.normalise is not None:
-            pre_activation = self.normalise(pre_activation)
-        watch = _WATCH.get()
-        if watch is not None:
-            watch.calls.append(LayerCall(self.name, self, given, pre_activation))
-        if self.activation is None:
-            return pre_activation
-        activated = self.activation(pre_activation)
-        if not isinstance(activated, Node):
-            raise TypeError(
-                f"the activation function of layer {self.name!r} must give a Node, computed with "
-                f"a Node's operations, got {type(activated).__name__}"
-            )
-        return activated
-
-    def __repr__(self) -> str:
-        return f"<layer {self.name!r} {self.fan_in} -> {self.fan_out}>"
-
-
-def consumers_of(order: Sequence[Node]) -> dict[Node, list[Node]]:
-    """Who takes what: each Node of a graph -> those that were computed from it."""
-    consumers: dict[Node, list[Node]] = {}
-    for node in order:
-        for parent in node.parents:
-            consumers.setdefault(parent, []).append(node)
-    return consumers
-
-
-def activation_after(
-    pre_activation: Node, consumers: Mapping[Node, Sequence[Node]], output: Node
-) -> tuple[activations.Activation | None, Node]:
-    """Which activation function a graph applies to a pre-activation, and the Node it gives.
-
-    The identity, if nothing but matrix products follow, or nothing at all; None (and the
-    pre-activation) if what follows is no activation function that we know.
-    """
-    uses = consumers.get(pre_activation, ())
-    if len(uses) == 1:
-        use = uses[0]
-        softmax = activations.SOFTMAX
-        if use.primitive is softmax.primitive and use.settings == softmax.settings:
-            return softmax, use
-        function = activations.matching(use.primitive, use.settings)
-        if function is not None:
-            return function, use
-    linear = bool(uses) and all(use.primitive in (p.dot, p.affine) for use in uses)
-    if pre_activation is output or linear:
-        return activations.get("identity"), pre_activation
-    return None, pre_activation
-
-
-class _LayersByName:
-    """Name -> Layer. No data descriptor, so that a student's own `self.layers = []` may stand."""
+    def __init__(self, read: Callable[[Registered], Any], doc: str) -> None:
+        self.read, self.__doc__ = read, doc
 
     def __get__(self, model: Any, owner: type) -> Any:
-        return self if model is None else model._layers
+        return self if model is None else self.read(_kept(model))
+
+
+def _kept(model: Model) -> Registered:
+    try:
+        found: Registered = model.__dict__[KEPT]
+    except KeyError:
+        raise RuntimeError(
+            f"{type(model).__name__}.__init__ must call super().__init__() before it makes layers "
+            "or parameters"
+        ) from None
+    return found
 
 
 class Model:
@@ -200,25 +105,33 @@ class Model:
     """
 
     def __init__(self, seed: int | Sequence[int] | None = None, dtype: Any = np.float64) -> None:
-        self.dtype = np.dtype(dtype)
-        if self.dtype.kind != "f":
-            raise TypeError(f"dtype must be a floating type such as float32, got {dtype!r}")
-        self.seed = seed
-        self.members: int | None = None
-        self._layers: dict[str, Layer] = {}
-        self._parameters: dict[str, Node] = {}
-        # None: NumPy's global stream, which is a module and could not be copied with the model
-        self._streams: list[np.random.Generator] | None = None
-        if seed is not None:
-            self._streams = [np.random.default_rng(one) for one in seeds(seed)]
-            if np.ndim(seed) > 0:
-                self.members = len(self._streams)
+        self.__dict__[KEPT] = Registered(seed, dtype)
 
-    layers = _LayersByName()
+    dtype = View(lambda kept: kept.dtype, "Data type of every parameter.")
+    seed = View(lambda kept: kept.seed, "Seed of the first weights, as it was given.")
+    members = View(lambda kept: kept.members, "Number of members of an ensemble, or None.")
+    layers = View(lambda kept: kept.layers, "Name -> Layer.")
+    parameters = View(
+        lambda kept: MappingProxyType(kept.parameters),
+        "Name -> the parameter's Node, in the order in which they were made.",
+    )
 
     def __repr__(self) -> str:
-        members = f", {self.members} members" if self.members else ""
-        return f"<{type(self).__name__}: {', '.join(map(repr, self._layers.values()))}{members}>"
+        kept = _kept(self)
+        own = [
+            name
+            for name in kept.parameters
+            if not any(name.startswith(f"{layer}_") for layer in kept.layers)
+        ]
+        parts = [
+            *map(repr, kept.layers.values()),
+            *(
+                f"<parameter {name!r} {'×'.join(map(str, kept.parameters[name].shape))}>"
+                for name in own
+            ),
+        ]
+        parts += [f"{kept.members} members"] if kept.members else []
+        return f"<{type(self).__name__}: {', '.join(parts)}>"
 
     # --- layers -----------------------------------------------------------------------------------
 
@@ -247,64 +160,59 @@ class Model:
         ValueError
             If the name is taken, a number is not positive, or there is no such initialiser.
         """
-        return self._layer(fan_in, fan_out, name, init, None)
+        return _layer(self, fan_in, fan_out, name, init, None)
 
     def ReLu_Layer(
         self, fan_in: int, fan_out: int, name: str, init: str | initializers.Initializer = "dp"
     ) -> Layer:
         """Make an affine layer followed by a ReLU; parameters as in `Linear_Layer`."""
-        return self._layer(fan_in, fan_out, name, init, activations.get("relu"))
+        return _layer(self, fan_in, fan_out, name, init, activations.get("relu"))
 
-    def _layer(
-        self,
-        fan_in: int,
-        fan_out: int,
-        name: str,
-        init: str | initializers.Initializer,
-        activation: Callable[[Node], Node] | None = None,
-        normalise: Callable[[Node], Node] | None = None,
-    ) -> Layer:
-        if not hasattr(self, "_parameters"):
-            raise RuntimeError(
-                f"{type(self).__name__}.__init__ must call super().__init__() before it makes "
-                "layers"
-            )
-        positive_integer("fan_in", fan_in)
-        positive_integer("fan_out", fan_out)
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"a layer needs a name, a string such as 'h1'; got {name!r}")
-        if name in self._layers:
-            raise ValueError(
-                f"layer name {name!r} is taken; this model has {', '.join(self._layers)}"
-            )
-        how = initializers.get(init)
-        # weight before bias, member by member: the order in which the course draws
-        streams: list[Any] = [np.random] if self._streams is None else list(self._streams)
-        drawn = [(how.weight(s, fan_in, fan_out), how.bias(s, fan_in, fan_out)) for s in streams]
-        weight, bias = (self._stacked(part) for part in zip(*drawn, strict=True))
-        layer = Layer(
-            name,
-            self._parameter(f"{name}_weight", weight),
-            self._parameter(f"{name}_bias", bias),
-            activation,
-            normalise,
-        )
-        self._layers[name] = layer
-        return layer
+    def Parameter(self, value: Any, name: str) -> Node:
+        """Make a parameter of one's own, which optimisers train as they do a layer's weights.
 
-    def _stacked(self, drawn: Sequence[Array]) -> Array:
-        return np.stack(drawn) if self.members else drawn[0]
+        Parameters
+        ----------
+        value : number, array_like or callable
+            First value, of which a copy is taken: a matrix, or what `Node` makes one of (a 1-D
+            array becomes a column). In an ensemble every member starts with it, or with its own
+            part of an array that has the members along its first axis. A function is called with
+            the random stream that weights are drawn from, for each member in turn: `lambda
+            stream: stream.normal(size=(3, 4))`.
+        name : str
+            Under which `get_param` and `get_grad` report it; not yet taken in this model.
 
-    def _parameter(self, name: str, value: Array) -> Node:
-        node = Node(np.array(value, dtype=self.dtype), name)
-        self._parameters[name] = node
-        return node
+        Returns
+        -------
+        Node
+            To compute with: (n, m), or (members, n, m).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the name is no text or is taken, or the value is not made of finite real numbers.
+
+        Examples
+        --------
+        >>> from dp import Model
+        >>> class Scaled(Model):
+        ...     def __init__(self):
+        ...         super().__init__(seed=0)
+        ...         self.out = self.Linear_Layer(2, 1, "out")
+        ...         self.gamma = self.Parameter([[1.0, 1.0]], "gamma")
+        ...     def loss(self, x, y):
+        ...         return (self.out(x * self.gamma) - y).square().mean()
+        >>> list(Scaled().get_param())
+        ['out_weight', 'out_bias', 'gamma']
+        """
+        kept = _kept(self)
+        return kept.register(name, kept.first_value(value, name))
 
     # --- parameters -------------------------------------------------------------------------------
 
     def get_param(self) -> dict[str, Array]:
         """Name -> the live array: changing it in place changes the model."""
-        return {name: node.value for name, node in self._parameters.items()}
+        return {name: node.value for name, node in _kept(self).parameters.items()}
 
     def set_param(self, param: Mapping[str, Any]) -> None:
         """Copy values into the parameters named; those not named keep theirs.
@@ -318,21 +226,21 @@ class Model:
         TypeError, ValueError
             If a value is not made of numbers. Nothing is changed if anything is wrong.
         """
-        new: dict[str, Array] = {}
+        if not isinstance(param, Mapping):
+            raise TypeError(
+                "set_param takes a dict of names and arrays, as get_param gives it; got "
+                f"{shown(param)}"
+            )
+        parameters = _kept(self).parameters
+        new: list[tuple[Array, Array]] = []
         for name, value in param.items():
-            if name not in self._parameters:
-                raise KeyError(unknown("parameter", name, self._parameters))
-            live = self._parameters[name].value
-            if value is live:
-                continue
-            if np.shape(value) != self._parameters[name].shape:
-                raise ShapeError(
-                    f"parameter {name!r} has shape {self._parameters[name].shape}, the given "
-                    f"value {np.shape(value)}"
-                )
-            new[name] = np.asarray(value, dtype=live.dtype)
-        for name, value in new.items():
-            self._parameters[name].value[...] = value
+            live = parameters[name].value if name in parameters else _listed(self, name)
+            if value is not live:
+                new.append((live, fitting(value, live, name)))
+        for live, value in new:
+            live[...] = value
+        for watcher in watchers():
+            watcher.updated(self)
 
     def get_grad(self, x: Any, y: Any) -> tuple[dict[str, Array], Node]:
         """Loss on a batch, and its gradient by parameter name.
@@ -357,34 +265,35 @@ class Model:
         ValueError
             If it depends on no parameter.
         """
-        watch = _WATCH.get()
+        watch = WATCH.get()
         if watch is not None:
             watch.clear()
-        loss = self.loss(x, y)
-        self._check_loss(loss)
+        try:
+            loss = self.loss(x, y)
+        except TypeError:
+            if not callable(self.loss):
+                raise TypeError(
+                    f"{type(self).__name__} has set self.loss to {shown(self.loss)}, which hides "
+                    "its method loss; give the attribute another name"
+                ) from None
+            raise
+        _check_loss(self, loss)
         calls = [] if watch is None else list(watch.calls)
-        found, deltas = sweep_named(loss, [call.pre_activation for call in calls])
+        found, deltas, named = sweep_named(
+            loss, [call.pre_activation for call in calls], caller=(self, (x, y))
+        )
         for call, delta in zip(calls, deltas, strict=True):
             call.delta = delta
-        ordered = [name for name in self._parameters if name in found]
-        if self._parameters and not ordered:
+        parameters = _kept(self).parameters
+        ordered = [name for name in parameters if name in found]
+        _check_trained(self, loss, named, (x, y))
+        if parameters and not ordered and not found.keys() & self.get_param().keys():
             raise ValueError(
                 f"the loss of {type(self).__name__} depends on none of its parameters"
                 + ("" if mode().recording else ": inside no_grad nothing is remembered")
             )
-        others = [name for name in found if name not in self._parameters]
+        others = [name for name in found if name not in parameters]
         return {name: found[name] for name in ordered + others}, loss
-
-    def _check_loss(self, loss: Any) -> None:
-        if not isinstance(loss, Node):
-            raise TypeError(
-                f"{type(self).__name__}.loss must give a Node, got {type(loss).__name__}"
-            )
-        if loss.shape[-2:] != (1, 1):
-            raise ShapeError(
-                f"{type(self).__name__}.loss must give one number, got shape {loss.shape}; add "
-                ".sum() or .mean()"
-            )
 
     def forward(self, x: Any) -> Node:
         """Output of the model for a batch; the subclass's."""
@@ -393,6 +302,97 @@ class Model:
     def loss(self, x: Any, y: Any) -> Node:
         """Loss of the model on a batch; the subclass's."""
         raise NotImplementedError(f"{type(self).__name__} does not define loss(x, y)")
+
+
+# No methods: a student's own attribute or method of the same name would take their place.
+
+
+def _check_loss(model: Model, loss: Any) -> None:
+    if not isinstance(loss, Node):
+        raise TypeError(f"{type(model).__name__}.loss must give a Node, got {type(loss).__name__}")
+    if loss.shape[-2:] != (1, 1):
+        raise ShapeError(
+            f"{type(model).__name__}.loss must give one number, got shape {loss.shape}; add "
+            ".sum() or .mean()"
+        )
+
+
+def _check_trained(model: Model, loss: Node, named: Mapping[str, Node], given: Any) -> None:
+    """Refuse a loss with a parameter that no optimiser would train."""
+    parameters, owner = _kept(model).parameters, type(model).__name__
+    own = type(model).get_param is not Model.get_param
+    if not own:
+        for name, node in named.items():
+            if parameters.get(name) is not node:
+                break
+        else:
+            return
+    listed = model.get_param() if own else {}
+    others = check_named(owner, named, parameters, listed, vars(model), given)
+    warn_of_others(owner, _kept(model), others)
+    missing = [name for name in listed if name not in named and name not in parameters]
+    if missing:
+        check_listed(owner, {name: listed[name] for name in missing}, topological_order(loss))
+
+
+def _listed(model: Model, name: str) -> Array:
+    """The live array of a parameter that only a subclass's own get_param knows.
+
+    Raises
+    ------
+    KeyError
+        If it does not know it either.
+    ValueError
+        If what it gives is a copy, in which a new value would be lost.
+    """
+    names: Mapping[str, Any] = model.get_param()
+    if name not in names:
+        raise KeyError(unknown("parameter", name, names))
+    live, again = names[name], model.get_param()[name]
+    if isinstance(live, Node):
+        raise TypeError(
+            f"{type(model).__name__}.get_param gives {name!r} as a Node; it must give the live "
+            "array, node.value"
+        )
+    if not isinstance(live, np.ndarray) or not np.shares_memory(live, again):
+        raise ValueError(
+            f"{type(model).__name__}.get_param gives a copy of {name!r}, into which set_param "
+            "cannot write; give the live array (node.value), override set_param as well, or make "
+            f'the parameter with self.Parameter(value, "{name}")'
+        )
+    return live
+
+
+def _layer(
+    model: Model,
+    fan_in: int,
+    fan_out: int,
+    name: str,
+    init: str | initializers.Initializer,
+    activation: Callable[[Node], Node] | None = None,
+) -> Layer:
+    """Make a layer, and register it with its parameters."""
+    kept = _kept(model)
+    positive_integer("fan_in", fan_in)
+    positive_integer("fan_out", fan_out)
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"a layer needs a name, a string such as 'h1'; got {name!r}")
+    if name in kept.layers:
+        raise ValueError(f"layer name {name!r} is taken; this model has {', '.join(kept.layers)}")
+    for part in (f"{name}_weight", f"{name}_bias"):
+        kept.check_free(part)
+    how = initializers.get(init)
+    # weight before bias, member by member: the order in which the course draws
+    drawn = kept.drawn(lambda s: (how.weight(s, fan_in, fan_out), how.bias(s, fan_in, fan_out)))
+    weight, bias = (kept.stacked(part) for part in zip(*drawn, strict=True))
+    layer = Layer(
+        name,
+        kept.register(f"{name}_weight", weight),
+        kept.register(f"{name}_bias", bias),
+        activation,
+    )
+    kept.layers[name] = layer
+    return layer
 
 
 _STATISTICS_ROWS: ContextVar[int | None] = ContextVar("dp_statistics_rows", default=None)
@@ -406,6 +406,43 @@ def _statistics_of(rows: int) -> Iterator[None]:
         yield
     finally:
         _STATISTICS_ROWS.reset(token)
+
+
+_CHAIN = f"{KEPT}_chain"  # hidden layers, and the output layer
+
+
+class _Setting:
+    """A setting of a Net: shown by its name, and checked when it is set.
+
+    Parameters
+    ----------
+    accepted : tuple
+        What it may be changed to; () if the layers are made by it, so that it stays.
+    """
+
+    def __init__(self, *accepted: Any) -> None:
+        self.accepted = accepted
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name, self.key = name, f"{KEPT}_{name}"
+
+    def __get__(self, net: Any, owner: type) -> Any:
+        if net is None:
+            return self
+        try:
+            return net.__dict__[self.key]
+        except KeyError:
+            raise AttributeError(f"{owner.__name__} has no {self.name!r} yet") from None
+
+    def __set__(self, net: Any, value: Any) -> None:
+        if self.key in vars(net):
+            if not self.accepted:
+                raise AttributeError(
+                    f"the {self.name} of a {type(net).__name__} is settled when it is made; make "
+                    "another net, or give an attribute of your own another name"
+                )
+            one_of(self.name, value, self.accepted)
+        vars(net)[self.key] = value
 
 
 class Net(Model):
@@ -454,6 +491,13 @@ class Net(Model):
     (1, 1)
     """
 
+    activation = _Setting()
+    n_outputs = _Setting()
+    normalisation = _Setting()
+    residual = _Setting(True, False)
+    loss_name = _Setting("cross_entropy", "squared_error")
+    reduction = _Setting("sum", "mean")
+
     def __init__(
         self,
         n_features: int,
@@ -484,36 +528,45 @@ class Net(Model):
         one_of("reduction", reduction, ("sum", "mean"))
         positive_number("init_scale", init_scale)
         activation: Any = act_func if callable(act_func) else activations.get(act_func)
-        self.activation = activation
-        self.n_outputs = n_outputs
-        self.normalisation, self.residual = normalisation, residual
-        self.loss_name, self.reduction = loss, reduction
-        self._hidden: list[Layer] = []
+        vars(self).update(
+            {
+                f"{KEPT}_activation": activation,
+                f"{KEPT}_n_outputs": n_outputs,
+                f"{KEPT}_normalisation": normalisation,
+                f"{KEPT}_residual": residual,
+                f"{KEPT}_loss_name": loss,
+                f"{KEPT}_reduction": reduction,
+            }
+        )
         width = n_features
         for number in range(1, n_layers + 1):
             name = f"h{number}"
-            layer = self._layer(width, n_hidden_neurons, name, init, activation)
+            layer = _layer(self, width, n_hidden_neurons, name, init, activation)
             if normalisation != "none":
-                layer.normalise = self._normalisation(name, n_hidden_neurons, normalisation)
-            self._hidden.append(layer)
+                layer.normalise = _normalisation(self, name, n_hidden_neurons, normalisation)
             width = n_hidden_neurons
-        self._out = self.Linear_Layer(width, n_outputs, "out", init)
+        out = _layer(self, width, n_outputs, "out", init)
+        # apart from `layers`, to which a subclass may add its own
+        layers = list(_kept(self).layers.values())
+        vars(self)[_CHAIN] = (layers[:-1], out)
         if init_scale != 1.0:
-            for layer in self._layers.values():
+            for layer in layers:
                 layer.weight.value *= init_scale
 
     def logits(self, x: Any, like: Any = None) -> Node:
         """Pre-activations of the output layer, (…, batch, n_outputs); `like` as in `forward`."""
-        x = as_leaf(x, self.dtype)
+        x = as_leaf(x, _kept(self).dtype)
         if like is not None and self.normalisation == "batch":
-            like = as_leaf(like, self.dtype)
+            like = as_leaf(like, _kept(self).dtype)
             rows = like.shape[-2]
             with _statistics_of(rows):
                 return self.logits(like.concatenate(x))[rows:]
-        for layer in self._hidden:
+        (hidden, last), residual = vars(self)[_CHAIN], self.residual
+        for layer in hidden:
             out = layer(x)
-            x = x + out if self.residual and layer.fan_in == layer.fan_out else out
-        return self._out(x)
+            x = x + out if residual and layer.fan_in == layer.fan_out else out
+        output: Node = last(x)
+        return output
 
     def forward(self, x: Any, like: Any = None) -> Node:
         """Probabilities, (…, batch, n_outputs): of class 1, or of every class.
@@ -529,7 +582,7 @@ class Net(Model):
 
     def loss(self, x: Any, y: Any) -> Node:
         """Loss over the batch, (…, 1, 1)."""
-        x = as_leaf(x, self.dtype)
+        x = as_leaf(x, _kept(self).dtype)
         if not x.shape[-2]:
             raise ValueError(
                 f"the batch is empty: x has shape {x.shape}; at least one row is needed"
@@ -540,18 +593,28 @@ class Net(Model):
             return losses.binary_cross_entropy(self.logits(x), y, self.reduction)
         return losses.categorical_cross_entropy(self.logits(x), y, self.reduction)
 
-    def _normalisation(self, name: str, width: int, over: Normalisation) -> Callable[[Node], Node]:
-        """Register a layer's gain and shift; gives the function that normalises."""
-        stack = () if self.members is None else (self.members,)
-        gain = self._parameter(f"{name}_gain", np.ones((*stack, 1, width)))
-        shift = self._parameter(f"{name}_shift", np.zeros((*stack, 1, width)))
-        axis = 1 if over == "layer" else 0
 
-        def normalise(h: Node) -> Node:
-            rows = _STATISTICS_ROWS.get()
-            known = h if axis == 1 or rows is None else h[:rows]
-            mean = known.mean(axis)
-            variance = (known - mean).square().mean(axis)
-            return (h - mean) / (variance + 1e-5).sqrt() * gain + shift
+class _Normalise:
+    """Mean 0 and variance 1 of pre-activations, then a learned gain and shift.
 
-        return normalise
+    No closure: a copied or pickled net has its own gain and shift.
+    """
+
+    def __init__(self, gain: Node, shift: Node, axis: int) -> None:
+        self.gain, self.shift, self.axis = gain, shift, axis
+
+    def __call__(self, h: Node) -> Node:
+        axis, rows = self.axis, _STATISTICS_ROWS.get()
+        known = h if axis == 1 or rows is None else h[:rows]
+        mean = known.mean(axis)
+        variance = (known - mean).square().mean(axis)
+        return (h - mean) / (variance + 1e-5).sqrt() * self.gain + self.shift
+
+
+def _normalisation(model: Model, name: str, width: int, over: Normalisation) -> _Normalise:
+    """Register a layer's gain and shift."""
+    kept = _kept(model)
+    stack = () if kept.members is None else (kept.members,)
+    gain = kept.register(f"{name}_gain", np.ones((*stack, 1, width)))
+    shift = kept.register(f"{name}_shift", np.zeros((*stack, 1, width)))
+    return _Normalise(gain, shift, 1 if over == "layer" else 0)

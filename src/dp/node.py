@@ -2,85 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
 import numbers
 from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
-from typing import Any, NamedTuple
+from math import prod, sqrt
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dp import primitives as p
-from dp.validation import number
+from dp.answers import Answers, not_while_capturing
+from dp.errors import AnomalyError, CaptureError, ShapeError
+from dp.hints import Guarded, check_subclass, missing_attribute
+from dp.indexing import checked_axis, matrix_index, one_axis, wanted_shape
+from dp.mode import MODE, Mode, capturing, detect_anomaly, mode, no_grad
+from dp.numpy_functions import COMPARISONS, PRIMITIVES, apply_function, apply_ufunc
+from dp.shapes import NO_SETTINGS, anomaly_message, check_shapes, describe
+from dp.validation import integer, number, real_array
+
+__all__ = [
+    "AnomalyError",
+    "CaptureError",
+    "Mode",
+    "Node",
+    "ShapeError",
+    "as_leaf",
+    "as_matrix",
+    "capturing",
+    "describe",
+    "detect_anomaly",
+    "mode",
+    "no_grad",
+]
 
 Array = NDArray[Any]
-NO_SETTINGS: dict[str, Any] = {}
 FLOAT64 = np.dtype(np.float64)
 _new = object.__new__
 
 
-class ShapeError(ValueError):
-    """Two operands whose shapes do not fit the operation."""
-
-
-class AnomalyError(FloatingPointError):
-    """A NaN or an infinity appeared while `detect_anomaly` was watching."""
-
-
-class CaptureError(ValueError):
-    """A function that cannot be captured as a program without a wrong number; see `dp.capture`."""
-
-
-class Mode(NamedTuple):
-    """How operations behave in this context: whether they are remembered, watched, captured."""
-
-    recording: bool = True
-    detecting: bool = False
-    capturing: bool = False
-
-
-_MODE: ContextVar[Mode] = ContextVar("dp_mode", default=Mode())  # noqa: B039 (immutable)
-
-
-def mode() -> Mode:
-    """Return the mode in force in this thread or task."""
-    return _MODE.get()
-
-
-@contextlib.contextmanager
-def _changed(**changes: bool) -> Iterator[None]:
-    token = _MODE.set(_MODE.get()._replace(**changes))
-    try:
-        yield
-    finally:
-        _MODE.reset(token)
-
-
-def no_grad() -> contextlib.AbstractContextManager[None]:
-    """Compute without remembering: Nodes made inside have no past, and so no gradient."""
-    return _changed(recording=False)
-
-
-def detect_anomaly() -> contextlib.AbstractContextManager[None]:
-    """Raise `AnomalyError` at the first operation, forward or backward, that gives NaN or Inf."""
-    return _changed(detecting=True)
-
-
-def capturing() -> contextlib.AbstractContextManager[None]:
-    """Refuse decisions by a Node's value: a captured program could not take them again."""
-    return _changed(recording=True, capturing=True)
-
-
-def _not_while_capturing(node: Node, what: str) -> None:
-    if _MODE.get().capturing:
-        raise CaptureError(
-            f"{what} of {node!r} was asked for while its function was captured, and a program "
-            "could not decide it anew for other values; use Node.clip or dp.primitives.where"
-        )
-
-
-class Node(p.Recorded):
+class Node(Answers):
     """A matrix, or a stack of matrices, that remembers how it was computed.
 
     Parameters
@@ -90,7 +50,8 @@ class Node(p.Recorded):
         dimensions the last two axes are the matrix and the axes before them a stack. Integers and
         booleans become float64. An array of floats is not copied: changing it changes the Node.
     name : str, optional
-        A named Node is a parameter: `grad` reports its gradient under this name.
+        `grad` reports the gradient of a named Node under this name. In a model, parameters are
+        made by `Model.Parameter`.
 
     Raises
     ------
@@ -117,6 +78,11 @@ class Node(p.Recorded):
         self.parents = ()
         self.settings = NO_SETTINGS
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.__module__.split(".")[0] != "dp":
+            check_subclass(Node, cls)
+
     @staticmethod
     def record(primitive: p.Primitive, operands: tuple[Any, ...], settings: dict[str, Any]) -> Node:
         """Apply `primitive` to Nodes, arrays and numbers, and remember it.
@@ -128,7 +94,7 @@ class Node(p.Recorded):
         """
         parents = _as_nodes(operands)
         if len(parents) > 1:
-            _check_shapes(primitive, parents)
+            check_shapes(primitive, parents)
         try:
             if len(parents) == 1:
                 value = primitive.kernel(parents[0].value, **settings)
@@ -136,9 +102,9 @@ class Node(p.Recorded):
                 value = primitive.kernel(*[parent.value for parent in parents], **settings)
         except ValueError as error:
             raise ShapeError(f"{describe(primitive, parents, settings)}: {error}") from error
-        recording, detecting, _ = _MODE.get()
+        recording, detecting, _ = MODE.get()
         if detecting and not np.isfinite(value).all():
-            raise AnomalyError(_anomaly_message(primitive, parents, settings, value))
+            raise AnomalyError(anomaly_message(primitive, parents, settings, value))
         node = _new(Node)
         node.value = value
         node.name = None
@@ -209,19 +175,53 @@ class Node(p.Recorded):
     def __iter__(self) -> Iterator[Node]:
         return (self[i] for i in range(len(self)))
 
-    def __bool__(self) -> bool:
-        _not_while_capturing(self, "the truth")
-        if self.value.size != 1:
-            raise ValueError(f"a Node of shape {self.shape} is neither true nor false")
-        return bool(self.value.item())
+    def __contains__(self, number: Any) -> bool:
+        if isinstance(number, Node):
+            raise TypeError("a Node holds numbers, no Nodes; dp.equal(a, b) compares entries")
+        return bool((self == number).any())
 
-    def __float__(self) -> float:
-        _not_while_capturing(self, "the number")
-        if self.value.size != 1:
-            raise TypeError(f"only a 1×1 Node is a number, this one has shape {self.shape}")
-        return float(self.value.item())
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(
+            "entries of a Node cannot be set, as its gradient would be lost: choose with "
+            "dp.where(mask, a, b), or change a leaf's numbers by node.value[...] = ..."
+        )
 
-    def grad(self, cotangent: Any = None) -> dict[str, Array]:
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            known = [] if name.startswith("_") else [n for n in dir(Node) if n[0] != "_"]
+            raise AttributeError(
+                missing_attribute(type(self).__name__, name, known), name=name, obj=None
+            )
+
+    def astype(self, dtype: Any) -> Any:
+        """The entries in another dtype: a Node of floats, or a plain array of integers or booleans.
+
+        Gradients flow through a Node of floats, in the dtype of what they belong to.
+        """
+        if np.dtype(dtype).kind not in "biuf":
+            raise TypeError(f"a Node holds real numbers, which do not become {np.dtype(dtype)}")
+        if np.dtype(dtype).kind == "f":
+            return Node.record(p.astype, (self,), {"dtype": np.dtype(dtype)})
+        not_while_capturing(self, f"the entries as {np.dtype(dtype)}")
+        return self.value.astype(dtype)
+
+    @staticmethod
+    def forgot(result: Node, operand: Node, reach: int = 1000) -> bool:
+        """Whether `result` was not computed from `operand`, as far as `reach` Nodes tell."""
+        if result.name is not None or not MODE.get().recording:
+            return False
+        seen, stack = {result}, [result]
+        while stack and len(seen) <= reach:
+            node = stack.pop()
+            if node is operand:
+                return False
+            new = [q for q in node.parents if q not in seen]
+            seen.update(new)
+            stack.extend(new)
+        return not stack
+
+    def _grad(self, cotangent: Any = None) -> dict[str, Array]:
         """Gradients of this Node with respect to every named leaf it was computed from.
 
         Parameters
@@ -237,6 +237,8 @@ class Node(p.Recorded):
         from dp.backward import named_gradients
 
         return named_gradients(self, cotangent)
+
+    grad = Guarded(_grad)
 
     # --- arithmetic -------------------------------------------------------------------------------
 
@@ -270,6 +272,37 @@ class Node(p.Recorded):
     def __rpow__(self, other: Any) -> Node:
         return Node.record(p.power, (other, self), NO_SETTINGS)
 
+    def __pos__(self) -> Node:
+        return self
+
+    # `w -= step` would make `w` the name of another Node, and leave the parameter as it was
+    def __iadd__(self, other: Any) -> Node:
+        return self._not_in_place().__add__(other)
+
+    def __isub__(self, other: Any) -> Node:
+        return self._not_in_place().__sub__(other)
+
+    def __imul__(self, other: Any) -> Node:
+        return self._not_in_place().__mul__(other)
+
+    def __itruediv__(self, other: Any) -> Node:
+        return self._not_in_place().__truediv__(other)
+
+    def __ipow__(self, other: Any) -> Node:
+        return self._not_in_place().pow(other)
+
+    def __imatmul__(self, other: Any) -> Node:
+        return self._not_in_place().dot(other)
+
+    def _not_in_place(self) -> Node:
+        if self.name is not None and self.primitive is None:
+            raise TypeError(
+                f"the parameter {self.name!r} cannot be changed by += or -= and the like, which "
+                f"make another Node: write {self.name}.value -= ... to change its numbers, or "
+                f"h = {self.name} - ... to compute with it"
+            )
+        return self
+
     def __neg__(self) -> Node:
         return Node.record(p.negative, (self,), NO_SETTINGS)
 
@@ -296,17 +329,35 @@ class Node(p.Recorded):
         return self._compared(p.less_equal, other)
 
     def __eq__(self, other: Any) -> Any:
-        if not isinstance(other, (Node, numbers.Real, np.ndarray)):
+        if isinstance(other, Node):
+            return self is other  # so that `in`, `index` and `remove` find a Node in a list
+        if not isinstance(other, (numbers.Real, np.ndarray)):
             return NotImplemented  # `x == None` asks what x is, not what it holds
         return self._compared(p.equal, other)
 
     def __ne__(self, other: Any) -> Any:
-        if not isinstance(other, (Node, numbers.Real, np.ndarray)):
+        if isinstance(other, Node):
+            return self is not other
+        if not isinstance(other, (numbers.Real, np.ndarray)):
             return NotImplemented
         return 1.0 - self._compared(p.equal, other)
 
-    # Nodes are keys of the reverse sweep: by identity, whatever == says.
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # by identity, as ==
+
+    # Masks: an entry counts as true unless it is 0.
+    def __invert__(self) -> Node:
+        return self._compared(p.equal, 0.0)
+
+    def __and__(self, other: Any) -> Node:
+        return ~(~self + ~_mask(other))
+
+    def __or__(self, other: Any) -> Node:
+        return ~(~self * ~_mask(other))
+
+    def __xor__(self, other: Any) -> Node:
+        return ~(~self)._compared(p.equal, ~_mask(other))
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
 
     def _compared(self, primitive: p.Primitive, other: Any) -> Node:
         answer = Node.record(primitive, (self, other), NO_SETTINGS)
@@ -333,56 +384,79 @@ class Node(p.Recorded):
 
     def __call__(self) -> Node:
         """Give a transpose back unchanged, so that the course's `x.T()` works beside `x.T`."""
-        forgotten = self.primitive is None and not _MODE.get().recording
+        forgotten = self.primitive is None and not MODE.get().recording
         if self.primitive is not p.transpose and not forgotten:
             raise TypeError("a Node is not a function; only x.T may be written as x.T()")
         return self
 
-    def reshape(self, *shape: Any) -> Node:
+    def reshape(self, *sides: Any, shape: Any = None) -> Node:
         """Give the matrix another shape, row by row; a stack stays a stack.
 
         Parameters
         ----------
-        *shape : two integers, or one sequence of them
+        *sides : two integers, or one sequence of them
             Rows and columns; -1 stands for what is left. One number alone makes a column.
+        shape : sequence, optional
+            The same by its name.
 
         Raises
         ------
         ShapeError
             If there are more than two sides, or they do not hold as many entries.
         """
-        wanted = tuple(shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape)
-        if len(wanted) == 1:
-            wanted = (*wanted, 1)  # 1-D means a column, as in Node(value)
+        if shape is not None and sides:
+            raise TypeError(f"reshape takes the shape once, got {sides} and shape={shape!r}")
+        wanted = wanted_shape(sides if shape is None else (shape,))
         if len(wanted) != 2:
             raise ShapeError(
                 f"reshape takes the two sides of a matrix, such as (2, 3) or (-1, 1), got {wanted}"
             )
         return Node.record(p.reshape, (self,), {"shape": wanted})
 
+    def flatten(self) -> Node:
+        """All entries in a column, row by row."""
+        return self.reshape(-1, 1)
+
+    ravel = flatten
+
     def concatenate(self, other: Any, axis: int = 0) -> Node:
-        """Append the rows (axis=0) or the columns (axis=1) of `other`.
+        """Append the rows (axis=0) or the columns (axis=1) of `other`; `joined` takes a list.
 
         Raises
         ------
         ValueError
             If the axis is neither, or the other sides differ (a `ShapeError`).
         """
-        _check_axis(axis)
-        return Node.record(p.concatenate, (self, other), {"axis": axis})
+        return Node.record(p.concatenate, (self, other), {"axis": one_axis(axis)})
+
+    @staticmethod
+    def joined(parts: Sequence[Any], axis: int = 0) -> Node:
+        """Join Nodes and arrays by rows (axis=0) or columns (axis=1); see `dp.concatenate`."""
+        axis = one_axis(axis)
+        level = list(_as_nodes(tuple(parts)))
+        if not level:
+            raise ValueError("there is nothing to join: the list is empty")
+        while len(level) > 1:  # by twos, so that no row is copied more than log2 times
+            pairs = [level[i : i + 2] for i in range(0, len(level), 2)]
+            level = [pair[0].concatenate(pair[1], axis) if pair[1:] else pair[0] for pair in pairs]
+        return level[0]
 
     def __getitem__(self, index: Any) -> Node:
-        """Pick rows and columns of the matrix; the result is always a matrix.
+        """Pick rows and columns of the matrix; the result is a matrix again.
 
         `x[i]` and `x[i:j]` are rows, `x[i, j]` is 1×1, `x[rows]` picks rows by an integer or
         boolean array, `x[rows, columns]` with two arrays, or `x[mask]`, is a column of entries.
+        With 2-D arrays `x[rows, columns]` is a matrix of their shape, and `x[rows]` a stack of
+        matrices, one for each row of the array. A mask may be a Node, such as `x > 0`.
 
         Raises
         ------
         IndexError
             If an index is outside the matrix, or is none of these.
         """
-        return Node.record(p.take, (self,), {"index": _matrix_index(index, self.shape)})
+        if isinstance(index, Node):
+            index = _as_mask(index, self.shape)
+        return Node.record(p.take, (self,), {"index": matrix_index(index, self.shape)})
 
     # --- elementwise ------------------------------------------------------------------------------
 
@@ -390,9 +464,25 @@ class Node(p.Recorded):
         """e to the power of each entry."""
         return Node.record(p.exp, (self,), NO_SETTINGS)
 
+    def expm1(self) -> Node:
+        """exp(x) - 1 of each entry, exact where x is small."""
+        return Node.record(p.expm1, (self,), NO_SETTINGS)
+
     def log(self) -> Node:
         """Natural logarithm of each entry."""
         return Node.record(p.log, (self,), NO_SETTINGS)
+
+    def log1p(self) -> Node:
+        """log(1 + x) of each entry, exact where x is small."""
+        return Node.record(p.log1p, (self,), NO_SETTINGS)
+
+    def sin(self) -> Node:
+        """Sine of each entry."""
+        return Node.record(p.sin, (self,), NO_SETTINGS)
+
+    def cos(self) -> Node:
+        """Cosine of each entry."""
+        return Node.record(p.cos, (self,), NO_SETTINGS)
 
     def square(self) -> Node:
         """Square of each entry."""
@@ -406,14 +496,38 @@ class Node(p.Recorded):
         """Absolute value of each entry; the derivative at 0 is taken as 0."""
         return Node.record(p.absolute, (self,), NO_SETTINGS)
 
-    def clip(self, low: float | None = None, high: float | None = None) -> Node:
+    def round(self, decimals: int = 0) -> Node:
+        """Each entry rounded to so many decimals; no gradient flows, as the slope is 0."""
+        return Node.record(p.rounded, (self,), {"decimals": integer("decimals", decimals)})
+
+    def maximum(self, other: Any) -> Node:
+        """The larger of two entries; where both are equal, they share the gradient."""
+        return Node.record(p.maximum, (self, other), NO_SETTINGS)
+
+    def minimum(self, other: Any) -> Node:
+        """The smaller of two entries; where both are equal, they share the gradient."""
+        return Node.record(p.minimum, (self, other), NO_SETTINGS)
+
+    def clip(
+        self,
+        low: float | None = None,
+        high: float | None = None,
+        *,
+        min: float | None = None,  # noqa: A002 (as NumPy calls it)
+        max: float | None = None,  # noqa: A002
+    ) -> Node:
         """Limit each entry to [low, high]; the derivative is 1 inside and on the limits.
+
+        `min` and `max` are other names of the limits.
 
         Raises
         ------
         TypeError, ValueError
-            If a limit is no number, or low > high.
+            If a limit is no number, or is given twice, or low > high.
         """
+        if (low is not None and min is not None) or (high is not None and max is not None):
+            raise TypeError("clip takes each limit once: low or min, high or max")
+        low, high = (min if low is None else low), (max if high is None else high)
         low = None if low is None else number("low", low)
         high = None if high is None else number("high", high)
         if low is not None and high is not None and low > high:
@@ -458,53 +572,86 @@ class Node(p.Recorded):
 
     # --- over the matrix --------------------------------------------------------------------------
 
-    def sum(self, axis: int | None = None) -> Node:
+    # `keepdims` is taken as other libraries have it; a Node always keeps its two dimensions.
+
+    def sum(self, axis: Any = None, keepdims: bool = True) -> Node:
         """Sum of all entries (1×1), over the rows (axis=0, 1×m) or the columns (axis=1, n×1)."""
-        p.matrix_axes(axis)
-        return Node.record(p.reduce_sum, (self,), {"axis": axis})
+        return Node.record(p.reduce_sum, (self,), {"axis": checked_axis(axis, keepdims)})
 
-    def mean(self, axis: int | None = None) -> Node:
+    def mean(self, axis: Any = None, keepdims: bool = True) -> Node:
         """Mean of all entries, over the rows (axis=0) or the columns (axis=1)."""
-        count = np.prod([self.shape[i] for i in p.matrix_axes(axis)])
-        if not count:
-            raise ValueError(f"a mean needs at least one entry; the Node has shape {self.shape}")
-        return self.sum(axis) / float(count)
+        axis = checked_axis(axis, keepdims)
+        total = Node.record(p.reduce_sum, (self,), {"axis": axis})
+        return total / float(self._count(axis, "a mean"))
 
-    def max(self, axis: int | None = None) -> Node:
+    def var(self, axis: Any = None, *, ddof: int = 0, keepdims: bool = True) -> Node:
+        """Variance: the mean square distance from the mean, of n - `ddof` entries."""
+        axis = checked_axis(axis, keepdims)
+        left = self._count(axis, "a variance", ddof)
+        return (self - self.mean(axis)).square().sum(axis) / float(left)
+
+    def std(self, axis: Any = None, *, ddof: int = 0, keepdims: bool = True) -> Node:
+        """Standard deviation, the root of `var`; where it is 0, its gradient is taken as 0."""
+        axis = checked_axis(axis, keepdims)
+        left = self._count(axis, "a standard deviation", ddof)
+        return (self - self.mean(axis)).norm(axis) / sqrt(left)
+
+    def norm(self, axis: Any = None, keepdims: bool = True) -> Node:
+        """Root of the sum of squares, of all entries, over the rows or the columns.
+
+        Where it is 0, its gradient is taken as 0.
+        """
+        return Node.record(p.norm, (self,), {"axis": checked_axis(axis, keepdims)})
+
+    def max(self, axis: Any = None, keepdims: bool = True) -> Node:
         """Maximum, over the rows (axis=0) or the columns (axis=1); ties share the gradient."""
-        if not all(self.shape[i] for i in p.matrix_axes(axis)):
-            raise ValueError(f"a maximum needs at least one entry; the Node has shape {self.shape}")
+        axis = checked_axis(axis, keepdims)
+        self._count(axis, "a maximum")
         return Node.record(p.reduce_max, (self,), {"axis": axis})
+
+    def min(self, axis: Any = None, keepdims: bool = True) -> Node:
+        """Minimum, over the rows (axis=0) or the columns (axis=1); ties share the gradient."""
+        axis = checked_axis(axis, keepdims)
+        self._count(axis, "a minimum")
+        return -Node.record(p.reduce_max, (-self,), {"axis": axis})
+
+    def logsumexp(self, axis: Any = None, keepdims: bool = True) -> Node:
+        """log Σ exp(x), without overflow, of all entries, over the rows or the columns."""
+        axis = checked_axis(axis, keepdims)
+        self._count(axis, "a logsumexp")
+        return Node.record(p.logsumexp, (self,), {"axis": axis})
+
+    def _count(self, axis: int | None, what: str, less: int = 0) -> int:
+        """Number of entries that a reduction takes, which must be positive."""
+        shape = self.value.shape
+        count = prod(shape[-2:]) if axis is None else shape[axis - 2]
+        if count - less < 1:
+            needed = "one entry" if not less else f"{less + 1} entries (ddof={less})"
+            raise ValueError(f"{what} needs at least {needed}; the Node has shape {shape}")
+        return count - less
 
     def softmax(self, axis: int = 1) -> Node:
         """exp(x) / Σ exp(x), the sum over the columns (axis=1) or the rows (axis=0)."""
-        _check_axis(axis)
-        return Node.record(p.softmax, (self,), {"axis": axis})
+        return Node.record(p.softmax, (self,), {"axis": one_axis(axis)})
 
     def log_softmax(self, axis: int = 1) -> Node:
         """Logarithm of the softmax, exact where the softmax itself would round to 0."""
-        _check_axis(axis)
-        return Node.record(p.log_softmax, (self,), {"axis": axis})
+        return Node.record(p.log_softmax, (self,), {"axis": one_axis(axis)})
 
     # --- NumPy ------------------------------------------------------------------------------------
 
     def __array__(self, *args: Any, **kwargs: Any) -> Array:
         raise TypeError(
             "a Node does not turn into a NumPy array silently, as its gradient would be lost; "
-            "write node.value"
+            "write node.value, or join Nodes by dp.concatenate([a, b])"
         )
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Node:
-        primitive = _UFUNCS.get(ufunc)
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        primitive = PRIMITIVES.get(ufunc)
         if primitive is None or method != "__call__" or kwargs:
-            known = ", ".join(sorted(f"np.{known.__name__}" for known in _UFUNCS))
-            call = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
-            raise TypeError(
-                f"{call} has no derivative here and would lose the gradient; write node.value "
-                f"for the plain array, or use one of {known} (without out= or where=)"
-            )
+            return apply_ufunc(ufunc, method, inputs, kwargs)
         found = Node.record(primitive, inputs, NO_SETTINGS)
-        if primitive in _COMPARISONS:
+        if primitive in COMPARISONS:
             dtype = next(one.dtype for one in inputs if isinstance(one, Node))
             return Node.record(p.astype, (found,), {"dtype": dtype})
         return found
@@ -512,51 +659,7 @@ class Node(p.Recorded):
     def __array_function__(
         self, function: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        method = _FUNCTIONS.get(function)
-        if method is None or not args or not isinstance(args[0], Node) or set(kwargs) - {"axis"}:
-            module = getattr(function, "__module__", "numpy").replace("numpy", "np")
-            name = f"{module}.{getattr(function, '__name__', function)}"
-            raise TypeError(
-                f"{name} with these arguments does not know Nodes and would lose the gradient; "
-                "write node.value for the plain array, or use the Node's own methods"
-            )
-        if args[0].ndim > 2:
-            raise TypeError(
-                f"np.{method} and node.{method} mean different axes in a stack of matrices; write "
-                f"node.{method}, or node.value for the plain array"
-            )
-        return getattr(args[0], method)(*args[1:], **kwargs)
-
-
-_UFUNCS = {
-    np.add: p.add,
-    np.subtract: p.subtract,
-    np.multiply: p.multiply,
-    np.divide: p.divide,
-    np.power: p.power,
-    np.negative: p.negative,
-    np.matmul: p.dot,
-    np.exp: p.exp,
-    np.log: p.log,
-    np.sqrt: p.sqrt,
-    np.square: p.square,
-    np.tanh: p.tanh,
-    np.absolute: p.absolute,
-    np.greater: p.greater,
-    np.greater_equal: p.greater_equal,
-    np.less: p.less,
-    np.less_equal: p.less_equal,
-    np.equal: p.equal,
-}
-_COMPARISONS = {p.greater, p.greater_equal, p.less, p.less_equal, p.equal}
-_FUNCTIONS = {
-    np.sum: "sum",
-    np.mean: "mean",
-    np.max: "max",
-    np.dot: "dot",
-    np.transpose: "transpose",
-    np.clip: "clip",
-}
+        return apply_function(function, args, kwargs)
 
 
 def _restored(rows: list[Any]) -> Node:
@@ -577,19 +680,9 @@ def as_matrix(value: Any, dtype: Any = None) -> Array:
     """Turn a number or array into a float array of at least two dimensions (see `Node`)."""
     if type(value) is np.ndarray and value.dtype.kind == "f" and value.ndim >= 2:  # nearly always
         return value
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError("value is a masked array, whose mask would be lost; fill it first")
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise TypeError(f"value must be a number or a rectangular array: {error}") from error
-    if array.dtype.kind in "biu":
+    array = real_array(value)
+    if array.dtype.kind != "f":
         array = array.astype(dtype if dtype is not None else np.float64)
-    elif array.dtype.kind != "f":
-        raise TypeError(
-            f"value must be a real number or an array of real numbers, got {type(value).__name__} "
-            f"of dtype {array.dtype}"
-        )
     if array.ndim < 2:
         array = array.reshape(-1, 1)
     return array
@@ -622,7 +715,7 @@ def as_leaf(value: Any, dtype: np.dtype[Any]) -> Node:
     node = value if isinstance(value, Node) else Node(as_matrix(value))
     if node.primitive is not None or node.name is not None or node.value.dtype == dtype:
         return node
-    if _MODE.get().capturing:  # as an operation, or an argument would become a constant
+    if MODE.get().capturing:  # as an operation, or an argument would become a constant
         return Node.record(p.astype, (node,), {"dtype": dtype})
     return Node(node.value.astype(dtype))
 
@@ -645,100 +738,24 @@ def _constant(value: Any, dtype: np.dtype[Any]) -> Node:
     return Node(np.array([[value]], dtype=dtype) if weak else as_matrix(value, dtype))
 
 
-def _check_axis(axis: int) -> None:
-    if axis not in (0, 1):
-        raise ValueError(f"axis must be 0 (over the rows) or 1 (over the columns), got {axis!r}")
+def _mask(other: Any) -> Node:
+    """The other side of & | ^: a Node, a boolean, or an array of booleans."""
+    if isinstance(other, Node):
+        return other
+    if isinstance(other, (bool, np.bool_)) or (
+        isinstance(other, np.ndarray) and other.dtype == bool
+    ):
+        return Node(other)
+    raise TypeError(f"& | ^ join masks: Nodes or booleans, got {other!r}")
 
 
-def _check_shapes(primitive: p.Primitive, parents: tuple[Node, ...]) -> None:
-    """Refuse what NumPy would refuse with fewer words, and what it would wrongly accept."""
-    a, b = parents[0].value.shape, parents[1].value.shape
-    if primitive is p.dot:
-        if a[-1] != b[-2]:
-            raise ShapeError(
-                f"{describe(primitive, parents)}: the left side has {a[-1]} columns, the right "
-                f"side {b[-2]} rows; they must be as many"
-            )
-    elif primitive.elementwise and a != b and (1, 1) not in (a, b):
-        (rows_a, columns_a), (rows_b, columns_b) = a[-2:], b[-2:]
-        crossed = (columns_a == 1 != columns_b and rows_b == 1 != rows_a) or (
-            rows_a == 1 != rows_b and columns_b == 1 != columns_a
+def _as_mask(index: Node, shape: tuple[int, ...]) -> Array:
+    """A Node of 0 and 1, such as `x > 0`, as the mask of a matrix."""
+    not_while_capturing(index, "the entries, as a mask,")
+    mask = index.value
+    if mask.shape != shape[-2:] or not ((mask == 0) | (mask == 1)).all():
+        raise IndexError(
+            f"a Node picks entries if it is a mask of 0 and 1 of the matrix's shape {shape[-2:]}, "
+            f"got {index!r}; other indices are arrays, such as node.value.astype(int)"
         )
-        if crossed:
-            rows, columns = max(rows_a, rows_b), max(columns_a, columns_b)
-            raise ShapeError(
-                f"{describe(primitive, parents)}: a column meets a row, which would silently "
-                f"become a {rows}×{columns} matrix; transpose one of them (.T), or reshape "
-                "labels to a column with y.reshape(-1, 1)"
-            )
-
-
-def describe(
-    primitive: p.Primitive, parents: tuple[Node, ...], settings: dict[str, Any] = NO_SETTINGS
-) -> str:
-    """Words for an operation in an error: its name, its operands' shapes, and the layer."""
-    operands = " and ".join(
-        f"{parent.shape}" + (f" {parent.name!r}" if parent.name else "") for parent in parents
-    )
-    details = "".join(f", {key}={value}" for key, value in settings.items())
-    near = nearest_parameter(parents)
-    layer = f" (nearest parameter: {near!r})" if near else ""
-    return f"{primitive.name} of {operands}{details}{layer}"
-
-
-def nearest_parameter(nodes: tuple[Node, ...], reach: int = 1000) -> str | None:
-    """Name of the closest named ancestor, which tells the layer an operation belongs to."""
-    seen, level = set(nodes), list(nodes)
-    while level and len(seen) <= reach:
-        for node in level:
-            if node.name:
-                return node.name
-        level = [q for node in level for q in node.parents if q not in seen]
-        seen.update(level)
-    return None
-
-
-def _anomaly_message(
-    primitive: p.Primitive, parents: tuple[Node, ...], settings: dict[str, Any], value: Array
-) -> str:
-    what = describe(primitive, parents, settings)
-    bad = [q for q in parents if not np.isfinite(q.value).all()]
-    if bad:
-        given = f"{bad[0].shape}" + (f" {bad[0].name!r}" if bad[0].name else "")
-        return f"forward {what}: its operand {given} is not finite already"
-    count = int((~np.isfinite(value)).sum())
-    kind = "NaN" if np.isnan(value).any() else "Inf"
-    return f"forward {what} gave {kind} in {count} of {value.size} entries"
-
-
-def _matrix_index(index: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
-    """Bring an index into the form (rows, columns), each a slice or an integer array."""
-    if isinstance(index, np.ndarray) and index.dtype == bool and index.ndim == 2:
-        if index.shape != shape[-2:]:
-            raise IndexError(f"a mask of shape {index.shape} does not fit a matrix {shape[-2:]}")
-        rows, columns = np.nonzero(index)
-        return rows, columns
-    parts = index if isinstance(index, tuple) else (index,)
-    if len(parts) > 2:
-        raise IndexError(f"a matrix has two indices, rows and columns; got {len(parts)}: {index!r}")
-    parts = (*parts, slice(None))[:2]
-    return _axis_index(parts[0], shape[-2], "row"), _axis_index(parts[1], shape[-1], "column")
-
-
-def _axis_index(index: Any, length: int, word: str) -> Any:
-    if isinstance(index, slice):
-        return index
-    if isinstance(index, (int, np.integer)) and index is not True and index is not False:
-        i = int(index)
-        if not -length <= i < length:
-            raise IndexError(f"{word} {i} is outside a matrix with {length} {word}s")
-        return slice(i % length, i % length + 1)
-    array = np.asarray(index)
-    if array.dtype == bool and array.shape == (length,):
-        return np.nonzero(array)[0]
-    if array.dtype.kind in "iu" and array.ndim == 1:
-        return array.copy()  # the user may reuse it before the gradient is asked for
-    raise IndexError(
-        f"{word}s are picked by an integer, a slice, or a 1-D array of integers or of {length} "
-        f"booleans; got {index!r}"
-    )
+    return mask.astype(bool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dp.hyperparameters import NotedDict, warn_unread
 from dp.node import Mode, Node, mode
-from dp.validation import decay, positive_integer, positive_number, seeds, unknown
+from dp.parameters import members_of, registered
+from dp.validation import decay, positive_integer, positive_number, seeds, shown
+from dp.watching import loop
 
 if TYPE_CHECKING:
     from dp.program.captured import Captured
@@ -67,9 +70,13 @@ class ProgramCallback(Callback):
     ----------
     reads_loss : bool
         Whether it reads the loss, which need not be computed otherwise.
+    only_reads : bool
+        Whether it changes nothing that the model depends on. Otherwise a program asks after every
+        step whether anything has changed.
     """
 
     reads_loss = True
+    only_reads = False
 
     def keep(self, captured: Captured) -> Iterable[Value]:
         """Say which of a captured model's values it will read, besides loss and gradients."""
@@ -80,6 +87,28 @@ class ProgramCallback(Callback):
 
     def after_program_update(self, number: int, step: TrainingStep) -> None:
         """Called when the parameters have been changed."""
+
+    def undone(self, number: int) -> None:
+        """Called when the steps after `number` have turned out wrong, and were undone."""
+
+
+STREAMS = "_dp_streams"
+
+
+def streams_of(optimizer: Any) -> list[np.random.Generator] | None:
+    """What an optimiser draws its batches from, one per member; None is NumPy's global stream."""
+    found: list[np.random.Generator] | None = vars(optimizer).get(STREAMS)
+    return found
+
+
+class _Streams:
+    def __get__(self, optimizer: Any, owner: type) -> Any:
+        return self if optimizer is None else streams_of(optimizer)
+
+
+def _dtype(model: Any) -> Any:
+    kept = registered(model)
+    return None if kept is None else kept.dtype
 
 
 class Optimizer:
@@ -101,8 +130,8 @@ class Optimizer:
         Each a `Callback`, or a function `f(step)` that is called after every update.
     compile : bool
         Capture the step once and replay it (see `dp.capture`): the same numbers but for rounding,
-        several times faster. A loss that cannot be captured is refused in the first step, and one
-        that has changed since in the next step whose number is a power of two.
+        several times faster. A loss that cannot be captured is refused in the first step; if
+        something that it depends on changes, the steps from there on are not compiled.
 
     Raises
     ------
@@ -117,7 +146,8 @@ class Optimizer:
     hyperparam: Mapping[str, Any] = MappingProxyType({})
     batch_size: int = 128
     compile: bool = False
-    _streams: list[np.random.Generator] | None = None
+    # what a subclass's own attribute may hide: the library itself asks `streams_of`
+    _streams = _Streams()
 
     def __init__(
         self,
@@ -137,7 +167,7 @@ class Optimizer:
             )
         self.compile = compile
         positive_integer("batch_size", batch_size)
-        _check_data(x_train, y_train, getattr(model, "dtype", None))
+        _check_data(x_train, y_train, _dtype(model))
         self.model = model
         self.x_train = x_train
         self.y_train = y_train
@@ -151,14 +181,26 @@ class Optimizer:
         if seed is not None:
             drawn = seeds(seed)
             # The second word keeps a batch stream apart from that of weights with the same seed.
-            self._streams = [np.random.default_rng((one, 1)) for one in drawn]
-            members = getattr(model, "members", None)
+            vars(self)[STREAMS] = [np.random.default_rng((one, 1)) for one in drawn]
+            members = members_of(model)
             if len(drawn) != (members or 1):
                 raise ValueError(
                     f"the model has {members or 1} member(s), but {len(drawn)} seed(s) were given "
                     "for their batches"
                 )
+        Optimizer._take_hyperparameters(self)
+
+    def _take_hyperparameters(self) -> None:
+        """Call `_set_param`, and warn of what neither it nor a subclass's other methods read."""
+        given = self.hyperparam
+        if type(given) is not dict:  # one that gives values for missing names, say
+            self._set_param()
+            return
+        self.hyperparam = noted = NotedDict(given)
         self._set_param()
+        if self.hyperparam is noted:  # and no other that a subclass has put there
+            self.hyperparam = given
+        warn_unread(self, noted.unread(), stacklevel=4)
 
     def _set_param(self) -> None:
         """Take the hyperparameters over as attributes."""
@@ -166,14 +208,9 @@ class Optimizer:
             raise TypeError(
                 f"hyperparam must be a dict, such as {dict(self.defaults)}, got {self.hyperparam!r}"
             )
-        for name in self.hyperparam:
-            if name not in self.defaults:
-                warnings.warn(
-                    f"{type(self).__name__}: "
-                    + unknown("hyperparameter", name, self.defaults)
-                    + " (ignored)",
-                    stacklevel=3,
-                )
+        if not isinstance(self.hyperparam, NotedDict):  # called by an __init__ of a subclass's own
+            given = [name for name in self.hyperparam if name not in self.defaults]
+            warn_unread(self, given, stacklevel=4)
         for name, default in self.defaults.items():
             value = self.hyperparam.get(name, default)
             setattr(self, name, self.check_hyperparameter(name, value))
@@ -209,12 +246,14 @@ class Optimizer:
             One per step, (batch,) or (members, batch).
         """
         n, size = self.x_train.shape[0], (steps, self.batch_size)
-        members = getattr(self.model, "members", None)
-        if self._streams is not None:
-            drawn = [stream.integers(0, n, size=size) for stream in self._streams]
+        members, streams = members_of(self.model), streams_of(self)
+        if streams is not None:
+            # as NumPy's indices are, which on 32-bit platforms are not what `integers` gives
+            drawn = [s.integers(0, n, size=size).astype(np.intp, copy=False) for s in streams]
             return list(drawn[0] if members is None else np.stack(drawn, axis=1))
         one: Any = self.batch_size if members is None else (members, self.batch_size)
-        return [np.random.randint(0, n, size=one) for _ in range(steps)]
+        draws = (np.random.randint(0, n, size=one) for _ in range(steps))
+        return [rows.astype(np.intp, copy=False) for rows in draws]
 
     def draws_rows(self) -> bool:
         """Whether batches are rows drawn as `random_batch` does, and none of a subclass's own."""
@@ -226,7 +265,10 @@ class Optimizer:
     def elementwise(self) -> bool:
         """Whether `_update` is the library's own, which treats each number alike and alone."""
         known = (SGD._update, SGD_Momentum._update, RMS_Prop._update, Adam._update)
-        return type(self)._update in known and "_update" not in vars(self)
+        computed = any(
+            hasattr(getattr(type(self), name, None), "__get__") for name in self.defaults
+        )
+        return type(self)._update in known and "_update" not in vars(self) and not computed
 
     def program_callbacks(self) -> list[ProgramCallback]:
         """Those callbacks that read a compiled step's buffers."""
@@ -247,7 +289,8 @@ class Optimizer:
         picked = data.take(rows, axis=0)
         if data.ndim == 1:
             picked = picked[..., None]  # labels as a column, also in a stack
-        return Node(picked.astype(getattr(self.model, "dtype", picked.dtype), copy=False))
+        dtype = _dtype(self.model)
+        return Node(picked if dtype is None else picked.astype(dtype, copy=False))
 
     def _update(self, param: dict[str, Array], grad: dict[str, Array], g: str, i: int) -> None:
         """Change parameter `g` by its gradient in step `i` (from 1); the subclass's.
@@ -277,11 +320,20 @@ class Optimizer:
         ValueError
             If a number is not positive, or there is no data to train on.
         """
-        return self._train(steps, self.num_grad_stores, print_each)
+        errors = np.geterr()
+        try:
+            return self._train(steps, self.num_grad_stores, print_each)
+        except BaseException:
+            np.seterr(**errors)  # an interrupt may have kept NumPy from doing so itself
+            raise
 
     def _train(
         self, steps: int = 1000, num_grad_stores: int = 0, print_each: int | None = 100
     ) -> Array:
+        with loop(self):
+            return Optimizer._steps(self, steps, num_grad_stores, print_each)
+
+    def _steps(self, steps: int, num_grad_stores: int, print_each: int | None) -> Array:
         positive_integer("steps", steps)
         if print_each:
             positive_integer("print_each", print_each)
@@ -292,33 +344,45 @@ class Optimizer:
                 raise TypeError(
                     f"the model must have {method}, as dp.Model has; got {self.model!r}"
                 )
-        callbacks = self._callbacks()
+        _check_methods(self)
         if print_each:
             print("iteration\tloss")
+        done, batch = 0, None
         # eager steps say what is wrong inside these
         if self.compile and mode() == Mode():
             from dp.program import training
 
-            return training.train(self, steps, num_grad_stores, print_each)
-        param = self.model.get_param()
-        self.grad_stores = [
-            {name: np.zeros_like(value) for name, value in param.items()}
-            for _ in range(num_grad_stores)
-        ]
-        for i in range(1, steps + 1):
+            done, loss, batch = training.train(self, steps, num_grad_stores, print_each)
+            if loss is not None:
+                return loss
+        if not done:
             param = self.model.get_param()
-            x, y = self.random_batch()
+            _check_parameters(self.model, param)
+            self.grad_stores = [
+                {name: np.zeros_like(value) for name, value in param.items()}
+                for _ in range(num_grad_stores)
+            ]
+        return Optimizer._train_eagerly(self, range(done + 1, steps + 1), print_each, batch)
+
+    def _train_eagerly(
+        self, numbers: range, print_each: int | None, batch: tuple[Node, Node] | None
+    ) -> Array:
+        """Make the steps of these numbers; `batch` is the first one's, if it was drawn already."""
+        callbacks = self._callbacks()
+        for i in numbers:
+            param = self.model.get_param()
+            x, y = batch or self.random_batch()
+            batch = None
             grad, loss = self.model.get_grad(x, y)
+            if i == 1:
+                _check_trained(self.model, param, grad)
             if print_each and (i == 1 or i % print_each == 0):
                 self._print(i, loss.value)
             step = Step(i, x, y, loss, grad, param)
             for callback in callbacks:
                 if isinstance(callback, Callback):
                     callback.before_update(step)
-            for g in param:
-                if g in grad:
-                    self._update(param, grad, g, i)
-            self.model.set_param(param)  # for an `_update` that replaces arrays
+            Optimizer._update_all(self, param, grad, i)
             for callback in callbacks:
                 if isinstance(callback, Callback):
                     callback.after_update(step)
@@ -326,6 +390,29 @@ class Optimizer:
                     callback(step)
         last: Array = loss.value
         return last
+
+    def _update_all(self, param: dict[str, Array], grad: dict[str, Array], i: int) -> None:
+        """Change the model's parameters by their gradients in step `i`: all of them, or none.
+
+        If an interrupt or an error comes in between, parameters and `grad_stores` are put back.
+        """
+        before = {name: np.array(value) for name, value in param.items()}
+        stores = [
+            (store, name, value, value.copy())
+            for store in self.grad_stores
+            for name, value in store.items()
+        ]
+        try:
+            for g in param:
+                if g in grad:
+                    self._update(param, grad, g, i)
+            self.model.set_param(param)  # for an `_update` that replaces arrays
+        except BaseException:
+            self.model.set_param(before)
+            for store, name, value, kept in stores:
+                value[...] = kept
+                store[name] = value
+            raise
 
 
 class SGD(Optimizer):
@@ -388,6 +475,54 @@ class Adam(Optimizer):
         square[g] += (1 - self.beta2) * grad[g] ** 2
         root = np.sqrt(square[g] / (1 - self.beta2**i))
         param[g] -= self.alpha * (average[g] / (1 - self.beta1**i)) / (root + self.epsilon)
+
+
+_CALLED_BY_THE_CLASS = ("_steps", "_train_eagerly", "_update_all", "_take_hyperparameters")
+
+
+def _check_parameters(model: Any, param: Mapping[str, Any]) -> None:
+    """Refuse a model that gives nothing to train, or Nodes instead of arrays."""
+    if not param:
+        raise ValueError(
+            f"{type(model).__name__} has no parameters to train: make layers, or parameters with "
+            'self.Parameter(value, "name"), in its __init__'
+        )
+    for name, value in param.items():
+        if isinstance(value, Node):
+            raise TypeError(
+                f"{type(model).__name__}.get_param gives {name!r} as a Node; it must give the live "
+                "array, node.value"
+            )
+
+
+def _check_methods(optimizer: Any) -> None:
+    """Refuse attributes of a subclass's own that hide methods of the training loop."""
+    for name, method in vars(Optimizer).items():
+        known = inspect.isfunction(method) or isinstance(method, staticmethod)
+        known = known and name not in _CALLED_BY_THE_CLASS  # which nothing hides
+        if known and not callable(found := getattr(optimizer, name)):
+            raise AttributeError(
+                f"{type(optimizer).__name__} has set self.{name} to {shown(found)}, which hides "
+                f"the method {name} of its training loop; give the attribute another name"
+            )
+
+
+def _check_trained(model: Any, param: Mapping[str, Any], grad: Mapping[str, Any]) -> None:
+    """Refuse an own get_grad that gives the gradient of a Node which get_param does not list."""
+    own = registered(model)
+    kept = {
+        value.name: attribute
+        for attribute, value in getattr(model, "__dict__", {}).items()
+        if isinstance(value, Node)
+    }
+    for name in grad:
+        left_out = own is not None and name in own.parameters  # on purpose: it is frozen
+        if name not in param and name in kept and not left_out:
+            raise ValueError(
+                f"get_grad gives the gradient of self.{kept[name]}, but get_param does not list "
+                f"{name!r}, so it would not be trained; make it with self.Parameter(value, "
+                f'"{name}")'
+            )
 
 
 def _check_data(x_train: Any, y_train: Any, dtype: Any) -> None:

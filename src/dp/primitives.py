@@ -11,6 +11,7 @@ Everything acts on the last two axes, the matrix; axes before them are a stack.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -70,17 +71,113 @@ TABLE: dict[str, Primitive] = {}
 
 
 def _lookup(name: str) -> Primitive:
+    if name not in TABLE:
+        raise LookupError(
+            f"there is no primitive {name!r}; an operation of one's own must be declared again "
+            "(dp.declare) before Nodes that were made by it are loaded"
+        )
+    return TABLE[name]
+
+
+def _entry(
+    name: str, kernel: Callable[..., Array], *rules: Rule | None, elementwise: bool = True
+) -> Primitive:
+    """Enter a primitive of the library's own into the table, with one rule per operand."""
+    TABLE[name] = Primitive(name, kernel, rules, elementwise)
     return TABLE[name]
 
 
 def declare(
-    name: str, kernel: Callable[..., Array], *rules: Rule | None, elementwise: bool = True
+    name: str, kernel: Callable[..., Any], *rules: Rule | None, elementwise: bool = False
 ) -> Primitive:
-    """Enter a primitive into the table, with one rule per operand."""
-    if name in TABLE:
-        raise ValueError(f"primitive {name!r} is already in the table")
-    TABLE[name] = Primitive(name, kernel, rules, elementwise)
-    return TABLE[name]
+    """Declare an operation of one's own; declaring the same name again replaces it.
+
+    Parameters
+    ----------
+    name : str
+        Which no operation of the library has.
+    kernel : callable
+        From one array per operand, (…, rows, columns), and the settings by their names, to the
+        array of the result. It must not change its operands.
+    *rules : callables or None
+        One per operand: `rule(g, y, *operands, **settings)` gives dL/d(operand) from g = dL/dy and
+        the value y. Written in operations that Nodes have too, such as `*` or `np.cos`, it can be
+        differentiated again. None says that no gradient flows to this operand.
+    elementwise : bool
+        Whether each entry of the result depends on the entries at the same place alone. Then a
+        column with a row is refused, as in `+`.
+
+    Returns
+    -------
+    Primitive
+        Call it with Nodes, or with arrays alone; settings are given by their names.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the name is one of the library's, or something is no function.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dp
+    >>> sine = dp.declare("sine", np.sin, lambda g, y, x: g * np.cos(x))
+    >>> dp.check_gradient(sine, [[0.3, 2.0]]) < 1e-8
+    True
+    """
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"an operation needs a name, such as 'sine'; got {name!r}")
+    if name in LIBRARY:
+        raise ValueError(
+            f"{name!r} is already in the table, as an operation of the library; choose another name"
+        )
+    if not callable(kernel):
+        raise TypeError(f"the kernel of {name!r} must be a function of arrays, got {kernel!r}")
+    if not rules:
+        raise TypeError(
+            f"{name!r} needs one rule for each operand, such as lambda g, y, x: g * np.cos(x); "
+            "None where no gradient flows"
+        )
+    for rule in rules:
+        if rule is not None and not callable(rule):
+            raise TypeError(f"a rule of {name!r} must be a function or None, got {rule!r}")
+    primitive = Primitive(name, _checked(name, kernel, len(rules)), rules, elementwise)
+    TABLE[name] = primitive
+    return primitive
+
+
+def _checked(name: str, kernel: Callable[..., Any], operands: int) -> Callable[..., Array]:
+    """A kernel of the user's own, whose mistakes would make wrong numbers elsewhere."""
+
+    @functools.wraps(kernel, updated=())
+    def checked(*arrays: Any, **settings: Any) -> Array:
+        if len(arrays) != operands:
+            raise TypeError(
+                f"{name!r} was declared with {operands} rule(s), got {len(arrays)} operands"
+            )
+        views = [np.asarray(array).view() for array in arrays]
+        for view in views:
+            view.flags.writeable = False  # others use these numbers too
+        try:
+            y = np.asarray(kernel(*views, **settings))
+        except ValueError as error:
+            if "read-only" not in str(error):
+                raise
+            raise TypeError(
+                f"the kernel of {name!r} changes its operand in place; it must make a new array"
+            ) from error
+        if y.dtype.kind not in "biuf":
+            raise TypeError(f"the kernel of {name!r} must give real numbers, got dtype {y.dtype}")
+        if y.ndim < 2 and any(view.ndim > 1 for view in views):
+            raise TypeError(
+                f"the kernel of {name!r} gave the shape {y.shape}; its result must be a matrix, "
+                "such as x.sum(axis=-1, keepdims=True)"
+            )
+        if y.dtype.kind in "iu":
+            y = y.astype(np.result_type(*views, np.float16))
+        return y
+
+    return checked
 
 
 def matrix_axes(axis: int | None) -> tuple[int, ...]:
@@ -117,72 +214,73 @@ def _part(axis: int, start: int, stop: int) -> tuple[slice, slice]:
     return (slice(start, stop), slice(None)) if axis == 0 else (slice(None), slice(start, stop))
 
 
-def _pointwise(index: tuple[Any, Any]) -> bool:
-    return not any(isinstance(part, slice) for part in index)
+def makes_column(index: tuple[Any, Any]) -> bool:
+    """Whether an index picks single entries by two lists, which become a column."""
+    return not any(isinstance(part, slice) or np.ndim(part) > 1 for part in index)
 
 
 def _take(x: Array, index: tuple[Any, Any]) -> Array:
     taken: Array = x[(..., *index)]
-    return taken[..., None] if _pointwise(index) else taken
+    return taken[..., None] if makes_column(index) else taken
 
 
 def _scatter(g: Array, index: tuple[Any, Any], shape: tuple[int, ...]) -> Array:
     into = np.zeros(shape, dtype=g.dtype)
     # add.at, not assignment: an index may name the same entry twice
     where_to: Any = (..., *index)
-    np.add.at(into, where_to, g[..., 0] if _pointwise(index) else g)
+    np.add.at(into, where_to, g[..., 0] if makes_column(index) else g)
     return into
 
 
-broadcast_to: Primitive = declare(
+broadcast_to: Primitive = _entry(
     "broadcast_to",
     lambda x, shape: np.broadcast_to(x, shape),
     lambda g, y, x, shape: g,
     elementwise=False,
 )
-sum_to: Primitive = declare(
+sum_to: Primitive = _entry(
     "sum_to", _sum_to, lambda g, y, x, shape: broadcast_to(g, shape=x.shape), elementwise=False
 )
-astype: Primitive = declare(
+astype: Primitive = _entry(
     "astype", lambda x, dtype: x.astype(dtype), lambda g, y, x, dtype: g, elementwise=False
 )
-transpose: Primitive = declare(
+transpose: Primitive = _entry(
     "transpose",
     lambda x: x.mT,
     lambda g, y, x: transpose(g),
     elementwise=False,
 )
-reshape: Primitive = declare(
+reshape: Primitive = _entry(
     "reshape",
     lambda x, shape: x.reshape(x.shape[:-2] + tuple(shape)),
     lambda g, y, x, shape: reshape(g, shape=x.shape[-2:]),
     elementwise=False,
 )
-concatenate: Primitive = declare(
+concatenate: Primitive = _entry(
     "concatenate",
     _concatenate,
     lambda g, y, a, b, axis: take(g, index=_part(axis, 0, a.shape[axis - 2])),
     lambda g, y, a, b, axis: take(g, index=_part(axis, a.shape[axis - 2], g.shape[axis - 2])),
     elementwise=False,
 )
-take: Primitive = declare(
+take: Primitive = _entry(
     "take",
     _take,
     lambda g, y, x, index: scatter(g, index=index, shape=x.shape),
     elementwise=False,
 )
-scatter: Primitive = declare(
+scatter: Primitive = _entry(
     "scatter", _scatter, lambda g, y, x, index, shape: take(g, index=index), elementwise=False
 )
 
 # --- comparison and choice ------------------------------------------------------------------------
 
-greater: Primitive = declare("greater", np.greater, None, None)
-greater_equal: Primitive = declare("greater_equal", np.greater_equal, None, None)
-less: Primitive = declare("less", np.less, None, None)
-less_equal: Primitive = declare("less_equal", np.less_equal, None, None)
-equal: Primitive = declare("equal", np.equal, None, None)
-where: Primitive = declare(
+greater: Primitive = _entry("greater", np.greater, None, None)
+greater_equal: Primitive = _entry("greater_equal", np.greater_equal, None, None)
+less: Primitive = _entry("less", np.less, None, None)
+less_equal: Primitive = _entry("less_equal", np.less_equal, None, None)
+equal: Primitive = _entry("equal", np.equal, None, None)
+where: Primitive = _entry(
     "where",
     np.where,
     None,
@@ -192,16 +290,16 @@ where: Primitive = declare(
 
 # --- arithmetic -----------------------------------------------------------------------------------
 
-add: Primitive = declare("add", np.add, lambda g, y, a, b: g, lambda g, y, a, b: g)
-subtract: Primitive = declare("subtract", np.subtract, lambda g, y, a, b: g, lambda g, y, a, b: -g)
-multiply: Primitive = declare(
+add: Primitive = _entry("add", np.add, lambda g, y, a, b: g, lambda g, y, a, b: g)
+subtract: Primitive = _entry("subtract", np.subtract, lambda g, y, a, b: g, lambda g, y, a, b: -g)
+multiply: Primitive = _entry(
     "multiply", np.multiply, lambda g, y, a, b: g * b, lambda g, y, a, b: g * a
 )
-divide: Primitive = declare(
+divide: Primitive = _entry(
     "divide", np.divide, lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b
 )
-negative: Primitive = declare("negative", np.negative, lambda g, y, x: -g)
-power: Primitive = declare(
+negative: Primitive = _entry("negative", np.negative, lambda g, y, x: -g)
+power: Primitive = _entry(
     "pow",
     np.power,
     # b == 0 and a == 0 are set aside where the textbook's formula would give 0 · inf
@@ -216,7 +314,7 @@ def _dot(a: Array, b: Array) -> Array:
     return product
 
 
-dot: Primitive = declare(
+dot: Primitive = _entry(
     "dot",
     _dot,
     lambda g, y, a, b: dot(g, transpose(b)),
@@ -231,7 +329,7 @@ def _affine(x: Array, w: Array, b: Array) -> Array:
 
 
 # what every layer does: one operation instead of two
-affine: Primitive = declare(
+affine: Primitive = _entry(
     "affine",
     _affine,
     lambda g, y, x, w, b: dot(g, transpose(w)),
@@ -242,13 +340,13 @@ affine: Primitive = declare(
 
 # --- elementwise ----------------------------------------------------------------------------------
 
-exp: Primitive = declare("exp", np.exp, lambda g, y, x: g * y)
-log: Primitive = declare("log", np.log, lambda g, y, x: g / x)
-square: Primitive = declare("square", np.square, lambda g, y, x: g * (2.0 * x))
-sqrt: Primitive = declare("sqrt", np.sqrt, lambda g, y, x: g / (2.0 * y))
-sign: Primitive = declare("sign", np.sign, None)
-absolute: Primitive = declare("abs", np.abs, lambda g, y, x: g * sign(x))
-clip: Primitive = declare(
+exp: Primitive = _entry("exp", np.exp, lambda g, y, x: g * y)
+log: Primitive = _entry("log", np.log, lambda g, y, x: g / x)
+square: Primitive = _entry("square", np.square, lambda g, y, x: g * (2.0 * x))
+sqrt: Primitive = _entry("sqrt", np.sqrt, lambda g, y, x: g / (2.0 * y))
+sign: Primitive = _entry("sign", np.sign, None)
+absolute: Primitive = _entry("abs", np.abs, lambda g, y, x: g * sign(x))
+clip: Primitive = _entry(
     "clip",
     lambda x, low, high: np.clip(x, low, high),
     lambda g, y, x, low, high: where(
@@ -257,12 +355,30 @@ clip: Primitive = declare(
         where(greater(x, math.inf if high is None else high), 0.0, g),
     ),
 )
-normal_cdf: Primitive = declare("normal_cdf", _normal_cdf, lambda g, y, x: g * normal_pdf(x))
-normal_pdf: Primitive = declare("normal_pdf", _normal_pdf, lambda g, y, x: g * (-x * y))
+sin: Primitive = _entry("sin", np.sin, lambda g, y, x: g * cos(x))
+cos: Primitive = _entry("cos", np.cos, lambda g, y, x: -g * sin(x))
+expm1: Primitive = _entry("expm1", np.expm1, lambda g, y, x: g * (y + 1.0))
+log1p: Primitive = _entry("log1p", np.log1p, lambda g, y, x: g / (1.0 + x))
+rounded: Primitive = _entry("round", lambda x, decimals: np.asarray(np.round(x, decimals)), None)
+# where both are equal, they share the gradient
+maximum: Primitive = _entry(
+    "maximum",
+    np.maximum,
+    lambda g, y, a, b: where(less(a, b), 0.0, where(greater(a, b), g, 0.5 * g)),
+    lambda g, y, a, b: where(greater(a, b), 0.0, where(less(a, b), g, 0.5 * g)),
+)
+minimum: Primitive = _entry(
+    "minimum",
+    np.minimum,
+    lambda g, y, a, b: where(greater(a, b), 0.0, where(less(a, b), g, 0.5 * g)),
+    lambda g, y, a, b: where(less(a, b), 0.0, where(greater(a, b), g, 0.5 * g)),
+)
+normal_cdf: Primitive = _entry("normal_cdf", _normal_cdf, lambda g, y, x: g * normal_pdf(x))
+normal_pdf: Primitive = _entry("normal_pdf", _normal_pdf, lambda g, y, x: g * (-x * y))
 
 # --- reductions over the matrix -------------------------------------------------------------------
 
-reduce_sum: Primitive = declare(
+reduce_sum: Primitive = _entry(
     "sum",
     lambda x, axis: x.sum(axis=matrix_axes(axis), keepdims=True),
     lambda g, y, x, axis: broadcast_to(g, shape=x.shape),
@@ -276,10 +392,56 @@ def _share_of_maximum(x: Any, y: Any, axis: int | None) -> Any:
     return ties / reduce_sum(ties, axis=axis)
 
 
-reduce_max: Primitive = declare(
+reduce_max: Primitive = _entry(
     "max",
     lambda x, axis: x.max(axis=matrix_axes(axis), keepdims=True),
     lambda g, y, x, axis: g * _share_of_maximum(x, y, axis),
+    elementwise=False,
+)
+
+
+def _norm(x: Array, axis: int | None) -> Array:
+    axes = matrix_axes(axis)
+    largest = np.abs(x).max(axis=axes, keepdims=True, initial=0.0)
+    # so that no square overflows, or is lost
+    scale = np.where(np.isfinite(largest) & (largest > 0.0), largest, 1.0)
+    root: Array = np.sqrt(np.square(x / scale).sum(axis=axes, keepdims=True)) * scale
+    return root
+
+
+norm: Primitive = _entry(
+    "norm",
+    _norm,
+    # at 0, where there is no slope, the gradient is 0
+    lambda g, y, x, axis: g * (x / where(equal(y, 0.0), 1.0, y)),
+    elementwise=False,
+)
+
+
+@np.errstate(divide="ignore")
+def _logsumexp(x: Array, axis: int | None) -> Array:
+    axes = matrix_axes(axis)
+    largest = x.max(axis=axes, keepdims=True)
+    shift = np.where(np.isinf(largest), 0.0, largest)
+    total: Array = np.log(np.exp(x - shift).sum(axis=axes, keepdims=True)) + shift
+    return total
+
+
+def _shares(x: Any, axis: int | None) -> Any:
+    """exp(x) / Σ exp(x); of nothing but -inf, nothing has a share.
+
+    Not exp(x - logsumexp(x)), which loses digits where x is large.
+    """
+    largest = reduce_max(x, axis=axis)
+    e = exp(x - where(equal(largest, -math.inf), 0.0, largest))
+    total = reduce_sum(e, axis=axis)
+    return e / where(equal(total, 0.0), 1.0, total)
+
+
+logsumexp: Primitive = _entry(
+    "logsumexp",
+    _logsumexp,
+    lambda g, y, x, axis: g * _shares(x, axis),
     elementwise=False,
 )
 
@@ -296,13 +458,13 @@ def _softmax(x: Array, axis: int) -> Array:
     return normalised
 
 
-softmax: Primitive = declare(
+softmax: Primitive = _entry(
     "softmax",
     _softmax,
     lambda g, y, x, axis: y * (g - reduce_sum(g * y, axis=axis)),
     elementwise=False,
 )
-log_softmax: Primitive = declare(
+log_softmax: Primitive = _entry(
     "log_softmax",
     _log_softmax,
     lambda g, y, x, axis: g - exp(y) * reduce_sum(g, axis=axis),
@@ -339,31 +501,31 @@ def _elu(x: Array, alpha: float, scale: float) -> Array:
     return scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
 
 
-sigmoid: Primitive = declare("sigmoid", _sigmoid, lambda g, y, x: g * (y * (1.0 - y)))
-tanh: Primitive = declare("tanh", np.tanh, lambda g, y, x: g * (1.0 - y * y))
-lecun_tanh: Primitive = declare(
+sigmoid: Primitive = _entry("sigmoid", _sigmoid, lambda g, y, x: g * (y * (1.0 - y)))
+tanh: Primitive = _entry("tanh", np.tanh, lambda g, y, x: g * (1.0 - y * y))
+lecun_tanh: Primitive = _entry(
     "lecun_tanh",
     lambda x: LECUN_SCALE * np.tanh(LECUN_STRETCH * x),
     lambda g, y, x: g * (LECUN_STRETCH * (LECUN_SCALE - y * y / LECUN_SCALE)),
 )
 # The kinked ones ask where the slope is 0, not where it is 1: NaN answers no, and stays visible.
 # (Relu asks its result, so that nobody needs its operand any more.)
-relu: Primitive = declare(
+relu: Primitive = _entry(
     "relu", lambda x: np.maximum(x, 0.0), lambda g, y, x: where(less_equal(y, 0.0), 0.0, g)
 )
-clipped_relu: Primitive = declare(
+clipped_relu: Primitive = _entry(
     "clipped_relu",
     lambda x, ceiling: np.clip(x, 0.0, ceiling),
     lambda g, y, x, ceiling: where(
         less_equal(x, 0.0), 0.0, where(greater_equal(x, ceiling), 0.0, g)
     ),
 )
-leaky_relu: Primitive = declare(
+leaky_relu: Primitive = _entry(
     "leaky_relu",
     lambda x, slope: np.where(x > 0, x, slope * x),
     lambda g, y, x, slope: where(greater(x, 0.0), g, slope * g),
 )
-elu: Primitive = declare(
+elu: Primitive = _entry(
     "elu",
     _elu,
     # not y + alpha · scale, which is 0 long before exp(x) is
@@ -371,17 +533,19 @@ elu: Primitive = declare(
         greater(x, 0.0), scale * g, g * (alpha * scale * exp(clip(x, low=None, high=0.0)))
     ),
 )
-gelu: Primitive = declare(
+gelu: Primitive = _entry(
     "gelu",
     lambda x: x * _normal_cdf(x),
     lambda g, y, x: g * (normal_cdf(x) + x * normal_pdf(x)),
 )
-silu: Primitive = declare(
+silu: Primitive = _entry(
     "silu",
     lambda x: x * _sigmoid(x),
     # not sigmoid(x) · (1 + x - y), in which a large x loses the 1
     lambda g, y, x: g * (sigmoid(x) + y * (1.0 - sigmoid(x))),
 )
-softplus: Primitive = declare(
+softplus: Primitive = _entry(
     "softplus", lambda x: np.logaddexp(x, 0.0), lambda g, y, x: g * sigmoid(x)
 )
+
+LIBRARY = frozenset(TABLE)

@@ -9,6 +9,45 @@ from typing import Any
 import numpy as np
 
 
+class NumbersError(TypeError, ValueError):
+    """What should be numbers is something else: text, None, complex, masked, or too large."""
+
+
+def shown(value: object) -> str:
+    """A value in an error message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def real_array(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
+    """Give a number, an array or nested lists of real numbers as an array.
+
+    Raises
+    ------
+    TypeError
+        For text, None, complex numbers, masks, lists of unequal lengths.
+    """
+    if isinstance(value, np.ma.MaskedArray) or _holds_masked(value):
+        raise TypeError("value is a masked array, whose mask would be lost; fill it first")
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError) as error:
+        raise TypeError(f"value must be a number or a rectangular array: {error}") from error
+    if array.dtype.kind not in "biuf":
+        given = shown(value) if not isinstance(value, np.ndarray) else type(value).__name__
+        raise TypeError(
+            f"value must be a real number or an array of real numbers, got {given} of dtype "
+            f"{array.dtype}"
+        )
+    return array
+
+
+def _holds_masked(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and any(
+        isinstance(part, np.ma.MaskedArray) or _holds_masked(part) for part in value
+    )
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """Words for a name that is not in a table, with the closest one that is."""
     import difflib
@@ -29,6 +68,13 @@ def positive_integer(what: str, number: Any) -> None:
     """Raise ValueError unless `number` is an integer of at least 1."""
     if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
         raise ValueError(f"{what} must be an integer of at least 1, got {number!r}")
+
+
+def integer(what: str, number: Any) -> int:
+    """Give an integer as such; raise TypeError for anything else."""
+    if isinstance(number, bool) or not isinstance(number, Integral):
+        raise TypeError(f"{what} must be an integer, got {number!r}")
+    return int(number)
 
 
 def number(what: str, value: Any) -> float:

@@ -359,6 +359,7 @@ class _Counting(dp.ProgramCallback):
 
     # the recorder reads it anyway
     reads_loss = True
+    only_reads = True
 
     def __init__(
         self,

@@ -48,6 +48,11 @@ def distinct(rng, shape):
     return rng.permutation(math.prod(shape)).reshape(shape) / 3.0 - 1.0
 
 
+def off_halves(rng, shape):
+    """Of both signs, away from where rounding jumps."""
+    return rng.integers(-5, 6, size=shape) + rng.uniform(-0.3, 0.3, size=shape)
+
+
 @dataclass
 class Case:
     """A function of Nodes; `primitive` is the entry of the table that it is there to cover."""
@@ -86,7 +91,12 @@ def zero_or_one(logits):
     return np.arange(logits.shape[-2]).reshape(-1, 1) % 2
 
 
+def pairwise_distances(a, b):
+    return -2 * (a @ b.T) + a.square().sum(1) + b.square().sum(1).T
+
+
 LETTERS = ("b", "a", "c")
+AXES = [(None, (-2, -1)), (0, -2), (1, -1)]
 CASES = [
     # shape
     Case("broadcast_to", lambda x: p.broadcast_to(x, shape=(2, 3, 4)), "broadcast_to", [
@@ -105,11 +115,27 @@ CASES = [
     Case("concatenate columns", lambda a, b: a.concatenate(b, axis=1), "concatenate", [
         ((3, 4), (3, 1)), ((2, 3, 4), (2, 3, 2)), ((2, 3, 4), (3, 1)), ((3, 1), (2, 3, 4)),
     ]),
+    Case("a list, rows", lambda a, b: dp.concatenate([a, b, a, b, np.ones((1, 4), int)]),
+         "concatenate", [((3, 4), (1, 4)), ((2, 3, 4), (2, 2, 4)), ((2, 3, 4), (1, 4))]),
+    Case("a list, columns", lambda a, b: dp.concatenate([b, a, b], axis=-1), "concatenate", [
+        ((3, 4), (3, 1)), ((2, 3, 4), (2, 3, 2)), ((3, 1), (2, 3, 4)),
+    ]),
+    Case("np.hstack", lambda a, b: np.hstack([a, b]), "concatenate", [((3, 4), (3, 1))]),
+    Case("flatten", lambda x: x.flatten(), "reshape",
+         reference=lambda x: x.reshape(*x.shape[:-2], -1, 1)),
     Case("row", lambda x: x[1], "take", BLOCK, reference=lambda x: x[..., 1:2, :]),
     Case("column", lambda x: x[:, -1], "take", BLOCK, reference=lambda x: x[..., :, -1:]),
     Case("slices", lambda x: x[0:3:2, ::-1], "take", BLOCK),
     Case("rows twice", lambda x: x[[0, 2, 0, 0]], "take", BLOCK),
     Case("entries twice", lambda x: x[[0, 2, 0], [1, 3, 1]], "take", BLOCK),
+    Case("entries by 2-D arrays", lambda x: x[[[0, 2], [1, 0]], [[1, 3], [1, 1]]], "take", BLOCK,
+         reference=lambda x: x[..., [[0, 2], [1, 0]], [[1, 3], [1, 1]]]),
+    Case("rows against columns", lambda x: x[[[0], [2]], [[1, 3, 1]]], "take", BLOCK,
+         reference=lambda x: x[..., [[0], [2]], [[1, 3, 1]]]),
+    Case("rows by a 2-D array", lambda x: x[np.array([[0, 2, 0], [1, 1, 0]])], "take", BLOCK,
+         reference=lambda x: x[..., [[0, 2, 0], [1, 1, 0]], :]),
+    Case("a column by a 2-D array", lambda x: x[[[0, 2, 0], [1, 1, 0]], -1], "take", BLOCK,
+         reference=lambda x: x[..., [[0, 2, 0], [1, 1, 0]], -1]),
     Case("scatter", lambda x: p.scatter(x, index=([1, 1, 4], slice(None)), shape=(5, 4)),
          "scatter", [((3, 4),)]),
     Case("scatter stacked",
@@ -130,6 +156,17 @@ CASES = [
          False),
     Case("where", lambda a, b: p.where(np.array([[True, False, True, True]]), a, b * b), "where",
          [((3, 4), (3, 4)), ((2, 3, 4), (3, 4)), ((1, 4), (2, 3, 4)), ((1, 1), (1, 4))]),
+    Case("dp.where", lambda a, b: dp.where(a > 0, a * b, b), "where", TWO, off_kinks, False,
+         reference=lambda a, b: np.where(a > 0, a * b, b)),
+    Case("masks", lambda x: dp.where((x > 0) & ~(x > 2) | (x < -2), x * x, x), "equal",
+         draw=off_kinks, smooth=False,
+         reference=lambda x: np.where((x > 0) & ~(x > 2) | (x < -2), x * x, x)),
+    Case("maximum", lambda a, b: a.maximum(b), "maximum", TWO, off_kinks, False,
+         reference=np.maximum),
+    Case("minimum", lambda a, b: a.minimum(b), "minimum", TWO, off_kinks, False,
+         reference=np.minimum),
+    Case("np.maximum", lambda x: np.maximum(x, 0), "maximum", draw=off_kinks, smooth=False,
+         reference=lambda x: np.maximum(x, 0)),
     # arithmetic
     Case("add", lambda a, b: a + b, "add", TWO, reference=np.add),
     Case("subtract", lambda a, b: a - b, "subtract", TWO, reference=np.subtract),
@@ -151,6 +188,9 @@ CASES = [
         ((2, 3, 4), (2, 4, 2)), ((2, 3, 4), (4, 2)), ((3, 4), (2, 4, 2)), ((2, 1, 4), (4, 2)),
     ], reference=np.matmul),
     Case("x @ xᵀ", lambda x: x @ x.T, "dot"),
+    Case("pairwise distances", pairwise_distances, "dot",
+         [((3, 4), (5, 4)), ((2, 3, 4), (2, 5, 4))],
+         reference=lambda a, b: ((a[..., :, None, :] - b[..., None, :, :]) ** 2).sum(-1)),
     Case("affine", lambda x, w, b: p.affine(x, w, b), "affine", [
         ((3, 4), (4, 2), (1, 2)), ((1, 4), (4, 1), (1, 1)),
         ((2, 3, 4), (2, 4, 2), (2, 1, 2)), ((2, 3, 4), (4, 2), (1, 2)), ((3, 4), (4, 2), (2, 1, 2)),
@@ -158,6 +198,14 @@ CASES = [
     # elementwise
     Case("exp", lambda x: x.exp(), "exp", reference=np.exp),
     Case("log", lambda x: x.log(), "log", draw=positive, reference=np.log),
+    Case("expm1", lambda x: x.expm1(), "expm1", reference=np.expm1),
+    Case("log1p", lambda x: x.log1p(), "log1p", draw=positive, reference=np.log1p),
+    Case("sin", lambda x: x.sin(), "sin", reference=np.sin),
+    Case("cos", lambda x: x.cos(), "cos", reference=np.cos),
+    Case("round", lambda x: x.round() * x, "round", draw=off_halves, smooth=False,
+         reference=lambda x: np.round(x) * x),
+    Case("log of base 2 and 10", lambda x: np.log2(x) + np.log10(x), "log", draw=positive,
+         reference=lambda x: np.log2(x) + np.log10(x)),
     Case("square", lambda x: x.square(), "square", reference=np.square),
     Case("sqrt", lambda x: x.sqrt(), "sqrt", draw=positive, reference=np.sqrt),
     Case("sign", lambda x: p.sign(x) * x, "sign", draw=off_kinks, smooth=False, reference=np.abs),
@@ -189,6 +237,25 @@ CASES = [
          reference=lambda x: x.max(axis=-2, keepdims=True)),
     Case("max 1", lambda x: x.max(axis=1), "max", draw=distinct, smooth=False,
          reference=lambda x: x.max(axis=-1, keepdims=True)),
+    Case("sum -1, keepdims", lambda x: x.sum(axis=-1, keepdims=True), "sum",
+         reference=lambda x: x.sum(axis=-1, keepdims=True)),
+    *(Case(f"min {axis}", lambda x, a=axis: x.min(axis=a), "max", draw=distinct, smooth=False,
+           reference=lambda x, over=over: x.min(axis=over, keepdims=True))
+      for axis, over in AXES),
+    *(Case(f"var {axis}", lambda x, a=axis: x.var(axis=a), "sum",
+           reference=lambda x, over=over: x.var(axis=over, keepdims=True))
+      for axis, over in AXES),
+    *(Case(f"std {axis}", lambda x, a=axis: x.std(axis=a), "norm", BLOCK,
+           reference=lambda x, over=over: x.std(axis=over, keepdims=True))
+      for axis, over in AXES),
+    Case("std of a sample", lambda x: np.std(x[:2], axis=1, ddof=1) + x.var(ddof=1), "norm",
+         [((3, 4),)]),
+    *(Case(f"norm {axis}", lambda x, a=axis: x.norm(axis=a), "norm", draw=off_kinks,
+           reference=lambda x, over=over: np.sqrt((x * x).sum(axis=over, keepdims=True)))
+      for axis, over in AXES),
+    *(Case(f"logsumexp {axis}", lambda x, a=axis: x.logsumexp(axis=a), "logsumexp",
+           reference=lambda x, over=over: np.log(np.exp(x).sum(axis=over, keepdims=True)))
+      for axis, over in AXES),
     Case("softmax", lambda x: x.softmax(), "softmax", reference=row_softmax),
     Case("softmax 0", lambda x: x.softmax(axis=0), "softmax"),
     Case("log_softmax", lambda x: x.log_softmax(), "log_softmax",

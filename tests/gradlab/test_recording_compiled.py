@@ -97,20 +97,48 @@ def test_divergence_is_found_where_it_came_up():
     assert right.run().attrs["nonfinite_layer"] == trace.attrs["nonfinite_layer"]
 
 
-class Twice(dp.Model):
+class Thrice(dp.Model):
+    """A layer used three times, one that is only made, a loss without forward, or with it."""
+
     def __init__(self, *_, **__):
         super().__init__(seed=0)
         self.hidden = self.Linear_Layer(4, 4, "hidden")
+        self.out = self.Linear_Layer(4, 1, "out")
+        self.spare = self.Linear_Layer(2, 2, "spare")
+
+    def forward(self, x):
+        for _ in range(3):
+            x = self.hidden(x).tanh()
+        return self.out(x).sigmoid()
 
     def loss(self, x, y):
-        return self.hidden(self.hidden(x).tanh()).square().sum()
-
-    forward = loss
+        return dp.squared_error(self.forward(x), y)
 
 
-def test_a_layer_used_twice_is_refused():
-    with pytest.raises(RecordingError, match="layer 'hidden' is used 2 times"):
-        recorded(True, model=Twice)
+class Unforeseen(Thrice):
+    forward = dp.Model.forward
+
+    def loss(self, x, y):
+        return dp.squared_error(Thrice.forward(self, x), y)
+
+
+class Mixed(Thrice):
+    def forward(self, x):
+        return self.out(self.hidden(self.hidden(x).relu()).tanh()).sigmoid()
+
+
+@pytest.mark.parametrize("model", [Thrice, Unforeseen, Mixed])
+@pytest.mark.parametrize("reference", [False, True])
+def test_layers_used_several_times_or_not_at_all(model, reference):
+    iris = IRIS["iris2"]
+    options = {"reference": (iris.x, iris.y)} if reference else {}
+    found, right = (recorded(c, model=model, options=options) for c in (True, False))
+    for name in ("weight_rms", "update_ratio"):  # a compiled step does not hold what it never uses
+        assert np.isnan(found[name].sel(layer="spare")).all()
+        right[name].loc[{"layer": "spare"}] = np.nan
+    same(found, right)
+    assert np.isfinite(found["delta_rms"].sel(layer="hidden")).all()
+    assert np.isnan(found["activation_std"].sel(layer="hidden")).all() == (model is Mixed)
 
 
 def test_an_interrupted_training_keeps_the_steps_that_wait():

@@ -83,6 +83,7 @@ class Wishes:
     beside: Blocks | None
     by_rows: bool
     batches: bool
+    stores: int = 0
 
 
 class Blocks:
@@ -107,6 +108,8 @@ class Blocks:
         Those whose buffers have a column of ones: layers' inputs.
     flat, flat_gradient : arrays (n,)
         All parameters, and all their gradients.
+    state : array (1 + stores, n)
+        The parameters, and below them as many vectors for whatever an optimiser keeps of them.
     """
 
     def __init__(self, captured: Captured, wishes: Wishes) -> None:
@@ -132,7 +135,7 @@ class Blocks:
             if name in self.by_block and not self.uses[gradient]
         }
         self._choose_orders(wishes)
-        self._lay_out_parameters(wishes.beside)
+        self._lay_out_parameters(wishes.beside, wishes.stores)
 
     @staticmethod
     def base(value: Value) -> Value:
@@ -234,7 +237,7 @@ class Blocks:
         for block in self.blocks:
             block.by_columns = block.shape not in by_rows
 
-    def _lay_out_parameters(self, beside: Blocks | None) -> None:
+    def _lay_out_parameters(self, beside: Blocks | None, stores: int) -> None:
         """Give each block its stretch, those of one shape side by side."""
         shapes = list(dict.fromkeys(block.shape for block in self.blocks))
         self.blocks.sort(key=lambda block: shapes.index(block.shape))
@@ -249,7 +252,9 @@ class Blocks:
                 "keeps them in one vector, of one dtype"
             )
         dtype = dtypes.pop() if dtypes else np.dtype(np.float64)
-        self.flat, self.flat_gradient = zeros((at,), dtype), zeros((at,), dtype)
+        line = CACHE_LINE // dtype.itemsize
+        self.state = zeros((1 + stores, -(-at // line) * line), dtype)[:, :at]
+        self.flat, self.flat_gradient = self.state[0], zeros((at,), dtype)
         self.shared = beside is not None and self.layout == beside.layout
         if beside is not None and self.shared:
             self.flat = beside.flat

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
 import keyword
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +15,11 @@ from numpy.typing import NDArray
 from dp import primitives as p
 from dp.activations import Activation
 from dp.backward import sweep, topological_order
-from dp.model import LayerCall, activation_after, consumers_of, watch_layers
-from dp.node import CaptureError, Node, as_matrix, capturing
-from dp.program.graph import Builder, Value, in_order, settings_key
+from dp.model import LayerCall, activation_after, consumers_of
+from dp.node import CaptureError, Node, as_matrix
+from dp.program.graph import Builder, Value, in_order
+from dp.program.guards import Guard
+from dp.program.runs import trusting_run, watched_runs
 
 Array = NDArray[Any]
 
@@ -83,6 +84,10 @@ class Captured:
         Value -> Origin.
     taken : set of str
         Names that stand for something.
+    guard : Guard
+        What else the function depends on, as it was.
+    checks_labels : bool
+        Whether a loss of the library's own looks at the labels, and refuses wrong ones.
     """
 
     function: str
@@ -94,6 +99,8 @@ class Captured:
     layers: list[CapturedLayer] = field(default_factory=list)
     origins: dict[Value, Origin] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
+    guard: Guard = field(default_factory=Guard)
+    checks_labels: bool = False
 
     def values(self) -> list[Value]:
         """Every value that is computed, in an order in which it can be."""
@@ -121,32 +128,21 @@ def captured(
     """
     names = _argument_names(function, len(arguments))
     leaves = [Node(np.array(_array(argument))) for argument in arguments]
-    state: Any = np.random.get_state()
-    with capturing(), watch_layers() as watch:
-        output = _run(function, leaves)
-        calls = list(watch.calls)
-    now: Any = np.random.get_state()
-    if state[2] != now[2] or not np.array_equal(state[1], now[1]):
-        raise CaptureError(
-            f"{getattr(function, '__name__', function)!r} draws random numbers, which a program "
-            "would draw only once; pass them as an argument"
-        )
-    found = [] if trusted else _forward(output, leaves)
-    for other in () if trusted else (_moved_rows, _one_row):
-        others = [Node(other(leaf.value)) for leaf in leaves]
-        with capturing(), np.errstate(all="ignore"), _moved_parameters(output):
-            _check_same(found, _forward(_run(function, others), others))
-    return _Capture(getattr(function, "__name__", "function"), names, leaves, output, calls).build(
-        gradient
-    )
+    seen = trusting_run(function, leaves) if trusted else watched_runs(function, leaves)
+    title = getattr(function, "__name__", "function")
+    result = _Capture(title, names, leaves, seen.output, seen.calls).build(gradient)
+    result.guard, result.checks_labels = seen.guard, seen.checks_labels
+    for value in result.values():
+        if value.primitive is not None:
+            result.guard.follow_kernel(value.primitive)
+    return result
 
 
 def captured_rule(optimizer: Any, stores: int) -> Captured | None:
     """How an optimiser updates one parameter `w`, as values; None where Nodes cannot tell."""
     shape = (2, 2)
-    w, g = Node(np.full(shape, 0.5), "w"), Node(np.full(shape, 0.25), "g")
-    kept = [Node(np.full(shape, 0.125), f"s{k + 1}") for k in range(stores)]
-    number = Node(3.0, "i")
+    w, g, number = Node(np.full(shape, 0.5)), Node(np.full(shape, 0.25)), Node(3.0)
+    kept = [Node(np.full(shape, 0.125)) for _ in range(stores)]
     twin = copy.copy(optimizer)
     twin.grad_stores = [{"w": node} for node in kept]
     param: dict[str, Any] = {"w": w}
@@ -154,6 +150,10 @@ def captured_rule(optimizer: Any, stores: int) -> Captured | None:
         twin._update(param, {"w": g}, "w", number)
     except Exception:  # whatever a user's rule does with what it takes for arrays
         return None
+    # named only now: a rule may write `param[g] -= …`, which a named Node refuses
+    names = ("w", "g", "i", *(f"s{k + 1}" for k in range(stores)))
+    for node, name in zip((w, g, number, *kept), names, strict=True):
+        node.name = name
     ends = [param["w"], *(store["w"] for store in twin.grad_stores)]
     if not all(isinstance(node, Node) for node in ends):
         return None
@@ -184,88 +184,6 @@ def _argument_names(function: Callable[..., Any], count: int) -> list[str]:
         parameters = []
     named = [q.name for q in parameters if q.kind in (q.POSITIONAL_ONLY, q.POSITIONAL_OR_KEYWORD)]
     return [*named[:count], *(f"x{i}" for i in range(len(named), count))]
-
-
-def _run(function: Callable[..., Node], leaves: list[Node]) -> Node:
-    output = function(*leaves)
-    if not isinstance(output, Node):
-        raise CaptureError(
-            f"{getattr(function, '__name__', function)!r} must give a Node to be captured, got "
-            f"{type(output).__name__}"
-        )
-    return output
-
-
-def _moved_rows(array: Array) -> Array:
-    """A batch unlike the first: backwards, and smaller where it may be (labels may not)."""
-    whole = array.dtype.kind != "f" or not (array != np.rint(array)).any()
-    return array[..., ::-1, :] * (1.0 if whole else array.dtype.type(0.875))
-
-
-def _one_row(array: Array) -> Array:
-    """A batch unlike the first: its last row over and over."""
-    return np.repeat(array[..., -1:, :], array.shape[-2], axis=-2)
-
-
-@contextlib.contextmanager
-def _moved_parameters(output: Node) -> Iterator[None]:
-    """Move the parameters of a graph a little, inside the block."""
-    named = [node for node in topological_order(output) if node.name is not None]
-    arrays = [node.value for node in named if node.value.flags.writeable]
-    kept = [array.copy() for array in arrays]
-    try:
-        for array in arrays:
-            array *= 0.875
-            array += 0.0078125
-        yield
-    finally:
-        for array, before in zip(arrays, kept, strict=True):
-            array[...] = before
-
-
-def _forward(output: Node, leaves: list[Node]) -> list[tuple[Any, ...]]:
-    """A graph as a list that can be compared: operation, settings, operands by position."""
-    arguments = {leaf: i for i, leaf in enumerate(leaves)}
-    positions: dict[Node, int] = {}
-    rows: list[tuple[Any, ...]] = []
-    for node in reversed(topological_order(output)):
-        positions[node] = len(rows)
-        if node.primitive is not None:
-            operands = tuple(positions[q] for q in node.parents)
-            rows.append((node.primitive.name, settings_key(node.settings), operands))
-        elif node in arguments:
-            rows.append(("argument", arguments[node], node.shape))
-        elif node.name is not None:
-            rows.append(("parameter", node.name, node.shape))
-        else:
-            rows.append(("constant", node.shape, node.value.tobytes()))
-    return rows
-
-
-def _check_same(first: list[tuple[Any, ...]], second: list[tuple[Any, ...]]) -> None:
-    if first == second:
-        return
-    for one, two in zip(first, second, strict=False):
-        if one != two:
-            if one[0] == two[0] == "constant" and one[1] == two[1]:
-                raise CaptureError(
-                    f"a constant of shape {one[1]} differs from call to call: it is random, or "
-                    "was computed from node.value; pass it as an argument, or compute it with "
-                    "Nodes"
-                )
-            if one[0] == two[0]:
-                raise CaptureError(
-                    f"the settings or operands of {one[0]!r} differ from call to call; a captured "
-                    "function must do the same for every batch"
-                )
-            raise CaptureError(
-                f"the function does {one[0]!r} for one batch and {two[0]!r} for another; a "
-                "captured function must do the same for every batch"
-            )
-    raise CaptureError(
-        f"the function does {len(first)} operations for one batch and {len(second)} for another; "
-        "a captured function must do the same for every batch"
-    )
 
 
 def identifier(name: str) -> str:

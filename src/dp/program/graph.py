@@ -124,7 +124,7 @@ class Builder:
         simpler = self._simpler(primitive, operands, shape, dtype)
         if simpler is not None:
             return simpler
-        key = (primitive.name, tuple(map(id, operands)), settings_key(settings))
+        key = (primitive, tuple(map(id, operands)), settings_key(settings))
         if key not in self._made:
             self._made[key] = Value(primitive, tuple(operands), settings, shape, dtype)
         return self._made[key]

@@ -50,6 +50,11 @@ def _function(ufunc: str) -> Notation:
     return Notation((f"np.{ufunc}({{0}})",), calls=(f"np.{ufunc}({{0}}, {{y}})",), over=(0,))
 
 
+def _choice(ufunc: str) -> Notation:
+    call = f"np.{ufunc}({{0}}, {{1}}, out={{y}})"
+    return Notation((f"np.{ufunc}({{0}}, {{1}})",), calls=(call,), over=(0, 1))
+
+
 NOTATIONS: dict[p.Primitive, Notation] = {
     # arithmetic
     p.add: _infix("+", "add", SUM, PRODUCT),
@@ -78,6 +83,13 @@ NOTATIONS: dict[p.Primitive, Notation] = {
     p.sign: _function("sign"),
     p.absolute: _function("abs"),
     p.tanh: _function("tanh"),
+    p.sin: _function("sin"),
+    p.cos: _function("cos"),
+    p.expm1: _function("expm1"),
+    p.log1p: _function("log1p"),
+    p.rounded: Notation(("np.round({0}, {decimals})",)),
+    p.maximum: _choice("maximum"),
+    p.minimum: _choice("minimum"),
     p.normal_cdf: Notation(("normal_cdf({0})",)),
     p.normal_pdf: Notation(("normal_pdf({0})",)),
     p.clip: Notation(
@@ -110,6 +122,8 @@ NOTATIONS: dict[p.Primitive, Notation] = {
         needs=(TIGHT,),
         calls=("np.add.reduce({0}, {along}, None, {y}, True)",),
     ),
+    p.norm: Notation(("np.sqrt(np.square({0}).sum({over}keepdims=True))",)),
+    p.logsumexp: Notation(("np.logaddexp.reduce({0}, axis={along}, keepdims=True)",)),
     p.sum_to: Notation(("{0}.sum(axis={grown}, keepdims=True)",), needs=(TIGHT,)),
     # shape
     p.transpose: Notation(("{0}.{T}",), needs=(TIGHT,)),

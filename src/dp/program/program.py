@@ -14,7 +14,7 @@ from dp.optimizers import Optimizer
 from dp.program.captured import Captured, captured
 from dp.program.replay import Replay, check_shape, fitting, quietly
 from dp.program.source import readable
-from dp.program.training import TrainingStep, one_step
+from dp.program.training import TrainingStep, one_step, refuse_if_changed
 
 Array = NDArray[Any]
 
@@ -112,7 +112,10 @@ class Program:
             If an argument, or a parameter by now, has another shape than the captured one.
         TypeError
             If an argument is not as many, or of another dtype.
+        CaptureError
+            If something else that the function depends on has changed since it was captured.
         """
+        refuse_if_changed(self.captured)
         wanted = self.captured.inputs
         if len(arguments) != len(wanted):
             raise TypeError(f"{self!r} takes {len(wanted)} arguments, got {len(arguments)}")

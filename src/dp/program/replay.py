@@ -40,6 +40,8 @@ class Replay:
         Value -> its buffer, for inputs, outputs and what was to be kept.
     parameters, gradients : arrays (n,)
         All of them in one vector each.
+    state : array (1 + stores, n)
+        The parameters, and an optimiser's stores.
     run : callable
         Computes everything from the inputs and parameters that lie in their buffers; with False,
         not what only the function's value needs.
@@ -58,6 +60,8 @@ class Replay:
     batches : bool
         The inputs are batches of rows. They lie beside each other in `tables`, and what is computed
         from them alone is not computed by `run`, but put there with them (`Table.fill`).
+    stores : int
+        Vectors like that of the parameters that an optimiser needs, see `state`.
     """
 
     def __init__(
@@ -67,14 +71,17 @@ class Replay:
         beside: Replay | None = None,
         by_rows: bool = False,
         batches: bool = False,
+        stores: int = 0,
     ) -> None:
         other = None if beside is None else beside.planner
-        self.planner: _Text = _Text(captured, Wishes(list(keep), other, by_rows, batches))
+        wishes = Wishes(list(keep), other, by_rows, batches, stores)
+        self.planner: _Text = _Text(captured, wishes)
         planner = self.planner
         self.source = planner.source
         self.arrays = planner.arrays
         self.tables = planner.tables
         self.parameters, self.gradients = planner.flat, planner.flat_gradient
+        self.state = planner.state
         self.run = planner.function
         self.shares_parameters = planner.shared
         self.views = planner.parameter_views(self.parameters)

@@ -10,6 +10,7 @@ import numpy as np
 
 from dp import primitives as p
 from dp import special
+from dp.node import CaptureError
 from dp.program.captured import Captured, Origin, free_name
 from dp.program.graph import Value
 from dp.program.notation import LOOSE, NOTATIONS, SIGN, TIGHT, details
@@ -81,6 +82,7 @@ class _Page:
         self.user = {o: value for value in self.values for o in value.operands}
         self.written: dict[Value, tuple[str, int]] = {}  # expression, and how tightly it holds
         self.constants: dict[Value, str] = {}
+        self.own: dict[p.Primitive, str] = {}  # declared by the user, who has the kernels
         self.lines: list[str] = []
         self.passing = 0
         self.scatters = False
@@ -95,6 +97,13 @@ class _Page:
             head = [source.rstrip(), "", ""]
         if self.scatters:
             head += [SCATTER, "", ""]
+        if self.own:
+            head.insert(0, "import dp")
+            head += [
+                f"{name} = dp.primitives.TABLE[{_quoted(primitive.name)}].kernel"
+                for primitive, name in self.own.items()
+            ]
+            head += ["", ""]
         if self.constants:
             head += [f"{name} = {_literal(value)}" for value, name in self.constants.items()]
             head += ["", ""]
@@ -186,6 +195,8 @@ class _Page:
             self.quiet = True
         if primitive in (p.take, p.scatter):
             return self._indexed(value), TIGHT
+        if primitive not in NOTATIONS:
+            return self._declared(value), TIGHT
         notation = NOTATIONS[primitive]
         operands = [
             self._broadcast(value, operand) or self._operand(operand, need)
@@ -196,24 +207,44 @@ class _Page:
             return f"{text}.reshape({value.shape})", TIGHT
         return text, notation.level if len(notation.lines) == 1 else TIGHT
 
+    def _declared(self, value: Value) -> str:
+        """A call of an operation that the user has declared."""
+        primitive = value.primitive
+        assert primitive is not None
+        if p.TABLE.get(primitive.name) is not primitive:
+            raise CaptureError(
+                f"{primitive.name!r} has been declared anew since it was captured, so the page "
+                "cannot name it; capture again"
+            )
+        if primitive not in self.own:
+            self.own[primitive] = free_name(primitive.name, self.captured.taken)
+        given = [
+            self._full(o) if o.uniform is not None else self._operand(o, LOOSE)
+            for o in value.operands
+        ]
+        given += [f"{name}={setting!r}" for name, setting in value.settings.items()]
+        return f"{self.own[primitive]}({', '.join(given)})"
+
     def _broadcast(self, value: Value, operand: Value) -> str:
         """An operand in full, where NumPy would not broadcast what stands for it; "" elsewhere."""
         assert value.primitive is not None
+        if value.primitive is p.concatenate and len(operand.shape) < len(value.shape):
+            shape = (*value.shape[:-2], *operand.shape[-2:])
+            whole = operand.uniform is not None
+            text = self._full(operand) if whole else self._operand(operand, LOOSE)
+            return f"np.broadcast_to({text}, {shape})"
         others = [o.shape for o in value.operands if o.uniform is None]
         if operand.uniform is not None:
             enough = bool(others) and np.broadcast_shapes(*others) == value.shape
             floats = any(o.uniform is None and o.dtype == value.dtype for o in value.operands)
             if not value.primitive.elementwise or not enough or not floats:
                 return self._full(operand)
-        if value.primitive is p.concatenate and len(operand.shape) < len(value.shape):
-            shape = (*value.shape[:-2], *operand.shape[-2:])
-            return f"np.broadcast_to({self._operand(operand, LOOSE)}, {shape})"
         return ""
 
     def _indexed(self, value: Value) -> str:
         index = value.settings["index"]
         shown = "[..., " + ", ".join(map(_index_text, index)) + "]"
-        pointwise = not any(isinstance(part, slice) for part in index)
+        pointwise = p.makes_column(index)
         if value.primitive is p.take:
             taken = f"{self._operand(value.operands[0], TIGHT)}{shown}"
             return f"{taken}[..., None]" if pointwise else taken

@@ -179,6 +179,7 @@ class Steps(Blocks):
             parts = [o for o in value.operands if o.uniform is None]
             if (
                 value.primitive is not None
+                and notation_of(value.primitive) is not None  # one that is known to go row by row
                 and value.primitive.elementwise
                 and parts
                 and all(o in found or o in self.captured.inputs for o in parts)

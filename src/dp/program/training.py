@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dp import primitives as p
 from dp.activations import Activation
+from dp.mode import MODE, mode
 from dp.model import Model, Net
-from dp.node import CaptureError, Node, ShapeError, no_grad
-from dp.program.blocks import zeros
+from dp.node import CaptureError, Node, ShapeError
+from dp.parameters import members_of, registered
 from dp.program.captured import Captured, captured, captured_rule
+from dp.program.guards import Guard
 from dp.program.memory import Table
 from dp.program.replay import Replay, fitting, quietly
 from dp.program.source import readable_step
+from dp.program.watching import apart
 
 if TYPE_CHECKING:
-    from dp.optimizers import Optimizer
+    from dp.optimizers import Optimizer, Step
 
 Array = NDArray[Any]
 
@@ -42,6 +45,9 @@ class TrainingStep:
     captured : Captured
         The model's loss and gradients.
     replay : Replay
+    newer : bool
+        Whether its vector is ahead of the model's arrays. One of the two always holds the
+        parameters after a whole number of steps, also if an interrupt comes while they are copied.
     """
 
     def __init__(self, optimizer: Optimizer, x: Array, y: Array, num_grad_stores: int) -> None:
@@ -53,11 +59,14 @@ class TrainingStep:
         self.elementwise = optimizer.elementwise()
         # callbacks, and an update of the user's own, read parameters and gradients in every step
         read = bool(readers) or bool(optimizer.other_callbacks()) or not self.elementwise
-        self.replay = Replay(self.captured, wanted, by_rows=read, batches=True)
+        self.replay = Replay(
+            self.captured, wanted, by_rows=read, batches=True, stores=num_grad_stores
+        )
         self.x, self.y = self.captured.inputs
         self.loss = self.replay.arrays[self.captured.output]
         self._trained = list(self.captured.gradients)
         self.rows: list[tuple[Table, Array]] = []
+        self.newer = False
         self._prepare_update()
         self.load()
 
@@ -94,15 +103,22 @@ class TrainingStep:
         ------
         ShapeError, TypeError
             If the batch has another shape or dtype.
+        CaptureError
+            If something that the loss depends on has changed since it was captured.
         """
         x, y = fitting(self.x, x), fitting(self.y, y)
+        refuse_if_changed(self.captured)
         self.load()
         self.give(x, y)
         with self.quietly():
             self.replay.run()
         found = self.gradients, self.loss.copy()
-        self.update(number)
-        self.store()
+        try:
+            self.update(number)
+            self.store()
+        except BaseException:
+            self.store()  # again: an interrupt may have come in the middle of it
+            raise
         return found
 
     def quietly(self) -> contextlib.AbstractContextManager[Any]:
@@ -113,13 +129,16 @@ class TrainingStep:
 
     def load(self) -> None:
         """Fetch the model's parameters."""
+        self.newer = False
         for name, view in self.replay.views.items():
             np.copyto(view, self.captured.nodes[name].value)
 
     def store(self) -> None:
-        """Bring the parameters back into the model's live arrays."""
-        for name, view in self.replay.views.items():
-            np.copyto(self.captured.nodes[name].value, view)
+        """Bring the parameters back into the model's live arrays, if they are newer here."""
+        if self.newer:
+            for name, view in self.replay.views.items():
+                np.copyto(self.captured.nodes[name].value, view)
+            self.newer = False
 
     @property
     def gradients(self) -> dict[str, Array]:
@@ -148,6 +167,12 @@ class TrainingStep:
         for table in self.replay.tables:
             table.fill(given)
 
+    @property
+    def batch(self) -> tuple[Node, Node]:
+        """The batch, a copy."""
+        arrays = self.replay.arrays
+        return Node(arrays[self.x].copy()), Node(arrays[self.y].copy())
+
     def fits(self, x: Any, y: Any) -> bool:
         """Whether a batch has the captured shapes and dtypes."""
         return all(
@@ -165,7 +190,7 @@ class TrainingStep:
         """
         replay, param = self.replay, self.optimizer.model.get_param()
         flat, gradient = replay.parameters, replay.gradients
-        stores = [zeros(flat.shape, flat.dtype) for _ in range(self.num_grad_stores)]
+        stores = list(replay.state[1:])
         views = [replay.planner.parameter_views(store) for store in stores]
         self.named_stores = [
             {
@@ -180,63 +205,152 @@ class TrainingStep:
         self._store_pieces = [
             {name: store[piece] for name, piece in pieces.items()} for store in stores
         ]
+        # an update of a piece that is one operation happens as a whole or not at all
+        self._spare: dict[str, tuple[Array, Array]] = {}
+        if stores or len(pieces) > 1:
+            spare = np.empty((len(replay.state), min(CHUNK, len(flat))), flat.dtype)
+            for name, piece in pieces.items():
+                live = replay.state[:, piece]
+                self._spare[name] = spare[:, : live.shape[1]], live
 
-    def update(self, number: int, grad: dict[str, Array] | None = None) -> None:
+    def update(self, number: int, told: Step | None = None) -> None:
         """Change the parameters by the gradients, by the optimiser's `_update`.
 
-        `grad` are gradients that callbacks may have changed.
+        All of them are changed, or none, also if an interrupt comes. `told` is the step that
+        callbacks were told, whose gradients they may have changed, replaced or deleted.
         """
-        optimizer = self.optimizer
-        if self.elementwise:
-            for name in grad or ():
-                if name in self._trained:
-                    np.copyto(self.replay.gradient_views[name], grad[name])  # type: ignore[index]
-            if not self._store_pieces:
-                for piece in self._pieces:
-                    optimizer._update(self._pieces, self._gradient_pieces, piece, number)
-                return
-            optimizer.grad_stores = self._store_pieces
-            try:
-                for piece in self._pieces:
-                    optimizer._update(self._pieces, self._gradient_pieces, piece, number)
-            finally:
-                optimizer.grad_stores = self.named_stores
+        if not self.elementwise or (told is not None and not self._is_whole(told)):
+            self._update_by_name(number, told)
             return
-        self.store()
+        if told is not None:
+            for name in self._trained:
+                np.copyto(self.replay.gradient_views[name], told.grad[name])
+        self.newer = True
+        optimizer = self.optimizer
+        if not self._spare:
+            for piece in self._pieces:
+                optimizer._update(self._pieces, self._gradient_pieces, piece, number)
+            return
+        piece = begun = ""
+        optimizer.grad_stores = self._store_pieces
         try:
-            given = self.gradients if grad is None else grad
-            param = optimizer.model.get_param()
-            for name in param:
-                if name in given:
-                    optimizer._update(param, given, name, number)
-            optimizer.model.set_param(param)
+            for piece in self._pieces:
+                begun = ""
+                spare, live = self._spare[piece]
+                spare[...] = live
+                begun = piece
+                optimizer._update(self._pieces, self._gradient_pieces, piece, number)
+        except BaseException:
+            self._mend(piece, begun, number)
+            raise
         finally:
-            self.load()
+            optimizer.grad_stores = self.named_stores
 
-    def verify(self, number: int) -> None:
-        """Compare with the model itself, which may by now do something else than was captured.
+    def end_update(self) -> None:
+        """Give the optimiser its stores by name, if an interrupt has left it those of pieces."""
+        if self.optimizer.grad_stores is self._store_pieces:
+            self.optimizer.grad_stores = self.named_stores
+
+    def _mend(self, piece: str, begun: str, number: int) -> None:
+        """Undo an update that an interrupt came into, or, of many pieces, complete it.
+
+        `begun` is the piece that may be changed in part; its numbers from before are kept.
+        """
+        if begun:
+            spare, live = self._spare[begun]
+            live[...] = spare
+        names = list(self._pieces)
+        rest = names[names.index(begun or piece) :] if begun or piece else []
+        if len(rest) < len(names):
+            self.optimizer.grad_stores = self._store_pieces
+            for name in rest:
+                self.optimizer._update(self._pieces, self._gradient_pieces, name, number)
+
+    def _is_whole(self, told: Step) -> bool:
+        """Whether callbacks left a gradient, and nothing but that, for every parameter trained."""
+        nodes, views = self.captured.nodes, self.replay.gradient_views
+        if told.grad.keys() != self.captured.gradients.keys():
+            return False
+        return all(
+            told.param.get(name) is nodes[name].value
+            and type(gradient) is np.ndarray
+            and gradient.shape == views[name].shape
+            and gradient.dtype == views[name].dtype
+            for name, gradient in told.grad.items()
+        )
+
+    def _update_by_name(self, number: int, told: Step | None) -> None:
+        """Update parameter by parameter in the model, as eager training does."""
+        from dp.optimizers import Optimizer
+
+        self.store()
+        optimizer = self.optimizer
+        grad = self.gradients if told is None else told.grad
+        param = optimizer.model.get_param() if told is None else told.param
+        Optimizer._update_all(optimizer, param, grad, number)
+        self.load()
+
+    def verify(self, number: int, loss: bool) -> None:
+        """Compare with the model itself, which may do something else than was captured.
+
+        `loss` says whether the loss was computed too.
 
         Raises
         ------
         CaptureError
-            If it gives other gradients.
+            If it gives another loss or other gradients.
         """
-        self.store()
-        arrays = self.replay.arrays
-        with np.errstate(all="ignore"):
-            right, _ = self.optimizer.model.get_grad(
-                Node(arrays[self.x].copy()), Node(arrays[self.y].copy())
+        changed = self.captured.guard.changed_large()
+        if changed:
+            raise CaptureError(
+                f"in step {number}, {changed} is not what it was when the loss was captured; it is "
+                "too large to be compared in every step: train without compile=True"
             )
-        largest = max(float(np.abs(value).max(initial=0.0)) for value in right.values())
-        for name, view in self.replay.gradient_views.items():
-            if name in right and np.isfinite(largest):
-                tolerance = 1e-6 if view.dtype == np.float64 else 1e-2
-                if not np.allclose(view, right[name], rtol=tolerance, atol=tolerance * largest):
-                    raise CaptureError(
-                        f"in step {number} the model gives another gradient of {name!r} than the "
-                        "program captured from it: something that its loss uses has changed since, "
-                        "such as an attribute, or is random; train without compile=True"
-                    )
+        self.store()
+        x, y = self.batch
+
+        def eagerly() -> tuple[dict[str, Array], Node]:
+            np.seterr(all="ignore")
+            found: tuple[dict[str, Array], Node] = self.optimizer.model.get_grad(x, y)
+            return found
+
+        right, value = apart(eagerly)
+        found = {name: self.replay.gradient_views[name] for name in self._trained}
+        largest = max(float(np.abs(gradient).max(initial=0.0)) for gradient in right.values())
+        wrong = right.keys() != found.keys() and "the gradients of other parameters"
+        for name in found if not wrong else ():
+            if not _close(found[name], right[name], largest):
+                wrong = f"another gradient of {name!r}"
+        if loss and not _close(self.loss, value.value, float(np.abs(value.value).max())):
+            wrong = wrong or "another loss"
+        if wrong:
+            raise CaptureError(
+                f"in step {number} the model gives {wrong} than its program: it depends on "
+                "something that changed, such as an attribute, or is random; train without "
+                "compile=True"
+            )
+
+
+def _close(found: Array, right: Array, scale: float) -> bool:
+    """Whether two results agree, but for rounding; `scale` is the largest number there is."""
+    if np.isfinite(scale):
+        tolerance = 1e-6 if found.dtype == np.float64 else 1e-2
+        return bool(np.allclose(found, right, rtol=tolerance, atol=tolerance * scale))
+    if np.isfinite(right).all():
+        return True
+    # near the largest number, one order of operations overflows and another does not
+    far_from_it = np.abs(found).max(initial=0.0) < np.finfo(found.dtype).max ** 0.25
+    return not far_from_it
+
+
+def refuse_if_changed(captured: Captured) -> None:
+    """Raise CaptureError if something that a function depends on has changed since its capture."""
+    changed = captured.guard.changed() or captured.guard.changed_large()
+    if changed:
+        raise CaptureError(
+            f"{changed} has changed since {captured.function!r} was captured, which depends on it; "
+            "capture anew"
+        )
 
 
 def one_step(optimizer: Optimizer) -> TrainingStep:
@@ -244,7 +358,7 @@ def one_step(optimizer: Optimizer) -> TrainingStep:
     if optimizer.x_train is None or optimizer.y_train is None:
         raise ValueError("x_train and y_train are needed to capture a step, got None")
     rows = np.arange(optimizer.batch_size) % len(optimizer.x_train)
-    members = getattr(optimizer.model, "members", None)
+    members = members_of(optimizer.model)
     if members is not None:
         rows = np.stack([rows] * members)
     x, y = (optimizer._batch(data, rows).value for data in (optimizer.x_train, optimizer.y_train))
@@ -254,7 +368,7 @@ def one_step(optimizer: Optimizer) -> TrainingStep:
 def _check_model(model: Any) -> None:
     if not isinstance(model, Model):
         raise CaptureError(f"only a dp.Model can be compiled, got {type(model).__name__}")
-    for method in ("get_grad", "set_param"):
+    for method in ("get_grad", "get_param", "set_param"):
         own = getattr(type(model), method) is not getattr(Model, method)
         if own or method in vars(model):
             raise CaptureError(
@@ -277,58 +391,80 @@ def _captured(model: Any, x: Array, y: Array) -> Captured:
         )
     if not found.gradients:
         raise ValueError(f"the loss of {type(model).__name__} depends on none of its parameters")
-    strangers = set(found.nodes) - set(model.get_param())
+    kept = registered(model)
+    own = {} if kept is None else kept.parameters
+    strangers = sorted(name for name, node in found.nodes.items() if own.get(name) is not node)
     if strangers:
         raise CaptureError(
             f"the loss uses named Nodes that are no parameters of the model: "
-            f"{', '.join(sorted(strangers))}; a program would freeze them"
+            f"{', '.join(strangers)}; a program would freeze them. Make a parameter in __init__: "
+            f'self.w = self.Parameter(value, "{strangers[0]}")'
         )
     return found
 
 
-def _check_labels(optimizer: Optimizer) -> None:
-    """Let a net's loss look at every label there is, as eager steps would in time."""
-    net = optimizer.model
-    if not isinstance(net, Net) or net.loss_name != "cross_entropy":
+def _check_labels(optimizer: Optimizer, step: TrainingStep) -> None:
+    """Let a loss of the library's own look at every label, as eager steps would in time."""
+    model, x, y = optimizer.model, optimizer.x_train, optimizer.y_train
+    if not step.captured.checks_labels:
         return
-    x, y = optimizer.x_train, optimizer.y_train
+    if isinstance(model, Net) and model.loss_name != "cross_entropy":
+        return
     _, first = np.unique(y.reshape(len(y), -1), axis=0, return_index=True)
-    with no_grad(), np.errstate(all="ignore"):
-        net.loss(optimizer._batch(x, first), optimizer._batch(y, first))
+    size = optimizer.batch_size
+    rows = np.resize(first, -(-len(first) // size) * size).reshape(-1, size)
+    members = members_of(model)
+
+    def look() -> None:
+        np.seterr(all="ignore")
+        MODE.set(mode()._replace(recording=False))
+        for batch in rows:
+            picked = batch if members is None else np.stack([batch] * members)
+            model.loss(optimizer._batch(x, picked), optimizer._batch(y, picked))
+
+    apart(look)
 
 
-def train(optimizer: Optimizer, steps: int, num_grad_stores: int, print_each: int | None) -> Array:
+class Outcome(NamedTuple):
+    """How far a program came: steps made, the last loss, and the batch drawn for the next step."""
+
+    done: int
+    loss: Array | None = None
+    batch: tuple[Node, Node] | None = None
+
+
+def train(
+    optimizer: Optimizer, steps: int, num_grad_stores: int, print_each: int | None
+) -> Outcome:
     """Train as `Optimizer._train` does, with the same batches and, but for rounding, results.
 
     The model's parameters are up to date whenever a callback is called, and at the end, also if
-    that comes by an exception.
+    that comes by an exception. If something changes that the loss depends on, the steps from there
+    on are left to eager training.
+
+    Raises
+    ------
+    CaptureError
+        If the loss cannot be captured, or turns out to be another than was captured; parameters
+        are then put back to where both agreed last.
     """
     loop = _Loop(optimizer, num_grad_stores)
-    readers, doubts, others = loop.readers, loop.doubts, loop.others
-    reads_loss = loop.reads_loss
-    with contextlib.ExitStack() as stack:
-        stack.callback(loop.close)
-        for number in range(1, steps + 1):
-            shown = print_each and (number == 1 or number % print_each == 0)
-            loop.fill(number, steps)
-            now = loop.now
-            if number == 1:
-                stack.enter_context(now.quietly())
-            now.replay.run(reads_loss or bool(shown) or number == steps)
-            # 2, 4, 8, …: what changes is found in time, at little cost
-            if doubts and number > 1 and not number & (number - 1):
-                now.verify(number)
-            if shown:
-                optimizer._print(number, now.loss)
-            for reader in readers:
-                reader.before_program_update(number, now)
-            now.update(number, loop.tell(number) if others else None)
-            for reader in readers:
-                reader.after_program_update(number, now)
-            if others:
-                loop.tell_after()
-    last: Array = loop.now.loss.copy()
-    return last
+    try:
+        try:
+            return loop.run(steps, print_each)
+        finally:
+            loop.close()
+    except BaseException:
+        loop.close()  # again: an interrupt may have come in the middle of it
+        raise
+
+
+class _Verified(NamedTuple):
+    """Where program and model agreed last: steps made before, parameters and stores then."""
+
+    done: int
+    param: dict[str, Array]
+    stores: list[dict[str, Array]]
 
 
 class _Loop:
@@ -342,102 +478,228 @@ class _Loop:
         self.reads_loss = bool(self.others) or any(reader.reads_loss for reader in self.readers)
         self.doubts = not pure(optimizer.model)
         self.programs: list[TrainingStep] = []
-        self.now: TrainingStep  # the program in use, the last of them
-        # callbacks may change the data, the batch size, or draw numbers themselves
-        self.draws = not self.others and optimizer.draws_rows()
-        self.ahead: list[Array] = []
-        self._drawn = 0
-        self._states: list[Any] = []
-        if self.draws:
-            _check_labels(optimizer)
+        self.now: TrainingStep | None = None  # the program in use
+        # code that is not the library's runs between the steps, and may change anything
+        rows = optimizer.draws_rows()
+        self.strange = (
+            bool(self.others)
+            or not (rows and optimizer.elementwise())
+            or not all(reader.only_reads for reader in self.readers)
+        )
+        # it may change the data or the batch size, or draw numbers: then nothing is drawn ahead
+        self.draws = not self.strange
+        self.labels = rows  # whether they are all in the data
+        # generators' states, how many batches were drawn from there, and those not used yet
+        self._chunk: tuple[list[Any], int, list[Array]] = ([], 0, [])
+        self._errors = np.geterr()
+        self._verified: _Verified | None = None
+        self._own = Guard()
 
-    def fill(self, number: int, steps: int) -> None:
-        """Fill the batch of step `number`."""
+    def run(self, steps: int, print_each: int | None) -> Outcome:
+        """Make the steps."""
+        if not _readers_come_first(self.optimizer):  # they are to see what the others have changed
+            return Outcome(0)
+        readers, others, strange = self.readers, self.others, self.strange
+        for number in range(1, steps + 1):
+            shown = bool(print_each) and (number == 1 or number % print_each == 0)  # type: ignore[operator]
+            last = number == steps
+            left = self.fill(number, steps, strange or last or number % AHEAD == 1)
+            if left is not None:
+                return Outcome(number - 1, None, left)
+            now = self.now
+            assert now is not None
+            with_loss = self.reads_loss or shown or last
+            now.replay.run(with_loss)
+            # 1, 2, 4, 8, … and the last: what changes unseen is found in time, at little cost
+            if self.doubts and (last or not number & (number - 1)):
+                self._verify(number, with_loss)
+            if shown:
+                self.optimizer._print(number, now.loss)
+            for reader in readers:
+                reader.before_program_update(number, now)
+            now.update(number, self.tell(number) if others else None)
+            for reader in readers:
+                reader.after_program_update(number, now)
+            if others:
+                self.tell_after()
+        assert self.now is not None
+        return Outcome(steps, self.now.loss.copy())
+
+    # --- whether the program is still the model ---------------------------------------------------
+
+    def _changed(self) -> bool:
+        """Whether something has changed that model or optimiser depend on."""
+        assert self.now is not None
+        return bool(self.now.captured.guard.changed() or self._own.changed())
+
+    def _watch_optimizer(self) -> None:
+        """Watch what the loop itself has taken over from model and optimiser."""
+        from dp.optimizers import STREAMS
+
+        optimizer, self._own = self.optimizer, Guard()
+        names = ["model", "callbacks", "_update", "random_batch", "draw_rows", "_batch", STREAMS]
+        names += ["y_train", *(["batch_size", "x_train"] if self.draws else [])]
+        self._own.watch(optimizer, [*names, "grad_stores"], "optimizer")
+        self._own.watch(
+            optimizer.model, ("loss", "get_grad", "get_param", "set_param", "members"), "model"
+        )
+        for thing in (optimizer._callbacks(), optimizer.grad_stores, *optimizer.grad_stores):
+            if isinstance(thing, (list, dict)):
+                self._own.watch_contents(thing, "optimizer")
+
+    def _verify(self, number: int, with_loss: bool) -> None:
+        """Compare program and model; if they differ, go back to where they agreed last."""
+        now = self.now
+        assert now is not None
+        before = self._verified
+        try:
+            now.verify(number, with_loss)
+        except CaptureError as error:
+            if before is None:
+                raise
+            self._put_back(before)
+            raise CaptureError(
+                f"{error} (the parameters are those after step {before.done} again)"
+            ) from None
+        self._verified = _Verified(
+            number - 1,
+            {name: view.copy() for name, view in now.replay.views.items()},
+            [{name: a.copy() for name, a in store.items()} for store in now.named_stores],
+        )
+
+    def _put_back(self, before: _Verified) -> None:
+        now = self.now
+        assert now is not None
+        # of another batch's shape, a program may lay them out differently
+        for name, value in before.param.items():
+            np.copyto(now.replay.views[name], value)
+        now.newer = True
+        for store, kept in zip(now.named_stores, before.stores, strict=True):
+            for name, value in kept.items():
+                np.copyto(store[name], value)
+        for reader in self.readers:
+            reader.undone(before.done)
+
+    # --- batches ----------------------------------------------------------------------------------
+
+    def fill(self, number: int, steps: int, ask: bool) -> tuple[Node, Node] | None:
+        """Fill the batch of step `number`; gives it back if the program is not the model any more.
+
+        `ask` says whether to find that out.
+        """
         if self.draws:
-            if not self.ahead:
-                self._draw(steps + 1 - number)
-            rows = self.ahead.pop()
-            if not self.programs:
+            rows = (self._chunk[2] or self._draw(steps + 1 - number)).pop()
+            now = self.now
+            if now is None:
                 data = (self.optimizer.x_train, self.optimizer.y_train)
-                self._use(*(self.optimizer._batch(part, rows).value for part in data))
-                self.now.prepare_rows(*data)
-            self.now.take(rows)
-        else:
-            x, y = (
-                part.value if isinstance(part, Node) else Node(part).value
-                for part in self.optimizer.random_batch()
-            )
-            self._use(x, y)
-            self.now.give(x, y)
+                now = self._use(*(self.optimizer._batch(part, rows).value for part in data))
+                now.prepare_rows(*data)
+                self._look_at_labels(now)
+            now.take(rows)
+            return now.batch if ask and self._changed() else None
+        x, y = (
+            part if isinstance(part, Node) else Node(part) for part in self.optimizer.random_batch()
+        )
+        if self.now is not None and self._changed():
+            return x, y
+        now = self._use(x.value, y.value)
+        now.give(x.value, y.value)
+        self._look_at_labels(now)
+        return None
 
-    def _draw(self, most: int) -> None:
+    def _look_at_labels(self, now: TrainingStep) -> None:
+        """Let a loss of the library's own look at every label, as eager steps would in time."""
+        if self.labels:
+            _check_labels(self.optimizer, now)
+            self.labels = False
+
+    def _draw(self, most: int) -> list[Array]:
         """Draw the rows of the next steps; of NumPy's global stream, which others use, of one."""
-        streams = self.optimizer._streams
-        count = 1 if streams is None else min(AHEAD, most)
-        self._states = [stream.bit_generator.state for stream in streams or ()]
-        self._drawn = count
-        self.ahead = self.optimizer.draw_rows(count)[::-1]
+        from dp.optimizers import streams_of
 
-    def _use(self, x: Array, y: Array) -> None:
+        streams = streams_of(self.optimizer)
+        count = 1 if streams is None else min(AHEAD, most)
+        states = [stream.bit_generator.state for stream in streams or ()]
+        self._chunk = (states, 0, [])
+        rows = self.optimizer.draw_rows(count)[::-1]
+        self._chunk = (states, count, rows)
+        return rows
+
+    def _use(self, x: Array, y: Array) -> TrainingStep:
         """Make the program for a batch's shape the one in use; capture it if it is new."""
-        if self.programs and self.now.fits(x, y):
-            return
-        before = self.now if self.programs else None
+        before = self.now
         if before is not None:
+            if before.fits(x, y):
+                return before
             before.store()
         known = [program for program in self.programs if program.fits(x, y)]
-        if known:
-            self.programs.remove(known[0])
-        self.now = known[0] if known else TrainingStep(self.optimizer, x, y, self.num_grad_stores)
-        self.programs = [*self.programs[-MOST_PROGRAMS:], self.now]
-        self.now.load()
-        if before is not None:
-            for old, new in zip(before.named_stores, self.now.named_stores, strict=True):
+        now = known[0] if known else TrainingStep(self.optimizer, x, y, self.num_grad_stores)
+        now.load()
+        if before is None:
+            if any(value.primitive is p.sigmoid for value in now.captured.values()):
+                np.seterr(over="ignore")  # on its way to a right result
+        else:
+            for old, new in zip(before.named_stores, now.named_stores, strict=True):
                 for name in new:
                     np.copyto(new[name], old[name])
-        self.optimizer.grad_stores = self.now.named_stores
+        others = [program for program in self.programs if program is not now]
+        self.programs = [*others[-MOST_PROGRAMS:], now]
+        self.now = now
+        self.optimizer.grad_stores = now.named_stores
+        self._watch_optimizer()
+        return now
 
-    def tell(self, number: int) -> dict[str, Array]:
-        """Tell callbacks that take steps, before the update; gives the gradients they leave."""
+    # --- callbacks --------------------------------------------------------------------------------
+
+    def tell(self, number: int) -> Step:
+        """Tell callbacks that take steps, before the update; gives what they were told."""
         from dp.optimizers import Callback, Step
 
         now = self.now
-        arrays = now.replay.arrays
-        x, y = Node(arrays[now.x].copy()), Node(arrays[now.y].copy())
+        assert now is not None
+        x, y = now.batch
         loss = Node(now.loss.copy())
-        with self._parameters_in_the_model():
-            self.told = Step(number, x, y, loss, now.gradients, self.optimizer.model.get_param())
-            for callback in self.others:
-                if isinstance(callback, Callback):
-                    callback.before_update(self.told)
-        return self.told.grad
+        now.store()  # callbacks find the parameters there and may change them, even if they raise
+        self.told = Step(number, x, y, loss, now.gradients, self.optimizer.model.get_param())
+        for callback in self.others:
+            if isinstance(callback, Callback):
+                callback.before_update(self.told)
+        now.load()
+        return self.told
 
     def tell_after(self) -> None:
         """Tell callbacks that take steps, after the update."""
         from dp.optimizers import Callback
 
-        with self._parameters_in_the_model():
-            for callback in self.others:
-                if isinstance(callback, Callback):
-                    callback.after_update(self.told)
-                else:
-                    callback(self.told)
-
-    @contextlib.contextmanager
-    def _parameters_in_the_model(self) -> Iterator[None]:
-        """Callbacks find them there and may change them, even if they then raise."""
+        assert self.now is not None
         self.now.store()
-        try:
-            yield
-        finally:
-            self.now.load()
+        for callback in self.others:
+            if isinstance(callback, Callback):
+                callback.after_update(self.told)
+            else:
+                callback(self.told)
+        self.now.load()
 
     def close(self) -> None:
-        """Leave model and optimiser as eager training would."""
-        if self.ahead:  # go back, and forward again as far as was used
-            for stream, state in zip(self.optimizer._streams or (), self._states, strict=True):
+        """Leave model, optimiser and NumPy as eager training would; twice is as good as once."""
+        from dp.optimizers import streams_of
+
+        np.seterr(**self._errors)
+        states, drawn, left = self._chunk
+        if left or (states and not drawn):  # go back, and forward again as far as was used
+            for stream, state in zip(streams_of(self.optimizer) or (), states, strict=True):
                 stream.bit_generator.state = state
-            if len(self.ahead) < self._drawn:
-                self.optimizer.draw_rows(self._drawn - len(self.ahead))
-        if self.programs:
-            self.now.store()
+            if len(left) < drawn:
+                self.optimizer.draw_rows(drawn - len(left))
+        now = self.now
+        if now is not None:
+            now.store()
+            now.end_update()
+
+
+def _readers_come_first(optimizer: Optimizer) -> bool:
+    """Whether no callback that reads a step's buffers stands behind one that may change it."""
+    from dp.optimizers import ProgramCallback
+
+    kinds = [isinstance(callback, ProgramCallback) for callback in optimizer._callbacks()]
+    return kinds == sorted(kinds, reverse=True)

@@ -33,11 +33,10 @@ class Clock:
         return self.seconds
 
     def __enter__(self) -> None:
-        began = perf_counter()
         here = self._here
+        if not here.depth:
+            here.started = perf_counter()
         here.depth += 1
-        if here.depth == 1:
-            here.started = began
 
     def __exit__(self, *_: object) -> None:
         here = self._here

@@ -58,6 +58,9 @@ class LayerArrays:
     saturated : boolean array (…, batch, units)
     reference_activation : array (…, samples, units)
         φ on the reference batch, for dead units.
+    used : array (…, fan_in, fan_out)
+        The gradient that the update was given, if it was another one than dL/dW; NaN if it is not
+        known.
     """
 
     gradient: Array | None = None
@@ -67,6 +70,7 @@ class LayerArrays:
     activation: Array | None = None
     saturated: NDArray[np.bool_] | None = None
     reference_activation: Array | None = None
+    used: Array | None = None
 
 
 def one_step(
@@ -105,7 +109,7 @@ def measure(
     if arrays.gradient is not None:
         found |= of_gradient(arrays.gradient, wanted, counts)
         if "clip_factor" in wanted:
-            found["clip_factor"] = np.ones(arrays.gradient.shape[:-2])  # dL/dW itself is used
+            found["clip_factor"] = _clip_factor(arrays.gradient, arrays.used)
     if arrays.delta is not None:
         found |= of_delta(arrays.delta, wanted, counts)
     if arrays.activation is not None:
@@ -114,6 +118,12 @@ def measure(
         found["dead_fraction"] = q.dead_fraction(arrays.reference_activation)
     found |= of_weights(arrays.weight, arrays.weight_after, wanted, counts)
     return found, counts
+
+
+def _clip_factor(gradient: Array, used: Array | None) -> Array:
+    if used is None:  # dL/dW itself
+        return np.ones(gradient.shape[:-2])
+    return q.clip_factor(q.rms(q.entries(gradient)), q.rms(q.entries(used)))
 
 
 def of_gradient(

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import dp
-from gradlab.recording import dp as for_dp
+from gradlab.recording.dp import DpRecorder
 from gradlab.recording.recorder import Recorder
 
 
@@ -27,11 +27,12 @@ def record(
     Parameters
     ----------
     model : dp.Model or torch.nn.Module
-        Any model of dp whose layers were made by `Linear_Layer` or `ReLu_Layer`; any module of
-        PyTorch that owns weights.
-    optimizer : dp.Optimizer, torch.optim.Optimizer, or a list of the latter
-        Whose steps are recorded; of several, one ends when each of them has made one. With PyTorch
-        it may be left out: then each step of any optimizer that updates the model is one.
+        Any model of dp; any module of PyTorch that owns weights.
+    optimizer : torch.optim.Optimizer, a list of them, or what trains a model of dp
+        With PyTorch, whose steps are recorded; of several, one ends when each of them has made one.
+        It may be left out: then each step of any optimizer that updates the model is one. With dp
+        steps are seen at the model, whatever trains it; the optimizer is only checked to be the
+        model's, and may be left out.
     reference : (x, y), optional
         The batch on which dead units and accuracy are measured; by default each step's own batch
         (and with PyTorch no accuracy). `y` may be None.
@@ -48,15 +49,16 @@ def record(
     -------
     context manager
         It gives a `Recorder`, whose `trace` may be taken at any time, also after an exception ended
-        the training. Of PyTorch it is a `TorchRecorder`, which can also be told by `before_step()`
-        and `after_step()` where a step begins and ends, without a `with` block.
+        the training. It can also be told by `before_step()` and `after_step()` where a step begins
+        and ends, without a `with` block.
 
     Raises
     ------
     TypeError
         If the model is of another framework.
     RecordingError
-        If a layer could only be recorded wrongly.
+        If the optimizer trains another model, or a layer could only be recorded wrongly. In the
+        training, if it cannot be seen where a step ends.
     ValueError
         If there is no such quantity.
 
@@ -81,11 +83,7 @@ def record(
         "max_overhead": max_overhead,
     }
     if isinstance(model, dp.Model):
-        if not isinstance(optimizer, dp.Optimizer):
-            raise TypeError(
-                f"a model of dp is trained by a dp.Optimizer, got {type(optimizer).__name__}"
-            )
-        return for_dp.record(model, optimizer, **settings)
+        return DpRecorder(model, optimizer, **settings)
     torch = sys.modules.get("torch")  # whoever has a model of it has imported it
     if torch is not None and isinstance(model, torch.nn.Module):
         from gradlab.recording.torch import TorchRecorder

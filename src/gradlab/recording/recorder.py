@@ -89,6 +89,9 @@ class Recorder:
         self.quantities = (*wanted, *([HISTOGRAM] if histograms else []))
         self._of_layers = [name for name in self.quantities if name not in PER_STEP]
         self.layers: tuple[LayerInfo, ...] = ()
+        # layers by position, from one that has none before it to one that has none after it; None
+        # if it is not known, so that they are taken for one chain
+        self.chains: list[list[int]] | None = None
         self.missing: dict[str, dict[str, str]] = {}  # layer -> what cannot be had -> why
         self.why_nothing = "no training step was completed"
         self.accuracy = float("nan")  # of the latest step, mean over members
@@ -160,6 +163,7 @@ class Recorder:
         groups: Sequence[tuple[Sequence[int] | slice, LayerArrays]],
         loss: Array,
         accuracy: Array,
+        loss_seen: bool = True,
     ) -> None:
         """Record some steps; the same `steps` object a second time is ignored.
 
@@ -173,6 +177,8 @@ class Recorder:
             there are any.
         loss, accuracy : array (steps,) or (steps, members)
             Their shape tells whether there are members; their numbers are recorded if wanted.
+        loss_seen : bool
+            As in `add_measured`.
         """
         if steps is self._latest:  # an interrupt kept the caller from noting that it was added
             return
@@ -187,7 +193,7 @@ class Recorder:
                 for kind, values in nonfinite.items():
                     if np.any(values):
                         counts.setdefault(kind, np.zeros(shape))[:, positions] = values
-        self.add_measured(steps, found, counts, loss, accuracy)
+        self.add_measured(steps, found, counts, loss, accuracy, loss_seen)
 
     def add_measured(
         self,
@@ -232,6 +238,17 @@ class Recorder:
         self._latest = steps
         if not self._nonfinite:
             self._look_for_nonfinite(steps, counts, kept, loss_seen)
+
+    def forget_after(self, step: int) -> None:
+        """Leave out the steps after number `step`: they were undone, and are to leave no row."""
+        kept = []
+        for steps, found in self._added:
+            count = sum(number <= step for number in steps)
+            if count:
+                kept.append((steps[:count], {name: rows[:count] for name, rows in found.items()}))
+        self._added = kept
+        if self._nonfinite and self._nonfinite["nonfinite_step"] > step:
+            self._nonfinite = {}
 
     def _per_layer(self) -> list[str]:
         return [name for name in self.quantities if name in PER_LAYER]
@@ -345,6 +362,9 @@ class Recorder:
             coords["role"] = ("layer", [info.role for info in self.layers])
         if ensemble:
             coords["member"] = list(range(*self._members) if members is None else members)
+        trained = [i for i, info in enumerate(self.layers) if info.role == "trained"]
+        if self.chains is not None and self.chains != [trained]:
+            attributes = {**(attributes or {}), "chains": json.dumps(self.chains)}
         if self.missing:
             attributes = {**(attributes or {}), "missing": json.dumps(self.missing)}
         if HISTOGRAM in columns:

@@ -1,9 +1,12 @@
 """The adapter for dp: where its models keep weights, gradients, deltas and activations."""
 
-# record.py   steps that run eagerly
-# program.py  compiled steps, read from their buffers
-# layers.py   what both need to know of the layers
+# recorder.py  where a step begins and ends
+# watch.py     what dp tells of a model: passes, updates, loops
+# steps.py     a step put together from its passes
+# forward.py   a forward pass for the recorder alone
+# layers.py    what is recorded as a layer, and the function after it
+# program.py   compiled steps, read from their buffers
 
-from gradlab.recording.dp.record import record
+from gradlab.recording.dp.recorder import DpRecorder
 
-__all__ = ["record"]
+__all__ = ["DpRecorder"]

@@ -1,57 +1,170 @@
-"""The layers that a pass of dp went through."""
+"""What is recorded as a layer of a model of dp, and which function follows it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 import dp
-from dp.activations import Activation
-from dp.backward import topological_order
+from dp.activations import SOFTMAX, Activation
 from dp.model import activation_after, consumers_of
 from gradlab.recording.errors import RecordingError
-from gradlab.recording.measure import OF_ACTIVATION, OF_ALL_UNITS, why_not_saturated
+from gradlab.recording.measure import OF_ACTIVATION
 from gradlab.recording.recorder import UNKNOWN, LayerInfo, Recorder
 
+Array = NDArray[Any]
 
-def check_once(names: Sequence[str]) -> None:
-    """Raise RecordingError unless there are layers, and each is used once."""
-    if not names:
+NO_LAYER = "it is a parameter by itself, and no layer"
+NO_FUNCTION = "what is applied to its output is no activation function that is known"
+SEVERAL_FUNCTIONS = "several functions are applied to its outputs"
+SOFTMAX_UNITS = "the units of a softmax do not saturate one by one"
+NO_DELTA = "no gradient came back to its output"
+NOT_USED = "the loss of a step did not depend on it"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer, or a parameter that is no layer's, which is recorded as one.
+
+    Attributes
+    ----------
+    name : str
+    parameter : str
+        Its weight, among the model's parameters.
+    layer : bool
+    """
+
+    name: str
+    parameter: str
+    layer: bool
+
+
+@dataclass(frozen=True)
+class Called:
+    """A layer that was called: its name, its weight's, and what else belongs to it."""
+
+    name: str
+    weight: str
+    normalises: bool = False
+
+    @classmethod
+    def of(cls, layer: dp.Layer) -> Called:
+        """Of a layer of dp."""
+        return cls(layer.name, layer.weight.name or "", layer.normalise is not None)
+
+    @property
+    def parameters(self) -> set[str]:
+        """Names of its parameters."""
+        more = ("gain", "shift") if self.normalises else ()
+        return {self.weight, *(f"{self.name}_{part}" for part in ("bias", *more))}
+
+
+def rows_of(param: Mapping[str, Array], called: Iterable[Called]) -> list[Row]:
+    """Everything of a model that is recorded: layers called, in order; others; parameters.
+
+    Raises
+    ------
+    RecordingError
+        If there is nothing.
+    """
+    rows: dict[str, Row] = {}
+    belongs: set[str] = set()
+    for layer in called:
+        rows.setdefault(layer.weight, Row(layer.name, layer.weight, True))
+        belongs |= layer.parameters
+    for name in param:  # layers that were made and not called
+        stem = name.removesuffix("_weight")
+        if name != stem and name not in belongs and f"{stem}_bias" in param:
+            rows[name] = Row(stem, name, True)
+            belongs |= {name, f"{stem}_bias"}
+    taken = {row.name for row in rows.values()}
+    for name in param:
+        if name not in belongs:
+            own = name if name not in taken else f"{name} (parameter)"
+            rows[name] = Row(own, name, False)
+    if not rows:
         raise RecordingError(
-            "the model's loss used no layer made by Linear_Layer or ReLu_Layer, so there is "
-            "nothing to record"
+            "the model's loss used no layer made by Linear_Layer or ReLu_Layer, and the model has "
+            "no other parameters, so there is nothing to record"
         )
-    for name in names:
-        if names.count(name) > 1:
-            raise RecordingError(
-                f"layer {name!r} is used {names.count(name)} times in one pass; its deltas cannot "
-                "be told apart, so it cannot be recorded"
+    return list(rows.values())
+
+
+def begin(
+    recorder: Recorder,
+    rows: Sequence[Row],
+    param: Mapping[str, Array],
+    functions: Mapping[str, Activation | None],
+    roles: Mapping[str, str],
+    waiting: Any = None,
+) -> None:
+    """Announce the rows to the recorder; functions and roles are by the weight's name."""
+    recorder.begin(
+        [
+            LayerInfo(
+                row.name,
+                param[row.parameter].shape[-2],
+                param[row.parameter].shape[-1],
+                UNKNOWN if (known := functions.get(row.parameter)) is None else known.name,
+                roles.get(row.parameter, "trained") if row.layer else "outside",
             )
+            for row in rows
+        ],
+        waiting,
+    )
+    for row in rows:
+        if not row.layer:
+            recorder.miss(row.name, ("delta_rms", *OF_ACTIVATION), NO_LAYER)
 
 
-def functions_of(calls: Iterable[dp.LayerCall], output: dp.Node) -> dict[str, Activation | None]:
-    """The activation function of every layer of a forward pass, by the layer's name."""
-    consumers = consumers_of(topological_order(output))
-    return {
-        call.name: activation_after(call.pre_activation, consumers, output)[0] for call in calls
-    }
+def after_each(
+    calls: Iterable[tuple[str, dp.Node]], order: Sequence[dp.Node], output: dp.Node
+) -> list[tuple[Activation | None, dp.Node]]:
+    """The function that a graph applies to each pre-activation, and the Node it gives."""
+    consumers = consumers_of(order)
+    return [activation_after(pre_activation, consumers, output) for _, pre_activation in calls]
 
 
-def miss_functions(recorder: Recorder, functions: Iterable[tuple[str, Activation | None]]) -> None:
-    """Say what is missing of layers by their activation functions."""
-    for name, function in functions:
-        if function is None:
-            recorder.miss(name, OF_ACTIVATION, NO_FUNCTION)
-        elif function.name in OF_ALL_UNITS:
-            recorder.miss(name, ("saturated_fraction",), why_not_saturated(function.name))
+def functions_by_weight(
+    calls: Sequence[tuple[str, dp.Node]], found: Sequence[tuple[Activation | None, dp.Node]]
+) -> dict[str, list[Activation | None]]:
+    """The functions that follow each layer's calls, each once, by the weight's name."""
+    by_weight: dict[str, list[Activation | None]] = {}
+    for (weight, _), (function, _) in zip(calls, found, strict=True):
+        known = by_weight.setdefault(weight, [])
+        if function not in known:
+            known.append(function)
+    return by_weight
 
 
-NO_FUNCTION = (
-    "what is applied to its output is not known to be an activation function, or not the only one"
-)
-NO_DELTA = "the loss does not depend on its output"
-NO_GRADIENT = "the optimizer was given no gradient of its weight"
+def only(functions: Iterable[Activation | None]) -> Activation | None:
+    """The function that follows all calls of a layer; None if there are several, or none known."""
+    first: Activation | None = None
+    for i, function in enumerate(functions):
+        if not i:
+            first = function
+        elif not same(function, first):
+            return None
+    return first
 
 
-def layer_info(name: str, fan_in: int, fan_out: int, function: Activation | None) -> LayerInfo:
-    """Describe a layer of dp for the recorder."""
-    return LayerInfo(name, fan_in, fan_out, UNKNOWN if function is None else function.name)
+def same(one: Activation | None, other: Activation | None) -> bool:
+    """Whether two functions are one; mostly they are one object, which is faster to see."""
+    return one is other or one == other
+
+
+def miss_activation(
+    recorder: Recorder, row: Row, functions: Iterable[Activation | None]
+) -> Activation | None:
+    """The function that follows a layer; notes why what depends on it is missing, if it is."""
+    known = list(functions)
+    found = only(known)
+    if found is None:
+        several = any(not same(other, known[0]) for other in known)
+        recorder.miss(row.name, OF_ACTIVATION, SEVERAL_FUNCTIONS if several else NO_FUNCTION)
+    elif found is SOFTMAX:
+        recorder.miss(row.name, ("saturated_fraction",), SOFTMAX_UNITS)
+    return found

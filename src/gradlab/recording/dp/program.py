@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,33 +14,46 @@ import dp
 from dp.activations import SOFTMAX, Activation
 from dp.node import CaptureError
 from dp.program.captured import Captured, CapturedLayer, captured
-from dp.program.graph import Value
+from dp.program.graph import Value, in_order
 from dp.program.replay import Replay, quietly
 from dp.program.training import TrainingStep, pure
 from gradlab.recording import quantities as q
-from gradlab.recording.dp.layers import (
-    NO_DELTA,
-    check_once,
-    functions_of,
-    layer_info,
-    miss_functions,
-)
+from gradlab.recording.chains import chains_of, layers_before
+from gradlab.recording.dp import layers as of_layers
+from gradlab.recording.dp.forward import NO_FORWARD, Passage, has_forward
+from gradlab.recording.dp.layers import Called, Row
+from gradlab.recording.dp.steps import NO_LABELS, flattened, joined
 from gradlab.recording.errors import RecordingError
-from gradlab.recording.measure import FROM_GRADIENT, OF_DELTA, OF_WEIGHTS, LayerArrays
-from gradlab.recording.recorder import Recorder
+from gradlab.recording.measure import (
+    FROM_GRADIENT,
+    OF_ACTIVATION,
+    OF_DELTA,
+    OF_WEIGHTS,
+    LayerArrays,
+)
+from gradlab.recording.recorder import MODEL
+
+if TYPE_CHECKING:
+    from gradlab.recording.dp.recorder import DpRecorder
 
 Array = NDArray[Any]
 
 AT_MOST = 1 << 21  # bytes of steps that wait to be measured together
+NOT_HELD = "the loss does not depend on it, so that a compiled step does not hold it"
+USED_UP = "a callback was handed the gradient, and what it left for the update is not seen"
 
 
 @dataclass
 class _Layer:
-    """One layer, in the training step and in the forward pass on the reference batch."""
+    """One row of the record, in the training step and in the forward pass on the reference batch.
 
-    train: CapturedLayer
+    A layer has as many calls in both as it is used; a parameter that is no layer's has none.
+    """
+
+    row: Row
+    calls: list[CapturedLayer]
     function: Activation | None
-    reference: Value | None
+    reference: list[Value]
     weight: Array  # its view in the flat vector of parameters
 
 
@@ -66,8 +79,8 @@ class _Kept:
 class _Group:
     """Layers that are alike, by their positions, and what waits of them.
 
-    `gradient`, `before` and `after` are views of the weights in the memory of several steps:
-    (steps, layers, …, fan_in, fan_out).
+    `gradient`, `before`, `after` and `used` (the gradient after callbacks) are views of the weights
+    in the memory of several steps: (steps, layers, …, fan_in, fan_out).
     """
 
     positions: list[int]
@@ -75,7 +88,8 @@ class _Group:
     gradient: Array | None = None
     before: Array | None = None
     after: Array | None = None
-    kept: dict[str, _Kept] = field(default_factory=dict)
+    used: Array | None = None
+    kept: dict[str, list[_Kept]] = field(default_factory=dict)  # one for each call
 
     @property
     def place(self) -> list[int] | slice:
@@ -87,10 +101,8 @@ class _Group:
 class ProgramReader:
     """Copies what is to be recorded from a compiled step, and measures several steps at once."""
 
-    def __init__(
-        self, model: dp.Model, recorder: Recorder, reference: tuple[Any, Any] | None
-    ) -> None:
-        self.model, self.recorder, self.reference = model, recorder, reference
+    def __init__(self, recorder: DpRecorder, reference: tuple[Any, Any] | None) -> None:
+        self.model, self.recorder, self.reference = recorder.model, recorder, reference
         self._step: TrainingStep | None = None
         self._numbers: list[int] = []
         self._open = False  # whether a step is between its two halves
@@ -100,15 +112,18 @@ class ProgramReader:
             "activation_mean", "activation_std", "saturated_fraction", "nonfinite_count"
         )
         self._dead = needs("dead_fraction")
+        # without a forward pass, dead units can only be seen in training
+        self._dead_in_training = self._dead and reference is None and not has_forward(self.model)
+        self._activations |= self._dead_in_training
         self._accuracy = needs("accuracy")
         self._gradients = needs(*FROM_GRADIENT, "nonfinite_count")
         self._weights_before = needs(*OF_WEIGHTS)
         self._weights_after = needs("update_ratio", "nonfinite_count")
         self._loss_too = needs("loss")
+        self._clipping = needs("clip_factor")
 
     def keep(self, captured: Captured) -> list[Value]:
         """Which of a training step's values are read."""
-        check_once([layer.name for layer in captured.layers])
         wanted: list[Value] = []
         for layer in captured.layers:
             if self._deltas and layer.delta is not None:
@@ -128,10 +143,13 @@ class ProgramReader:
             memory[at] = source
         if self._forward is not None:
             self._run_forward(step)
-            output = self._forward.arrays[self._captured_forward.output]
-            found = q.accuracy(output, self._labels(step))
-            self._accuracies[at] = found
-            self.recorder.accuracy = float(found.mean())
+            output, labels = self._forward.arrays[self._captured_forward.output], self._labels(step)
+            if labels is None:
+                self.recorder.miss(MODEL, ("accuracy",), NO_LABELS)
+            else:
+                found = q.accuracy(output, labels)
+                self._accuracies[at] = found
+                self.recorder.accuracy = float(found.mean())
         for kept in self._kept:
             kept.take(at)
 
@@ -139,6 +157,8 @@ class ProgramReader:
         """Copy the weights after the update; measure, if enough steps wait."""
         if self._weights_after and not self._in_place:
             self._after[len(self._numbers)] = step.replay.parameters
+        if self._used is not None and step.elementwise:  # callbacks' changes were copied back
+            self._used[len(self._numbers)] = step.replay.gradients
         self._numbers.append(number)
         self._open = False
         if len(self._numbers) == len(self._after):
@@ -158,56 +178,89 @@ class ProgramReader:
             for memory in (*whole, self._accuracies, *(kept.memory for kept in self._kept)):
                 memory[0] = memory[count]
 
+    def forget_after(self, number: int) -> None:
+        """Leave out the steps after `number`, which were undone, also where they were added."""
+        self.flush()
+        self._open = False
+        self.recorder.forget_after(number)
+
     # --- getting ready ----------------------------------------------------------------------------
 
     def _prepare(self, step: TrainingStep) -> None:
         self._step = step
-        self._prepare_forward(step)
+        calls: dict[str, list[CapturedLayer]] = {}
         for layer in step.captured.layers:
             if f"{layer.name}_weight" not in step.replay.views:
                 raise RecordingError(
                     f"the loss does not depend on layer {layer.name!r}, so that its program has no "
                     "place for its weights; record it without compile=True"
                 )
-        self._layers = [
-            _Layer(
-                layer,
-                self._functions.get(layer.name),
-                self._far.get(layer.name),
-                step.replay.views[f"{layer.name}_weight"],
-            )
-            for layer in step.captured.layers
-        ]
-        if not self.recorder.layers:
-            self.recorder.begin(
-                [
-                    layer_info(x.train.name, x.weight.shape[-2], x.weight.shape[-1], x.function)
-                    for x in self._layers
-                ],
-                self.flush,
-            )
-            miss_functions(self.recorder, [(x.train.name, x.function) for x in self._layers])
-            for x in self._layers:
-                if x.train.delta is None:
-                    self.recorder.miss(x.train.name, OF_DELTA, NO_DELTA)
+            calls.setdefault(f"{layer.name}_weight", []).append(layer)
+        self._prepare_forward(step)
+        functions = {
+            weight: {repr(call.function): call.function for call in them}.values()
+            for weight, them in calls.items()
+        } | self._functions
+        single = {weight: of_layers.only(known) for weight, known in functions.items()}
+        normalises = isinstance(self.model, dp.Net) and self.model.normalisation != "none"
+        called = [Called(them[0].name, weight, normalises) for weight, them in calls.items()]
+        rows = self.recorder.announce(called, single)
+        self._places: dict[str, int] = {}
+        self._layers = []
+        for place, row in enumerate(rows):
+            weight, mine = row.parameter, calls.get(row.parameter, [])
+            if weight not in step.replay.views:
+                quantities = (*FROM_GRADIENT, *OF_WEIGHTS)
+                self.recorder.miss(row.name, quantities, NOT_HELD)
+                if row.layer:
+                    self.recorder.miss(row.name, (*OF_DELTA, *OF_ACTIVATION), of_layers.NOT_USED)
+                continue
+            if mine:
+                of_layers.miss_activation(self.recorder, row, functions[weight])
+            view = step.replay.views[weight]
+            self._places[weight] = place
+            far = self._far.get(weight, [])
+            self._layers.append(_Layer(row, mine, single.get(weight), far, view))
+        self._find_chains(step)
         self._group()
         self._make_room(step)
+
+    def _find_chains(self, step: TrainingStep) -> None:
+        """See which layers lead to which, once."""
+        if self.recorder.chains is not None:
+            return
+        marked = {
+            call.pre_activation: [self._places[layer.row.parameter]]
+            for layer in self._layers
+            for call in layer.calls
+            if call.delta is not None
+        }
+        order = in_order([step.captured.output])
+        before = layers_before(marked, order, lambda value: value.operands)
+        self.recorder.chains = chains_of(before, dict.fromkeys(before, 0))
 
     def _prepare_forward(self, step: TrainingStep) -> None:
         """The forward pass on the reference batch, which shares the training step's parameters.
 
         Every layer's activation function is found in it: a loss of logits does not show the last.
         """
+        self._forward: Replay | None = None
+        self._functions: dict[str, Any] = {}  # weight -> the functions that follow it
+        self._far: dict[str, list[Value]] = {}
+        if not has_forward(self.model):
+            why = NO_FORWARD.format(type(self.model).__name__)
+            self.recorder.miss(MODEL, ("accuracy",), why)
+            for layer in () if self._dead_in_training else step.captured.layers:
+                self.recorder.miss(layer.name, ("dead_fraction",), why)
+            return
         if self.reference is not None:
-            x = dp.Node(self.reference[0]).value.astype(self.model.dtype, copy=False)
+            x = dp.Node(self.reference[0]).value.astype(step.replay.parameters.dtype, copy=False)
         else:
             x = step.replay.arrays[step.x]
-        self._forward: Replay | None = None
-        self._far: dict[str, Value] = {}
         if not (self._dead or self._accuracy):
             with dp.watch_layers() as watch:
-                output = self.model.forward(dp.Node(x))
-            self._functions = functions_of(watch.calls, output)
+                passage = Passage(self.model.forward(dp.Node(x)), list(watch.calls))
+            self._functions = of_layers.functions_by_weight(passage.calls, passage.after)
             return
         try:
             self._captured_forward = captured(
@@ -218,9 +271,14 @@ class ProgramReader:
                 f"forward of {type(self.model).__name__} cannot be captured, as it must be to "
                 f"record dead units and accuracy of compiled training: {error}"
             ) from None
-        self._functions = {x.name: x.function for x in self._captured_forward.layers}
-        self._far = {x.name: x.activation for x in self._captured_forward.layers}
-        self._forward = Replay(self._captured_forward, self._far.values(), beside=step.replay)
+        for call in self._captured_forward.layers:
+            weight = f"{call.name}_weight"
+            known = self._functions.setdefault(weight, [])
+            if call.function not in known:
+                known.append(call.function)
+            self._far.setdefault(weight, []).append(call.activation)
+        read = [value for values in self._far.values() for value in values]
+        self._forward = Replay(self._captured_forward, read, beside=step.replay)
         np.copyto(self._forward.arrays[self._captured_forward.inputs[0]], x)
 
     def _run_forward(self, step: TrainingStep) -> None:
@@ -235,57 +293,49 @@ class ProgramReader:
         with quietly(self._captured_forward):
             forward.run()
 
-    def _labels(self, step: TrainingStep) -> Array:
+    def _labels(self, step: TrainingStep) -> Array | None:
         if self.reference is None:
             return step.replay.arrays[step.y]
-        return dp.Node(self.reference[1]).value
+        labels = self.reference[1]
+        return None if labels is None else dp.Node(labels).value
 
     def _group(self) -> None:
         """Put layers together that are alike and whose weights lie at equal distances."""
         self._groups: list[_Group] = []
         alike: dict[Any, list[int]] = {}
         for position, layer in enumerate(self._layers):
-            train = layer.train
             key = (
                 layer.weight.shape,
-                train.pre_activation.shape,
-                train.delta is None,
+                [
+                    (x.pre_activation.shape, x.delta is None, x.activation is x.pre_activation)
+                    for x in layer.calls
+                ],
                 layer.function,
-                train.activation is train.pre_activation,
-                layer.reference is None or layer.reference.shape,
+                [value.shape for value in layer.reference],
+                layer.row.parameter in self._trained,
             )
             alike.setdefault(repr(key), []).append(position)
         for positions in alike.values():
             starts = [_start(self._layers[i].weight) for i in positions]
             together = len({b - a for a, b in itertools.pairwise(starts)}) <= 1
             for part in [positions] if together else [[i] for i in positions]:
-                self._groups.append(_Group(part, [self._layers[i] for i in part]))
+                layers = [self._layers[i] for i in part]
+                places = [self._places[layer.row.parameter] for layer in layers]
+                self._groups.append(_Group(places, layers))
 
     def _make_room(self, step: TrainingStep) -> None:
         """Memory for as many steps as are measured together."""
         sources: list[tuple[_Group, str, list[Array]]] = []
-        arrays = step.replay.arrays
         for group in self._groups:
-            layers, first = group.layers, group.layers[0]
-            if self._deltas and first.train.delta is not None:
-                deltas = [x.train.delta for x in layers if x.train.delta is not None]
-                sources.append((group, "delta", [arrays[value] for value in deltas]))
-            if self._activations and first.function is not None:
-                sources.append((group, "pre", [arrays[x.train.pre_activation] for x in layers]))
-                if first.train.activation is not first.train.pre_activation:
-                    sources.append((group, "phi", [arrays[x.train.activation] for x in layers]))
-            if self._dead and self._forward is not None and first.function is not None:
-                there = [x.reference for x in layers if x.reference is not None]
-                if len(there) == len(layers):
-                    far = [self._forward.arrays[value] for value in there]
-                    sources.append((group, "reference", far))
+            sources += [(group, what, arrays) for what, arrays in self._sources(group, step)]
         flat = step.replay.parameters
         size = sum(array.nbytes for _, _, them in sources for array in them) + 3 * flat.nbytes
         count = max(1, min(64, AT_MOST // max(size, 1)))
         self._kept = []
         for group, what, them in sources:
-            group.kept[what] = _Kept(them, count)
-            self._kept.append(group.kept[what])
+            kept = _Kept(them, count)
+            group.kept.setdefault(what, []).append(kept)
+            self._kept.append(kept)
         # a large step is measured at its end, where it lies; only callbacks that are handed the
         # gradients may have changed them by then
         self._in_place = count == 1 and not step.optimizer.other_callbacks()
@@ -294,9 +344,16 @@ class ProgramReader:
             self._gradient, self._after = step.replay.gradients[None], flat[None]
         else:
             self._gradient, self._after = np.zeros_like(self._before), np.zeros_like(self._before)
+        others = self._clipping and bool(step.optimizer.other_callbacks())
+        self._used = np.full_like(self._before, np.nan) if others else None
+        if others and not step.elementwise:
+            for layer in self._layers:
+                self.recorder.miss(layer.row.name, ("clip_factor",), USED_UP)
         for group in self._groups:
-            if self._gradients and f"{group.layers[0].train.name}_weight" in self._trained:
+            if self._gradients and group.layers[0].row.parameter in self._trained:
                 group.gradient = self._weights(self._gradient, group)
+                if self._used is not None:
+                    group.used = self._weights(self._used, group)
             if self._weights_before:
                 group.before = self._weights(self._before, group)
             if self._weights_after:
@@ -312,6 +369,24 @@ class ProgramReader:
         if self._loss_too:
             self._whole.append((self._loss, step.loss[..., 0, 0]))
 
+    def _sources(self, group: _Group, step: TrainingStep) -> list[tuple[str, list[Array]]]:
+        """What is copied of a group's layers besides weights, call by call."""
+        found = []
+        arrays, first = step.replay.arrays, group.layers[0]
+        for i, call in enumerate(first.calls):
+            mine = [layer.calls[i] for layer in group.layers]
+            if self._deltas and call.delta is not None:
+                found.append(("delta", [arrays[x.delta] for x in mine if x.delta is not None]))
+            if self._activations and first.function is not None:
+                found.append(("pre", [arrays[x.pre_activation] for x in mine]))
+                if call.activation is not call.pre_activation and call.function == first.function:
+                    found.append(("phi", [arrays[x.activation] for x in mine]))
+        if self._dead and self._forward is not None and first.function is not None:
+            for i in range(len(first.reference)):
+                far = [self._forward.arrays[x.reference[i]] for x in group.layers]
+                found.append(("reference", far))
+        return found
+
     # --- reading ----------------------------------------------------------------------------------
 
     def _arrays(self, group: _Group, count: int) -> LayerArrays:
@@ -321,21 +396,22 @@ class ProgramReader:
             return None if rows is None else rows[:count]
 
         def kept(what: str) -> Array | None:
-            memory = group.kept.get(what)
-            return None if memory is None else memory.of(count)
+            return joined([memory.of(count) for memory in group.kept.get(what, ())])
 
         found = LayerArrays(
             first(group.gradient), first(group.before), first(group.after), kept("delta"),
-            reference_activation=kept("reference"),
+            reference_activation=kept("reference"), used=first(group.used),
         )  # fmt: skip
         h, function = kept("pre"), group.layers[0].function
         if h is not None and function is not None:
             with np.errstate(all="ignore"):
                 x = kept("phi")
-                found.activation = function(h) if x is None else x
+                found.activation = function(h) if x is None or x.shape != h.shape else x
                 if function is not SOFTMAX and self.recorder.needs("saturated_fraction"):
                     found.saturated = function.saturated(h)
-        return found
+        if self._dead_in_training:
+            found.reference_activation = found.activation
+        return flattened(found, 2 + self._loss.ndim - 1)
 
     @property
     def _trained(self) -> dict[str, Value]:

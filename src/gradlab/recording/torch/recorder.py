@@ -608,6 +608,7 @@ class TorchRecorder(Recorder):
         with self.timed, _quiet():
             if self._assembly is None:
                 self._assembly = self._begin()
+                self.chains = self._watch.chains.found(self._places_of_layers())
             if loss is None:
                 step.loss = step.losses()
                 if not step.loss.found:
@@ -616,6 +617,11 @@ class TorchRecorder(Recorder):
             else:
                 step.loss = Measured({"0": as_array(torch.as_tensor(loss)).reshape(())})
             self._assembly.add(step, self._replaced())
+
+    def _places_of_layers(self) -> dict[Layer, int]:
+        """Each layer's position in the record."""
+        known = {layer.name: layer for layer in self._found}
+        return {known[info.name]: i for i, info in enumerate(self.layers)}
 
     def _begin(self) -> Assembly:
         """Fix the layers' order: that of the forward pass; those not called come last."""

@@ -35,6 +35,7 @@ from gradlab.recording.torch.arrays import can_be_measured
 from gradlab.recording.torch.arrivals import Accumulated, Arrival, Computed, put_first
 from gradlab.recording.torch.backward import BACKWARD
 from gradlab.recording.torch.calls import Call, Listener, Scope
+from gradlab.recording.torch.chains import Chains
 from gradlab.recording.torch.computed import parametrization
 from gradlab.recording.torch.dispatch import Dispatches
 from gradlab.recording.torch.expected import Expected, Fate
@@ -102,6 +103,7 @@ class Watch:
         self._passes = 0
         self._undo: contextlib.ExitStack | None = None
         self._modules = contextlib.ExitStack()  # whose calls are watched
+        self.chains = Chains()
         self._arrivals: list[tuple[RemovableHandle, Call]] = []
         self._others: list[RemovableHandle] = []  # hooks of losses, and of passes not watched
         self._expected = Expected()
@@ -212,6 +214,7 @@ class Watch:
 
     def end_step(self) -> None:
         """Forget what is left of a step; no tensor is kept."""
+        self.chains.forget()
         # what is not trained yet may be in a later step, if its graph is still there
         waiting = []
         for handle, call in self._arrivals:
@@ -386,6 +389,10 @@ class Watch:
             return
         for layer in layers:
             call = Call(layer, scope.number, h.requires_grad, without_gradients=blind)
+            # the place of one beside other layers is not that of its module's output
+            placed = not layer.beside and layer not in self.uses.found
+            if placed and self._looked_at is None:
+                self.chains.note(layer, h)
             if "forward" in vars(layer.output) and layer.unit is not None:
                 self._listener.unseen(layer, REPLACED)
                 continue
@@ -407,7 +414,7 @@ class Watch:
         """Call a function of PyTorch; note what it does with the outputs of layers."""
         scope = self.scope
         if self.uses and (layer := self.uses.look(func, args)) is not None:
-            self.order.setdefault(layer)
+            return self._product(layer, func, args, kwargs, began)
         if not scope.links:
             self.clock.applied(began)
             return func(*args, **kwargs)
@@ -417,6 +424,16 @@ class Watch:
         if ended is not None:
             with self.clock:
                 ended(x)
+        return x
+
+    def _product(
+        self, layer: Layer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], began: float
+    ) -> Any:
+        """Call a function that makes a product with a weight: there is the layer's place."""
+        self.order.setdefault(layer)
+        x = self.apply(func, args, kwargs, began)
+        if isinstance(x, torch.Tensor) and self._looked_at is None:
+            self.chains.note(layer, x)
         return x
 
     def settle(self, layer: Layer | None = None, but: int | None = None) -> None:
