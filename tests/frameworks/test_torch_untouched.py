@@ -1,6 +1,5 @@
 """Watching changes nothing: recorded and unrecorded trainings end in the same bits."""
 
-import copy
 import os
 import random
 
@@ -578,8 +577,15 @@ def test_looks_keep_no_memory():
         assert all(handle.hooks_dict_ref() is None for handle, _ in held)
 
 
-def test_copies_of_a_model_with_a_recorded_wrapper():
-    model = mlp()
-    with record(model):
-        copied = copy.deepcopy(model)
-    same_bits(dict(model.state_dict()), dict(copied.state_dict()))
+def test_overhead_counts_what_no_clock_within_a_hook_sees():
+    """Announced modules, functions and gradients; and not those of evaluation passes."""
+    seeded()
+    model = nn.Sequential(nn.Linear(6, 8), Applies(torch.tanh), nn.Linear(8, 3))
+    batch = (torch.randn(5, 6),)
+    with record(model) as recorder:
+        usual(model, sgd(model.parameters()), batch, score)
+    clock = recorder.timed
+    # the hooks of two outputs and two weights; each linear map is a function too
+    assert (clock.modules, clock.functions, clock.hooks) == (4, 3, 4)
+    assert clock.total >= clock.seconds > 0
+    assert 0 < recorder.overhead <= 1

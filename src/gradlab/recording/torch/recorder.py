@@ -95,6 +95,17 @@ class TorchRecorder(Recorder):
     # the first step takes what only a first step does, which says little of later ones
     always = 2
 
+    _assembly: Assembly | None = None  # made when the layers' order is known
+    _step: Step | None = None
+    _done = 0  # steps so far, recorded or not
+    _latest_optimizer: weakref.ref[Any] | None = None
+    _passes = 0  # backward, of any model, since the latest step
+    _within: Pass | None = None  # in which updates were made that end a step
+    _last: Last | None = None  # while the model is run on the reference batch
+    _attached: contextlib.ExitStack | None = None
+    _arming: contextlib.ExitStack | None = None  # the same, for one step
+    _manual = False  # between before_step and after_step
+
     def __init__(
         self,
         model: nn.Module,
@@ -115,13 +126,7 @@ class TorchRecorder(Recorder):
         self._inner = unwrapped(model)
         self._found = find_layers(self._inner)
         self._tell_unseen()
-        for given in self._optimizers:
-            if not self._updates.updates(given):
-                raise RecordingError(
-                    f"the {type(given).__name__} given updates none of the weights of this "
-                    f"{type(self._inner).__name__}; expected an optimizer made from its "
-                    "parameters()"
-                )
+        self._check_optimizers()
         needs = self.needs
         self._wanted = frozenset(self.quantities)
         if "clip_factor" in self._wanted:
@@ -145,23 +150,22 @@ class TorchRecorder(Recorder):
             activations=needs(*OF_ACTIVATION, "nonfinite_count"),
             deltas=self._wants_deltas,
         )
-        self._assembly: Assembly | None = None  # made when the layers' order is known
         self._elsewhere = any(
             isinstance(as_array(parameter), torch.Tensor)
             for parameter in self._inner.parameters()
             if not parameter.is_complex()
         )
         self._stepped: list[Any] = []  # in this step, of the optimizers given
-        self._latest_optimizer: weakref.ref[Any] | None = None
-        self._passes = 0  # backward, of any model, since the latest step
-        self._within: Pass | None = None  # in which updates were made that end a step
-        self._last: Last | None = None  # while the model is run on the reference batch
-        self._done = 0  # steps so far, recorded or not
-        self._step: Step | None = None
-        self._attached: contextlib.ExitStack | None = None
-        self._arming: contextlib.ExitStack | None = None  # the same, for one step
-        self._manual = False  # between before_step and after_step
         self._places: dict[Layer, Array] = {}  # where the weights before an update are kept
+
+    def _check_optimizers(self) -> None:
+        for given in self._optimizers:
+            if not self._updates.updates(given):
+                raise RecordingError(
+                    f"the {type(given).__name__} given updates none of the weights of this "
+                    f"{type(self._inner).__name__}; expected an optimizer made from its "
+                    "parameters()"
+                )
 
     def _tell_unseen(self) -> None:
         """Tell of layers that PyTorch does not see."""
