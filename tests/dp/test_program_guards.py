@@ -590,6 +590,38 @@ def test_whoever_looks_at_numbers_is_refused(loss, capsys):
     assert not watching._ACTIVE
 
 
+ANSWERS = {
+    "argmax": lambda x: x.argmax() > 1000,
+    "item": lambda x: x.sum().item() > 1000.0,
+    "tolist": lambda x: x.tolist()[0][0] > 1000.0,
+    "any": lambda x: (x > 1000.0).any(),
+    "all": lambda x: (x > 1000.0).all(),
+    "int": lambda x: int(x.sum()) > 1000,
+    "round": lambda x: round(x.sum(), 2) > 1000.0,
+    "format": lambda x: f"{x.sum():.2f}" == "1000.00",
+    "str": lambda x: str(x) == "1000",
+    "in": lambda x: 1000.0 in x,
+    "numbers in a list": lambda x: max(x[:, 0].tolist()) > [1000.0],
+    "mask": lambda x: x[x > 1000.0].shape[0] > 0,
+    "astype": lambda x: x.astype(int).max() > 1000,
+}
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+@pytest.mark.parametrize("name", ANSWERS)
+def test_decisions_by_what_a_node_answers_are_refused(name, swallowed):
+    def decides(x):
+        try:
+            return bool(ANSWERS[name](x))
+        except dp.CaptureError:
+            if swallowed:
+                return False
+            raise
+
+    with refused(dp.CaptureError, "was asked for|were looked at"):
+        trained(True, lambda: Small(lambda m, x, y: error(m, x, y) * (0.1 if decides(x) else 1.0)))
+
+
 def shapes(m, x, y):
     rows, (columns, size) = x.value.shape[0], (x.value.ndim, x.value.size)
     if y.value.dtype != np.float64:

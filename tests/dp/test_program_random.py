@@ -260,4 +260,4 @@ def test_random_programs():
 
 @pytest.mark.long
 def test_many_random_programs():
-    count(range(60, 1560))
+    count(range(60, 1060))

@@ -30,11 +30,11 @@ _WATCHING: ContextVar[Watch | None] = ContextVar("dp_value_watch", default=None)
 _SLOT: Any = Node.__dict__["value"]
 _ACTIVE: dict[int, Watch] = {}  # the watches at work, in all threads
 
-# What of Node's own module may look at a value, because it computes with it or asks for its shape;
+# What of Node's own modules may look at a value, because it computes with it or asks for its shape;
 # anything else there hands it to the caller.
 COMPUTES = {
     "Node.record", "Node.__init__", "Node.shape", "Node.dtype", "Node.ndim", "Node.__deepcopy__",
-    "as_leaf", "_as_nodes", "_constant", "_check_shapes", "describe", "_anomaly_message",
+    "Answers.size", "as_leaf", "_as_nodes", "_constant",
 }  # fmt: skip
 HANDS_OUT = {"Model.get_param"}
 FORM = {"shape", "dtype", "ndim", "size", "itemsize", "nbytes"}
@@ -157,7 +157,7 @@ def _may_look(frame: types.FrameType) -> bool:
     if module.partition(".")[0] != "dp":
         return False
     name = frame.f_code.co_qualname.partition(".<locals>")[0]
-    return name in COMPUTES if module == "dp.node" else name not in HANDS_OUT
+    return name in COMPUTES if module in ("dp.node", "dp.answers") else name not in HANDS_OUT
 
 
 def _kind(node: Node) -> str:
