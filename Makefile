@@ -12,6 +12,9 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 FIRST := runs/first
 TORCH := torch==2.13.0
+WORKERS ?= 2
+# one thread each, so that the workers do not fight for the cores
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: run test test-all test-frameworks lint notebooks docs clean
 .NOTPARALLEL: # two installs into one .venv would trip over each other
@@ -23,14 +26,14 @@ run: .venv/run.stamp
 
 # pytest comes last, so that its closing line is the last one
 test: lint
-	$(BIN)/pytest -m 'not long'
+	$(PYTEST) -m 'not long'
 
 # whatever the first two leave out
 test-all: test test-frameworks
-	GRADLAB_REQUIRE_FRAMEWORKS=1 $(BIN)/pytest -m long
+	GRADLAB_REQUIRE_FRAMEWORKS=1 $(PYTEST) -m long
 
 test-frameworks: .venv/frameworks.stamp
-	GRADLAB_REQUIRE_FRAMEWORKS=1 $(BIN)/pytest -m 'not long' tests/frameworks tests/gradlab/test_exports.py \
+	GRADLAB_REQUIRE_FRAMEWORKS=1 $(PYTEST) -m 'not long' tests/frameworks tests/gradlab/test_exports.py \
 		src/gradlab 'tests/test_docs.py::test_what_the_page_says_to_type_works[frameworks]'
 
 lint: .venv/test.stamp
