@@ -12,6 +12,7 @@ from gradlab.plots.canvas import COLOURS, MARKERS
 from gradlab.plots.grids import Axis, Layout, Places, evenly, fitted
 from gradlab.plots.heat import cell_ends
 from gradlab.study import Study, load
+from gradlab.study.folder import StudyFolder
 
 QUICK = {"steps": 3, "width": 4, "quantities": ["grad_mean_abs", "delta_rms"]}
 STUDIES = {
@@ -78,11 +79,17 @@ def results(tmp_path_factory):
             pass
         found[name] = load(folder / name)
     shutil.copytree(folder / "grid", folder / "part")
-    found["part"] = load(folder / "part")
-    for experiment in found["part"].study.experiments[1::2]:  # relu
-        if experiment.layers > 1:
-            found["part"].folder.path_of(experiment).unlink()
+    whole = found["grid"]
+    relu = [e for e in whole.study.experiments[1::2] if e.layers > 1]
+    found["part"] = without(folder / "part", relu)
     return found
+
+
+def without(folder, experiments):
+    """The results of a study, some of which are removed first."""
+    for experiment in experiments:
+        StudyFolder(folder).path_of(experiment).unlink()
+    return load(folder)
 
 
 def _panels(figure):
@@ -328,9 +335,7 @@ def test_slopes_need_three_hidden_layers(tmp_path):
 @pytest.mark.parametrize("name", plots.STUDY_FIGURES)
 def test_no_figure_of_nothing(results, tmp_path, name):
     shutil.copytree(results["scales"].folder.path, tmp_path / "empty")
-    empty = load(tmp_path / "empty")
-    for experiment in empty.study.experiments:
-        empty.folder.path_of(experiment).unlink()
+    empty = without(tmp_path / "empty", results["scales"].study.experiments)
     with pytest.raises(plots.NotForThisStudyError, match="no experiment of this study is finished"):
         getattr(empty.plot, name)()
 
@@ -445,8 +450,7 @@ def test_trainability_shows_nets_that_diverged(results):
 
 def test_trainability_of_a_part(results, tmp_path):
     shutil.copytree(results["scales"].folder.path, tmp_path / "part")
-    part = load(tmp_path / "part")
-    part.folder.path_of(part.study.experiments[1]).unlink()
+    part = without(tmp_path / "part", results["scales"].study.experiments[1:2])
     figure = part.plot.trainability()
     assert "not finished" in _legend(figure)
     for axes in _panels(figure):
