@@ -255,3 +255,16 @@ def test_evaluations_before_the_first_step_are_not_kept():
         sgd.step()
     assert alive <= 2 * 8
     assert recorder.chains == [[0, 1]]
+
+
+def test_a_penalty_on_the_slope_leaves_a_critic_one_chain():
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Linear(6, 6), nn.LeakyReLU(), nn.Linear(6, 1))
+    sgd = torch.optim.SGD(critic.parameters(), 0.1)
+    with record(critic, sgd) as recorder:
+        x = torch.randn(8, 6, requires_grad=True)
+        (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+        critic(x.detach()).mean().backward()
+        slope.square().mean().backward()  # through the weights, but not to the last output
+        sgd.step()
+    assert "from '2' to '0'" in recorder.trace.sentence()
