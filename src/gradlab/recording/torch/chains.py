@@ -63,7 +63,7 @@ class Chains:
         return arrived
 
     def weight_reached(self, layer: Layer, passing: Pass) -> None:
-        """Note that a pass came to a layer's weight: by its slope alone, as a penalty on it does."""
+        """Note that a pass came to a layer's weight, perhaps not by way of its output."""
         if not self._known and layer in self._passes:
             self._passes[layer][passing] = None
 

@@ -160,9 +160,9 @@ class Gradients:
         found = set()
         for layer in came - step.used.keys():
             measured, weight = step.gradients.get(layer), layer.weight
-            if measured is not None and weight is not None:
-                if measured.of is not None and measured.of.is_of(weight.grad):
-                    continue  # perhaps zero, but nobody has set it to zero
+            of = None if measured is None else measured.of
+            if of is not None and weight is not None and of.is_of(weight.grad):
+                continue  # perhaps zero, but nobody has set it to zero
             gradients = [p.grad for p in layer.trained if p.requires_grad]
             if gradients and not any(g is not None and bool(g.any()) for g in gradients):
                 found.add(layer)
