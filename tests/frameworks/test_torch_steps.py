@@ -486,6 +486,29 @@ def test_a_critic_has_no_part_in_the_pass_of_the_generator(parametrized, generat
     np.testing.assert_allclose(recorder.trace["delta_rms"].sel(layer="d"), right, rtol=1e-5)
 
 
+def test_steps_of_an_optimizer_that_is_not_named_have_no_part_in_those_of_the_other():
+    torch.manual_seed(0)
+    model = Both(parametrized=False)
+    of_g = torch.optim.SGD(model.g.parameters(), 0.1)
+    of_d = torch.optim.SGD(model.d.parameters(), 0.1)
+    losses = []
+    with record(model, of_d) as recorder:
+        for _ in range(3):
+            of_d.zero_grad()
+            loss = model.d(torch.randn(8, 6)).square().mean()
+            loss = loss - model.d(model.g(torch.randn(8, 4)).detach()).square().mean()
+            losses.append(loss.item())
+            loss.backward()
+            of_d.step()
+            of_g.zero_grad()
+            model.d(model.g(torch.randn(8, 4))).square().mean().backward()
+            of_g.step()
+    np.testing.assert_allclose(recorder.trace["loss"], losses, rtol=1e-6)
+    assert np.isnan(recorder.trace["grad_rms"].sel(layer="g")).all()
+    assert np.isnan(recorder.trace["delta_rms"].sel(layer="g")).all()
+    assert "another optimizer" in recorder.missing["(model)"]["step"]
+
+
 @pytest.mark.parametrize("kind", ["again", "through the gradient"])
 def test_a_pass_that_is_thrown_away_and_another_through_the_same_graph(kind):
     model, sgd, x, y = fresh()

@@ -335,7 +335,7 @@ class TorchRecorder(Recorder):
         step, optimizer = self._step, update.optimizer
         if was_skipped(optimizer):  # by a GradScaler
             if step is not None and not self._manual:
-                step.restart()
+                self._restart(step)
             return
         if not update.recorded:
             self._tell_of_another(optimizer)
@@ -522,14 +522,19 @@ class TorchRecorder(Recorder):
         step = self._step
         if step is None or any(passing.running for passing in step.passes):
             return
+        if step.passes:
+            self._drop_what_was_cleared(step)
         if step.gradients and all(
             layer in step.used and step.used[layer].foreign for layer in step.gradients
         ):
-            step.restart()
-        elif step.passes:
-            self._drop_what_was_cleared(step)
+            self._restart(step)
         if not step.passes:
             step.stale = {layer for layer, old in step.old.items() if _is_still(old, layer.weight)}
+
+    def _restart(self, step: Step) -> None:
+        """Forget all that came, also gradients that are still there."""
+        step.restart()
+        step.old = self._gradients.now()
 
     def _drop_what_was_cleared(self, step: Step) -> None:
         """Drop earlier passes, or what they brought of layers whose gradients were cleared."""
