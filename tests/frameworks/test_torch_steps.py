@@ -439,11 +439,19 @@ class Both(nn.Module):
         self.g = nn.Linear(4, 6)
         self.d = nn.Linear(6, 1)
         self.e = nn.Linear(6, 4)
-        if parametrized:
-            nn.utils.parametrizations.spectral_norm(self.d)
+        if parametrized is not None:
+            parametrized(self.d)
 
 
-@pytest.mark.parametrize("parametrized", [False, True])
+PARAMETRIZED = [
+    None,
+    nn.utils.parametrizations.spectral_norm,
+    nn.utils.parametrizations.weight_norm,
+    nn.utils.spectral_norm,
+]
+
+
+@pytest.mark.parametrize("parametrized", PARAMETRIZED)
 @pytest.mark.parametrize("generator_first", [False, True])
 def test_a_critic_has_no_part_in_the_pass_of_the_generator(parametrized, generator_first):
     torch.manual_seed(0)
@@ -488,7 +496,7 @@ def test_a_critic_has_no_part_in_the_pass_of_the_generator(parametrized, generat
 
 def test_steps_of_an_optimizer_that_is_not_named_have_no_part_in_those_of_the_other():
     torch.manual_seed(0)
-    model = Both(parametrized=False)
+    model = Both(parametrized=None)
     of_g = torch.optim.SGD(model.g.parameters(), 0.1)
     of_d = torch.optim.SGD(model.d.parameters(), 0.1)
     losses = []
@@ -507,6 +515,28 @@ def test_steps_of_an_optimizer_that_is_not_named_have_no_part_in_those_of_the_ot
     assert np.isnan(recorder.trace["grad_rms"].sel(layer="g")).all()
     assert np.isnan(recorder.trace["delta_rms"].sel(layer="g")).all()
     assert "another optimizer" in recorder.missing["(model)"]["step"]
+
+
+def test_a_pass_that_is_thrown_away_beside_gradients_that_other_optimizers_have_left():
+    torch.manual_seed(0)
+    model = Both(parametrized=None)
+    of_d = torch.optim.SGD(model.d.parameters(), 0.1)
+    of_e = torch.optim.SGD(model.e.parameters(), 0.1)
+    losses = []
+    with record(model, [of_d, of_e]) as recorder:
+        for _ in range(3):
+            of_d.zero_grad()
+            model.d(torch.randn(8, 6)).square().mean().backward()
+            of_d.zero_grad()  # of no use: it is tried again, while e has its old gradient
+            one = model.d(torch.randn(8, 6)).square().mean()
+            one.backward()
+            of_d.step()
+            of_e.zero_grad()
+            other = model.e(torch.randn(8, 6)).square().mean()
+            other.backward()
+            of_e.step()
+            losses.append(one.item() + other.item())
+    np.testing.assert_allclose(recorder.trace["loss"], losses, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["again", "through the gradient"])

@@ -156,9 +156,8 @@ class Gradients:
 
     def thrown_away(self, step: Step) -> set[Layer]:
         """Layers of which what earlier backward passes brought was cleared, and not used."""
-        came = {call.layer for call in step.calls if call.deltas} | step.gradients.keys()
         found = set()
-        for layer in came - step.used.keys():
+        for layer in step.unused():
             measured, weight = step.gradients.get(layer), layer.weight
             of = None if measured is None else measured.of
             if of is not None and weight is not None and of.is_of(weight.grad):

@@ -552,6 +552,8 @@ class TorchRecorder(Recorder):
             step.drop_unused()
         else:
             step.drop(layers)
+            if len(step.passes) > step.counted and not step.unused():
+                step.drop_unused()  # of the passes nothing is left
 
     def computed(self, layer: Layer, gradient: torch.Tensor) -> None:
         """Keep dL/dW of a weight with hooks that may change it."""

@@ -143,6 +143,11 @@ class Step:
         self.awaited = []
         self.unwatched = self.unwatched and bool(used)
 
+    def unused(self) -> set[Layer]:
+        """Layers of which backward passes brought something that no optimizer has used yet."""
+        came = {call.layer for call in self.calls if call.deltas} | self.gradients.keys()
+        return came - self.used.keys()
+
     def drop(self, layers: Collection[Layer]) -> None:
         """Forget what backward passes brought of some layers: it was thrown away."""
         kept = []
