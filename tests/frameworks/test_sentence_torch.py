@@ -255,3 +255,82 @@ def test_evaluations_before_the_first_step_are_not_kept():
         sgd.step()
     assert alive <= 2 * 8
     assert recorder.chains == [[0, 1]]
+
+
+def test_a_penalty_on_the_slope_leaves_a_critic_one_chain():
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Linear(6, 6), nn.LeakyReLU(), nn.Linear(6, 1))
+    sgd = torch.optim.SGD(critic.parameters(), 0.1)
+    with record(critic, sgd) as recorder:
+        x = torch.randn(8, 6, requires_grad=True)
+        (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+        critic(x.detach()).mean().backward()
+        slope.square().mean().backward()  # through the weights, but not to the last output
+        sgd.step()
+    assert "from '2' to '0'" in recorder.trace.sentence()
+
+
+def roles(recorder):
+    return {info.name: info.role for info in recorder.layers}
+
+
+def test_a_frozen_layer_through_which_deltas_go_is_frozen_all_the_same():
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+    model[4].requires_grad_(False)
+    recorder = recorded(model, [entropy])
+    assert roles(recorder) == {"0": "trained", "2": "trained", "4": "frozen"}
+    assert "from '2' to '0'" in recorder.trace.sentence()
+    assert (recorder["delta_rms"] > 0).all()
+    for layer in (model[0], model[2]):
+        layer.weight.requires_grad_(False)  # but not its bias
+    assert roles(recorded(model, [entropy])) == {"0": "trained", "2": "trained", "4": "frozen"}
+
+
+@pytest.mark.parametrize("shape", [(6,), (1, 6)])
+def test_a_prompt_before_frozen_layers(shape):
+    class Prompted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.prompt = nn.Parameter(torch.zeros(shape))
+            self.net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+            self.net.requires_grad_(False)
+
+        def forward(self, x):
+            return self.net(x + self.prompt)
+
+    recorder = recorded(Prompted(), [entropy])
+    assert roles(recorder)["net.0"] == roles(recorder)["net.2"] == "frozen"
+    assert "the rms of the delta falls" in recorder.trace.sentence()
+    assert "from 'net.2' to 'net.0'" in recorder.trace.sentence()
+
+
+def test_layers_that_are_trained_only_later_are_told():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+    model[:4].requires_grad_(False)
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    with record(model, sgd) as recorder:
+        for step in range(3):
+            if step:
+                model.requires_grad_(True)
+            sgd.zero_grad()
+            model(torch.randn(8, 6)).square().mean().backward()
+            sgd.step()
+    text = recorder.trace.sentence()
+    assert text.endswith(" From step 2 on '0' and 1 more, frozen at first, are trained too.")
+
+
+def test_gradients_by_autograd_grad_have_a_true_reason():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    with record(model, sgd) as recorder:
+        loss = model(torch.randn(8, 6)).square().mean()
+        parameters = list(model.parameters())
+        for parameter, gradient in zip(
+            parameters, torch.autograd.grad(loss, parameters), strict=True
+        ):
+            parameter.grad = gradient
+        sgd.step()
+    assert "did not come by Tensor.backward" in recorder.missing["0"]["delta_rms"]
+    assert "did not come by Tensor.backward" in recorder.missing["0"]["activation_mean"]

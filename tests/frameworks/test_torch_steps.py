@@ -426,3 +426,137 @@ def test_an_optimizer_that_makes_several_updates_in_a_step():
     np.testing.assert_allclose(recorder["grad_rms"][0, c], first[0], rtol=1e-5)
     change = rms(critic.weight - before) / rms(before)
     np.testing.assert_allclose(recorder["update_ratio"][0, c], change, rtol=1e-5)
+
+
+# --- gradients that one of several optimizers clears ----------------------------------------------
+
+
+class Both(nn.Module):
+    """A generator, a critic and an encoder."""
+
+    def __init__(self, parametrized):
+        super().__init__()
+        self.g = nn.Linear(4, 6)
+        self.d = nn.Linear(6, 1)
+        self.e = nn.Linear(6, 4)
+        if parametrized is not None:
+            parametrized(self.d)
+
+
+PARAMETRIZED = [
+    None,
+    nn.utils.parametrizations.spectral_norm,
+    nn.utils.parametrizations.weight_norm,
+    nn.utils.spectral_norm,
+]
+
+
+@pytest.mark.parametrize("parametrized", PARAMETRIZED)
+@pytest.mark.parametrize("generator_first", [False, True])
+def test_a_critic_has_no_part_in_the_pass_of_the_generator(parametrized, generator_first):
+    torch.manual_seed(0)
+    model = Both(parametrized)
+    of_g, of_d, of_e = (
+        torch.optim.SGD(part.parameters(), 0.1) for part in (model.g, model.d, model.e)
+    )
+    seen, right = [], []
+    model.d.register_forward_hook(lambda _module, _args, h: seen.append(h))
+    score = F.binary_cross_entropy_with_logits
+
+    def judge(fake, real):
+        del seen[:]
+        of_d.zero_grad()
+        loss = score(model.d(real), torch.ones(8, 1))
+        loss = loss + score(model.d(fake.detach()), torch.zeros(8, 1))
+        for h in seen:
+            h.retain_grad()
+        loss.backward()
+        right.append(rms(torch.cat([h.grad for h in seen])))
+        of_d.step()
+
+    def generate(fake):
+        of_g.zero_grad()
+        score(model.d(fake), torch.ones(8, 1)).backward()
+        of_g.step()
+
+    with record(model, [of_d, of_g, of_e]) as recorder:
+        for _ in range(3):
+            real, fake = torch.randn(8, 6), model.g(torch.randn(8, 4))
+            if generator_first:
+                generate(fake)
+                judge(fake, real)
+            else:
+                judge(fake, real)
+                generate(fake)
+            of_e.zero_grad()
+            model.g(model.e(real)).square().mean().backward()
+            of_e.step()
+    np.testing.assert_allclose(recorder.trace["delta_rms"].sel(layer="d"), right, rtol=1e-5)
+
+
+def test_steps_of_an_optimizer_that_is_not_named_have_no_part_in_those_of_the_other():
+    torch.manual_seed(0)
+    model = Both(parametrized=None)
+    of_g = torch.optim.SGD(model.g.parameters(), 0.1)
+    of_d = torch.optim.SGD(model.d.parameters(), 0.1)
+    losses = []
+    with record(model, of_d) as recorder:
+        for _ in range(3):
+            of_d.zero_grad()
+            loss = model.d(torch.randn(8, 6)).square().mean()
+            loss = loss - model.d(model.g(torch.randn(8, 4)).detach()).square().mean()
+            losses.append(loss.item())
+            loss.backward()
+            of_d.step()
+            of_g.zero_grad()
+            model.d(model.g(torch.randn(8, 4))).square().mean().backward()
+            of_g.step()
+    np.testing.assert_allclose(recorder.trace["loss"], losses, rtol=1e-6)
+    assert np.isnan(recorder.trace["grad_rms"].sel(layer="g")).all()
+    assert np.isnan(recorder.trace["delta_rms"].sel(layer="g")).all()
+    assert "another optimizer" in recorder.missing["(model)"]["step"]
+
+
+def test_a_pass_that_is_thrown_away_beside_gradients_that_other_optimizers_have_left():
+    torch.manual_seed(0)
+    model = Both(parametrized=None)
+    of_d = torch.optim.SGD(model.d.parameters(), 0.1)
+    of_e = torch.optim.SGD(model.e.parameters(), 0.1)
+    losses = []
+    with record(model, [of_d, of_e]) as recorder:
+        for _ in range(3):
+            of_d.zero_grad()
+            model.d(torch.randn(8, 6)).square().mean().backward()
+            of_d.zero_grad()  # of no use: it is tried again, while e has its old gradient
+            one = model.d(torch.randn(8, 6)).square().mean()
+            one.backward()
+            of_d.step()
+            of_e.zero_grad()
+            other = model.e(torch.randn(8, 6)).square().mean()
+            other.backward()
+            of_e.step()
+            losses.append(one.item() + other.item())
+    np.testing.assert_allclose(recorder.trace["loss"], losses, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["again", "through the gradient"])
+def test_a_pass_that_is_thrown_away_and_another_through_the_same_graph(kind):
+    model, sgd, x, y = fresh()
+    deltas = []
+    with record(model, sgd) as recorder:
+        for _ in range(2):
+            h = model(x)
+            h.register_hook(lambda delta: deltas.append(rms(delta)))
+            loss = F.cross_entropy(h, y)
+            gradients = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+            loss.backward(retain_graph=True)
+            sgd.zero_grad()
+            if kind == "again":
+                loss.backward()
+            else:
+                sum(gradient.square().sum() for gradient in gradients).backward()
+            sgd.step()
+    # of autograd.grad, of the pass thrown away, and of the one that is used
+    right = deltas[2::3]
+    np.testing.assert_allclose(recorder.trace["delta_rms"].sel(layer="2"), right, rtol=1e-5)
+    assert not recorder.missing

@@ -35,14 +35,23 @@ def chains(trace: Trace) -> list[list[int]]:
 
     A chain goes from a layer that has none before it to one that has none after it. What adapters
     saw of that is kept in `attrs["chains"]`; without it all layers are one chain, in their order.
-    Compared is the delta; or the gradient, if no delta is known at all.
+    Compared is the delta; or the gradient, if no delta is known at all. Where no layer is trained,
+    but something before them is, such as a prompt, the deltas of the frozen ones are compared.
     """
-    part = roles(trace)
+    part, shown = roles(trace), gradient_of(trace)
     trained = [i for i, role in enumerate(part) if role == "trained"]
     known: list[int] = []
     for quantity in (DELTA, gradient_of(trace)):
         if quantity in trace.dataset and not known:
             known = [i for i in trained if not np.isnan(median(trace, str(quantity), 0, i))]
+    if not trained and DELTA in trace.dataset:
+        known = [
+            i
+            for i, role in enumerate(part)
+            if role == "frozen"
+            and not np.isnan(median(trace, DELTA, 0, i))
+            and (shown is None or np.isnan(median(trace, shown, 0, i)))
+        ]
     if "chains" in trace.attrs:
         told: list[list[int]] = json.loads(trace.attrs["chains"])
     else:

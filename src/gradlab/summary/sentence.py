@@ -60,7 +60,7 @@ def sentence(trace: Trace) -> str:
         text += f" ({left} more, in which the gradient changes less.)" if left > 0 else ""
     else:
         text = told[0].text()
-    return text + _dead(trace)
+    return text + _thawed(trace) + _dead(trace)
 
 
 class _Told:
@@ -200,7 +200,7 @@ class _Told:
             return f"; {last} it {self._change(-1, way=False)}."
         if np.isnan(self.judged(-1)):
             return f"; {last} it cannot be compared."
-        change = f"{NAMES[self.shown]} {self._change(-1, way=False)}"
+        change = f"{NAMES[self.shown]} {self._change(-1, way=verdict is None)}"
         return f". {last.capitalize()} it {self.verdict(-1)}: {change}."
 
     def _one_layer(self) -> str:
@@ -235,8 +235,17 @@ def _nothing(trace: Trace) -> str:
     if not seen[0].any():
         step = int(trace.dataset["step"].values[seen.any(axis=1).argmax()])
         return f"No gradient reached any layer in the first step; one did in step {step}."
-    names = [repr(name) for name, there in zip(trace.layers, seen[0], strict=True) if there]
+    gradients = [k[0] for name, k in zip(recorded, known, strict=True) if name != DELTA]
+    of_weights = any(k.any() for k in gradients)
+    there = np.any(gradients, axis=0) if of_weights else seen[0]
+    there = there.reshape(len(there), -1).any(axis=-1)
+    names = [repr(str(trace.layers[i])) for i in np.flatnonzero(there)]
     where = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+    if not of_weights:
+        return (
+            f"There are no layers to compare: deltas are known of {where} alone, where no weight "
+            "is trained."
+        )
     return (
         f"There are no layers to compare: gradients are known of {where} alone, where the delta is "
         "not."
@@ -274,6 +283,22 @@ def _change(decades: float, way: str = "") -> str:
         return f"is the same {both}" if way else "stays the same"
     text = f"{'falls' if decades > 0 else 'grows'} by {abs(decades):.1f}"
     return f"{text} decades {way}" if way else text
+
+
+def _thawed(trace: Trace) -> str:
+    """Layers that were frozen in the first step and are trained later; "" if there are none."""
+    gradient = gradient_of(trace)
+    if gradient is None or "frozen" not in roles(trace):
+        return ""
+    known = ~np.isnan(trace[gradient].values)
+    known = known.reshape(*known.shape[:2], -1).any(axis=-1)
+    later = [i for i, role in enumerate(roles(trace)) if role == "frozen" and known[:, i].any()]
+    if not later:
+        return ""
+    step = int(trace.dataset["step"].values[known[:, later].any(axis=1).argmax()])
+    first, more = repr(str(trace.layers[later[0]])), len(later) - 1
+    who = f"{first} and {more} more" if more else first
+    return f" From step {step} on {who}, frozen at first, {'are' if more else 'is'} trained too."
 
 
 def _dead(trace: Trace) -> str:

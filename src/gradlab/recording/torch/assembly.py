@@ -32,6 +32,10 @@ from gradlab.recording.torch.step import (
     join,
 )
 
+BY_HAND = (
+    "its gradient did not come by Tensor.backward, so that it is not known through which calls it "
+    "came"
+)
 NOT_ASKED = "neither it nor what is before it is trained, so that no gradient is asked for there"
 UNWATCHED = (
     "a gradient came, but through a call that was not watched: its forward pass was made before "
@@ -187,8 +191,11 @@ class Assembly:
     def _why_not_seen(self, step: Step, layer: Layer, calls: list[Call]) -> str:
         """Why nothing is known of a layer's calls in a step that are trained."""
         measured = step.gradients.get(layer)
-        if step.unwatched or (not calls and measured is not None and not measured.no_factor):
+        by_hand = measured is not None and bool(measured.no_factor)
+        if step.unwatched or (not calls and measured is not None and not by_hand):
             return UNWATCHED
+        if by_hand and not calls and layer in step.called:
+            return BY_HAND
         if layer not in step.called:
             return NOT_CALLED
         return UNREACHED if any(call.waits for call in calls) or not calls else NOT_ASKED
@@ -248,8 +255,12 @@ class Assembly:
         beside = layer.beside and layer not in self._used
         if layer not in self._called or beside:
             role = "outside"
-        elif gradient or any(call.deltas for call in calls):
+        elif gradient:
             return
+        elif any(call.deltas for call in calls):
+            if any(p.requires_grad for p in [*layer.trained, *layer.owner.parameters(False)]):
+                return
+            role = "frozen"  # deltas go through it, to layers before it
         elif weight is None:  # computed from the parameters behind it, or of complex numbers
             trained = any(parameter.requires_grad for parameter in layer.owner.parameters())
             if trained and layer.unit is None:

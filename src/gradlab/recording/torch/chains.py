@@ -62,6 +62,11 @@ class Chains:
 
         return arrived
 
+    def weight_reached(self, layer: Layer, passing: Pass) -> None:
+        """Note that a pass came to a layer's weight, perhaps not by way of its output."""
+        if not self._known and layer in self._passes:
+            self._passes[layer][passing] = None
+
     def found(self, places: Mapping[Layer, int]) -> list[list[int]] | None:
         """The chains, as positions of layers; None if they cannot be seen. Ends the noting."""
         marked = {

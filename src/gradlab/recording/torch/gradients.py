@@ -76,6 +76,7 @@ class Gradients:
     ) -> None:
         self._layers, self._wanted, self._wants, self._miss = layers, wanted, wants, miss
         self._wants_factor = "clip_factor" in wanted
+        self._computed = [layer for layer in layers if layer.weight is None]
         self.averaged = averaged
 
     def now(self) -> dict[Layer, Version]:
@@ -149,9 +150,22 @@ class Gradients:
             # perhaps zero, but nobody has set it to zero
             if measured.of is not None and measured.of.is_of(weight.grad):
                 return False
-        used = {id(layer.weight) for layer in step.used}
+        used = {id(parameter) for layer in step.used for parameter in layer.trained}
         gradients = [parameter.grad for parameter in parameters if id(parameter) not in used]
         return not any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+
+    def thrown_away(self, step: Step) -> set[Layer]:
+        """Layers of which what earlier backward passes brought was cleared, and not used."""
+        found = set()
+        for layer in step.unused():
+            measured, weight = step.gradients.get(layer), layer.weight
+            of = None if measured is None else measured.of
+            if of is not None and weight is not None and of.is_of(weight.grad):
+                continue  # perhaps zero, but nobody has set it to zero
+            gradients = [p.grad for p in layer.trained if p.requires_grad]
+            if gradients and not any(g is not None and bool(g.any()) for g in gradients):
+                found.add(layer)
+        return found
 
     # --- before and after an update ---------------------------------------------------------------
 
@@ -171,6 +185,11 @@ class Gradients:
                 continue
             same = now is not None and measured.of is not None and measured.of.is_of(now)
             step.used[layer] = Used(self._size(now, scale), same, foreign)
+        if self._computed:
+            came = {call.layer for call in step.calls if call.deltas}
+            for layer in self._computed:
+                if layer in came and not mine.isdisjoint(map(id, layer.trained)):
+                    step.used.setdefault(layer, Used(None, same=False, foreign=foreign))
         step.counted = len(step.passes)
 
     def _size(self, gradient: torch.Tensor | None, scale: Any = None) -> Array | None:

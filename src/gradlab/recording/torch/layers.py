@@ -10,7 +10,7 @@ from torch import nn
 
 from gradlab.recording.errors import RecordingError
 from gradlab.recording.recorder import LayerInfo
-from gradlab.recording.torch.computed import computed_weights, shape_of
+from gradlab.recording.torch.computed import computed_weights, parametrization, shape_of
 from gradlab.recording.torch.fans import fans_of
 from gradlab.recording.torch.unseen import unseen_layers
 
@@ -100,6 +100,22 @@ class Layer:
     def weight(self) -> torch.Tensor | None:
         """The parameter as it is now; None if it is not to be measured, or is none any more."""
         return None if self.weight_why_not else self.owner._parameters.get(self.parameter)
+
+    @property
+    def trained(self) -> list[torch.Tensor]:
+        """The parameters that training it updates: the weight, or those it is computed from."""
+        weight = self.weight
+        if weight is not None:
+            return [weight]
+        made = parametrization(self.owner, self.parameter)
+        if made is not None:
+            return list(made.parameters())
+        own = self.owner._parameters.items()
+        return [
+            parameter
+            for name, parameter in own
+            if parameter is not None and f"{name}_".startswith(f"{self.parameter}_")
+        ]
 
     @property
     def shape(self) -> torch.Size:

@@ -335,7 +335,7 @@ class TorchRecorder(Recorder):
         step, optimizer = self._step, update.optimizer
         if was_skipped(optimizer):  # by a GradScaler
             if step is not None and not self._manual:
-                step.restart()
+                self._restart(step)
             return
         if not update.recorded:
             self._tell_of_another(optimizer)
@@ -522,20 +522,38 @@ class TorchRecorder(Recorder):
         step = self._step
         if step is None or any(passing.running for passing in step.passes):
             return
+        if step.passes:
+            self._drop_what_was_cleared(step)
         if step.gradients and all(
             layer in step.used and step.used[layer].foreign for layer in step.gradients
         ):
-            step.restart()
-        elif len(step.passes) > step.counted and self._gradients.are_fresh(
-            step, self._parameters_to_clear()
-        ):
-            running = self._updates.outer()
-            if running is not None and running.closure and len(step.passes) > running.passes:
-                step.sealed = True  # the optimizer looks at other points
-                return
-            step.drop_unused()
+            self._restart(step)
         if not step.passes:
             step.stale = {layer for layer, old in step.old.items() if _is_still(old, layer.weight)}
+
+    def _restart(self, step: Step) -> None:
+        """Forget all that came, also gradients that are still there."""
+        step.restart()
+        step.old = self._gradients.now()
+
+    def _drop_what_was_cleared(self, step: Step) -> None:
+        """Drop earlier passes, or what they brought of layers whose gradients were cleared."""
+        everything = len(step.passes) > step.counted and self._gradients.are_fresh(
+            step, self._parameters_to_clear()
+        )
+        # one of several optimizers, say, has cleared its own
+        layers = set() if everything else self._gradients.thrown_away(step)
+        if not everything and not layers:
+            return
+        running = self._updates.outer()
+        if running is not None and running.closure and len(step.passes) > running.passes:
+            step.sealed = True  # the optimizer looks at other points
+        elif everything:
+            step.drop_unused()
+        else:
+            step.drop(layers)
+            if len(step.passes) > step.counted and not step.unused():
+                step.drop_unused()  # of the passes nothing is left
 
     def computed(self, layer: Layer, gradient: torch.Tensor) -> None:
         """Keep dL/dW of a weight with hooks that may change it."""
@@ -552,6 +570,8 @@ class TorchRecorder(Recorder):
         if passing is not None and (not layers or any(step.takes(layer) for layer in layers)):
             self._reached(step, passing)
         for layer in layers:
+            if passing is not None:
+                self._watch.chains.weight_reached(layer, passing)
             self._gradients.accumulated(step, layer, gradient, passing)
 
     def averaged(self) -> None:

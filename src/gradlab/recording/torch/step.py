@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import and_
@@ -137,12 +137,29 @@ class Step:
     def drop_unused(self) -> None:
         """Forget what came since the latest update: it was thrown away."""
         used = self.used
-        self.calls = [call for call in self.calls if not call.deltas or call.layer in used]
-        self.gradients = {layer: m for layer, m in self.gradients.items() if layer in used}
-        self.raw = {layer: raw for layer, raw in self.raw.items() if layer in used}
+        came = {*self.gradients, *self.raw, *(call.layer for call in self.calls)}
+        self.drop(came - used.keys())
         del self.passes[self.counted :]
         self.awaited = []
         self.unwatched = self.unwatched and bool(used)
+
+    def unused(self) -> set[Layer]:
+        """Layers of which backward passes brought something that no optimizer has used yet."""
+        came = {call.layer for call in self.calls if call.deltas} | self.gradients.keys()
+        return came - self.used.keys()
+
+    def drop(self, layers: Collection[Layer]) -> None:
+        """Forget what backward passes brought of some layers: it was thrown away."""
+        kept = []
+        for call in self.calls:
+            if call.deltas and call.layer in layers:
+                call.deltas, call.delta = 0, None  # another pass may come through it
+            else:
+                kept.append(call)
+        self.calls = kept
+        for layer in layers:
+            self.gradients.pop(layer, None)
+            self.raw.pop(layer, None)
 
     def restart(self) -> None:
         """Forget all that came: it led to updates that are not recorded, or were not made."""
