@@ -408,7 +408,30 @@ def _statistics_of(rows: int) -> Iterator[None]:
         _STATISTICS_ROWS.reset(token)
 
 
-_CHAIN = f"{KEPT}_chain"  # hidden layers, and the output layer
+_CHAIN = f"{KEPT}_chain"  # hidden layers, then the output layer
+
+
+def chain_of(net: Net) -> tuple[Layer, ...]:
+    """The layers that a Net's own `forward` calls, in order, whatever else was made or taken away.
+
+    Raises
+    ------
+    RuntimeError
+        If the net has none, as a subclass's `__init__` did not call that of Net.
+    """
+    try:
+        chain: tuple[Layer, ...] = vars(net)[_CHAIN]
+    except KeyError:
+        raise RuntimeError(
+            f"{type(net).__name__}.__init__ must call super().__init__(n_features, …), which makes "
+            "the layers that a Net's forward and logits call"
+        ) from None
+    return chain
+
+
+def set_chain(net: Net, layers: Sequence[Layer]) -> None:
+    """Settle which layers a Net's own `forward` calls."""
+    vars(net)[_CHAIN] = tuple(layers)
 
 
 class _Setting:
@@ -545,10 +568,10 @@ class Net(Model):
             if normalisation != "none":
                 layer.normalise = _normalisation(self, name, n_hidden_neurons, normalisation)
             width = n_hidden_neurons
-        out = _layer(self, width, n_outputs, "out", init)
+        _layer(self, width, n_outputs, "out", init)
         # apart from `layers`, to which a subclass may add its own
         layers = list(_kept(self).layers.values())
-        vars(self)[_CHAIN] = (layers[:-1], out)
+        set_chain(self, layers)
         if init_scale != 1.0:
             for layer in layers:
                 layer.weight.value *= init_scale
@@ -561,7 +584,8 @@ class Net(Model):
             rows = like.shape[-2]
             with _statistics_of(rows):
                 return self.logits(like.concatenate(x))[rows:]
-        (hidden, last), residual = vars(self)[_CHAIN], self.residual
+        *hidden, last = chain_of(self)
+        residual = self.residual
         for layer in hidden:
             out = layer(x)
             x = x + out if residual and layer.fan_in == layer.fan_out else out
