@@ -26,10 +26,12 @@ from dp.node import Node, ShapeError, as_leaf, mode
 from dp.parameters import (
     KEPT,
     Registered,
+    check_layers,
     check_listed,
     check_named,
     fitting,
     registered,
+    warn_of_constants,
     warn_of_others,
 )
 from dp.validation import one_of, positive_integer, positive_number, shown, unknown
@@ -226,7 +228,7 @@ class Model:
         TypeError, ValueError
             If a value is not made of numbers. Nothing is changed if anything is wrong.
         """
-        if not isinstance(param, Mapping):
+        if type(param) is not dict and not isinstance(param, Mapping):  # the first is faster
             raise TypeError(
                 "set_param takes a dict of names and arrays, as get_param gives it; got "
                 f"{shown(param)}"
@@ -292,6 +294,9 @@ class Model:
                 f"the loss of {type(self).__name__} depends on none of its parameters"
                 + ("" if mode().recording else ": inside no_grad nothing is remembered")
             )
+        if len(ordered) < len(parameters):
+            check_layers(type(self).__name__, _kept(self))
+        warn_of_constants(type(self).__name__, _kept(self), loss)
         others = [name for name in found if name not in parameters]
         return {name: found[name] for name in ordered + others}, loss
 
@@ -378,7 +383,10 @@ def _layer(
     if not isinstance(name, str) or not name:
         raise TypeError(f"a layer needs a name, a string such as 'h1'; got {name!r}")
     if name in kept.layers:
-        raise ValueError(f"layer name {name!r} is taken; this model has {', '.join(kept.layers)}")
+        raise ValueError(
+            f"layer name {name!r} is taken; this model has {', '.join(kept.layers)}. Each is made "
+            "once, in __init__"
+        )
     for part in (f"{name}_weight", f"{name}_bias"):
         kept.check_free(part)
     how = initializers.get(init)

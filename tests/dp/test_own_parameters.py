@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -674,3 +675,50 @@ def test_settings_of_a_net():
     np.testing.assert_array_equal(
         Own().forward(X).value, dp.Net(2, 3, 1, "tanh", seed=0).forward(X).value
     )
+
+
+# --- a parameter whose Node the loss does not use ------------------------------------------------
+
+
+class Severed(Model):
+    """One layer; `how` says what stands in the place of its weight's Node."""
+
+    def __init__(self, how):
+        super().__init__(seed=0)
+        self.how = how
+        self.out = self.Linear_Layer(2, 1, "out")
+
+    def loss(self, x, y):
+        penalty = {
+            "array": lambda: Node(self.out.weight.value).square().sum(),
+            "get_param": lambda: Node(self.get_param()["out_weight"]).square().sum(),
+            "transposed": lambda: np.ones((1, 1)) * Node(self.out.weight.value.T).norm(),
+            "copy": lambda: Node(self.out.weight.value.copy()).square().sum(),
+            "Node": lambda: self.out.weight.square().sum(),
+        }[self.how]()
+        return (self.out(x) - y).square().mean() + penalty
+
+
+@pytest.mark.parametrize("how", ["array", "get_param", "transposed"])
+def test_a_parameters_array_as_a_constant_is_told_once(how):
+    model = Severed(how)
+    with pytest.warns(UserWarning, match="array of the parameter 'out_weight' for a constant"):
+        model.get_grad(np.ones((3, 2)), np.ones((3, 1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.get_grad(np.ones((3, 2)), np.ones((3, 1)))
+
+
+@pytest.mark.parametrize("how", ["copy", "Node"])
+def test_copies_and_nodes_of_parameters_are_no_mistake(how):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Severed(how).get_grad(np.ones((3, 2)), np.ones((3, 1)))
+
+
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_a_layers_node_replaced_by_one_without_a_name_is_refused(part):
+    model = Severed("copy")
+    setattr(model.out, part, Node(np.zeros(getattr(model.out, part).shape)))
+    with pytest.raises(ValueError, match=rf"the {part} of layer 'out' of Severed was replaced"):
+        dp.SGD(model, np.ones((3, 2)), np.ones((3, 1))).train(1, print_each=None)
