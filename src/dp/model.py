@@ -29,6 +29,7 @@ from dp.parameters import (
     check_layers,
     check_listed,
     check_named,
+    check_stack,
     fitting,
     registered,
     warn_of_constants,
@@ -320,6 +321,8 @@ def _check_loss(model: Model, loss: Any) -> None:
             f"{type(model).__name__}.loss must give one number, got shape {loss.shape}; add "
             ".sum() or .mean()"
         )
+    if loss.value.ndim > 2:
+        check_stack(type(model).__name__, _kept(model), loss.shape)
 
 
 def _check_trained(model: Model, loss: Node, named: Mapping[str, Node], given: Any) -> None:

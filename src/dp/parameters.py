@@ -264,6 +264,11 @@ def check_named(
     return others
 
 
+def of_other_models(nodes: Mapping[str, Node], own: Mapping[str, Node]) -> list[str]:
+    """The names of those Nodes that are parameters, and none of these."""
+    return sorted(n for n, node in nodes.items() if node in _OWNED and own.get(n) is not node)
+
+
 def warn_of_others(owner: str, kept: Registered, names: list[str]) -> None:
     """Warn, once, that training a model leaves parameters of other models as they are."""
     new = [name for name in names if name not in kept.told]
@@ -291,6 +296,28 @@ def check_layers(owner: str, kept: Registered) -> None:
                     f"no parameter, so it would not be trained; change the numbers of the layer's "
                     f"own Node instead: layer.{part}.value[...] = array, or set_param"
                 )
+
+
+def check_stack(owner: str, kept: Registered, shape: tuple[int, ...]) -> None:
+    """Refuse several losses, one per matrix of a stack, that share a parameter.
+
+    In an ensemble each member has its own loss and its own parameters. Where losses share
+    parameters, the sweep would give the gradient of their sum, whatever the model means by them.
+
+    Raises
+    ------
+    ShapeError
+        Naming the parameter.
+    """
+    for name, node in kept.parameters.items():
+        if node.shape[:-2] != shape[:-2]:
+            raise ShapeError(
+                f"{owner}.loss must give one number, got a stack of them, of shape {shape}: the "
+                f"axes before the last two stand for the members of an ensemble, but the parameter "
+                f"{name!r} has shape {node.shape}. Data and indices of more than two dimensions "
+                "make such a stack; give 2-D data, and pick rows by a 1-D index: "
+                "table[words.ravel()].reshape(len(words), -1)"
+            )
 
 
 def warn_of_constants(owner: str, kept: Registered, loss: Node) -> None:
