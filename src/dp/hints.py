@@ -50,6 +50,48 @@ def missing_attribute(owner: str, name: str, known: list[str]) -> str:
     return f"{text}. Operations give plain Nodes; {OWN_OPERATION[0].lower()}{OWN_OPERATION[1:]}"
 
 
+class _Missing:
+    """What arrays have and Nodes have not: says what to write instead.
+
+    No `__getattr__` of Node, with which Python looks up every attribute of every Node more slowly,
+    so that a training step takes a tenth longer.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, node: Any, owner: type) -> Any:
+        raise AttributeError(missing_attribute(owner.__name__, self.name, []), name=self.name)
+
+
+def _any_missing(node: Any, name: str) -> Any:
+    known = [] if name.startswith("_") else node.__dir__()
+    raise AttributeError(missing_attribute(type(node).__name__, name, known), name=name, obj=None)
+
+
+def hint_at_missing(cls: Any, everything: bool = False) -> None:
+    """Let a class say what to write instead of what arrays have and it has not.
+
+    With `everything` also of names that nobody has, and of what an unfinished `__init__` left out.
+    That is for programs with a subclass of Node, whose operations give plain Nodes; in others
+    Python itself says what was probably meant.
+    """
+    if everything:
+        cls.__getattr__ = _any_missing
+        return
+    present = [name for name in dir(cls) if name[0] != "_"]
+    wanted = {*_OTHERS, *(name for name in dir(np.ndarray) if name[0] != "_")}
+    for name in wanted.difference(present):
+        missing = _Missing()
+        missing.__set_name__(cls, name)
+        setattr(cls, name, missing)
+    cls.__dir__ = lambda node: [
+        name
+        for name in object.__dir__(node)
+        if not isinstance(inspect.getattr_static(node, name, None), _Missing)
+    ]
+
+
 class Guarded:
     """A method that cannot be replaced on an instance: the sweep would not call the other."""
 

@@ -26,10 +26,13 @@ from dp.node import Node, ShapeError, as_leaf, mode
 from dp.parameters import (
     KEPT,
     Registered,
+    check_layers,
     check_listed,
     check_named,
+    check_stack,
     fitting,
     registered,
+    warn_of_constants,
     warn_of_others,
 )
 from dp.validation import one_of, positive_integer, positive_number, shown, unknown
@@ -226,7 +229,7 @@ class Model:
         TypeError, ValueError
             If a value is not made of numbers. Nothing is changed if anything is wrong.
         """
-        if not isinstance(param, Mapping):
+        if type(param) is not dict and not isinstance(param, Mapping):  # the first is faster
             raise TypeError(
                 "set_param takes a dict of names and arrays, as get_param gives it; got "
                 f"{shown(param)}"
@@ -292,6 +295,9 @@ class Model:
                 f"the loss of {type(self).__name__} depends on none of its parameters"
                 + ("" if mode().recording else ": inside no_grad nothing is remembered")
             )
+        if len(ordered) < len(parameters):
+            check_layers(type(self).__name__, _kept(self))
+        warn_of_constants(type(self).__name__, _kept(self), loss)
         others = [name for name in found if name not in parameters]
         return {name: found[name] for name in ordered + others}, loss
 
@@ -315,6 +321,8 @@ def _check_loss(model: Model, loss: Any) -> None:
             f"{type(model).__name__}.loss must give one number, got shape {loss.shape}; add "
             ".sum() or .mean()"
         )
+    if loss.value.ndim > 2:
+        check_stack(type(model).__name__, _kept(model), loss.shape)
 
 
 def _check_trained(model: Model, loss: Node, named: Mapping[str, Node], given: Any) -> None:
@@ -378,7 +386,10 @@ def _layer(
     if not isinstance(name, str) or not name:
         raise TypeError(f"a layer needs a name, a string such as 'h1'; got {name!r}")
     if name in kept.layers:
-        raise ValueError(f"layer name {name!r} is taken; this model has {', '.join(kept.layers)}")
+        raise ValueError(
+            f"layer name {name!r} is taken; this model has {', '.join(kept.layers)}. Each is made "
+            "once, in __init__"
+        )
     for part in (f"{name}_weight", f"{name}_bias"):
         kept.check_free(part)
     how = initializers.get(init)
@@ -408,7 +419,30 @@ def _statistics_of(rows: int) -> Iterator[None]:
         _STATISTICS_ROWS.reset(token)
 
 
-_CHAIN = f"{KEPT}_chain"  # hidden layers, and the output layer
+_CHAIN = f"{KEPT}_chain"  # hidden layers, then the output layer
+
+
+def chain_of(net: Net) -> tuple[Layer, ...]:
+    """The layers that a Net's own `forward` calls, in order, whatever else was made or taken away.
+
+    Raises
+    ------
+    RuntimeError
+        If the net has none, as a subclass's `__init__` did not call that of Net.
+    """
+    try:
+        chain: tuple[Layer, ...] = vars(net)[_CHAIN]
+    except KeyError:
+        raise RuntimeError(
+            f"{type(net).__name__}.__init__ must call super().__init__(n_features, …), which makes "
+            "the layers that a Net's forward and logits call"
+        ) from None
+    return chain
+
+
+def set_chain(net: Net, layers: Sequence[Layer]) -> None:
+    """Settle which layers a Net's own `forward` calls."""
+    vars(net)[_CHAIN] = tuple(layers)
 
 
 class _Setting:
@@ -545,10 +579,10 @@ class Net(Model):
             if normalisation != "none":
                 layer.normalise = _normalisation(self, name, n_hidden_neurons, normalisation)
             width = n_hidden_neurons
-        out = _layer(self, width, n_outputs, "out", init)
+        _layer(self, width, n_outputs, "out", init)
         # apart from `layers`, to which a subclass may add its own
         layers = list(_kept(self).layers.values())
-        vars(self)[_CHAIN] = (layers[:-1], out)
+        set_chain(self, layers)
         if init_scale != 1.0:
             for layer in layers:
                 layer.weight.value *= init_scale
@@ -561,7 +595,8 @@ class Net(Model):
             rows = like.shape[-2]
             with _statistics_of(rows):
                 return self.logits(like.concatenate(x))[rows:]
-        (hidden, last), residual = vars(self)[_CHAIN], self.residual
+        *hidden, last = chain_of(self)
+        residual = self.residual
         for layer in hidden:
             out = layer(x)
             x = x + out if residual and layer.fan_in == layer.fan_out else out

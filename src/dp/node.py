@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Iterator, Sequence
 from math import prod, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dp import primitives as p
 from dp.answers import Answers, not_while_capturing
 from dp.errors import AnomalyError, CaptureError, ShapeError
-from dp.hints import Guarded, check_subclass, missing_attribute
+from dp.hints import Guarded, check_subclass, hint_at_missing
 from dp.indexing import checked_axis, matrix_index, one_axis, wanted_shape
 from dp.mode import MODE, Mode, capturing, detect_anomaly, mode, no_grad
 from dp.numpy_functions import COMPARISONS, PRIMITIVES, apply_function, apply_ufunc
@@ -82,6 +82,7 @@ class Node(Answers):
         super().__init_subclass__(**options)
         if cls.__module__.split(".")[0] != "dp":
             check_subclass(Node, cls)
+            hint_at_missing(Node, everything=True)
 
     @staticmethod
     def record(primitive: p.Primitive, operands: tuple[Any, ...], settings: dict[str, Any]) -> Node:
@@ -185,14 +186,6 @@ class Node(Answers):
             "entries of a Node cannot be set, as its gradient would be lost: choose with "
             "dp.where(mask, a, b), or change a leaf's numbers by node.value[...] = ..."
         )
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            known = [] if name.startswith("_") else [n for n in dir(Node) if n[0] != "_"]
-            raise AttributeError(
-                missing_attribute(type(self).__name__, name, known), name=name, obj=None
-            )
 
     def astype(self, dtype: Any) -> Any:
         """The entries in another dtype: a Node of floats, or a plain array of integers or booleans.
@@ -759,3 +752,6 @@ def _as_mask(index: Node, shape: tuple[int, ...]) -> Array:
             f"got {index!r}; other indices are arrays, such as node.value.astype(int)"
         )
     return mask.astype(bool)
+
+
+hint_at_missing(Node)

@@ -396,7 +396,11 @@ class Optimizer:
 
         If an interrupt or an error comes in between, parameters and `grad_stores` are put back.
         """
-        before = {name: np.array(value) for name, value in param.items()}
+        before = {
+            # the same, but for speed
+            name: value.copy() if type(value) is np.ndarray else np.array(value)
+            for name, value in param.items()
+        }
         stores = [
             (store, name, value, value.copy())
             for store in self.grad_stores

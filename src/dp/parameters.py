@@ -99,7 +99,8 @@ class Registered:
             )
         if name in self.parameters:
             raise ValueError(
-                f"parameter name {name!r} is taken; this model has {', '.join(self.parameters)}"
+                f"parameter name {name!r} is taken; this model has {', '.join(self.parameters)}. "
+                "Each is made once, in __init__"
             )
 
     def first_value(self, value: Any, name: Any) -> Array:
@@ -263,6 +264,11 @@ def check_named(
     return others
 
 
+def of_other_models(nodes: Mapping[str, Node], own: Mapping[str, Node]) -> list[str]:
+    """The names of those Nodes that are parameters, and none of these."""
+    return sorted(n for n, node in nodes.items() if node in _OWNED and own.get(n) is not node)
+
+
 def warn_of_others(owner: str, kept: Registered, names: list[str]) -> None:
     """Warn, once, that training a model leaves parameters of other models as they are."""
     new = [name for name in names if name not in kept.told]
@@ -274,6 +280,68 @@ def warn_of_others(owner: str, kept: Registered, names: list[str]) -> None:
             "them in get_param: return {**super().get_param(), **self.other.get_param()}",
             stacklevel=5,
         )
+
+
+def check_layers(owner: str, kept: Registered) -> None:
+    """Refuse a layer with another Node in the place of its weight or bias.
+
+    One with a name is found in the loss by `check_named`; one without is a constant there.
+    """
+    for layer in kept.layers.values():
+        for part, node in (("weight", layer.weight), ("bias", layer.bias)):
+            own = kept.parameters.get(f"{layer.name}_{part}")
+            if own is not None and own is not node:
+                raise ValueError(
+                    f"the {part} of layer {layer.name!r} of {owner} was replaced by a Node that is "
+                    f"no parameter, so it would not be trained; change the numbers of the layer's "
+                    f"own Node instead: layer.{part}.value[...] = array, or set_param"
+                )
+
+
+def check_stack(owner: str, kept: Registered, shape: tuple[int, ...]) -> None:
+    """Refuse several losses, one per matrix of a stack, that share a parameter.
+
+    In an ensemble each member has its own loss and its own parameters. Where losses share
+    parameters, the sweep would give the gradient of their sum, whatever the model means by them.
+
+    Raises
+    ------
+    ShapeError
+        Naming the parameter.
+    """
+    for name, node in kept.parameters.items():
+        if node.shape[:-2] != shape[:-2]:
+            raise ShapeError(
+                f"{owner}.loss must give one number, got a stack of them, of shape {shape}: the "
+                f"axes before the last two stand for the members of an ensemble, but the parameter "
+                f"{name!r} has shape {node.shape}. Data and indices of more than two dimensions "
+                "make such a stack; give 2-D data, and pick rows by a 1-D index: "
+                "table[words.ravel()].reshape(len(words), -1)"
+            )
+
+
+def warn_of_constants(owner: str, kept: Registered, loss: Node) -> None:
+    """Warn, once, of a parameter's array in the place of its Node: no gradient flows through it."""
+    if _LOOKED in kept.told:
+        return
+    kept.told.add(_LOOKED)
+    for leaf in topological_order(loss):
+        if leaf.primitive is not None or leaf.name is not None:
+            continue
+        for name, node in kept.parameters.items():
+            if np.may_share_memory(leaf.value, node.value) and np.shares_memory(
+                leaf.value, node.value
+            ):
+                warnings.warn(
+                    f"the loss of {owner} takes the array of the parameter {name!r} for a "
+                    "constant, through which no gradient flows; compute with its Node "
+                    "(layer.weight, or what self.Parameter gives). If a constant is meant, take a "
+                    "copy of the array",
+                    stacklevel=3,
+                )
+
+
+_LOOKED = ""  # no parameter has this name
 
 
 def check_listed(owner: str, listed: Mapping[str, Any], order: Sequence[Node]) -> None:

@@ -27,7 +27,7 @@ def check_shapes(primitive: p.Primitive, parents: Nodes) -> None:
     elif primitive.elementwise:
         if a != b and (1, 1) not in (a, b):
             _check_crossing(primitive, parents, a, b)
-        for other in parents[2:]:  # what `where` chooses from
+        for other in parents[2:] if len(parents) > 2 else ():  # what `where` chooses from
             c = other.value.shape
             _check_crossing(primitive, parents, a, c)
             if a[-2:] != (max(b[-2], c[-2]), max(b[-1], c[-1])):  # no matrix says: all pairs

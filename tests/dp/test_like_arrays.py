@@ -1,6 +1,8 @@
 """Nodes used as arrays are: identity, a forgotten .value, NumPy's functions, axes, masks."""
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -135,6 +137,10 @@ def test_other_dtypes_keep_the_gradient():
             x().astype(dtype)
 
 
+class Wave(Node):
+    """A subclass, which gets hints for names that no array has as well."""
+
+
 @pytest.mark.parametrize(
     ("use", "words"),
     [
@@ -144,15 +150,24 @@ def test_other_dtypes_keep_the_gradient():
         (lambda n: n.detach(), r"dp\.Node\(node\.value\)"),
         (lambda n: n.numpy(), r"node\.value"),
         (lambda n: n.backward(), r"loss\.grad\(\)"),
-        (lambda n: n.sigmod(), "did you mean 'sigmoid'"),
-        (lambda n: n.nothing_like_it, "no 'nothing_like_it'"),
+        (lambda n: Wave(n.value).sigmod(), "did you mean 'sigmoid'"),
+        (lambda n: Wave(n.value).nothing_like_it, "no 'nothing_like_it'"),
     ],
 )
 def test_what_a_node_lacks_gets_a_hint(use, words):
-    with refused(AttributeError, "a Node has no", words):
+    with refused(AttributeError, "a (Node|Wave) has no", words):
         use(x())
     assert not hasattr(x(), "cumsum")
     assert getattr(x(), "nothing", None) is None
+    assert not hasattr(Node, "cumsum")
+    assert "cumsum" not in dir(x())
+    assert {"tanh", "T", "argmax", "value"} <= set(dir(x()))
+
+
+def test_attributes_of_nodes_are_looked_up_as_fast_as_any():
+    # __getattr__ makes Python 3.11 take the slow way to every attribute; only subclasses bring it
+    code = "import dp; assert not hasattr(dp.Node, '__getattr__')"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_entries_are_not_set_and_nodes_hold_no_nodes():

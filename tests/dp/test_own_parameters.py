@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -674,3 +675,119 @@ def test_settings_of_a_net():
     np.testing.assert_array_equal(
         Own().forward(X).value, dp.Net(2, 3, 1, "tanh", seed=0).forward(X).value
     )
+
+
+# --- a parameter whose Node the loss does not use ------------------------------------------------
+
+
+class Severed(Model):
+    """One layer; `how` says what stands in the place of its weight's Node."""
+
+    def __init__(self, how):
+        super().__init__(seed=0)
+        self.how = how
+        self.out = self.Linear_Layer(2, 1, "out")
+
+    def loss(self, x, y):
+        penalty = {
+            "array": lambda: Node(self.out.weight.value).square().sum(),
+            "get_param": lambda: Node(self.get_param()["out_weight"]).square().sum(),
+            "transposed": lambda: np.ones((1, 1)) * Node(self.out.weight.value.T).norm(),
+            "copy": lambda: Node(self.out.weight.value.copy()).square().sum(),
+            "Node": lambda: self.out.weight.square().sum(),
+        }[self.how]()
+        return (self.out(x) - y).square().mean() + penalty
+
+
+@pytest.mark.parametrize("how", ["array", "get_param", "transposed"])
+def test_a_parameters_array_as_a_constant_is_told_once(how):
+    model = Severed(how)
+    with pytest.warns(UserWarning, match="array of the parameter 'out_weight' for a constant"):
+        model.get_grad(np.ones((3, 2)), np.ones((3, 1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.get_grad(np.ones((3, 2)), np.ones((3, 1)))
+
+
+@pytest.mark.parametrize("how", ["copy", "Node"])
+def test_copies_and_nodes_of_parameters_are_no_mistake(how):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Severed(how).get_grad(np.ones((3, 2)), np.ones((3, 1)))
+
+
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_a_layers_node_replaced_by_one_without_a_name_is_refused(part):
+    model = Severed("copy")
+    setattr(model.out, part, Node(np.zeros(getattr(model.out, part).shape)))
+    with pytest.raises(ValueError, match=rf"the {part} of layer 'out' of Severed was replaced"):
+        dp.SGD(model, np.ones((3, 2)), np.ones((3, 1))).train(1, print_each=None)
+
+
+# --- one loss, not one per matrix of a stack ------------------------------------------------------
+
+
+class Bag(Model):
+    """The mean of a sentence's embeddings; `how` says how they are picked."""
+
+    def __init__(self, how):
+        super().__init__(seed=0)
+        self.how = how
+        self.table = self.Parameter(lambda stream: stream.normal(size=(7, 3)), "table")
+        self.out = self.Linear_Layer(3, 1, "out")
+
+    def loss(self, words, y):
+        if self.how == "stack":
+            mean = self.table[words].mean(axis=0)  # one matrix per sentence
+        else:
+            mean = sum(self.table[words[:, i]] for i in range(4)) / 4
+        return (self.out(mean) - y).square().mean()
+
+
+WORDS = RNG.integers(0, 7, size=(20, 4))
+
+
+def test_a_stack_of_losses_with_shared_parameters_is_refused():
+    with pytest.raises(dp.ShapeError, match=r"Bag\.loss must give one number, got a stack.*ravel"):
+        Bag("stack").get_grad(WORDS, Y[:20])
+
+    class Deep_Data(Model):
+        def __init__(self):
+            super().__init__(seed=0)
+            self.out = self.Linear_Layer(2, 1, "out")
+
+        def loss(self, x, y):
+            return (self.out(x) - y).square().mean()
+
+    x = np.stack([X, 2 * X], axis=1)
+    for compiled in (False, True):
+        with pytest.raises(dp.ShapeError, match=r"'out_weight' has shape \(2, 1\)"):
+            dp.SGD(Deep_Data(), x, np.stack([Y, Y], axis=1), compile=compiled).train(1, None)
+
+
+def test_embeddings_by_columns_have_the_right_gradient():
+    model = Bag("columns")
+    grad, _ = model.get_grad(WORDS, Y[:20])
+    table, step = model.get_param()["table"], 1e-6
+    for at in [(0, 0), (3, 2), (6, 1)]:
+        old = table[at]
+        both = []
+        for sign in (1, -1):
+            table[at] = old + sign * step
+            both.append(float(model.loss(WORDS, Y[:20])))
+        table[at] = old
+        assert np.isclose(grad["table"][at], (both[0] - both[1]) / (2 * step), rtol=1e-6)
+
+
+def test_a_program_says_that_parameters_are_another_models():
+    class Upon(Model):
+        def __init__(self):
+            super().__init__(seed=0)
+            self.encoder = Scaled()
+            self.last = self.Linear_Layer(3, 1, "last")
+
+        def loss(self, x, y):
+            return (self.last((x @ np.ones((2, 3))) * self.encoder.gamma) - y).square().mean()
+
+    with pytest.raises(dp.CaptureError, match=r"parameters of another model \(gamma\)"):
+        dp.SGD(Upon(), X, Y, compile=True).train(1, None)

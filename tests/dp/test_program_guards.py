@@ -17,7 +17,7 @@ from eager import Small, X, Y, alike, same, trained
 import dp
 from dp import Node
 from dp import primitives as p
-from dp.parameters import KEPT
+from dp.model import chain_of, set_chain
 from dp.program import watching
 from dp.program.guards import Guard
 from gradlab import record
@@ -331,7 +331,7 @@ class Page(dp.Model):
 
 
 def hidden_of(net):
-    return vars(net)[f"{KEPT}_chain"][0]
+    return chain_of(net)[:-1]
 
 
 NET_CHANGES = {
@@ -341,7 +341,7 @@ NET_CHANGES = {
     "activation": lambda net: [
         setattr(layer, "activation", dp.activations.get("relu")) for layer in hidden_of(net)
     ],
-    "a layer less": lambda net: hidden_of(net).pop(),
+    "a layer less": lambda net: set_chain(net, [*chain_of(net)[:-2], chain_of(net)[-1]]),
     "a forward of its own": lambda net: setattr(
         net, "logits", lambda x, like=None: net.layers["out"](x)
     ),

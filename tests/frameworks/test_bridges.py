@@ -1,6 +1,7 @@
 """Nets carried to PyTorch and back: the same weights, outputs, losses, gradients and training."""
 
 import copy
+import importlib
 import os
 import pickle
 import sys
@@ -383,3 +384,106 @@ def test_without_torch(monkeypatch):
     for function in (lambda: to_torch(dp.Net(4, 5, 1, seed=0)), lambda: from_torch(None)):
         with pytest.raises(ImportError, match=r"^PyTorch is not installed; pip install"):
             function()
+
+
+# --- nothing is dropped in silence ----------------------------------------------------------------
+
+
+class Scaled_Loss(dp.Net):
+    """Has a parameter that only its loss uses."""
+
+    def __init__(self, *sizes, **settings):
+        super().__init__(*sizes, **settings)
+        self.gain = self.Parameter(2.0, "gain")
+
+    def loss(self, x, y):
+        return super().loss(x, y) * self.gain.exp()
+
+
+class Hidden_Parameter(Scaled_Loss):
+    """Leaves it out of `get_param`, so that it is frozen."""
+
+    def get_param(self):
+        return {name: value for name, value in super().get_param().items() if name != "gain"}
+
+
+class Own_Attributes(dp.Net):
+    """Has attributes with the names of the library's."""
+
+    def __init__(self, *sizes, **settings):
+        super().__init__(*sizes, **settings)
+        self.layers, self.members, self.parameters = ["mine"], 3, None
+        self.dtype = self.seed = "mine"
+
+
+@pytest.mark.parametrize("kind", [Scaled_Loss, Hidden_Parameter])
+def test_a_parameter_of_ones_own_is_refused(kind):
+    net = kind(4, 5, 1, seed=0)
+    like = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 1)).double()
+    words = f"parameter 'gain' of the {kind.__name__} is neither weight nor bias"
+    with pytest.raises(ValueError, match=words):
+        to_torch(net)
+    with pytest.raises(ValueError, match=words):
+        copy_weights(net, like)
+    with pytest.raises(ValueError, match=words):
+        copy_weights(like, net)
+
+
+def test_a_layer_changed_by_hand_is_refused():
+    net = dp.Net(4, 5, 1, seed=0)
+    net.layers["h1"].normalise = lambda h: h * 2
+    with pytest.raises(ValueError, match="layer 'h1' has a normalisation of its own"):
+        to_torch(net)
+    net = dp.Net(4, 5, 1, seed=0)
+    net.layers["out"].activation = activations.get("relu")
+    with pytest.raises(ValueError, match="output layer 'out' has an activation function"):
+        to_torch(net)
+
+
+def test_attributes_of_ones_own_change_nothing():
+    net, plain = Own_Attributes(4, 5, 2, seed=0), dp.Net(4, 5, 2, seed=1)
+    close(net.forward(X).value, to_torch(net)(torch.tensor(X)), 1e-12)
+    copy_weights(net, plain)
+    np.testing.assert_array_equal(net.forward(X).value, plain.forward(X).value)
+
+
+def _pruned():
+    linear = nn.Linear(4, 5)
+    importlib.import_module("torch.nn.utils.prune").random_unstructured(linear, "weight", 0.5)
+    return nn.Sequential(linear, nn.ReLU(), nn.Linear(5, 1))
+
+
+def _with_a_parameter():
+    sequential = nn.Sequential(nn.Linear(4, 5))
+    sequential.register_parameter("gain", nn.Parameter(torch.ones(1)))
+    return sequential
+
+
+def _another_forward():
+    sequential = nn.Sequential(nn.Linear(4, 5))
+    sequential[0].forward = lambda x: 2 * nn.Linear.forward(sequential[0], x)
+    return sequential
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (_pruned, "parameter '0.weight_orig' is none of a Linear"),
+        (_with_a_parameter, "parameter 'gain' is none of a Linear"),
+        (_another_forward, "Linear at position '0' was given another forward"),
+    ],
+)
+def test_what_a_sequential_has_besides_is_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        from_torch(make())
+    with pytest.raises(ValueError, match=words):
+        copy_weights(make(), dp.Net(4, 5, 1, seed=0))
+
+
+def test_a_net_without_the_init_of_net_says_so():
+    class Own(dp.Net):
+        def __init__(self):
+            dp.Model.__init__(self, seed=0)
+
+    with pytest.raises(RuntimeError, match=r"Own.__init__ must call super"):
+        Own().forward(X)

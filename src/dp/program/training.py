@@ -14,7 +14,7 @@ from dp.activations import Activation
 from dp.mode import MODE, mode
 from dp.model import Model, Net
 from dp.node import CaptureError, Node, ShapeError
-from dp.parameters import members_of, registered
+from dp.parameters import check_stack, members_of, of_other_models, registered
 from dp.program.captured import Captured, captured, captured_rule
 from dp.program.guards import Guard
 from dp.program.memory import Table
@@ -406,6 +406,14 @@ def _captured(model: Any, x: Array, y: Array) -> Captured:
         raise ValueError(f"the loss of {type(model).__name__} depends on none of its parameters")
     kept = registered(model)
     own = {} if kept is None else kept.parameters
+    if kept is not None and len(found.output.shape) > 2:
+        check_stack(type(model).__name__, kept, found.output.shape)
+    others = of_other_models(found.nodes, own)
+    if others:
+        raise CaptureError(
+            f"the loss depends on parameters of another model ({', '.join(others)}), which a "
+            "program would freeze; train it without compile=True, or make the layers in this model"
+        )
     strangers = sorted(name for name, node in found.nodes.items() if own.get(name) is not node)
     if strangers:
         raise CaptureError(

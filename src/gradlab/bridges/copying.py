@@ -6,7 +6,13 @@ from typing import Any
 
 import dp
 from gradlab.bridges.torch_to_dp import linears
-from gradlab.bridges.weights import pytorch, weight_and_bias, write
+from gradlab.bridges.weights import (
+    check_parameters,
+    pytorch,
+    registered_of,
+    weight_and_bias,
+    write,
+)
 
 
 def copy_weights(source: Any, target: Any) -> None:
@@ -60,20 +66,11 @@ def _affine_maps(net: Any) -> dict[str, Any]:
             raise TypeError(
                 f"expected a dp.Model or a torch.nn.Sequential, got {type(net).__name__}"
             )
-        found = {layer.where: layer.linear for layer in linears(torch, net, others=False)}
-        own = {id(x) for linear in found.values() for x in (linear.weight, linear.bias)}
-        for name, parameter in net.named_parameters():
-            if id(parameter) not in own:
-                raise ValueError(f"parameter {name!r} is none of a Linear, and is not carried")
-        return found
-    if net.members is not None:
-        raise ValueError(f"the {type(net).__name__} has {net.members} members; one is carried")
-    layers = dict(net.layers)
-    if not layers:
+        return {layer.where: layer.linear for layer in linears(torch, net, others=False)}
+    kept = registered_of(net)
+    if kept.members is not None:
+        raise ValueError(f"the {type(net).__name__} has {kept.members} members; one is carried")
+    if not kept.layers:
         raise ValueError(f"the {type(net).__name__} has no layers made by Linear_Layer")
-    for name in net.get_param():
-        if name.removesuffix("_weight") not in layers and name.removesuffix("_bias") not in layers:
-            raise ValueError(
-                f"parameter {name!r} is neither weight nor bias of a layer, and is not carried"
-            )
-    return layers
+    check_parameters(net)
+    return dict(kept.layers)

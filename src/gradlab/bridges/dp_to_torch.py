@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import dp
+from dp import activations
+from dp.model import chain_of
 from gradlab.bridges.functions import module_of
 from gradlab.bridges.sequential_net import Sequential_Net
-from gradlab.bridges.weights import DTYPES, pytorch, write
+from gradlab.bridges.weights import DTYPES, check_parameters, pytorch, registered_of, write
 
 
 def to_torch(net: dp.Net, *, logits: bool = False) -> Any:
@@ -20,7 +22,8 @@ def to_torch(net: dp.Net, *, logits: bool = False) -> Any:
     Parameters
     ----------
     net : dp.Net
-        Without normalisation, residual connections or members.
+        Without normalisation, residual connections, members, or parameters besides the weights and
+        biases of its layers.
     logits : bool
         Leave out the last sigmoid or softmax, for PyTorch's losses of logits
         (`binary_cross_entropy_with_logits`, `cross_entropy`).
@@ -34,17 +37,18 @@ def to_torch(net: dp.Net, *, logits: bool = False) -> Any:
     TypeError
         If `net` is no `dp.Net`, or a subclass with a forward of its own.
     ValueError
-        If it has something that a row of PyTorch's modules has not, naming the layer.
+        If it has something that a row of PyTorch's modules has not, naming the layer, or a
+        parameter of its own (`net.Parameter`).
     ImportError
         If PyTorch is not installed.
     """
     torch = pytorch()
-    _check_net(net)
+    *hidden, out = _checked(net)
     modules: dict[str, Any] = {}
-    for name, layer in net.layers.items():
-        modules[name] = _linear(torch, layer)
-        if name != "out":
-            modules[f"{name}_activation"] = module_of(torch, name, layer.activation)
+    for layer in hidden:
+        modules[layer.name] = _linear(torch, layer)
+        modules[f"{layer.name}_activation"] = module_of(torch, layer.name, layer.activation)
+    modules[out.name] = _linear(torch, out)
     if not logits and not (isinstance(net, Sequential_Net) and net.outputs == "values"):
         last = torch.nn.Sigmoid() if net.n_outputs == 1 else torch.nn.Softmax(dim=-1)
         modules["out_activation"] = last
@@ -54,7 +58,8 @@ def to_torch(net: dp.Net, *, logits: bool = False) -> Any:
     return sequential
 
 
-def _check_net(net: Any) -> None:
+def _checked(net: Any) -> tuple[dp.Layer, ...]:
+    """The layers that the net's forward calls, if they are all it computes with."""
     if not isinstance(net, dp.Net):
         raise TypeError(
             f"net must be a dp.Net, got {type(net).__name__}; the weights of another dp.Model go "
@@ -70,18 +75,18 @@ def _check_net(net: Any) -> None:
                 "not follow; accepted is a dp.Net, and a subclass that leaves forward and logits "
                 "as they are"
             )
-    names = list(net.layers)
-    added = names[names.index("out") + 1 :]
-    if added:
+    kept, chain = registered_of(net), chain_of(net)
+    for name, layer in kept.layers.items():
+        if layer not in chain:
+            raise ValueError(
+                f"layer {name!r} was added to the net, and its forward does not use it; accepted "
+                "is a net with its own layers alone"
+            )
+    first = chain[0]
+    if kept.members is not None:
         raise ValueError(
-            f"layer {added[0]!r} was added to the net, and its forward does not use it; accepted "
-            "is a net with its own layers alone"
-        )
-    first = net.layers[names[0]]
-    if net.members is not None:
-        raise ValueError(
-            f"layer {first.name!r} holds {net.members} members; one net is carried at a time: give "
-            "a net with one seed, such as dp.Net(…, seed=0)"
+            f"layer {first.name!r} holds {kept.members} members; one net is carried at a time: "
+            "give a net with one seed, such as dp.Net(…, seed=0)"
         )
     if net.normalisation != "none":
         raise ValueError(
@@ -93,11 +98,23 @@ def _check_net(net: Any) -> None:
             f"layer {first.name!r} is in a net with residual connections, which a "
             "torch.nn.Sequential has not; accepted is residual=False"
         )
-    if net.dtype.name not in DTYPES:
+    for layer in chain:
+        if layer.normalise is not None:
+            raise ValueError(
+                f"layer {layer.name!r} has a normalisation of its own, which is not carried"
+            )
+    check_parameters(net)
+    if chain[-1].activation not in (None, activations.get("identity")):
         raise ValueError(
-            f"the net's dtype is {net.dtype}, which PyTorch has not; accepted are "
+            f"the output layer {chain[-1].name!r} has an activation function of its own, "
+            f"{chain[-1].activation!r}, which is not carried"
+        )
+    if kept.dtype.name not in DTYPES:
+        raise ValueError(
+            f"the net's dtype is {kept.dtype}, which PyTorch has not; accepted are "
             f"{', '.join(DTYPES)}"
         )
+    return chain
 
 
 def _linear(torch: Any, layer: dp.Layer) -> Any:

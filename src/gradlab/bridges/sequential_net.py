@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import dp
 from dp import initializers
 from dp.activations import Activation
-from dp.node import as_leaf
+from dp.model import set_chain
 from dp.validation import one_of
 
 Array = NDArray[Any]
@@ -77,24 +77,19 @@ class Sequential_Net(dp.Net):
         self.n_outputs = out.weight.shape[1]
         self.normalisation, self.residual = "none", False
         self.loss_name, self.reduction = loss, reduction
-        for number, affine in enumerate(hidden, 1):
-            self._given(f"h{number}", affine).activation = affine.function
-        self._given("out", out)
-
-    def _given(self, name: str, affine: Affine) -> dp.Layer:
-        how = initializers.Initializer(
-            "given", "", lambda *_: affine.weight, lambda *_: affine.bias
-        )  # draws nothing: no random stream is moved on
-        fan_in, fan_out = affine.weight.shape
-        return self.Linear_Layer(fan_in, fan_out, name, how)
-
-    def logits(self, x: Any, like: Any = None) -> dp.Node:  # noqa: ARG002 (nothing is normalised)
-        """Pre-activations of the output layer, (batch, n_outputs)."""
-        out = as_leaf(x, self.dtype)
-        for layer in self.layers.values():
-            out = layer(out)
-        return out
+        layers = [_layer(self, f"h{number}", affine) for number, affine in enumerate(hidden, 1)]
+        for layer, affine in zip(layers, hidden, strict=True):
+            layer.activation = affine.function
+        set_chain(self, [*layers, _layer(self, "out", out)])
 
     def forward(self, x: Any, like: Any = None) -> dp.Node:
         """Probabilities or values, (batch, n_outputs); `like` changes nothing."""
         return self.logits(x) if self.outputs == "values" else super().forward(x, like)
+
+
+def _layer(net: dp.Net, name: str, affine: Affine) -> dp.Layer:
+    how = initializers.Initializer(
+        "given", "", lambda *_: affine.weight, lambda *_: affine.bias
+    )  # draws nothing: no random stream is moved on
+    fan_in, fan_out = affine.weight.shape
+    return net.Linear_Layer(fan_in, fan_out, name, how)

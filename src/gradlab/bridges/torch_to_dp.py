@@ -91,7 +91,7 @@ def linears(torch: Any, sequential: Any, others: bool = True) -> list[Linear]:
             f"expected a torch.nn.Sequential of Linear and activation modules, got "
             f"{type(sequential).__name__}"
         )
-    if type(sequential).forward is not nn.Sequential.forward:
+    if type(sequential).forward is not nn.Sequential.forward or "forward" in vars(sequential):
         raise TypeError(
             f"{type(sequential).__name__} has a forward of its own; accepted is a "
             "torch.nn.Sequential that calls its modules one after the other"
@@ -100,6 +100,8 @@ def linears(torch: Any, sequential: Any, others: bool = True) -> list[Linear]:
     # a module that is used twice shall be seen twice
     for where, module in sequential.named_modules(remove_duplicate=False):
         what = f"{type(module).__name__} at position {where!r}"
+        if "forward" in vars(module):
+            raise ValueError(f"{what} was given another forward, which is not carried")
         if type(module) is nn.Sequential or module is sequential:
             continue
         if type(module) is nn.Linear:
@@ -124,7 +126,18 @@ def linears(torch: Any, sequential: Any, others: bool = True) -> list[Linear]:
             found[-1] = found[-1]._replace(after=where, module=module, function=function)
     if not found:
         raise ValueError("the Sequential has no Linear; at least one is needed")
+    _check_all_carried(sequential, found)
     return found
+
+
+def _check_all_carried(sequential: Any, found: Sequence[Linear]) -> None:
+    """Refuse parameters and buffers that are none of a Linear's, such as those of a pruned one."""
+    own = {id(x) for layer in found for x in (layer.linear.weight, layer.linear.bias)}
+    for name, parameter in sequential.named_parameters():
+        if id(parameter) not in own:
+            raise ValueError(f"parameter {name!r} is none of a Linear, and is not carried")
+    for name, _ in sequential.named_buffers():
+        raise ValueError(f"buffer {name!r} is none of a Linear, and is not carried")
 
 
 def _check_linear(what: str, linear: Any, before: Sequence[Linear]) -> None:

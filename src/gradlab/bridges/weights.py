@@ -9,10 +9,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dp
+from dp.model import registered
+from dp.parameters import Registered
 
 Array = NDArray[Any]
 
 DTYPES = ("float16", "float32", "float64")
+
+
+def registered_of(model: dp.Model) -> Registered:
+    """What the library keeps of a model, whatever attributes it has set itself."""
+    kept = registered(model)
+    if kept is None:
+        raise RuntimeError(f"{type(model).__name__}.__init__ must call super().__init__()")
+    return kept
+
+
+def check_parameters(model: dp.Model) -> None:
+    """Refuse parameters that are neither weight nor bias of a layer, naming the first.
+
+    Asked is the library: a `get_param` of the model's own may leave some out, or add some.
+    """
+    kept = registered_of(model)
+    carried = {id(node) for layer in kept.layers.values() for node in (layer.weight, layer.bias)}
+    own = {name: node for name, node in kept.parameters.items() if id(node) not in carried}
+    for name in [*own, *(name for name in model.get_param() if name not in kept.parameters)]:
+        raise ValueError(
+            f"parameter {name!r} of the {type(model).__name__} is neither weight nor bias of a "
+            "layer, and is not carried"
+        )
 
 
 def weight_and_bias(layer: Any) -> tuple[Array, Array]:
