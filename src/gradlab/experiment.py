@@ -263,7 +263,7 @@ class Experiment(BaseModel):
         return load(self.data, self.scaling, seed=0)
 
     def net(self, data: Data) -> dp.Net:
-        """The net at its first weights; an ensemble if there are several members."""
+        """The net at its initial weights; an ensemble if there are several members."""
         return dp.Net(
             data.n_features,
             self.width,

@@ -72,7 +72,7 @@ def sweep_of_run(trained, monkeypatch, tmp_path, **options):
 
     monkeypatch.setattr(Experiment, "run", run)
     monkeypatch.setattr(experiments, "FIGURE_NAMES", ("learning",))
-    monkeypatch.setattr(experiments, "foresee", lambda *_, **__: None)
+    monkeypatch.setattr(experiments, "predict_first_step", lambda *_, **__: None)
     flags = [f"--{name}={value}" for name, value in SETTINGS.items()]
 
     def operation(root):

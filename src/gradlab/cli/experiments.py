@@ -107,15 +107,18 @@ def _compare(trace: Trace, theory: bool) -> Prediction | None:
 
     with Interrupts():
         try:
-            foreseen = verb.foresee(trace, insist=theory)
+            predicted = verb.predict_first_step(trace, insist=theory)
         except KeyboardInterrupt:
             return None
-    if foreseen is None:
-        if trace.experiment["layers"] > verb.FORESEEN:
+    if predicted is None:
+        if trace.experiment["layers"] > verb.COMPARED:
             with heard_or_not():
-                typer.echo("Of so many layers theory speaks only if it is asked: add --theory.")
+                typer.echo(
+                    "Not compared with the prediction, which is slow for more than "
+                    f"{verb.COMPARED} layers: add --theory to compare."
+                )
         return None
-    prediction, comparison = foreseen
+    prediction, comparison = predicted
     with heard_or_not():
         typer.echo(comparison.sentence())
     return prediction if theory else None

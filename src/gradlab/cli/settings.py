@@ -26,7 +26,7 @@ FLAGS: dict[str, Any] = {
     ],
     "clip": Annotated[float | None, typer.Option(help="Ceiling of a clipped relu.")],
     "init": Annotated[str | None, typer.Option(help="Initialiser. [dp]")],
-    "init_scale": Annotated[float | None, typer.Option(help="Factor on the first weights. [1]")],
+    "init_scale": Annotated[float | None, typer.Option(help="Factor on the initial weights. [1]")],
     "normalisation": Annotated[str | None, typer.Option(help="none, layer or batch. [none]")],
     "residual": Annotated[
         bool | None, typer.Option("--residual/--no-residual", help="Skip connections. [no]")

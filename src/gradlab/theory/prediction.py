@@ -98,7 +98,7 @@ class Prediction:
     def basis(self) -> str:
         """What median and band were taken from, in a sentence."""
         nets, width = len(self.gradient_draws), self.experiment.width
-        text = f"Median and band: {nets} nets simulated at their first weights"
+        text = f"Median and band: {nets} nets simulated at initialisation"
         if self.simulated_width < width:
             return f"{text}, of width {self.simulated_width} and scaled to {width}."
         return f"{text}, none of them trained."
