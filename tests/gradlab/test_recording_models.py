@@ -152,7 +152,7 @@ def test_a_model_of_parameters_alone(compiled):
     np.testing.assert_allclose(recorder.trace["grad_mean_abs"].values[:, 0], grads, rtol=1e-9)
     all_told(recorder.trace, recorder)
     assert recorder.trace.sentence() == (
-        "There are no layers to compare: gradients are known of 'w' alone, where the delta is not."
+        "There are no layers to compare: gradients are known only for 'w', and the delta is not known there."
     )
 
 

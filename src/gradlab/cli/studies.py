@@ -27,7 +27,7 @@ def study(
         Path | None, typer.Option(**PATH, help="Folder for results, tables, figures. [runs/<name>]")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what is missing in that folder.")
+        bool, typer.Option("--resume", help="Run what is missing in that folder.")
     ] = False,
     workers: Annotated[
         int | None, typer.Option(help="Processes on this machine. [one for each core]")
@@ -42,7 +42,7 @@ def study(
         int | None, typer.Option(help="Nets trained at once, to save memory. [all]")
     ] = None,
     attempts: Annotated[
-        int, typer.Option(help="Tries of an experiment that makes its worker die.")
+        int, typer.Option(help="Attempts per experiment if its worker crashes.")
     ] = 3,
     timeout: Annotated[
         float | None,

@@ -154,7 +154,7 @@ class _Told:
         if self.shown == DELTA or np.isnan(delta):
             return text
         if abs(shown - delta) >= REACHES_WITHIN_DECADES / 2:
-            return f"{text}, which misleads, for the delta {_change(delta)}"
+            return f"{text}, which is misleading: the delta {_change(delta)}"
         return f"{text} (the delta {_change(delta)})"
 
     def _way(self) -> str:
@@ -238,8 +238,8 @@ def _nothing(trace: Trace) -> str:
     names = [repr(name) for name, there in zip(trace.layers, seen[0], strict=True) if there]
     where = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
     return (
-        f"There are no layers to compare: gradients are known of {where} alone, where the delta is "
-        "not."
+        f"There are no layers to compare: gradients are known only for {where}, and the delta "
+        "is not known there."
     )
 
 
@@ -271,7 +271,7 @@ def _change(decades: float, way: str = "") -> str:
         return "is exactly zero there" if decades > 0 else "grows from exactly zero"
     if abs(decades) < ABOUT_THE_SAME:
         both = way.replace("from", "in").replace(" to ", " and in ")
-        return f"is the same {both}" if way else "stays the same"
+        return f"is about the same {both}" if way else "stays about the same"
     text = f"{'falls' if decades > 0 else 'grows'} by {abs(decades):.1f}"
     return f"{text} decades {way}" if way else text
 

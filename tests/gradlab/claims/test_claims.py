@@ -100,7 +100,7 @@ def test_table_and_sentence(proofs):
     assert sentence.startswith("Of 21 claims, ")
     assert " 12 hold as reworded" in sentence
     assert "1 fails" in sentence
-    assert "44 of 44 figures of the papers" in proofs[1].sentence()
+    assert "47 of 47 numbers from papers" in proofs[1].sentence()
     assert proofs[0].tests > 30
 
 

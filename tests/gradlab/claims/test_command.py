@@ -151,7 +151,7 @@ def test_papers(tmp_path, monkeypatch):
     result = call("prove", "sigmoid-slope", "--papers", "--out", tmp_path)
     assert result.exit_code == 1
     assert "NO" in result.output
-    assert "The claim sigmoid-slope holds. 2 of 3 figures" in result.output
+    assert "The claim sigmoid-slope holds. 2 of 3 numbers" in result.output
 
 
 def test_list():

@@ -128,7 +128,7 @@ class Assembly:
 
     def _bring_back(self, step: Step) -> None:
         """Bring all numbers back from the device."""
-        parts = [*step.gradients.values(), *step.updates.values(), *step.far.values()]
+        parts = [*step.gradients.values(), *step.updates.values(), *step.reference.values()]
         for call in step.calls:
             parts += [part for part in (call.delta, call.activation) if part is not None]
         right = Measured({"": step.accuracy})
@@ -151,7 +151,7 @@ class Assembly:
         for i, layer in enumerate(self._layers):
             mine = calls.get(layer, [])
             for part in (
-                step.gradients.get(layer), step.updates.get(layer), step.far.get(layer),
+                step.gradients.get(layer), step.updates.get(layer), step.reference.get(layer),
                 self._delta_of(step, layer, mine),
                 self._activation_of(step, layer, mine, activations),
             ):  # fmt: skip
