@@ -1079,7 +1079,7 @@ def test_weights_that_change_between_steps(batch, change):
     else:
         assert (recorder["clip_factor"][has] < 0.1).all()
         reasons = {why for part in recorder.missing.values() for why in part.values()}
-        told = ["it is frozen", "no gradient is asked for there"] if "frozen" in change else []
+        told = ["it is frozen", "no gradient is computed there"] if "frozen" in change else []
         assert all(any(why.endswith(words) for words in told) for why in reasons), reasons
         assert bool(reasons) == ("frozen" in change)
 

@@ -123,7 +123,7 @@ def test_what_there_is_decides(monkeypatch):
     experiment = Experiment.of(width=1000)
     check_memory(experiment)
     monkeypatch.setattr(memory, "available", lambda: 10e6)
-    with pytest.raises(TooLargeError, match="of which 9 MB are free"):
+    with pytest.raises(TooLargeError, match="but only 9 MB are free"):
         check_memory(experiment)
 
 

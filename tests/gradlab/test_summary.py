@@ -169,7 +169,9 @@ def test_units_that_are_dead_at_the_last_step_are_told():
     trace.dataset["dead_fraction"][-1] = [0.2, 0.91, 0.0]
     assert trace.sentence().endswith(" By then 91% of the units of 'h2' are dead.")
     trace.dataset["dead_fraction"][-1] = [0.6, 0.91, 0.5]
-    assert "91% of the units of 'h2' are dead, and most in 2 other layers." in trace.sentence()
+    assert (
+        "91% of the units of 'h2' are dead, and most units of 2 other layers." in trace.sentence()
+    )
     trace.dataset["dead_fraction"][-1] = [0.2, 0.4, 0.0]
     assert "dead" not in trace.sentence()
 

@@ -38,7 +38,7 @@ def run(
     ] = False,
     timeout: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="End the training after so long, and keep it."),
+        typer.Option(metavar="SECONDS", help="Stop the training after this time."),
     ] = None,
     *,
     settings: Settings,

@@ -46,7 +46,9 @@ def study(
     ] = 3,
     timeout: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="End experiments that take longer. [as it says]"),
+        typer.Option(
+            metavar="SECONDS", help="Stop experiments that take longer. [as the study says]"
+        ),
     ] = None,
     describe: Annotated[
         bool, typer.Option("--describe", help="Print the study as TOML, and run nothing.")

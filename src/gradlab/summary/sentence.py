@@ -192,7 +192,7 @@ class _Told:
         last = f"at the last step, {int(self.trace.dataset['step'].values[-1])},"
         if self.is_zero(-1):
             if verdict is None:
-                return f", and so it is {last[:-1]}."
+                return f", and still is {last[:-1]}."
             return f". {last.capitalize()} it does not: {self._zeros(-1)}."
         if verdict == self.verdict(-1):
             if self._change(-1, way=False) == self._change(0, way=False):
@@ -287,7 +287,7 @@ def _dead(trace: Trace) -> str:
         return ""
     worst = max(many, key=lambda i: many[i])
     more = len(many) - 1
-    others = f", and most in {more} other layer{'s' if more > 1 else ''}" if more else ""
+    others = f", and most units of {more} other layer{'s' if more > 1 else ''}" if more else ""
     return f" By then {many[worst]:.0%} of the units of {trace.layers[worst]!r} are dead{others}."
 
 

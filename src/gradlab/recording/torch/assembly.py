@@ -32,7 +32,7 @@ from gradlab.recording.torch.step import (
     join,
 )
 
-NOT_ASKED = "neither it nor what is before it is trained, so that no gradient is asked for there"
+NOT_ASKED = "neither it nor any layer before it is trained, so no gradient is computed there"
 UNWATCHED = (
     "a gradient came, but through a call that was not watched: its forward pass was made before "
     "the step, or was taken for an evaluation, as earlier ones in evaluation mode were"

@@ -59,8 +59,8 @@ SECOND = (
     "record(model, [first, second])"
 )
 ANOTHER = (
-    "steps of another optimizer ({}) went by, which are not recorded since another one was named; "
-    "name all, record(model, [first, second]), or none"
+    "another optimizer ({}) made steps, which are not recorded, since it was not given to record; "
+    "give all, record(model, [first, second]), or none"
 )
 NOT_LOOKED_AT = "it was not seen on the reference batch"
 NO_PASS = "no backward pass by Tensor.backward reached the model in a step"
