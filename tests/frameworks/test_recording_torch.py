@@ -1230,7 +1230,7 @@ def test_gradients_by_autograd_grad_under_a_scaler(batch):
     recorder = train(Net(nn.ReLU()), batch, loop=loop)
     same(plain, recorder, names=["grad_rms", "grad_mean_abs", "update_ratio"], but=["loss"])
     assert np.isnan(recorder["clip_factor"]).all()
-    assert "known only as it was used" in recorder.missing["first"]["clip_factor"]
+    assert "only the one used in the step is known" in recorder.missing["first"]["clip_factor"]
 
 
 @pytest.mark.parametrize("manual", [False, True])
