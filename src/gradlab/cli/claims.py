@@ -47,7 +47,7 @@ def prove(
         Path, typer.Option(**PATH, help="Folder for the report, figures and numbers.")
     ] = Path("runs/proofs"),
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files there that are no proofs.")
+        bool, typer.Option("--overwrite", help="Replace files there that are not proofs.")
     ] = False,
     list_claims: Annotated[bool, typer.Option("--list", help="List the claims and exit.")] = False,
 ) -> None:
@@ -111,7 +111,7 @@ def _say_what_cannot_be_shown(claims: list[Claim], seeds: int) -> None:
 def _list() -> None:
     from gradlab.claims import CLAIMS
 
-    typer.echo("Claims; `gradlab prove NAME …` puts some to the test, `gradlab prove` all:")
+    typer.echo("Claims; `gradlab prove NAME …` tests some, `gradlab prove` all:")
     for name, claim in CLAIMS.items():
         typer.echo(f"  {name:<23} {claim.said}")
 

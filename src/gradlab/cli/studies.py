@@ -115,7 +115,7 @@ def _carry_out(described: Any, folder: Path, **options: Any) -> None:
         done, total = len(results.finished), len(described.experiments)
         typer.echo(
             f"Interrupted; {done} of {total} experiments are saved in {folder}, "
-            "--resume goes on with the others.",
+            "--resume runs the others.",
             err=True,
         )
     if not interrupts.again:
