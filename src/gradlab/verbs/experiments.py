@@ -224,7 +224,9 @@ def _kept(trace: Trace, folder: Path, error: BaseException) -> OutputError:
     try:
         file = keep_elsewhere(TRACE, trace.to_bytes())
     except MemoryError:
-        return _failure(f"{reason}, and no other can be, for lack of memory", trace)
+        return _failure(
+            f"{reason}, and the trace cannot be kept elsewhere, for lack of memory", trace
+        )
     where = (
         f"the trace is kept in {file}; free some space, and move it"
         if file is not None
