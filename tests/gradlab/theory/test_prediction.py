@@ -142,7 +142,10 @@ def test_what_it_says():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"activation": "tanh", "init": "lecun_normal"}, "at the edge of chaos: depth is no"),
+        (
+            {"activation": "tanh", "init": "lecun_normal"},
+            "at the edge of chaos: with depth, deltas",
+        ),
         (
             {"activation": "tanh", "init": "normal"},
             "above 1: with depth, similar inputs grow apart",
@@ -215,7 +218,7 @@ def drawn(spread=0.1, **settings):
         (drawn(), None),
         (drawn(spread=1.0), "With logits this large, the output's error depends on chance, and so"),
         (drawn(spread=np.array([1.0, 1.0, 0.0])), "much on chance (β = 3.0): nets differ so much"),
-        (drawn(spread=1.0), "even the median of 300 is known to ± 0.1"),
+        (drawn(spread=1.0), "even the median of 300 is known only to ± 0.1"),
         (
             drawn(width=80, extrapolated=0.2),
             "width 10 take too long to simulate: those of width 80",
