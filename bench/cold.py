@@ -1,6 +1,6 @@
 """Whole processes, from start to a finished lesson run: what a user waits for, peer by peer.
 
-Data, first weights and the rate come from a file, so that nobody pays for another's libraries; dp
+Data, initial weights and the rate come from a file, so that nobody pays for another's libraries; dp
 makes its net and draws its batches as always.
 """
 

@@ -40,7 +40,7 @@ class _Trained:
         self.restart()
 
     def restart(self) -> None:
-        """From the first weights."""
+        """From the initial weights."""
         work = self.work
         pairs = zip(work.weights, work.biases, strict=True)
         self.parameters = [[w.copy(), b.copy()] for w, b in pairs]

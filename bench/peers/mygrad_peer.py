@@ -25,7 +25,7 @@ class _Trained:
         self.restart()
 
     def restart(self) -> None:
-        """From the first weights."""
+        """From the initial weights."""
         work = self.work
         pairs = zip(work.weights, work.biases, strict=True)
         self.parameters = [(mg.tensor(w.copy()), mg.tensor(b.copy())) for w, b in pairs]

@@ -42,7 +42,7 @@ class _Tuned:
         self.restart()
 
     def restart(self) -> None:
-        """From the first weights."""
+        """From the initial weights."""
         work = self.work
         self.stream = work.stream()
         self.weights = [torch.tensor(w, requires_grad=True) for w in work.weights]
@@ -117,7 +117,7 @@ def _tuned_steps(model: Any) -> Steps:
 
 
 def model_of(work: Training) -> torch.nn.Sequential:
-    """The net as modules, with the workload's first weights."""
+    """The net as modules, with the workload's initial weights."""
     parts: list[torch.nn.Module] = []
     for w, b in zip(work.weights, work.biases, strict=True):
         layer = torch.nn.Linear(*w.shape, dtype=torch.from_numpy(work.x).dtype)

@@ -16,11 +16,11 @@ Array = NDArray[Any]
 
 
 def not_while_capturing(node: Any, what: str) -> None:
-    """Raise CaptureError in a function that is captured: a program cannot answer anew."""
+    """Raise CaptureError in a function that is captured: a program cannot answer again."""
     if MODE.get().capturing:
         raise CaptureError(
-            f"{what} of {node!r} was asked for while its function was captured, and a program "
-            "could not decide it anew for other values; use Node.clip or dp.primitives.where"
+            f"{what} of {node!r} was asked for while its function was captured, but a "
+            "program cannot decide again for other values; use Node.clip or dp.primitives.where"
         )
 
 

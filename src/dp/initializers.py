@@ -1,4 +1,4 @@
-"""How first weights are drawn.
+"""How initial weights are drawn.
 
 An initializer draws the weights (fan_in × fan_out) and the bias (1 × fan_out) of one layer from a
 random stream. Where a uniform and a normal form share a variance, the uniform bound is √3 standard
@@ -37,7 +37,7 @@ Draw = Callable[[RandomStream, int, int], Array]
 
 @dataclass(frozen=True)
 class Initializer:
-    """A named way to draw a layer's first weights and biases, and where it comes from."""
+    """A named way to draw a layer's initial weights and biases, and where it comes from."""
 
     name: str
     source: str

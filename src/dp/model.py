@@ -85,7 +85,7 @@ class Model:
     Parameters
     ----------
     seed : int, sequence of ints, or None
-        Of the first weights. None draws from NumPy's global stream (`np.random.seed`). A sequence
+        Of the initial weights. None draws from NumPy's global stream (`np.random.seed`). A sequence
         makes an ensemble: every parameter becomes a stack with one member per seed, each drawn as
         a model of that seed alone would draw it.
     dtype : dtype
@@ -111,7 +111,7 @@ class Model:
         self.__dict__[KEPT] = Registered(seed, dtype)
 
     dtype = View(lambda kept: kept.dtype, "Data type of every parameter.")
-    seed = View(lambda kept: kept.seed, "Seed of the first weights, as it was given.")
+    seed = View(lambda kept: kept.seed, "Seed of the initial weights, as it was given.")
     members = View(lambda kept: kept.members, "Number of members of an ensemble, or None.")
     layers = View(lambda kept: kept.layers, "Name -> Layer.")
     parameters = View(
@@ -150,7 +150,7 @@ class Model:
         name : str
             Not yet taken in this model.
         init : str or Initializer
-            How first weights are drawn; by default as the course does: uniform with bound
+            How initial weights are drawn; by default as the course does: uniform with bound
             √2·√(3/fan_in), biases uniform with bound 1/√fan_in.
 
         Returns
@@ -497,7 +497,7 @@ class Net(Model):
     init : str or Initializer
         A name in `dp.initializers.INITIALIZERS`.
     init_scale : float
-        Factor on the first weights (not the biases).
+        Factor on the initial weights (not the biases).
     normalisation : "none", "layer" or "batch"
         Of the pre-activations of hidden layers, to mean 0 and variance 1 over a sample's units or
         over the batch, with a learned gain and shift. "batch" uses the statistics of the batch at

@@ -41,7 +41,7 @@ class Registered:
     parameters : dict
         Name -> Node, in the order in which they were made.
     streams : list of Generators, or None
-        That first weights are drawn from, one per member; None is NumPy's global stream, which is
+        That initial weights are drawn from, one per member; None is NumPy's global stream, which is
         a module and could not be copied with the model.
     """
 

@@ -263,7 +263,7 @@ class Experiment(BaseModel):
         return load(self.data, self.scaling, seed=0)
 
     def net(self, data: Data) -> dp.Net:
-        """The net at its first weights; an ensemble if there are several members."""
+        """The net at its initial weights; an ensemble if there are several members."""
         return dp.Net(
             data.n_features,
             self.width,
@@ -280,6 +280,17 @@ class Experiment(BaseModel):
             dtype=self.dtype,
         )
 
+    def _optimizer(self, net: dp.Net, data: Data) -> dp.Optimizer:
+        return OPTIMIZERS[self.optimizer](
+            net,
+            data.x,
+            data.y,
+            {"alpha": self.learning_rate, **self.hyperparameters},
+            self.batch_size,
+            seed=self.seeds if self.members > 1 else self.seed,
+            compile=True,
+        )
+
     def run(self, progress: Progress | None = None, *, timeout: float | None = None) -> Trace:
         """Train the net and record the flow of its gradient.
 
@@ -291,8 +302,8 @@ class Experiment(BaseModel):
         progress : callable, optional
             `progress(step, steps, loss, accuracy)`, called after each step (means over members).
         timeout : float, optional
-            Seconds after which the training ends, looked at after each step, as an interrupt would
-            end it; the trace's `time_limit` then tells them.
+            Seconds after which the training ends, as by an interrupt; checked after each step. The
+            trace's attribute `time_limit` then holds them.
 
         Returns
         -------
@@ -301,21 +312,13 @@ class Experiment(BaseModel):
         Raises
         ------
         TooLargeError
-            If it needs more memory than there is: before anything is made.
+            If it needs more memory than there is; raised before anything is allocated.
         """
         check_time_limit(timeout)
         check_memory(self)
         data = self.load_data()
         net = self.net(data)
-        optimizer = OPTIMIZERS[self.optimizer](
-            net,
-            data.x,
-            data.y,
-            {"alpha": self.learning_rate, **self.hyperparameters},
-            self.batch_size,
-            seed=self.seeds if self.members > 1 else self.seed,
-            compile=True,
-        )
+        optimizer = self._optimizer(net, data)
         started = time.perf_counter()
         with (
             Interrupts() as interrupts,

@@ -134,7 +134,7 @@ def check_memory(experiment: Experiment, at_once: int | None = None) -> None:
     if need.total <= there:
         return
     raise TooLargeError(
-        f"the run would need about {in_words(need.total)} of memory ({_parts(need)}), of which "
+        f"the run would need about {in_words(need.total)} of memory ({_parts(need)}), but only "
         f"{in_words(there)} are free; lower {_lower(experiment, need)}"
     )
 

@@ -119,7 +119,7 @@ def test_only_what_the_loss_depends_on():
     assert "unused_weight" in model.get_param()
 
 
-# --- first weights --------------------------------------------------------------------------------
+# --- initial weights ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", [None, 0])

@@ -1079,7 +1079,7 @@ def test_weights_that_change_between_steps(batch, change):
     else:
         assert (recorder["clip_factor"][has] < 0.1).all()
         reasons = {why for part in recorder.missing.values() for why in part.values()}
-        told = ["it is frozen", "no gradient is asked for there"] if "frozen" in change else []
+        told = ["it is frozen", "no gradient is computed there"] if "frozen" in change else []
         assert all(any(why.endswith(words) for words in told) for why in reasons), reasons
         assert bool(reasons) == ("frozen" in change)
 
@@ -1230,7 +1230,7 @@ def test_gradients_by_autograd_grad_under_a_scaler(batch):
     recorder = train(Net(nn.ReLU()), batch, loop=loop)
     same(plain, recorder, names=["grad_rms", "grad_mean_abs", "update_ratio"], but=["loss"])
     assert np.isnan(recorder["clip_factor"]).all()
-    assert "known only as it was used" in recorder.missing["first"]["clip_factor"]
+    assert "only the one used in the step is known" in recorder.missing["first"]["clip_factor"]
 
 
 @pytest.mark.parametrize("manual", [False, True])

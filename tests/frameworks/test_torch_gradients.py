@@ -320,7 +320,7 @@ def test_one_gradient_of_losses_scaled_by_different_numbers_is_missing():
         second.scale(F.cross_entropy(model(x), y)).backward()
         sgd.step()
     assert np.isnan(recorder["grad_rms"]).all()
-    assert "different numbers of a GradScaler" in recorder.missing["0"]["grad_rms"]
+    assert "different factors of a GradScaler" in recorder.missing["0"]["grad_rms"]
 
 
 def test_a_scaled_gradient_that_nobody_unscales_shows_in_the_clip_factor():
@@ -414,4 +414,4 @@ def test_gradients_by_hand_in_the_order_of_a_trainer(scaled):
     sgd.zero_grad()
     recorder.after_step(loss=1.0)
     np.testing.assert_allclose(recorder["grad_rms"][0], true, rtol=1e-5)
-    assert "known only as it was used" in recorder.missing["0"]["clip_factor"]
+    assert "only the one used in the step is known" in recorder.missing["0"]["clip_factor"]

@@ -361,6 +361,7 @@ KERAS = """
         def call(self, x):
             return self.b(self.a(x))
 
+    keras.utils.set_random_seed(0)  # else the two gradients may be of about the same size
     flat = keras.Sequential([keras.layers.Dense(8, "relu"), keras.layers.Dense(3)])
     for net in (flat, Deep()):
         recorder = trained(net)

@@ -72,7 +72,7 @@ def sweep_of_run(trained, monkeypatch, tmp_path, **options):
 
     monkeypatch.setattr(Experiment, "run", run)
     monkeypatch.setattr(experiments, "FIGURE_NAMES", ("learning",))
-    monkeypatch.setattr(experiments, "foresee", lambda *_, **__: None)
+    monkeypatch.setattr(experiments, "predict_first_step", lambda *_, **__: None)
     flags = [f"--{name}={value}" for name, value in SETTINGS.items()]
 
     def operation(root):
@@ -137,7 +137,7 @@ def test_an_error_that_comes_again_and_again_loses_no_training(trained, monkeypa
 
     monkeypatch.setattr(Experiment, "run", lambda *_: trained)
     monkeypatch.setattr(Trace, "to_bytes", refuse)
-    with pytest.raises(OutputError, match="nothing else can be for want of memory") as raised:
+    with pytest.raises(OutputError, match="cannot be kept elsewhere, for lack of memory") as raised:
         experiments.run(out=tmp_path / "out", **SETTINGS)
     assert raised.value.trace is trained
     assert not files_below(tmp_path)

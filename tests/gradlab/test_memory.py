@@ -16,14 +16,12 @@ from gradlab.study import compute
 
 MEASURE = """
 import json, resource, sys
-from pathlib import Path
 from gradlab.experiment import Experiment
 Experiment.of(layers=2, steps=2).run().to_bytes()  # what is loaded once
 def peak():
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux: ru_maxrss is never less than what the parent had
-        [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        return 1024 * int(line.split()[1])
+    if sys.platform == "linux":  # there ru_maxrss begins with the peak of the parent process
+        with open("/proc/self/status") as file:
+            return 1024 * int(next(line for line in file if line.startswith("VmHWM")).split()[1])
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return size if sys.platform == "darwin" else 1024 * size
 before = peak()
@@ -128,7 +126,7 @@ def test_what_there_is_decides(monkeypatch):
     experiment = Experiment.of(width=1000)
     check_memory(experiment)
     monkeypatch.setattr(memory, "available", lambda: 10e6)
-    with pytest.raises(TooLargeError, match="of which 9 MB are free"):
+    with pytest.raises(TooLargeError, match="but only 9 MB are free"):
         check_memory(experiment)
 
 

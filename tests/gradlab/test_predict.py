@@ -45,7 +45,7 @@ def test_predict_answers_in_a_table_a_sentence_and_a_figure(tmp_path):
     chi = gradlab.predict(layers=4, activation="tanh").phase.chi
     assert f"χ₁ = {chi:.3g}, above 1" in done.output
     assert "edge of chaos" in done.output
-    assert "nets simulated at their first weights, none of them trained." in done.output
+    assert "nets simulated at initialisation, none of them trained." in done.output
     for layer in ("1 h1", "4 h4", "5 out"):
         assert layer in done.output
     assert out.read_bytes().startswith(b"\x89PNG")
@@ -97,7 +97,7 @@ def test_another_net_compares_badly(prediction):
     other = Experiment.of(**{**SMALL, "members": 20, "init_scale": 0.05}).run()
     found = compare(prediction, other)
     assert found.coverage < 0.5
-    assert "foresaw it badly" in found.sentence()
+    assert "Predicted badly" in found.sentence()
 
 
 def test_a_prediction_of_other_layers_is_refused(prediction):
@@ -118,13 +118,23 @@ def test_a_trace_without_what_is_predicted(prediction):
 @pytest.mark.parametrize(
     ("error", "inside", "nets", "words"),
     [
-        ([0.1, -0.1], 0.9, 20, "foresaw it well, from the first weights' law alone: the medians"),
-        ([0.1, -0.1], 0.7, 20, "foresaw it roughly"),
-        ([0.3, -0.3], 0.9, 20, "foresaw it roughly"),
-        ([0.6, -0.6], 0.9, 20, "foresaw it badly"),
-        ([0.1, -0.1], 0.9, 19, "alone: 90% of the layers' mean |dL/dW| in 19 nets"),
-        ([-np.inf, 0.1], 0.9, 20, "badly: the median in h1 is zero, and was not to be; 90%"),
-        ([np.inf, np.nan], 0.9, 20, "in h1 was to be zero, and is not; the median in out is not f"),
+        ([0.1, -0.1], 0.9, 20, "Predicted well from the initial weight distribution: the medians"),
+        ([0.1, -0.1], 0.7, 20, "Predicted roughly"),
+        ([0.3, -0.3], 0.9, 20, "Predicted roughly"),
+        ([0.6, -0.6], 0.9, 20, "Predicted badly"),
+        ([0.1, -0.1], 0.9, 19, "distribution: 90% of the layers' mean |dL/dW| in 19 nets"),
+        (
+            [-np.inf, 0.1],
+            0.9,
+            20,
+            "badly: the median in h1 is zero, but was predicted not to be; 9",
+        ),
+        (
+            [np.inf, np.nan],
+            0.9,
+            20,
+            "in h1 is not zero, but was predicted to be; the median in out is",
+        ),
     ],
 )
 def test_words_go_with_medians_and_bands(error, inside, nets, words):
@@ -143,10 +153,10 @@ def test_a_comparison_says_where_the_prediction_is_doubtful(prediction, trace):
 def test_dead_nets_are_told_of():
     experiment = Experiment.of(layers=2, init="zeros", activation="relu", members=20, steps=1)
     found = compare(predict(experiment), experiment.run())
-    # zero was foreseen, and is in the band; the output's bias alone makes no gradient of a weight
+    # zero was predicted, and is in the band; the output's bias alone makes no gradient of a weight
     assert (found.error == 0).all()
     assert found.coverage == 1
-    assert "foresaw it well" in found.sentence()
+    assert "Predicted well" in found.sentence()
 
 
 def test_of_deep_nets_run_compares_if_it_is_asked(tmp_path):
@@ -157,14 +167,14 @@ def test_of_deep_nets_run_compares_if_it_is_asked(tmp_path):
     done = call(*deep, "--theory", "--out", tmp_path / "again")
     assert done.exit_code == 0, done.output
     assert "add --theory" not in done.output
-    assert "Theory, from the first weights' law alone" in done.output
+    assert "Prediction from the initial weight distribution" in done.output
 
 
 def test_run_says_how_it_compares(tmp_path):
     flags = [f"--{name}={value}" for name, value in SMALL.items()]
     done = call("run", *flags, "--members", 20, "--out", tmp_path / "run", "--theory")
     assert done.exit_code == 0, done.output
-    assert "Theory foresaw it" in done.output
+    assert "Predicted " in done.output
     drawn = call("plot", tmp_path / "run", "--figure", "profile", "--theory")
     assert drawn.exit_code == 0, drawn.output
     refused = call("plot", tmp_path / "run", "--figure", "learning", "--theory")
@@ -205,9 +215,9 @@ def lines(axes):
 
 def test_the_figure_of_a_prediction_shows_its_numbers(prediction):
     left, right = plots.prediction(prediction).axes
-    np.testing.assert_array_equal(lines(left)["theory: median"], prediction.gradient)
-    np.testing.assert_array_equal(lines(left)["infinite width"], prediction.gradient_wide)
-    np.testing.assert_array_equal(lines(right)["theory: median"], prediction.delta)
+    np.testing.assert_array_equal(lines(left)["predicted: median"], prediction.gradient)
+    np.testing.assert_array_equal(lines(left)["theory: infinite width"], prediction.gradient_wide)
+    np.testing.assert_array_equal(lines(right)["predicted: median"], prediction.delta)
     [band] = [c for c in left.collections if c.get_gid() == "theory"]
     drawn = band.get_paths()[0].vertices[:, 1]
     for end in (prediction.gradient_low, prediction.gradient_high):
@@ -227,8 +237,8 @@ def test_it_says_what_it_was_taken_from(prediction):
 
 def test_a_profile_has_the_prediction_behind_it(prediction, trace):
     left, right = trace.plot.profile(theory=prediction).axes
-    np.testing.assert_array_equal(lines(left)["theory: median"], prediction.gradient)
-    np.testing.assert_array_equal(lines(right)["theory: median"], prediction.delta)
+    np.testing.assert_array_equal(lines(left)["predicted: median"], prediction.gradient)
+    np.testing.assert_array_equal(lines(right)["predicted: median"], prediction.delta)
     assert "step 1" in lines(left)
     low, high = left.get_ylim()
     assert low <= prediction.gradient_low.min()
@@ -247,6 +257,6 @@ def test_a_heatmap_has_a_column_of_the_prediction(prediction, trace):
 def test_what_is_not_predicted_has_nothing_behind_it(prediction):
     other = Experiment.of(**SMALL, quantities=["grad_rms", "delta_rms"]).run()
     left, right = other.plot.profile(theory=prediction).axes
-    assert "theory: median" not in lines(left)
-    assert "theory: median" in lines(right)
+    assert "predicted: median" not in lines(left)
+    assert "predicted: median" in lines(right)
     assert len(other.plot.heatmap(theory=prediction).axes) == 4  # with the bar of the colours

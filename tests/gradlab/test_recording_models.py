@@ -152,7 +152,8 @@ def test_a_model_of_parameters_alone(compiled):
     np.testing.assert_allclose(recorder.trace["grad_mean_abs"].values[:, 0], grads, rtol=1e-9)
     all_told(recorder.trace, recorder)
     assert recorder.trace.sentence() == (
-        "There are no layers to compare: gradients are known of 'w' alone, where the delta is not."
+        "There are no layers to compare: gradients are known only for 'w', and the delta is not "
+        "known there."
     )
 
 
@@ -203,7 +204,7 @@ def test_what_callbacks_did_to_the_gradient_is_the_clip_factor():
         sgd.train(2, print_each=None)
     np.testing.assert_allclose(recorder["clip_factor"][:, :2], [[0.5, 0.25]] * 2)
     assert np.isnan(recorder["clip_factor"][:, 2]).all()
-    assert "taken away" in recorder.missing["c"]["clip_factor"]
+    assert "deleted" in recorder.missing["c"]["clip_factor"]
 
 
 def test_graphs_of_evaluations_are_not_kept():

@@ -39,22 +39,22 @@ def trace_with(gradient, delta=None, **experiment):
         (
             [0.1, 1, 1],
             [1e-4, 1, 1],
-            "does not reach .* 1.0 .*, which misleads, for the delta falls by 4.0",
+            "does not reach .* 1.0 .*, which is misleading: the delta falls by 4.0",
         ),
         (
             [1e-4, 1, 1],
             [0.5, 1, 1],
-            r"reaches .* 4.0 .*, which misleads, .* falls by 0.3; the same at",
+            r"reaches .* 4.0 .*, which is misleading: .* falls by 0.3; the same at",
         ),
         (
             [0.6, 1, 1],
             [1e12, 1, 1],
-            r"explodes .* 0.2 .*, which misleads, .* grows by 12.0; the same at",
+            r"explodes .* 0.2 .*, which is misleading: .* grows by 12.0; the same at",
         ),
         (
             [1, 5, 1],
             [1, 1, 1],
-            r"is the same in .* layer 1 \(the delta stays the same\); the same at",
+            r"is about the same in .* layer 1 \(the delta stays about the same\); the same at",
         ),
         ([1e4, 1e2, 1], None, "explodes on its way to the first layer: .* grows by 4.0 decades"),
         ([0.0, 1, 1], None, "does not reach the first layer: it is exactly zero in h1"),
@@ -169,7 +169,9 @@ def test_units_that_are_dead_at_the_last_step_are_told():
     trace.dataset["dead_fraction"][-1] = [0.2, 0.91, 0.0]
     assert trace.sentence().endswith(" By then 91% of the units of 'h2' are dead.")
     trace.dataset["dead_fraction"][-1] = [0.6, 0.91, 0.5]
-    assert "91% of the units of 'h2' are dead, and most in 2 other layers." in trace.sentence()
+    assert (
+        "91% of the units of 'h2' are dead, and most units of 2 other layers." in trace.sentence()
+    )
     trace.dataset["dead_fraction"][-1] = [0.2, 0.4, 0.0]
     assert "dead" not in trace.sentence()
 
@@ -179,7 +181,9 @@ def test_gradients_that_are_in_the_trace_are_not_denied(role):
     trace = trace_with([0.5, 1, 1])
     del trace.attrs["experiment"]
     odd = Trace(trace.dataset.assign_coords(role=("layer", [role] * 3)))
-    assert odd.sentence().startswith("There are no layers to compare: gradients are known of 'h1'")
+    assert odd.sentence().startswith(
+        "There are no layers to compare: gradients are known only for 'h1'"
+    )
     missed = trace_with([np.nan, 1, 1])
     missed.dataset["grad_mean_abs"][-1, 0] = 1.0
     later = Trace(missed.dataset.assign_coords(role=("layer", ["unreached", "trained", "trained"])))

@@ -118,7 +118,7 @@ def _checked(net: Any) -> tuple[dp.Layer, ...]:
 
 
 def _linear(torch: Any, layer: dp.Layer) -> Any:
-    # nobody draws first weights that are overwritten at once
+    # nobody draws initial weights that are overwritten at once
     dtype = getattr(torch, layer.weight.dtype.name)
     linear = torch.nn.utils.skip_init(
         torch.nn.Linear, layer.fan_in, layer.fan_out, dtype=dtype, device="cpu"

@@ -1,7 +1,7 @@
-"""The textbook's statements about activation functions and the gradient, put to the test.
+"""The textbook's statements about activation functions and the gradient, tested.
 
 Each claim has its experiment, its test and its verdict; `prove` runs them. Beside them, figures of
-papers are found again.
+papers are reproduced.
 """
 
 from __future__ import annotations

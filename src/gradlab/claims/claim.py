@@ -38,7 +38,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement and how it is put to the test.
+    """A statement and how it is tested.
 
     Attributes
     ----------

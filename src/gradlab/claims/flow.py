@@ -125,7 +125,7 @@ def gather_typical(laboratory: Laboratory) -> Evidence:
     }
     found = {which: slopes(net, DELTA) for which, net in nets.items()}
     roots = {which: root_chi(*which) for which in found}
-    foreseen = {
+    predicted = {
         init: predict(nets[init, 10].experiment).slope("delta")[0] for init in ("dp", "pytorch")
     }
     words = "; ".join(
@@ -149,7 +149,7 @@ def gather_typical(laboratory: Laboratory) -> Evidence:
                 (QUARTER, "fourfold"),
                 *(
                     (-math.log10(roots[init, WIDE]), f"√χ₁ of width {WIDE}, {init} init")
-                    for init in foreseen
+                    for init in predicted
                 ),
             ],
         ),
@@ -159,14 +159,14 @@ def gather_typical(laboratory: Laboratory) -> Evidence:
                     f"{init} init, width {WIDE}: it shrinks by √χ₁ = {roots[init, WIDE]:.3f}",
                     found[init, WIDE], SLOPE, -math.log10(roots[init, WIDE]),
                 )
-                for init in foreseen
+                for init in predicted
             ),
             *(
                 equivalence(
                     f"{init} init, width 10: it shrinks by {10.0**-slope:.3f}, as predicted",
                     found[init, 10], SLOPE, slope,
                 )
-                for init, slope in foreseen.items()
+                for init, slope in predicted.items()
             ),
         ),
     )  # fmt: skip

@@ -261,7 +261,7 @@ CLAIMS = [
         gather_chain,
         "dL/dw₁ is dL/dx₃ times φ'(h₁) φ'(h₂) φ'(h₃), times the weights w₂ w₃ between the "
         "layers and the input x.",
-        why="The weights have a part in it: that is why first weights can make the gradient "
+        why="The weights have a part in it: that is why initial weights can make the gradient "
         "vanish, or keep it.",
     ),
 ]

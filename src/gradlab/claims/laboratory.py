@@ -147,7 +147,7 @@ class Laboratory:
         return self._measured[experiment.hash]
 
     def nets(self, experiment: Experiment) -> Iterator[dp.Net]:
-        """The nets of an experiment at their first weights, in groups that fit into memory."""
+        """The nets of an experiment at their initial weights, in groups that fit into memory."""
         self._note(experiment)
         data = experiment.load_data()
         for group in _groups(

@@ -160,7 +160,7 @@ CLAIMS = [
         "With ReLU, deep nets learn.",
         f"Ten ReLU layers of ten units, PyTorch's default weights and the lesson's: {_TRAINED}.",
         gather_relu,
-        "With ReLU, deep nets learn if their first weights keep the size of signal and gradient, "
+        "With ReLU, deep nets learn if their initial weights keep the size of signal and gradient, "
         "σ_w² = 2; with PyTorch's default, σ_w² = 1/3, they do not.",
         why="A ReLU layer passes on σ_w²/2 of the mean square: with 1/3 that is a sixth, in either "
         "direction (He et al. 2015).",

@@ -1,4 +1,4 @@
-"""Figures of papers, found again: by the theory, and by measuring where they measured.
+"""Numbers from papers, reproduced: by the theory, and by measuring where they measured.
 
 Three things are kept apart. A *stated* figure is printed in the paper, and is quoted at the
 precision printed. A figure by a *formula* is computed here from a formula or theorem that the paper
@@ -163,19 +163,19 @@ def by_basis(rows: Sequence[Reproduction]) -> dict[Basis, list[Reproduction]]:
 
 
 def in_words(rows: Sequence[Reproduction]) -> str:
-    """How many of what kind were found again, and how many were checked against the text."""
+    """How many of each kind were reproduced, and how many were checked against the text."""
     if not rows:
         return ""
     kinds = {
-        "stated": "{} printed there",
-        "formula": "{} computed from a formula that stands there",
-        "figure": "{} read off a plot",
+        "stated": "{} are printed in the paper",
+        "formula": "{} are computed from a formula in it",
+        "figure": "{} are read off a plot",
     }
     parts = [kinds[basis].format(len(those)) for basis, those in by_basis(rows).items()]
     unchecked = sum(row.checked != "text" for row in rows)
     text = (
-        f"{sum(row.passed for row in rows)} of {len(rows)} figures of the papers are found again "
-        f"within tolerance. Of these figures are {' and '.join(parts)}"
+        f"{sum(row.passed for row in rows)} of {len(rows)} numbers from papers are reproduced "
+        f"within tolerance. Of the {len(rows)}, {' and '.join(parts)}"
     )
     return f"{text}; {unchecked} were not checked against the text." if unchecked else f"{text}."
 

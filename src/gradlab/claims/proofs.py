@@ -49,7 +49,7 @@ class Proofs:
         The first of their seeds.
     proofs : tuple of Proof
     reproductions : tuple of Reproduction
-        Figures of papers, found again.
+        Numbers from papers, reproduced.
     versions : dict of str to str
     interrupted : bool
         Whether it was stopped before the last claim.

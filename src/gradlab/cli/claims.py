@@ -36,22 +36,22 @@ def prove(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Nets of each experiment; 10 is quick.")] = 50,
     first_seed: Annotated[
-        int, typer.Option(help="The first seed; others show how far verdicts hang on them.")
+        int,
+        typer.Option(help="The first seed; vary it to see whether verdicts depend on the seeds."),
     ] = 0,
     papers: Annotated[
-        bool, typer.Option("--papers", help="Find figures of papers again; claims only if named.")
+        bool,
+        typer.Option("--papers", help="Reproduce numbers from papers; no claims unless named."),
     ] = False,
     out: Annotated[
         Path, typer.Option(**PATH, help="Folder for the report, figures and numbers.")
     ] = Path("runs/proofs"),
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files there that are no proofs.")
+        bool, typer.Option("--overwrite", help="Replace files there that are not proofs.")
     ] = False,
-    list_claims: Annotated[
-        bool, typer.Option("--list", help="List the claims, and prove nothing.")
-    ] = False,
+    list_claims: Annotated[bool, typer.Option("--list", help="List the claims and exit.")] = False,
 ) -> None:
-    """Put the textbook's statements to the test, and say which of them hold."""
+    """Test the textbook's statements, and say which of them hold."""
     with errors_in_words():
         if list_claims:
             with heard_or_not():
@@ -111,7 +111,7 @@ def _say_what_cannot_be_shown(claims: list[Claim], seeds: int) -> None:
 def _list() -> None:
     from gradlab.claims import CLAIMS
 
-    typer.echo("Claims; `gradlab prove NAME …` puts some to the test, `gradlab prove` all:")
+    typer.echo("Claims; `gradlab prove NAME …` tests some, `gradlab prove` all:")
     for name, claim in CLAIMS.items():
         typer.echo(f"  {name:<23} {claim.said}")
 
@@ -147,8 +147,8 @@ def _claims(proofs: Proofs) -> Table:
     from gradlab.report.page import effect_in_words, p_in_words
 
     table = _table(
-        f"Claims, put to the test with {proofs.seeds} seeds, from seed {proofs.first_seed} on; "
-        f"p corrected for {proofs.tests} tests (Holm)",
+        f"Claims, tested with {proofs.seeds} seeds from seed {proofs.first_seed} on (those of a "
+        f"single step with at least 200 nets); p corrected for {proofs.tests} tests (Holm)",
         leading=1,
     )
     table.add_column("claim", overflow="fold")
@@ -169,11 +169,11 @@ def _claims(proofs: Proofs) -> Table:
 
 
 def _papers(proofs: Proofs) -> Iterator[Table]:
-    """A table for each kind of figure: they are never under one heading."""
+    """A table for each kind of number: they are never under one heading."""
     for title, heading, rows in proofs.kinds():
-        table = _table(f"Figures of papers, found again. {title}")
+        table = _table(f"Numbers from papers, reproduced. {title}")
         table.add_column("source, place", overflow="fold")
-        table.add_column("figure", overflow="fold")
+        table.add_column("number", overflow="fold")
         for words in (heading, "ours", "tolerance"):
             table.add_column(words, justify="right", no_wrap=True)
         table.add_column("by")

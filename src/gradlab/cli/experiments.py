@@ -38,7 +38,7 @@ def run(
     ] = False,
     timeout: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="End the training after so long, and keep it."),
+        typer.Option(metavar="SECONDS", help="Stop the training after this time."),
     ] = None,
     *,
     settings: Settings,
@@ -48,7 +48,6 @@ def run(
         from gradlab.interrupts import Interrupts, check_time_limit
         from gradlab.memory import check_memory
         from gradlab.verbs import experiments as verb
-        from gradlab.verbs.output import DESCRIPTION, TRACE
 
         described = verb.describe(experiment, **chosen(settings))
         check_time_limit(timeout)
@@ -82,22 +81,28 @@ def run(
         stopped = interrupts.signal or (signal.SIGINT if interrupted else None)
         behind = None if stopped else _compare(trace, theory)
         with heard_or_not():
-            if trace.attrs["interrupted"]:
-                word = "Ended by the time limit" if late else "Interrupted"
-                typer.echo(
-                    f"{word} after step {trace.attrs['steps_done']} of {described.steps}; "
-                    "what was recorded is saved."
-                )
-            if saved != folder:
-                typer.echo(f"{folder} holds other results, which stay; these are in {saved}.")
-            for name in (TRACE, DESCRIPTION):
-                typer.echo(f"  {saved / name}")
+            _print_saved(trace, described.steps, folder, saved)
         if not interrupts.again:
             stopped = _draw(trace, saved, behind) or stopped
         if stopped:
             raise typer.Exit(128 + stopped)
         if late:
             raise typer.Exit(1)
+
+
+def _print_saved(trace: Trace, steps: int, folder: Path, saved: Path) -> None:
+    """Say how far the training came, and where its trace and description are."""
+    from gradlab.verbs.output import DESCRIPTION, TRACE
+
+    if trace.attrs["interrupted"]:
+        word = "Ended by the time limit" if "time_limit" in trace.attrs else "Interrupted"
+        typer.echo(
+            f"{word} after step {trace.attrs['steps_done']} of {steps}; what was recorded is saved."
+        )
+    if saved != folder:
+        typer.echo(f"{folder} holds other results, which stay; these are in {saved}.")
+    for name in (TRACE, DESCRIPTION):
+        typer.echo(f"  {saved / name}")
 
 
 def _compare(trace: Trace, theory: bool) -> Prediction | None:
@@ -107,15 +112,18 @@ def _compare(trace: Trace, theory: bool) -> Prediction | None:
 
     with Interrupts():
         try:
-            foreseen = verb.foresee(trace, insist=theory)
+            predicted = verb.predict_first_step(trace, insist=theory)
         except KeyboardInterrupt:
             return None
-    if foreseen is None:
-        if trace.experiment["layers"] > verb.FORESEEN:
+    if predicted is None:
+        if trace.experiment["layers"] > verb.COMPARED:
             with heard_or_not():
-                typer.echo("Of so many layers theory speaks only if it is asked: add --theory.")
+                typer.echo(
+                    "Not compared with the prediction, which is slow for more than "
+                    f"{verb.COMPARED} layers: add --theory to compare."
+                )
         return None
-    prediction, comparison = foreseen
+    prediction, comparison = predicted
     with heard_or_not():
         typer.echo(comparison.sentence())
     return prediction if theory else None

@@ -26,7 +26,7 @@ FLAGS: dict[str, Any] = {
     ],
     "clip": Annotated[float | None, typer.Option(help="Ceiling of a clipped relu.")],
     "init": Annotated[str | None, typer.Option(help="Initialiser. [dp]")],
-    "init_scale": Annotated[float | None, typer.Option(help="Factor on the first weights. [1]")],
+    "init_scale": Annotated[float | None, typer.Option(help="Factor on the initial weights. [1]")],
     "normalisation": Annotated[str | None, typer.Option(help="none, layer or batch. [none]")],
     "residual": Annotated[
         bool | None, typer.Option("--residual/--no-residual", help="Skip connections. [no]")
@@ -39,11 +39,13 @@ FLAGS: dict[str, Any] = {
     "learning_rate": Annotated[float | None, typer.Option(help="Learning rate. [0.001]")],
     "hyperparameter": Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=NUMBER", help="Another one of the optimiser, such as beta=0.5."),
+        typer.Option(
+            metavar="NAME=NUMBER", help="Of the optimiser, such as beta=0.5; repeat for more."
+        ),
     ],
     "steps": Annotated[int | None, typer.Option(help="Number of updates. [100]")],
     "batch_size": Annotated[int | None, typer.Option(help="Rows per step. [128]")],
-    "seed": Annotated[int | None, typer.Option(help="Of weights and batches. [0]")],
+    "seed": Annotated[int | None, typer.Option(help="Seed of weights and batches. [0]")],
     "members": Annotated[
         int | None, typer.Option(help="Nets side by side: seeds seed, seed+1, … [1]")
     ],
@@ -51,13 +53,13 @@ FLAGS: dict[str, Any] = {
     "every": Annotated[int | None, typer.Option(help="Record every k-th step. [1]")],
     "quantity": Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Record this one of every layer, and others so named."),
+        typer.Option(metavar="NAME", help="Record only this quantity; repeat for more."),
     ],
     "histograms": Annotated[
         bool | None, typer.Option("--histograms/--no-histograms", help="Gradient histograms. [no]")
     ],
     "decision": Annotated[
-        bool | None, typer.Option("--decision/--no-decision", help="Keep what it decides. [yes]")
+        bool | None, typer.Option("--decision/--no-decision", help="Record its decision. [yes]")
     ],
 }
 _SEVERAL = {"hyperparameter": "hyperparameters", "quantity": "quantities"}

@@ -27,7 +27,7 @@ def study(
         Path | None, typer.Option(**PATH, help="Folder for results, tables, figures. [runs/<name>]")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what is missing in that folder.")
+        bool, typer.Option("--resume", help="Run what is missing in that folder.")
     ] = False,
     workers: Annotated[
         int | None, typer.Option(help="Processes on this machine. [one for each core]")
@@ -42,11 +42,13 @@ def study(
         int | None, typer.Option(help="Nets trained at once, to save memory. [all]")
     ] = None,
     attempts: Annotated[
-        int, typer.Option(help="Tries of an experiment that makes its worker die.")
+        int, typer.Option(help="Attempts per experiment if its worker crashes.")
     ] = 3,
     timeout: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="End experiments that take longer. [as it says]"),
+        typer.Option(
+            metavar="SECONDS", help="Stop experiments that take longer. [as the study says]"
+        ),
     ] = None,
     describe: Annotated[
         bool, typer.Option("--describe", help="Print the study as TOML, and run nothing.")
@@ -113,7 +115,7 @@ def _carry_out(described: Any, folder: Path, **options: Any) -> None:
         done, total = len(results.finished), len(described.experiments)
         typer.echo(
             f"Interrupted; {done} of {total} experiments are saved in {folder}, "
-            "--resume goes on with the others.",
+            "--resume runs the others.",
             err=True,
         )
     if not interrupts.again:

@@ -175,12 +175,14 @@ def heatmap(trace: Trace, theory: Prediction | None = None) -> Figure:
     steps = trace.dataset["step"].values
     ends = cell_ends(steps)
     quantities = [middle(trace, recorded_values(trace, name)).T for name, _ in chosen]
-    foreseen = {name: predicted(theory, name)[0][:, None] for name in columns if theory is not None}
-    limits = log_limits([*quantities, *foreseen.values()])
+    predicted_columns = {
+        name: predicted(theory, name)[0][:, None] for name in columns if theory is not None
+    }
+    limits = log_limits([*quantities, *predicted_columns.values()])
     handles: dict[str, Any] = {}
     for name, axes in columns.items():
-        handles |= draw_flow(axes, np.array([0.0, 1.0]), foreseen[name], limits)[1]
-        axes.set_xticks([0.5], ["theory"], fontsize=8, rotation=90)
+        handles |= draw_flow(axes, np.array([0.0, 1.0]), predicted_columns[name], limits)[1]
+        axes.set_xticks([0.5], ["predicted"], fontsize=8, rotation=90)
     for axes, values, (_, label) in zip(both, quantities, chosen, strict=True):
         image, covers = draw_flow(axes, ends, values, limits)
         handles |= covers
@@ -277,8 +279,8 @@ def _heatmap_axes(
     figure: Figure, quantities: list[str], theory: Prediction | None
 ) -> tuple[list[Axes], dict[str, Axes]]:
     """Axes of the heatmaps, and of the columns of what is predicted, by quantity."""
-    foreseen = [name for name in quantities if theory is not None and name in ARRAYS]
-    widths = [w for name in quantities for w in ([1, 20] if name in foreseen else [20])]
+    predicted_columns = [name for name in quantities if theory is not None and name in ARRAYS]
+    widths = [w for name in quantities for w in ([1, 20] if name in predicted_columns else [20])]
     grid = figure.subplots(
         1, len(widths), sharey=True, squeeze=False, gridspec_kw={"width_ratios": widths}
     )
@@ -286,7 +288,7 @@ def _heatmap_axes(
     columns: dict[str, Axes] = {}
     maps = []
     for name in quantities:
-        if name in foreseen:
+        if name in predicted_columns:
             columns[name] = next(every)
         maps.append(next(every))
     return maps, columns

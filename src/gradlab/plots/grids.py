@@ -32,7 +32,7 @@ TITLES = {
     "activation": "activation function",
     "clip": "ceiling of a clipped relu",
     "init": "initialiser",
-    "init_scale": "factor on the first weights",
+    "init_scale": "factor on the initial weights",
     "scaling": "scaling of the features",
     "batch_size": "rows per batch",
 }

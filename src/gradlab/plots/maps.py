@@ -127,7 +127,7 @@ def heatmaps(results: StudyResults, *, most: int = MOST_PANELS) -> Figure:
 
 
 def trainability(results: StudyResults, *, trains: float = TRAINS) -> Figure:
-    """Maps of depth × scale of the first weights: final accuracy, and the fall of the delta.
+    """Maps of depth × scale of the initial weights: final accuracy, and the fall of the delta.
 
     The fall, in decades from the output layer to layer 1 at the first step, is of the delta's rms
     or, if that was not recorded, of the gradient. A line goes round the nets that train. A row of
@@ -153,7 +153,7 @@ def trainability(results: StudyResults, *, trains: float = TRAINS) -> Figure:
     ]
     if lacking:
         raise NotForThisStudyError(
-            "a map of trainability needs a study over depth and scale of the first weights; this "
+            "a map of trainability needs a study over depth and scale of the initial weights; this "
             f"one does not vary {' and '.join(lacking)}: over={{"
             + ", ".join(f'"{name}": …' for name in ("layers", "init_scale"))
             + "}"
@@ -188,7 +188,7 @@ def trainability(results: StudyResults, *, trains: float = TRAINS) -> Figure:
     none = "" if any(each.trained.any() for each in maps) else " (none)"
     line = Line2D([], [], color=EDGE, lw=2, label=f"trains: accuracy {trains:g} or more{none}")
     lower_legend(figure, [line, *handles.values()])
-    text = "Which nets train: depth × scale of the first weights"
+    text = "Which nets train: depth × scale of the initial weights"
     layout.title(figure, text, facets.axes, MEDIAN, facets.note)
     return figure
 

@@ -27,7 +27,7 @@ ARRAYS = {"grad_mean_abs": "gradient", "delta_rms": "delta"}
 def prediction(prediction: Prediction) -> Figure:
     """Predicted mean |dL/dW| and rms of the delta over the layers, on a log axis.
 
-    The line is the median over nets simulated at their first weights, the band holds 90 % of them;
+    The line is the median over nets simulated at initialisation, the band holds 90 % of them;
     dashed is the median of nets of infinite width, by theory. Layers whose median is exactly zero
     are marked at the lower edge.
 
@@ -43,7 +43,15 @@ def prediction(prediction: Prediction) -> Figure:
         shown = draw_behind(axes, depth, prediction, quantity, colour="#0072B2", marker="o")
         name = ARRAYS[quantity]
         wide = getattr(prediction, f"{name}_wide")
-        draw_line(axes, depth, loggable(wide), color="black", ls="--", lw=1, label="infinite width")
+        draw_line(
+            axes,
+            depth,
+            loggable(wide),
+            color="black",
+            ls="--",
+            lw=1,
+            label="theory: infinite width",
+        )
         draw_marks(axes, depth, getattr(prediction, name))
         log_axis(axes, *shown, wide)
         depth_axis(axes, depth, list(prediction.layers))
@@ -92,9 +100,9 @@ def draw_behind(
     axes.fill_between(
         depth, np.fmax(low, tiny), np.where(high > 0, high, np.nan),
         fc=(colour, 0.2), ec=(colour, 0.8), lw=0.8, ls="--", gid="theory",
-        label="theory: 90 % of nets", zorder=0,
+        label="predicted: 90 % of nets", zorder=0,
     )  # fmt: skip
-    draw_line(axes, depth, loggable(middle), color=colour, label="theory: median", **style)
+    draw_line(axes, depth, loggable(middle), color=colour, label="predicted: median", **style)
     return [middle, low, high]
 
 

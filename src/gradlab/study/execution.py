@@ -435,8 +435,8 @@ class _Execution:
             if self.able:
                 return
             raise NoWorkersError(
-                f"{self.in_a_row} worker processes died one after the other, and nothing was done "
-                f"in between; the last one: {cause}"
+                f"{self.in_a_row} worker processes crashed one after the other, and nothing was "
+                f"finished in between; the last one: {cause}"
             )
         # those that need the most come first: it may be these that there is no memory for
         # what is handed out already may die as well, and tells nothing of the cheapest

@@ -129,12 +129,12 @@ class StudyFolder:
             found = Study.load(self.path / DESCRIPTION)
         except StudyError as error:
             raise FolderError(
-                f"{error}; choose another folder, or remove that file to have it written anew"
+                f"{error}; choose another folder, or remove that file so that it is written again"
             ) from None
         if not resume and self.files():
             raise FolderError(
                 f"{self.path}: holds a study already ({len(self.files())} results); choose another "
-                "folder, or pass --resume to go on with what is missing"
+                "folder, or pass --resume to run what is missing"
             )
         lost = {e.hash for e in found.experiments}.difference(e.hash for e in study.experiments)
         if lost:
@@ -173,7 +173,7 @@ class StudyFolder:
             check_regular(self.path_of(experiment))  # a pipe would keep us waiting
             content = self.path_of(experiment).read_bytes()
         except FileNotFoundError:
-            return "it is a link to nothing" if self.path_of(experiment).is_symlink() else "missing"
+            return "it is a broken link" if self.path_of(experiment).is_symlink() else "missing"
         except NotRegularError as error:
             return str(error)
         return _fault(content, experiment)
@@ -196,7 +196,9 @@ class StudyFolder:
             raise TraceError(f"{path}: cannot be read ({error.strerror or error})") from None
         fault = _fault(content, experiment)
         if fault is not None:
-            raise TraceError(f"{path}: {fault}; run the study again with --resume to have it anew")
+            raise TraceError(
+                f"{path}: {fault}; run the study again with --resume to compute it again"
+            )
         return content
 
     def write(self, experiment: Experiment, content: bytes) -> None:
@@ -228,11 +230,13 @@ class StudyFolder:
         if kept is not None:
             what = "a finished result is" if count == 1 else f"{count} finished results are"
             words.append(
-                f"{what} kept in {kept.parent}; make room, move the .nc files into {self.results} "
-                "and go on with --resume"
+                f"{what} kept in {kept.parent}; free some space, move the .nc files into "
+                f"{self.results} and continue with --resume"
             )
         if lost:
-            words.append(f"{lost} could not be kept anywhere; make room and go on with --resume")
+            words.append(
+                f"{lost} could not be kept anywhere; free some space and continue with --resume"
+            )
         return FolderError("; ".join([reason, *words]))
 
     def set_aside(self, experiment: Experiment) -> str | None:
@@ -281,7 +285,7 @@ class StudyFolder:
         if lock is None and Lock.is_here(path):
             raise FolderError(
                 f"{self.path}: this process is running a study there already, in a loop that "
-                "was not left; close it, or start Python anew"
+                "was not left; close it, or restart Python"
             )
         return lock
 

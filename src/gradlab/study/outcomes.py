@@ -58,7 +58,7 @@ def outcomes(recorded: Recorded, hidden: int, gradient: str | None = None) -> di
     -------
     dict of str to array (members,)
         Those of `OUTCOMES` that can be told from what was recorded; NaN where a net has no such
-        number. Decays and slopes are at the first step: they say what the first weights do.
+        number. Decays and slopes are at the first step: they say what the initial weights do.
         A gradient that is exactly zero in layer 1 has fallen by infinitely many decades.
     """
     found: dict[str, Array] = {}

@@ -140,7 +140,7 @@ class LocalProcesses(Executor):
             return ""
         limit = SILENCE if self._limit is None else min(SILENCE, self._limit + GRACE)
         return (
-            f"the worker process {job.process} has not been heard of for {SILENT:g} s: it is "
+            f"the worker process {job.process} has sent no heartbeat for {SILENT:g} s: it is "
             f"stopped, or stuck; it will be ended after {limit:g} s"
         )
 
@@ -164,7 +164,7 @@ class LocalProcesses(Executor):
             if isinstance(error, _LateError):
                 raise too_long(self._limit or 0.0) from None
             raise WorkerDiedError(
-                f"the worker process {worker.process.pid} was not heard of for {SILENCE:g} s, "
+                f"the worker process {worker.process.pid} sent no heartbeat for {SILENCE:g} s, was "
                 "stopped or stuck, and was ended"
             ) from None
 

@@ -111,7 +111,7 @@ class Tally:
         if isinstance(event, Stopping):
             return (
                 f"Interrupted: waiting for {self.running} experiments under way; "
-                "once more to drop them."
+                "interrupt again to drop them."
             )
         self._handed_out.discard(experiment.hash)
         if isinstance(event, Died):

@@ -103,7 +103,7 @@ class StudyResults:
         more = f"; and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else ""
         return (
             f"{count} damaged and left out ({'; '.join(files[:MOST_NAMED])}{more}); run the study "
-            "again with --resume to have them anew"
+            "again with --resume to compute them again"
         )
 
     def traces(self) -> Iterator[tuple[Experiment, Trace]]:

@@ -154,7 +154,7 @@ class _Told:
         if self.shown == DELTA or np.isnan(delta):
             return text
         if abs(shown - delta) >= REACHES_WITHIN_DECADES / 2:
-            return f"{text}, which misleads, for the delta {_change(delta)}"
+            return f"{text}, which is misleading: the delta {_change(delta)}"
         return f"{text} (the delta {_change(delta)})"
 
     def _way(self) -> str:
@@ -192,7 +192,7 @@ class _Told:
         last = f"at the last step, {int(self.trace.dataset['step'].values[-1])},"
         if self.is_zero(-1):
             if verdict is None:
-                return f", and so it is {last[:-1]}."
+                return f", and still is {last[:-1]}."
             return f". {last.capitalize()} it does not: {self._zeros(-1)}."
         if verdict == self.verdict(-1):
             if self._change(-1, way=False) == self._change(0, way=False):
@@ -247,8 +247,8 @@ def _nothing(trace: Trace) -> str:
             "is trained."
         )
     return (
-        f"There are no layers to compare: gradients are known of {where} alone, where the delta is "
-        "not."
+        f"There are no layers to compare: gradients are known only for {where}, and the delta "
+        "is not known there."
     )
 
 
@@ -280,7 +280,7 @@ def _change(decades: float, way: str = "") -> str:
         return "is exactly zero there" if decades > 0 else "grows from exactly zero"
     if abs(decades) < ABOUT_THE_SAME:
         both = way.replace("from", "in").replace(" to ", " and in ")
-        return f"is the same {both}" if way else "stays the same"
+        return f"is about the same {both}" if way else "stays about the same"
     text = f"{'falls' if decades > 0 else 'grows'} by {abs(decades):.1f}"
     return f"{text} decades {way}" if way else text
 
@@ -312,7 +312,7 @@ def _dead(trace: Trace) -> str:
         return ""
     worst = max(many, key=lambda i: many[i])
     more = len(many) - 1
-    others = f", and most in {more} other layer{'s' if more > 1 else ''}" if more else ""
+    others = f", and most units of {more} other layer{'s' if more > 1 else ''}" if more else ""
     return f" By then {many[worst]:.0%} of the units of {trace.layers[worst]!r} are dead{others}."
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gradlab.trace import Trace
 
 WELL, ROUGHLY = 0.15, 0.5  # decades by which the median may differ, over the layers on average
-HELD = 0.8  # share of the nets in the 90 % band from which on it is well foreseen
+HELD = 0.8  # share of the nets in the 90 % band above which a prediction counts as good
 FEWEST = 20  # nets whose median says more than that of one
 
 
@@ -53,7 +53,7 @@ class Comparison:
         return float(self.inside.mean())
 
     def sentence(self) -> str:
-        """Say how well theory foresaw it, and why that may be doubtful."""
+        """Say how good the prediction was, and why it may be unreliable."""
         return " ".join((self._how_well(), *self.doubts))
 
     def _how_well(self) -> str:
@@ -68,12 +68,12 @@ class Comparison:
                 f"{BAND:.0%} band"
             )
         if self.nets < FEWEST:
-            return f"Theory, from the first weights' law alone: {told}."
+            return f"Prediction from the initial weight distribution: {told}."
         if not np.isfinite(self.error).all():
-            return f"Theory foresaw it badly: {self._without_number()}; {told}."
+            return f"Predicted badly: {self._without_number()}; {told}."
         return (
-            f"Theory foresaw it {self._how()}, from the first weights' law alone: the medians "
-            f"differ by {self.mean_error:.2f} decades on average, and {told}."
+            f"Predicted {self._how()} from the initial weight distribution: the medians differ by "
+            f"{self.mean_error:.2f} decades on average, and {told}."
         )
 
     def _how(self) -> str:
@@ -84,8 +84,8 @@ class Comparison:
     def _without_number(self) -> str:
         """Where median and prediction have no distance, and why."""
         cases = (
-            ("is zero, and was not to be", np.isneginf(self.error)),
-            ("was to be zero, and is not", np.isposinf(self.error)),
+            ("is zero, but was predicted not to be", np.isneginf(self.error)),
+            ("is not zero, but was predicted to be", np.isposinf(self.error)),
             ("is not finite", np.isnan(self.error)),
         )
         return "; ".join(

@@ -20,7 +20,7 @@ _MOVED = 0.09  # decades by which medians may be moved from a narrower width to 
 def of_draws(
     draws: Draws, log_gain_variance: float, experiment: Experiment, largest_length: float
 ) -> tuple[str, ...]:
-    """Reasons to take a prediction as a guide, a sentence each; none as a rule.
+    """Reasons to take a prediction as a guide only, a sentence each; usually none.
 
     Parameters
     ----------
@@ -50,13 +50,13 @@ def _chance(draws: Draws, beta: float) -> str:
         return ""
     known = f"± {uncertain:.2g} decades" if math.isfinite(uncertain) else "no better than zero"
     cause = (
-        "Logits so large leave the error at the output to chance, and with it every gradient"
+        "With logits this large, the output's error depends on chance, and so does every gradient"
         if delta[-1] > RIGHT
-        else f"Layers so narrow, saturated or many leave much to chance (β = {beta:.1f})"
+        else f"Such narrow, saturated or deep nets depend much on chance (β = {beta:.1f})"
     )
     return (
-        f"{cause}: nets differ so much that even the median of {MEASURED} is known to {known} "
-        "only; take it as a guide."
+        f"{cause}: nets differ so much that even the median of {MEASURED} is known only to "
+        f"{known}; take the prediction as a guide."
     )
 
 
@@ -65,16 +65,19 @@ def _narrower(draws: Draws, width: int) -> str:
     if draws.extrapolated <= _MOVED:
         return ""
     return (
-        f"Nets of width {width} take too long to simulate: those of width {draws.width} stood in, "
-        f"and medians were moved by {draws.extrapolated:.2f} decades towards infinite width; take "
-        "it as a guide."
+        f"Nets of width {width} take too long to simulate: those of width {draws.width} were "
+        f"simulated instead, and medians moved by {draws.extrapolated:.2f} decades towards "
+        "infinite width; take the prediction as a guide."
     )
 
 
 def _fewer_rows(draws: Draws, size: int) -> str:
     if not draws.rows:
         return ""
-    return f"{draws.rows} different rows stood for batches of {size}; take it as a guide."
+    return (
+        f"Batches of {size} were simulated with {draws.rows} different rows; take the prediction "
+        "as a guide."
+    )
 
 
 def _precision(draws: Draws, dtype: str, largest_length: float) -> str:
@@ -92,7 +95,7 @@ def _precision(draws: Draws, dtype: str, largest_length: float) -> str:
     )
     if least < tiny:
         return (
-            f"The run's {dtype} rounds to zero what lies below {limits.smallest_subnormal:.0e}; "
+            f"The run's {dtype} rounds to zero what is below {limits.smallest_subnormal:.0e}; "
             "there it will record less than is predicted."
         )
     if 0.5 * math.log10(max(largest_length, 1.0)) + 1 > math.log10(limits.max):

@@ -4,7 +4,7 @@ At infinite width a layer's kernels are fixed numbers; with n units they are mea
 what a layer gains or loses by chance multiplies from layer to layer. For one input and relu the
 gain is known exactly: Π (2/n) χ²_k with k ~ Bin(n, ½), about log-normal with variance 5/n per layer
 (Hanin & Nica 2020). For whole batches and any activation function it is found by simulation, of
-nets at their first weights (`virtual`). Where nets of the true width would take too long, narrower
+nets at initialisation (`virtual`). Where nets of the true width would take too long, narrower
 ones stand in, and how they differ from infinite width is scaled down to the true one: medians as
 1/n, variances as 1/n, which is the first order of an expansion in 1/n. Nothing is fitted.
 """

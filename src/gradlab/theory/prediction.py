@@ -98,7 +98,7 @@ class Prediction:
     def basis(self) -> str:
         """What median and band were taken from, in a sentence."""
         nets, width = len(self.gradient_draws), self.experiment.width
-        text = f"Median and band: {nets} nets simulated at their first weights"
+        text = f"Median and band: {nets} nets simulated at initialisation"
         if self.simulated_width < width:
             return f"{text}, of width {self.simulated_width} and scaled to {width}."
         return f"{text}, none of them trained."
@@ -207,10 +207,10 @@ class Prediction:
         depth = phase.trainable_depth
         limit = f"such nets train to a depth of about {max(depth, 1):.0f} layers, as a guide"
         if phase.name == "edge of chaos":
-            return f"{chi}, at the edge of chaos: depth is no obstacle as such."
+            return f"{chi}, at the edge of chaos: with depth, deltas neither vanish nor explode."
         if phase.name == "ordered":
             return f"{chi}, below 1: with depth, inputs become alike and deltas vanish; {limit}."
-        return f"{chi}, above 1: with depth, similar inputs part and deltas explode; {limit}."
+        return f"{chi}, above 1: with depth, similar inputs grow apart and deltas explode; {limit}."
 
     def _cure(self) -> str:
         name = self.experiment.activation

@@ -1,4 +1,4 @@
-"""Virtual nets: drawn at their first weights, with their first batch, and never trained.
+"""Virtual nets: drawn at their initial weights, with their first batch, and never trained.
 
 Layer by layer, as the recursion of the kernels goes, but with weights drawn from the initialiser's
 law in place of their mean: h^l = x^{l-1} W^l + b^l, x^l = φ(h^l), up to the logits, then back,

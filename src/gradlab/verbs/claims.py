@@ -1,4 +1,4 @@
-"""`prove`: the textbook's statements put to the test, and a folder with the report."""
+"""`prove`: the textbook's statements tested, and a folder with the report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def prove(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Proofs:
-    """Put the textbook's statements to the test, and say which hold.
+    """Test the textbook's statements, and say which hold.
 
     Parameters
     ----------

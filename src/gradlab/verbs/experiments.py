@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gradlab.trace import Trace
 
 PATIENCE = 60.0  # seconds for another run to write its result into the same folder
-FORESEEN = 20  # hidden layers: the time for a prediction grows with their square
+COMPARED = 20  # hidden layers: the time for a prediction grows with their square
 # named here too, so that a folder can be checked without loading matplotlib
 FIGURE_NAMES = ("gradients", "panels", "heatmap", "profile", "learning", "decision")
 
@@ -224,9 +224,11 @@ def _kept(trace: Trace, folder: Path, error: BaseException) -> OutputError:
     try:
         file = keep_elsewhere(TRACE, trace.to_bytes())
     except MemoryError:
-        return _failure(f"{reason}, and nothing else can be for want of memory", trace)
+        return _failure(
+            f"{reason}, and the trace cannot be kept elsewhere, for lack of memory", trace
+        )
     where = (
-        f"the trace is kept in {file}; make room, and move it"
+        f"the trace is kept in {file}; free some space, and move it"
         if file is not None
         else "nor can the trace be kept in any other folder"
     )
@@ -273,16 +275,16 @@ def check_theory(experiment: Experiment) -> None:
     check_depth(experiment)
 
 
-def foresee(trace: Trace, insist: bool = False) -> tuple[Prediction, Comparison] | None:
-    """What theory says of a run's first step, and how the run compares.
+def predict_first_step(trace: Trace, insist: bool = False) -> tuple[Prediction, Comparison] | None:
+    """The prediction of a run's first step, and how the run compares.
 
-    None if the theory does not cover it; or if that would take longer than the run, unless it is
-    insisted on.
+    None if the theory does not cover it, or if the prediction would take longer than the run,
+    unless `insist` is true.
     """
     from gradlab.theory import TheoryError, compare
     from gradlab.verbs.figures import predicted
 
-    if not insist and trace.experiment["layers"] > FORESEEN:
+    if not insist and trace.experiment["layers"] > COMPARED:
         return None
     try:
         prediction = predicted(trace)

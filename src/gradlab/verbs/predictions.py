@@ -34,7 +34,7 @@ def predict(
     """Predict each layer's activation, delta and gradient at the first step.
 
     From architecture, initialisation and data alone: medians and bands are those of nets simulated
-    at their first weights, and nothing is trained. The sentence says where they are doubtful.
+    at their initial weights, and nothing is trained. The sentence says where they are doubtful.
 
     Parameters
     ----------

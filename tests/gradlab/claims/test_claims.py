@@ -100,7 +100,7 @@ def test_table_and_sentence(proofs):
     assert sentence.startswith("Of 21 claims, ")
     assert " 12 hold as reworded" in sentence
     assert "1 fails" in sentence
-    assert "47 of 47 figures of the papers" in proofs[1].sentence()
+    assert "47 of 47 numbers from papers" in proofs[1].sentence()
     assert proofs[0].tests > 30
 
 
@@ -188,8 +188,8 @@ def test_a_sentence_tells_the_kinds_apart():
         reproduce(t) for t in (stated, Target(*given, lambda: 0.9), Target(*given, lambda: 0.5))
     ]
     words = in_words(rows)
-    assert words.startswith("2 of 3 figures of the papers are found again within tolerance.")
-    assert "1 printed there and 2 computed from a formula that stands there" in words
+    assert words.startswith("2 of 3 numbers from papers are reproduced within tolerance.")
+    assert "Of the 3, 1 are printed in the paper and 2 are computed from a formula in it" in words
     assert "2 were not checked against the text" in words
     assert "not checked" not in in_words(rows[:1])
     assert list(by_basis(rows)) == ["stated", "formula"]

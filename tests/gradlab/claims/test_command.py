@@ -135,7 +135,7 @@ def test_papers(tmp_path, monkeypatch):
     monkeypatch.setattr(proofs, "targets", lambda: few)
     result = call("prove", "--papers", "--out", tmp_path)
     assert result.exit_code == 0, result.output
-    assert "2 of 2 figures of the papers are found again within tolerance." in result.output
+    assert "2 of 2 numbers from papers are reproduced within tolerance." in result.output
     fields = json.loads((tmp_path / "proofs.json").read_text(encoding="utf-8"))
     assert [row["passed"] for row in fields["reproductions"]] == [True, True]
     assert [row["basis"] for row in fields["reproductions"]] == ["stated", "formula"]
@@ -151,7 +151,7 @@ def test_papers(tmp_path, monkeypatch):
     result = call("prove", "sigmoid-slope", "--papers", "--out", tmp_path)
     assert result.exit_code == 1
     assert "NO" in result.output
-    assert "The claim sigmoid-slope holds. 2 of 3 figures" in result.output
+    assert "The claim sigmoid-slope holds. 2 of 3 numbers" in result.output
 
 
 def test_list():

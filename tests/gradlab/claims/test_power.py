@@ -82,7 +82,7 @@ def test_it_is_said_beforehand_and_kept(tmp_path):
     done = CliRunner().invoke(app, ["prove", *names, "--seeds", "5", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     warned = "warning: sigmoid-does-not-learn: 5 seeds cannot show it"
-    assert done.output.index(warned) < done.output.index("Claims, put to the test")
+    assert done.output.index(warned) < done.output.index("Claims, tested with")
     assert "warning: relu-slope" not in done.output
     text = (tmp_path / "proofs.json").read_text(encoding="utf-8")
     kept = json.loads(text)

@@ -123,11 +123,11 @@ def test_a_stopped_worker_is_reported_and_ended(log, tmp_path, monkeypatch):
     events = [*study.events(tmp_path / "out", workers=2, attempts=1, compute=deadly.stopped)]
     (silent,) = of(Silent, events)
     assert silent.experiment.layers == 3
-    assert "has not been heard of for 1.5 s" in silent.text
+    assert "has sent no heartbeat for 1.5 s" in silent.text
     assert silent.text in Tally(study).add(silent)
     (failed,) = of(Failed, events)
     assert failed.experiment == silent.experiment
-    assert "was not heard of for 4 s, stopped or stuck, and was ended" in failed.cause
+    assert "sent no heartbeat for 4 s, was stopped or stuck, and was ended" in failed.cause
     assert [event.experiment.layers for event in of(Finished, events)] == [1]
     until(lambda: gone({pid for _, _, pid in notes()}), 10)
 
@@ -150,7 +150,7 @@ def test_a_worker_that_works_long_is_not_taken_for_stopped(log, monkeypatch):
 def test_workers_that_all_die_end_the_study(log, monkeypatch):
     monkeypatch.setattr(execution, "STORM", 2)
     events = small().events(None, workers=1, compute=deadly.always_deadly)
-    with pytest.raises(NoWorkersError, match=r"[4-7] worker processes died one after the other"):
+    with pytest.raises(NoWorkersError, match=r"[4-7] worker processes crashed one after the other"):
         for _ in events:
             pass
     assert len(notes()) <= 7

@@ -142,8 +142,14 @@ def test_what_it_says():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"activation": "tanh", "init": "lecun_normal"}, "at the edge of chaos: depth is no"),
-        ({"activation": "tanh", "init": "normal"}, "above 1: with depth, similar inputs part"),
+        (
+            {"activation": "tanh", "init": "lecun_normal"},
+            "at the edge of chaos: with depth, deltas",
+        ),
+        (
+            {"activation": "tanh", "init": "normal"},
+            "above 1: with depth, similar inputs grow apart",
+        ),
         ({"activation": "tanh", "init": "normal"}, "grows by a factor of"),
         ({"activation": "softplus", "layers": 2}, "No variance of the weights puts softplus"),
         ({"activation": "elu", "layers": 2}, "grow from layer to layer without end"),
@@ -210,15 +216,15 @@ def drawn(spread=0.1, **settings):
     ("draws", "words"),
     [
         (drawn(), None),
-        (drawn(spread=1.0), "Logits so large leave the error at the output to chance, and with"),
-        (drawn(spread=np.array([1.0, 1.0, 0.0])), "much to chance (β = 3.0): nets differ so much"),
-        (drawn(spread=1.0), "even the median of 300 is known to ± 0.1"),
+        (drawn(spread=1.0), "With logits this large, the output's error depends on chance, and so"),
+        (drawn(spread=np.array([1.0, 1.0, 0.0])), "much on chance (β = 3.0): nets differ so much"),
+        (drawn(spread=1.0), "even the median of 300 is known only to ± 0.1"),
         (
             drawn(width=80, extrapolated=0.2),
             "width 10 take too long to simulate: those of width 80",
         ),
         (drawn(width=80, extrapolated=0.02), None),
-        (drawn(rows=200), "200 different rows stood for batches of 128"),
+        (drawn(rows=200), "Batches of 128 were simulated with 200 different rows"),
     ],
 )
 def test_reasons_for_doubt(draws, words):

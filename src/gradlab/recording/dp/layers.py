@@ -17,12 +17,12 @@ from gradlab.recording.recorder import UNKNOWN, LayerInfo, Recorder
 
 Array = NDArray[Any]
 
-NO_LAYER = "it is a parameter by itself, and no layer"
-NO_FUNCTION = "what is applied to its output is no activation function that is known"
+NO_LAYER = "it is a parameter by itself, not of a layer"
+NO_FUNCTION = "the function applied to its output is not a known activation function"
 SEVERAL_FUNCTIONS = "several functions are applied to its outputs"
 SOFTMAX_UNITS = "the units of a softmax do not saturate one by one"
 NO_DELTA = "no gradient came back to its output"
-NOT_USED = "the loss of a step did not depend on it"
+NOT_USED = "in one step the loss did not depend on it"
 
 
 @dataclass(frozen=True)

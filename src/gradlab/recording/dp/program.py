@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 AT_MOST = 1 << 21  # bytes of steps that wait to be measured together
-NOT_HELD = "the loss does not depend on it, so that a compiled step does not hold it"
-USED_UP = "a callback was handed the gradient, and what it left for the update is not seen"
+NOT_HELD = "the loss does not depend on it, so a compiled step leaves it out"
+USED_UP = "a callback took the gradient, so the gradient that the update used is not known"
 
 
 @dataclass

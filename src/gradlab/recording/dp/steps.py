@@ -224,7 +224,7 @@ class Assembly:
             miss(row.name, ("clip_factor",), why)
         elif weight not in used:
             found.used = np.full((1,) * found.gradient.ndim, np.nan)
-            miss(row.name, ("clip_factor",), "its gradient was taken away before the update")
+            miss(row.name, ("clip_factor",), "its gradient was deleted before the update")
         elif "clip_factor" in self._recorder.quantities and _differ(used[weight], found.gradient):
             found.used = used[weight]
         if not row.layer:

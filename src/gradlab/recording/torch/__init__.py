@@ -2,25 +2,25 @@
 
 # layers.py     which modules own weights, and what is known of their outputs
 # functions.py  PyTorch's activation functions, as dp knows them
-# computed.py   weights that are computed from other parameters, which are never computed once more
+# computed.py   weights computed from other parameters, which recording must not compute again
 # unseen.py     layers in plain lists, which PyTorch does not see
 # fans.py       fan_in and fan_out, by the kind of layer or by the product a weight is used in
 # uses.py       what a function does with a layer's output
-# outputs.py    what becomes of layers' outputs: the activation function of each
-# calls.py      calls of layers, and what a thread is in the middle of
+# outputs.py    which activation function is applied to each layer's output
+# calls.py      calls of layers, and the calls each thread is currently in
 # backward.py   backward passes
-# arrivals.py   hooks for what arrives in them
-# expected.py   which passes are probably trained; what is measured of the others can wait
+# backward_hooks.py  the hooks that a backward pass calls
+# expected.py   which passes are probably followed by a backward pass; others are measured later
 # watch.py      the hooks: tells a listener of calls, activations, deltas, gradients
 # shared.py     hooks of which PyTorch has one for the whole process
 # scaling.py    losses scaled by a GradScaler
 # updates.py    steps of optimizers: which of them belong together as one step
 # gradients.py  dL/dW as backward computed it, and as an optimizer was given it
-# reference.py  a look at the reference batch
-# untouched.py  that a look leaves everything as it was
-# dispatch.py   what recording takes beside what its own code does
+# reference.py  the forward pass on the reference batch
+# untouched.py  restores what that forward pass changes
+# dispatch.py   the time that recording costs outside its own code
 # step.py       what is known of a step so far
-# assembly.py   a step put together
+# assembly.py   the record of a step, from its parts
 # recorder.py   the recorder: when a step begins and ends, and what is measured when
 # arrays.py     tensors as arrays
 

@@ -64,11 +64,11 @@ def zero_units_among(units: torch.Tensor, zero: Array) -> Array:
 def brought_back(values: Sequence[Array]) -> list[Array]:
     """The same as arrays of NumPy; what lies on one device comes in one transfer."""
     found = list(values)
-    far: dict[torch.device, list[int]] = {}
+    elsewhere: dict[torch.device, list[int]] = {}
     for i, value in enumerate(found):
         if isinstance(value, torch.Tensor):
-            far.setdefault(value.device, []).append(i)
-    for device, places in far.items():
+            elsewhere.setdefault(value.device, []).append(i)
+    for device, places in elsewhere.items():
         flat = [found[i].detach().reshape(-1).to(_widest(device)) for i in places]
         numbers = torch.cat(flat).cpu().numpy()
         ends = np.cumsum([len(part) for part in flat])

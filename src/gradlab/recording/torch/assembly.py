@@ -36,7 +36,7 @@ BY_HAND = (
     "its gradient did not come by Tensor.backward, so that it is not known through which calls it "
     "came"
 )
-NOT_ASKED = "neither it nor what is before it is trained, so that no gradient is asked for there"
+NOT_ASKED = "neither it nor any layer before it is trained, so no gradient is computed there"
 UNWATCHED = (
     "a gradient came, but through a call that was not watched: its forward pass was made before "
     "the step, or was taken for an evaluation, as earlier ones in evaluation mode were"
@@ -132,7 +132,7 @@ class Assembly:
 
     def _bring_back(self, step: Step) -> None:
         """Bring all numbers back from the device."""
-        parts = [*step.gradients.values(), *step.updates.values(), *step.far.values()]
+        parts = [*step.gradients.values(), *step.updates.values(), *step.reference.values()]
         for call in step.calls:
             parts += [part for part in (call.delta, call.activation) if part is not None]
         right = Measured({"": step.accuracy})
@@ -155,7 +155,7 @@ class Assembly:
         for i, layer in enumerate(self._layers):
             mine = calls.get(layer, [])
             for part in (
-                step.gradients.get(layer), step.updates.get(layer), step.far.get(layer),
+                step.gradients.get(layer), step.updates.get(layer), step.reference.get(layer),
                 self._delta_of(step, layer, mine),
                 self._activation_of(step, layer, mine, activations),
             ):  # fmt: skip

@@ -25,7 +25,7 @@ from gradlab.recording.torch.step import (
 
 FROZEN = "it is frozen"
 UNREACHED = "no backward pass reached it in a step"
-CLEARED = "its gradient was cleared before the optimizer's step, which had nothing to go by"
+CLEARED = "its gradient was cleared before the optimizer's step, which therefore had none"
 CLEARED_BY_HAND = (
     "its gradient was cleared before after_step() was called, and no torch.optim.Optimizer was "
     "seen to use it"
@@ -36,11 +36,13 @@ ZERO_BY_HAND = (
 )
 NOT_UPDATED = "the optimizer that made the step does not update it"
 NOT_CLEARED = "the optimizer does not update it, and gradients of earlier steps were not cleared"
-BY_HAND = "its gradient did not come by Tensor.backward: it is known only as it was used"
+BY_HAND = (
+    "its gradient was not computed by Tensor.backward, so only the one used in the step is known"
+)
 SEVERAL_TIMES = (
     "the optimizer evaluated its closure several times, and which gradient it used is not known"
 )
-SCALED_BY_SEVERAL = "parts of its gradient were scaled by different numbers of a GradScaler"
+SCALED_BY_SEVERAL = "parts of its gradient were scaled by different factors of a GradScaler"
 SCALED_BY_HAND = "the loss was scaled, and whether its gradient was unscaled is not known"
 NOT_GIVEN = "the loss was scaled, and no optimizer was given it"
 HOOKED_AND_AVERAGED = (

@@ -59,8 +59,8 @@ SECOND = (
     "record(model, [first, second])"
 )
 ANOTHER = (
-    "steps of another optimizer ({}) went by, which are not recorded since another one was named; "
-    "name all, record(model, [first, second]), or none"
+    "another optimizer ({}) made steps, which are not recorded, since it was not given to record; "
+    "give all, record(model, [first, second]), or none"
 )
 NOT_LOOKED_AT = "it was not seen on the reference batch"
 NO_PASS = "no backward pass by Tensor.backward reached the model in a step"
@@ -170,7 +170,7 @@ class TorchRecorder(Recorder):
     def _tell_unseen(self) -> None:
         """Tell of layers that PyTorch does not see."""
         for unseen in unseen_layers(self._inner):
-            self.miss(unseen.name, self.quantities, unseen.why)
+            self.miss(unseen.name, self._of_layers, unseen.why)
             if unseen.trainable:
                 warnings.warn(unseen.why, UserWarning, stacklevel=4)
 
@@ -452,7 +452,7 @@ class TorchRecorder(Recorder):
             mine = [call for call in calls if call.layer is layer]
             parts = [call.activation for call in mine if call.activation is not None]
             if parts and len(parts) == len(mine):
-                step.far[layer] = join(parts)
+                step.reference[layer] = join(parts)
             elif layer.unit is not None:
                 why = next((call.why_not for call in mine if call.why_not), NOT_LOOKED_AT)
                 self.miss(layer.name, ("dead_fraction",), why)

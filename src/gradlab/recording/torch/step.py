@@ -106,7 +106,7 @@ class Step:
     awaited: list[Layer] = field(default_factory=list)  # gradients that are yet to be averaged
     loss: Measured = field(default_factory=Measured)
     before: dict[Layer, tuple[Array, Array]] | None = None  # the weight, and its rms
-    far: dict[Layer, Measured] = field(default_factory=dict)  # on the reference batch
+    reference: dict[Layer, Measured] = field(default_factory=dict)  # on the reference batch
     accuracy: Array = math.nan
     optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
     used: dict[Layer, Used] = field(default_factory=dict)
@@ -165,7 +165,7 @@ class Step:
         """Forget all that came: it led to updates that are not recorded, or were not made."""
         self.used, self.counted, self.sealed = {}, 0, False
         self.optimizers, self.before, self._owned = [], None, None
-        self.far, self.accuracy = {}, math.nan
+        self.reference, self.accuracy = {}, math.nan
         self.drop_unused()
 
     def renew(self, layer: Layer) -> None:

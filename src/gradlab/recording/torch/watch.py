@@ -32,8 +32,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from gradlab.recording.torch.arrays import can_be_measured
-from gradlab.recording.torch.arrivals import Accumulated, Arrival, Computed, put_first
 from gradlab.recording.torch.backward import BACKWARD
+from gradlab.recording.torch.backward_hooks import Accumulated, Computed, OutputHook, put_first
 from gradlab.recording.torch.calls import Call, Listener, Scope
 from gradlab.recording.torch.chains import Chains
 from gradlab.recording.torch.computed import parametrization
@@ -70,6 +70,39 @@ class Watch:
         activations: bool,
         deltas: bool,
     ) -> None:
+        self._note_modules(model, layers)
+        self._listener: Listener = weakref.proxy(listener)
+        self.clock = clock
+        self._forgotten = weakref.finalize(listener, self.stop)
+        self._forgotten.atexit = False
+        self._activations, self._deltas = activations, deltas or activations
+        # by layer, or for a parameter that tells of its pass alone, by its identity
+        self._weights: dict[Layer | int, tuple[torch.Tensor, RemovableHandle]] = {}
+        self._raw: dict[Layer, tuple[torch.Tensor, RemovableHandle]] = {}
+        self._scopes: dict[int, Scope] = {}  # by thread
+        self._home = 0  # the thread that began to watch
+        self._passes = 0
+        self._undo: contextlib.ExitStack | None = None
+        self._modules = contextlib.ExitStack()  # whose calls are watched
+        self.chains = Chains()
+        self._backward_hooks: list[tuple[RemovableHandle, Call]] = []
+        self._others: list[RemovableHandle] = []  # hooks of losses, and of passes not watched
+        self._expected = Expected()
+        self._outputs = Outputs(self._listener)
+        self._looked_at: list[Call] | None = None  # at a reference batch
+        self.order: dict[Layer, None] = {}  # as they were first called
+        self._looks = True  # whether functions must be looked for
+        # of what no module's call tells: by which products weights are used, in the first step
+        self.uses = WeightUses(
+            [
+                (layer, weight)
+                for layer in layers
+                if layer.unit is None and (weight := layer.weight) is not None
+            ]
+        )
+
+    def _note_modules(self, model: nn.Module, layers: Sequence[Layer]) -> None:
+        """Note which modules hold the layers, while no module is called yet."""
         # what holds every layer is the whole model: the model, what it wraps, or its one network
         outputs = {id(layer.output) for layer in layers}
         self._model, self._every_layer = model, list(layers)
@@ -90,35 +123,6 @@ class Watch:
             for name, child in parent.named_children()
         ]
         self._wrapped = any(hasattr(module, "_orig_mod") for module in model.modules())
-        self._listener: Listener = weakref.proxy(listener)
-        self.clock = clock
-        self._forgotten = weakref.finalize(listener, self.stop)
-        self._forgotten.atexit = False
-        self._activations, self._deltas = activations, deltas or activations
-        # by layer, or for a parameter that tells of its pass alone, by its identity
-        self._weights: dict[Layer | int, tuple[torch.Tensor, RemovableHandle]] = {}
-        self._raw: dict[Layer, tuple[torch.Tensor, RemovableHandle]] = {}
-        self._scopes: dict[int, Scope] = {}  # by thread
-        self._home = 0  # the thread that began to watch
-        self._passes = 0
-        self._undo: contextlib.ExitStack | None = None
-        self._modules = contextlib.ExitStack()  # whose calls are watched
-        self.chains = Chains()
-        self._arrivals: list[tuple[RemovableHandle, Call]] = []
-        self._others: list[RemovableHandle] = []  # hooks of losses, and of passes not watched
-        self._expected = Expected()
-        self._outputs = Outputs(self._listener)
-        self._looked_at: list[Call] | None = None  # at a reference batch
-        self.order: dict[Layer, None] = {}  # as they were first called
-        self._looks = True  # whether functions must be looked for
-        # of what no module's call tells: by which products weights are used, in the first step
-        self.uses = WeightUses(
-            [
-                (layer, weight)
-                for layer in layers
-                if layer.unit is None and (weight := layer.weight) is not None
-            ]
-        )
 
     # --- beginning and end ------------------------------------------------------------------------
 
@@ -217,12 +221,12 @@ class Watch:
         self.chains.forget()
         # what is not trained yet may be in a later step, if its graph is still there
         waiting = []
-        for handle, call in self._arrivals:
+        for handle, call in self._backward_hooks:
             if call.deltas:
                 handle.remove()
             elif (hooks := handle.hooks_dict_ref()) is not None and handle.id in hooks:
                 waiting.append((handle, call))
-        self._arrivals = waiting
+        self._backward_hooks = waiting
         self._others = [handle for handle in self._others if handle.hooks_dict_ref() is not None]
         self.scope.leave_mode()
         self._scopes = {}
@@ -236,9 +240,9 @@ class Watch:
     def stop(self) -> None:
         """Undo everything; no hook stays behind."""
         self.end_step()
-        for handle in (*self._others, *(handle for handle, _ in self._arrivals)):
+        for handle in (*self._others, *(handle for handle, _ in self._backward_hooks)):
             handle.remove()
-        self._arrivals, self._others = [], []
+        self._backward_hooks, self._others = [], []
         if self._undo is not None:
             self._undo.close()
             self._undo = None
@@ -401,9 +405,9 @@ class Watch:
             else:
                 self._listener.called(call)
                 if call.waits and self._deltas and layer.unit is not None:
-                    arrival = Arrival(call, scope.fate, self._listener, self.clock)
-                    scope.fate.latest = weakref.ref(arrival)
-                    self._arrivals.append((h.register_hook(arrival), call))
+                    hook = OutputHook(call, scope.fate, self._listener, self.clock)
+                    scope.fate.latest = weakref.ref(hook)
+                    self._backward_hooks.append((h.register_hook(hook), call))
             wanted = self._activations or self._looked_at is not None
             if wanted and layer.unit is not None:
                 if scope.pending:

@@ -1,4 +1,4 @@
-"""What arrives during a backward pass: the hooks of layers' outputs, and of parameters.
+"""The hooks that a backward pass calls: of layers' outputs, and of parameters.
 
 They hold the listener only as a weak proxy, and no tensor, but for passes that are probably not
 trained (see `expected`).
@@ -21,8 +21,8 @@ from gradlab.recording.torch.expected import Fate
 from gradlab.recording.torch.layers import Layer
 
 
-class Arrival:
-    """The hook of a layer's output: its delta arrives."""
+class OutputHook:
+    """The hook of a layer's output, which is called with its delta."""
 
     __slots__ = ("__weakref__", "_call", "_clock", "_fate", "_listener")
 
