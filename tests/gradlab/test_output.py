@@ -3,9 +3,12 @@
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from typer.testing import CliRunner
@@ -15,7 +18,7 @@ from gradlab import verbs
 from gradlab.cli import app
 from gradlab.experiment import Experiment
 from gradlab.exports import FORMATS
-from gradlab.files import write_atomically
+from gradlab.files import remove_leftovers, replacing, write_atomically
 from gradlab.locks import IN_FOLDER, Lock
 from gradlab.study import FolderError, Study, load
 from gradlab.study.folder import StudyFolder
@@ -167,6 +170,80 @@ def test_names_may_be_as_long_as_the_system_allows(tmp_path):
         assert (tmp_path / name).read_bytes() == b"content"
 
 
+def killed_while_writing(path):
+    """A process that is killed in the middle of writing a file; what it leaves stays."""
+    script = (
+        "import os, signal, sys; from pathlib import Path; from gradlab.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as half:\n"
+        "    half.write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, path], check=False)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    for name in ("trace.nc", "experiment.toml", "heatmap.png"):
+        killed_while_writing(tmp_path / name)
+    assert len(os.listdir(tmp_path)) == 3
+    (tmp_path / ".trace.nc.mine").write_text("mine")
+    with replacing(tmp_path / "trace.nc") as in_use:
+        in_use.write_bytes(b"whole")
+        gradlab.run(out=tmp_path, **SETTINGS, overwrite=True)
+        assert in_use.read_bytes() == b"whole"
+    assert {name for name in os.listdir(tmp_path) if name[0] == "."} == {".trace.nc.mine"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
+def test_what_a_killed_study_or_proof_left_is_removed_by_the_next(tmp_path):
+    for name in ("study.toml", "experiments.csv", "summary.csv", "outcome.png", "proofs.json"):
+        killed_while_writing(tmp_path / name)
+    study = Study({"steps": 2, "width": 2}, over={"layers": [1]})
+    with ThreadPoolExecutor(1) as threads:
+        verbs.study(study, out=tmp_path, executor=threads)
+    verbs.prove(["relu-slope"], seeds=5, out=tmp_path)
+    assert {name for name in os.listdir(tmp_path) if name[0] == "."} <= {".claims"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
+def test_what_is_removed_before_it_is_locked_is_made_anew(tmp_path, monkeypatch):
+    """Between making a temporary file and locking it, another may take it for a leftover."""
+    made = []
+    mkstemp = tempfile.mkstemp
+
+    def lost(**options):
+        handle, name = mkstemp(**options)
+        made.append(name)
+        if len(made) == 1:
+            remove_leftovers(tmp_path, ["file"])
+        return handle, name
+
+    monkeypatch.setattr(tempfile, "mkstemp", lost)
+    write_atomically(tmp_path / "file", b"content")
+    assert len(made) == 2
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are not opened there")
+def test_the_name_is_on_the_disk_too(tmp_path, monkeypatch):
+    """A power failure after the renaming must not undo it."""
+    done = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(handle):
+        done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    def replaced(*paths):
+        done.append("renamed")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    write_atomically(tmp_path / "file", b"content")
+    assert done == ["file", "renamed", "folder"]
+
+
 # --- two at once ----------------------------------------------------------------------------------
 
 
@@ -174,10 +251,10 @@ def test_of_two_runs_that_overlap_both_are_kept(tmp_path, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
     run = Experiment.run
 
-    def slow(experiment, progress=None):
+    def slow(experiment, progress=None, **options):
         begun.set()
         assert go_on.wait(60)
-        return run(experiment, progress)
+        return run(experiment, progress, **options)
 
     monkeypatch.setattr(Experiment, "run", slow)
     first = threading.Thread(target=gradlab.run, kwargs={"out": tmp_path / "out", **SETTINGS})

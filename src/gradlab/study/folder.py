@@ -20,9 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradlab.experiment import Experiment
-from gradlab.files import keep_elsewhere, make_writable, spreadsheet_text, why, write_atomically
+from gradlab.files import (
+    keep_elsewhere,
+    make_writable,
+    remove_leftovers,
+    spreadsheet_text,
+    why,
+    write_atomically,
+)
 from gradlab.locks import Lock
-from gradlab.regular import NotRegularError, check_regular
+from gradlab.regular import NotRegularError, read_regular
 from gradlab.seal import DamagedError, owner_of, sealed
 from gradlab.trace import TraceError
 
@@ -108,6 +115,7 @@ class StudyFolder:
 
     def _remove_leftovers(self) -> None:
         """Remove what drivers that were killed have half written."""
+        remove_leftovers(self.path, [DESCRIPTION])
         with os.scandir(self.results) as entries:
             halves = [match for entry in entries if (match := HALF_WRITTEN.match(entry.name))]
         for match in halves:
@@ -170,8 +178,7 @@ class StudyFolder:
             If the file cannot be read, whatever is in it.
         """
         try:
-            check_regular(self.path_of(experiment))  # a pipe would keep us waiting
-            content = self.path_of(experiment).read_bytes()
+            content = read_regular(self.path_of(experiment), None)
         except FileNotFoundError:
             return "it is a link to nothing" if self.path_of(experiment).is_symlink() else "missing"
         except NotRegularError as error:
@@ -188,8 +195,7 @@ class StudyFolder:
         """
         path = self.path_of(experiment)
         try:
-            check_regular(path)
-            content = path.read_bytes()
+            content = read_regular(path, None)
         except FileNotFoundError:
             raise TraceError(f"{path}: no such file; its experiment is not finished") from None
         except OSError as error:

@@ -168,10 +168,10 @@ def test_damage_anywhere_is_noticed(run, study, tmp_path):
 def test_a_file_that_cannot_be_read_is_not_set_aside(run, study, tmp_path, monkeypatch):
     run(tmp_path)
 
-    def refuse(path):
+    def refuse(path, most):
         raise OSError(errno.EMFILE, "Too many open files", str(path))
 
-    monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)
+    monkeypatch.setattr("gradlab.study.folder.read_regular", refuse)
     with pytest.raises(OSError, match="Too many open files"):
         run(tmp_path, resume=True)
     monkeypatch.undo()
