@@ -244,6 +244,34 @@ def test_the_name_is_on_the_disk_too(tmp_path, monkeypatch):
     assert done == ["file", "renamed", "folder"]
 
 
+# --- signals that a finaliser swallows ---------------------------------------------------------
+
+
+class Swallowing:
+    """Python calls `__del__` wherever it likes; what that raises goes no further."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):
+            pass
+
+
+@pytest.mark.parametrize("where", ["draw", "foresee"])
+def test_a_signal_that_a_finaliser_swallows_ends_a_run(where, tmp_path, monkeypatch, capsys):
+    real = getattr(experiments, where)
+
+    def swallowing(*args, **options):
+        Swallowing()
+        return real(*args, **options)
+
+    monkeypatch.setattr(experiments, where, swallowing)
+    done = call("run", *FLAGS, "--out", tmp_path)
+    assert done.exit_code == 128 + signal.SIGTERM
+    assert "Traceback" not in capsys.readouterr().err + done.output
+    assert (tmp_path / "trace.nc").exists()
+    assert (tmp_path / "profile.png").exists() == (where == "foresee")
+
+
 # --- two at once ----------------------------------------------------------------------------------
 
 

@@ -80,7 +80,9 @@ def run(
         late = "time_limit" in trace.attrs
         interrupted = trace.attrs["interrupted"] and not late
         stopped = interrupts.signal or (signal.SIGINT if interrupted else None)
-        behind = None if stopped else _compare(trace, theory)
+        behind = None
+        if not stopped:
+            behind, stopped = _compare(trace, theory)
         with heard_or_not():
             if trace.attrs["interrupted"]:
                 word = "Ended by the time limit" if late else "Interrupted"
@@ -100,25 +102,29 @@ def run(
             raise typer.Exit(1)
 
 
-def _compare(trace: Trace, theory: bool) -> Prediction | None:
-    """Say how the run compares with theory; gives the prediction if it is to be drawn."""
+def _compare(trace: Trace, theory: bool) -> tuple[Prediction | None, int | None]:
+    """Say how the run compares with theory.
+
+    Gives the prediction, if it is to be drawn, and the signal that came meanwhile, if one did.
+    """
     from gradlab.interrupts import Interrupts
     from gradlab.verbs import experiments as verb
 
-    with Interrupts():
+    with Interrupts() as interrupts:
         try:
             foreseen = verb.foresee(trace, insist=theory)
+            interrupts.check()
         except KeyboardInterrupt:
-            return None
+            return None, interrupts.signal or signal.SIGINT
     if foreseen is None:
         if trace.experiment["layers"] > verb.FORESEEN:
             with heard_or_not():
                 typer.echo("Of so many layers theory speaks only if it is asked: add --theory.")
-        return None
+        return None, None
     prediction, comparison = foreseen
     with heard_or_not():
         typer.echo(comparison.sentence())
-    return prediction if theory else None
+    return prediction if theory else None, None
 
 
 def _draw(trace: Trace, folder: Path, theory: Prediction | None) -> int | None:
@@ -131,6 +137,7 @@ def _draw(trace: Trace, folder: Path, theory: Prediction | None) -> int | None:
             for file in verb.draw(trace, folder, theory):
                 with heard_or_not():
                     typer.echo(f"  {file}")
+                interrupts.check()
         except KeyboardInterrupt:
             typer.echo("Interrupted while drawing; `gradlab plot` draws the other figures.")
             return interrupts.signal or signal.SIGINT
