@@ -171,7 +171,7 @@ def _quantities(dataset: xr.Dataset) -> Iterator[str]:
 
 
 def _decision(dataset: xr.Dataset) -> Iterator[str]:
-    """Whether the picture of the decision can be drawn: all of it is there, and belongs together."""
+    """Whether the picture of the decision can be drawn: it is all there, and fits together."""
     for name, dims in PICTURE.items():
         if name not in dataset:
             yield f"it has a decision without {name}"
