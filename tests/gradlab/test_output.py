@@ -22,7 +22,7 @@ from gradlab.files import remove_leftovers, replacing, write_atomically
 from gradlab.locks import IN_FOLDER, Lock
 from gradlab.study import FolderError, Study, load
 from gradlab.study.folder import StudyFolder
-from gradlab.trace import Trace
+from gradlab.trace import Trace, TraceError
 from gradlab.verbs import experiments
 from gradlab.verbs.output import OutputError
 
@@ -205,6 +205,21 @@ def test_what_a_killed_study_or_proof_left_is_removed_by_the_next(tmp_path):
     assert {name for name in os.listdir(tmp_path) if name[0] == "."} <= {".claims"}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_an_export_that_was_killed_does_not_keep_the_next_out(saved, tmp_path):
+    pytest.importorskip("tensorboardX")
+    script = (
+        "import os, signal, sys; from gradlab import exports; from gradlab.trace import Trace\n"
+        "exports._seconds = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "exports.to_tensorboard(Trace.load(sys.argv[1]), sys.argv[2])\n"
+    )
+    subprocess.run([sys.executable, "-c", script, saved, tmp_path], check=False)
+    assert any(path.is_dir() for path in tmp_path.iterdir())
+    verbs.export(saved, "tensorboard", tmp_path)
+    (made,) = tmp_path.iterdir()
+    assert "tfevents" in made.name
+
+
 @pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
 def test_what_is_removed_before_it_is_locked_is_made_anew(tmp_path, monkeypatch):
     """Between making a temporary file and locking it, another may take it for a leftover."""
@@ -242,6 +257,13 @@ def test_the_name_is_on_the_disk_too(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", replaced)
     write_atomically(tmp_path / "file", b"content")
     assert done == ["file", "renamed", "folder"]
+
+
+def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch, saved):
+    monkeypatch.chdir(saved.parent)
+    for verb in (verbs.plot, lambda name: verbs.export(name, "csv")):
+        with pytest.raises(TraceError, match="got an empty name"):
+            verb("")
 
 
 # --- signals that a finaliser swallows ---------------------------------------------------------

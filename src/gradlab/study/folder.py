@@ -11,6 +11,7 @@ experiments.csv      which hash is which experiment, and how far it is
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import itertools
 import os
@@ -163,7 +164,9 @@ class StudyFolder:
         if not self.results.is_dir():
             return set()
         with os.scandir(self.results) as entries:
-            return {entry.name[:-3] for entry in entries if entry.name.endswith(".nc")}
+            names = [entry.name for entry in entries]
+        # what is being written has a name that begins with a dot
+        return {name[:-3] for name in names if name.endswith(".nc") and not name.startswith(".")}
 
     def is_done(self, experiment: Experiment) -> bool:
         """Whether there is a file, whole, and of this experiment."""
@@ -183,6 +186,10 @@ class StudyFolder:
             return "it is a link to nothing" if self.path_of(experiment).is_symlink() else "missing"
         except NotRegularError as error:
             return str(error)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return "it is a link that leads to itself"
+            raise
         return _fault(content, experiment)
 
     def read(self, experiment: Experiment) -> bytes:
