@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
 import re
 import tempfile
@@ -13,10 +14,11 @@ from typing import Any
 
 from gradlab.regular import parse_toml, read_regular, words_of
 
+fcntl: Any
 try:
-    import fcntl
+    fcntl = importlib.import_module("fcntl")
 except ImportError:  # Windows, where a file that is open cannot be renamed
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
 MOST_LETTERS = 50
 # what keeps something from being written

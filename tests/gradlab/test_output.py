@@ -1,5 +1,6 @@
 """Folders and files that verbs write: refused before any work, never shared, never lost."""
 
+import contextlib
 import os
 import re
 import signal
@@ -292,6 +293,22 @@ def test_a_signal_that_a_finaliser_swallows_ends_a_run(where, tmp_path, monkeypa
     assert "Traceback" not in capsys.readouterr().err + done.output
     assert (tmp_path / "trace.nc").exists()
     assert (tmp_path / "profile.png").exists() == (where == "foresee")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_sigterm_keeps_the_claims_that_are_proved(tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def ended_at_the_second():
+        def progress(done, total, name):
+            if done == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        yield progress
+
+    monkeypatch.setattr("gradlab.cli.claims._progress_bar", ended_at_the_second)
+    done = call("prove", "relu-slope", "sigmoid-slope", "--seeds", 5, "--out", tmp_path)
+    assert done.exit_code == 128 + signal.SIGTERM, done.output
+    assert "relu-slope" in (tmp_path / "proofs.json").read_text()
 
 
 # --- two at once ----------------------------------------------------------------------------------
