@@ -1,4 +1,4 @@
-"""The workloads: data, initial weights and batches, the same for every peer, and what must come out.
+"""The workloads: data, initial weights and batches, the same for every peer, and what they give.
 
 A `Training` describes gradient descent on a fully connected net. Whoever runs it draws the rows of
 its batches from the same stream as `dp.SGD(..., seed=...)` does, and must come to the same result.

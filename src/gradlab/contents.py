@@ -73,6 +73,16 @@ IN_THE_PLANE = {
     "decision_class": COUNT,
     "decision_confidence": SHARE,
 }
+# what belongs to that picture, and the dimensions of each; those of nets come after them
+PICTURE = {
+    "points": ("sample", "component"),
+    "label": ("sample",),
+    "explained_variance": ("component",),
+    "decision_class": ("grid_y", "grid_x"),
+    "decision_confidence": ("grid_y", "grid_x"),
+    "grid_x": ("grid_x",),
+    "grid_y": ("grid_y",),
+}
 RANGES = PER_LAYER | PER_STEP | IN_THE_PLANE
 # 0 and NaN are for layers of which it is not known
 COORDINATES = {"fan_in": COUNT, "fan_out": COUNT}
@@ -100,6 +110,8 @@ def problems(dataset: xr.Dataset) -> Iterator[str]:
     yield from _labels(dataset)
     yield from _quantities(dataset)
     yield from _facts(dataset.attrs)
+    if "decision_class" in dataset:
+        yield from _decision(dataset)
     yield from _settings(dataset)
 
 
@@ -156,6 +168,33 @@ def _quantities(dataset: xr.Dataset) -> Iterator[str]:
     for name, allowed in RANGES.items():
         if name in dataset.data_vars:
             yield from _outside(name, dataset[name].values, allowed)
+
+
+def _decision(dataset: xr.Dataset) -> Iterator[str]:
+    """Whether the picture of the decision can be drawn: it is all there, and fits together."""
+    for name, dims in PICTURE.items():
+        if name not in dataset:
+            yield f"it has a decision without {name}"
+            return
+        found, nets = dataset[name].dims, () if name not in IN_THE_PLANE else ("member",)
+        if found != dims and found != (*dims, *nets):
+            yield f"{name} has the dimensions {found}; expected {dims}"
+    if dataset.sizes["component"] != 2:
+        yield f"points have {dataset.sizes['component']} coordinates; expected 2"
+    for name in ("grid_x", "grid_y"):
+        values = dataset[name].values
+        if values.dtype.kind not in "iuf" or len(values) < 2 or not (np.diff(values) > 0).all():
+            yield f"{name} begins at {_some(values)}; expected numbers in ascending order"
+    if dataset["points"].dtype.kind not in "iuf":
+        yield f"points are of the type {dataset['points'].dtype}; expected numbers"
+    for name in ("label", "decision_class"):
+        if dataset[name].dtype.kind not in "iu":
+            yield f"{name} is of the type {dataset[name].dtype}; expected whole numbers"
+            return
+    classes = len(json.loads(dataset.attrs.get("class_names", "[]")))
+    most = max(int(dataset[name].max()) for name in ("label", "decision_class"))
+    if classes and most >= classes:
+        yield f"it has a class of the number {most}, but names of {classes} classes"
 
 
 def _outside(name: str, values: Array, allowed: Range) -> Iterator[str]:

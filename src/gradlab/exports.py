@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -368,6 +369,11 @@ def _filled(wanted: Path, present: bool) -> Iterator[Path]:
     temporary: Path | None = None
     moved: list[Path] = []
     try:
+        if present:
+            # of a process that was killed; nobody else is at work there
+            leftover = re.compile(rf"\.{re.escape(wanted.name)}\.[0-9a-f]{{32}}")
+            for name in filter(leftover.fullmatch, os.listdir(wanted)):
+                shutil.rmtree(wanted / name, ignore_errors=True)
         if wanted.exists() and (not present or {*os.listdir(wanted)} - {IN_FOLDER}):
             raise FileExistsError(
                 f"{wanted}: {'holds files' if present else 'is a file'}; choose a new or an empty "

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from gradlab.regular import parse_toml, read_regular, words_of
+
+fcntl: Any
+try:
+    fcntl = importlib.import_module("fcntl")
+except ImportError:  # Windows, where a file that is open cannot be renamed
+    fcntl = None
 
 MOST_LETTERS = 50
 # what keeps something from being written
@@ -28,6 +36,10 @@ def why(error: BaseException) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; on success it becomes `path`, otherwise it vanishes.
 
+    The new file, and where the platform can, its name, are on the disk then: a power failure leaves
+    the older file or the new one. Of a process that is killed, the temporary file stays; see
+    `remove_leftovers`.
+
     Raises
     ------
     OSError
@@ -35,21 +47,16 @@ def replacing(path: Path) -> Iterator[Path]:
         was.
     """
     temporary: Path | None = None
+    handle: int | None = None
     try:
         target = _file_behind(path)
-        handle, name = tempfile.mkstemp(
-            # not the whole name, which may be as long as names may be
-            prefix=f".{target.name[:MOST_LETTERS]}.",
-            suffix=path.suffix[:MOST_LETTERS],
-            dir=target.parent,
-        )
-        temporary = Path(name)
-        os.close(handle)
+        temporary, handle = _temporary(target, path.suffix)
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner may read
         temporary.replace(target)
+        _sync_folder(target.parent)
     except OSError as error:
         # not the temporary name, which says nothing to anybody
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
@@ -57,6 +64,68 @@ def replacing(path: Path) -> Iterator[Path]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _temporary(target: Path, suffix: str) -> tuple[Path, int | None]:
+    """Make an empty file beside `target`, held by a lock, by which one knows that it is in use."""
+    while True:
+        handle, name = tempfile.mkstemp(
+            # not the whole name, which may be as long as names may be
+            prefix=f".{target.name[:MOST_LETTERS]}.",
+            suffix=suffix[:MOST_LETTERS],
+            dir=target.parent,
+        )
+        if fcntl is None:
+            os.close(handle)
+            return Path(name), None
+        # a file system without locks has none, and then nobody removes the file
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # somebody may have taken it for a leftover, before it was locked
+        if os.fstat(handle).st_nlink:
+            return Path(name), handle
+        os.close(handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk; where that cannot be done, it is no error."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_leftovers(folder: Path, names: Collection[str]) -> None:
+    """Remove what processes that were killed left of files of these names; see `replacing`.
+
+    A file that is being written just now stays, and so does everything where locks are unknown.
+    """
+    if fcntl is None:
+        return
+    likely = re.compile(
+        "|".join(
+            rf"\.{re.escape(name[:MOST_LETTERS])}\.[a-z0-9_]{{8}}{re.escape(Path(name).suffix)}"
+            for name in names
+        )
+    )
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        found = [
+            entry.path
+            for entry in entries
+            if likely.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+        ]
+        for path in found:
+            with contextlib.suppress(OSError):
+                handle = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(path)
+                finally:
+                    os.close(handle)
 
 
 def _file_behind(path: Path) -> Path:

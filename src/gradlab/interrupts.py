@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
 from contextvars import ContextVar
 from types import FrameType, TracebackType
@@ -51,7 +52,7 @@ class Interrupts:
         Whether another one came after it.
     raised : bool
         Whether KeyboardInterrupt was raised. Whoever goes on nevertheless, since a callback or a
-        finaliser swallowed it, is to raise it again.
+        finaliser swallowed it, is to raise it again, with `check`.
     """
 
     _current: ContextVar[Interrupts | None] = ContextVar("gradlab_interrupts", default=None)
@@ -61,6 +62,7 @@ class Interrupts:
         self.again = self.raised = False
         self._finishing = False
         self._before: dict[int, Any] = {}
+        self._hook: Any = None  # the one before, while this one is the outermost block
 
     def __enter__(self) -> Interrupts:
         outer = self._current.get()
@@ -72,6 +74,8 @@ class Interrupts:
                 # whoever started us with a signal ignored (nohup) wants it ignored
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._before[number] = signal.signal(number, self._came)
+            self._hook = sys.unraisablehook
+            sys.unraisablehook = self._unraisable
         return self
 
     def __exit__(
@@ -80,11 +84,12 @@ class Interrupts:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._before:
+        if self._hook is None:
             return
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+        sys.unraisablehook, self._hook = self._hook, None
         self._current.reset(self._token)
 
     @classmethod
@@ -96,6 +101,16 @@ class Interrupts:
     def finish(self) -> None:
         """From now on let nothing be interrupted."""
         self._finishing = True
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt again if it was raised in here, and swallowed."""
+        if self.raised:
+            raise KeyboardInterrupt
+
+    def _unraisable(self, error: sys.UnraisableHookArgs) -> None:
+        """An interrupt inside a finaliser cannot go up from there; it is noted, and no fault."""
+        if not issubclass(error.exc_type, KeyboardInterrupt):
+            self._hook(error)
 
     def _came(self, number: int, _frame: FrameType | None) -> None:
         if self.signal is None:

@@ -51,14 +51,14 @@ def check_regular(path: str | os.PathLike[str], most: int | None = None) -> None
         raise NotRegularError(f"it has {found.st_size:,} bytes; at most {most:,} are read")
 
 
-def read_regular(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
+def read_regular(path: str | os.PathLike[str], most: int | None = MOST_BYTES) -> bytes:
     """Read a regular file of at most so many bytes; errors as those of `check_regular`."""
     check_regular(path, most)
     # in case it was replaced in between: a pipe that is opened so does not wait for a writer
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(handle, "rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:  # files in /proc say that they have none
+        content = file.read(-1 if most is None else most + 1)
+    if most is not None and len(content) > most:  # files in /proc say that they have none
         raise NotRegularError(f"it has more than {most:,} bytes, which is the most that is read")
     return content
 

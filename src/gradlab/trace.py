@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gradlab.contents import problems
 from gradlab.files import storable, write_atomically
+from gradlab.regular import read_regular, words_of
 from gradlab.seal import MARK, MARKED, DamagedError, owner_of, sealed
 
 if TYPE_CHECKING:
@@ -168,15 +169,14 @@ class Trace:
             mean of sizes, steps that do not ascend, two layers of one name, …
         """
         file = Path(path)
-        if file.is_dir():
-            raise TraceError(f"{file}: a folder; expected a trace written by gradlab (.nc) in it")
-        if not file.is_file():
-            what = "not a file with content" if file.exists() else "no such file"
-            raise TraceError(f"{file}: {what}; expected a trace written by gradlab (.nc)")
+        expected = "expected a trace written by gradlab (.nc)"
         try:
-            content = file.read_bytes()
+            content = read_regular(file, None)
+        except FileNotFoundError:
+            what = "a link to nothing" if file.is_symlink() else "no such file"
+            raise TraceError(f"{file}: {what}; {expected}") from None
         except OSError as error:
-            raise TraceError(f"{file}: cannot be read ({error.strerror or error})") from None
+            raise TraceError(f"{file}: cannot be read ({words_of(error)}); {expected}") from None
         return cls.from_bytes(content, str(file))
 
     @classmethod

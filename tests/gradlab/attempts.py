@@ -232,7 +232,7 @@ OF_FILES = [
     ("predict {folder} --out {out}.png", 2, "folder"),
     ("study {folder} --out {out}", 2, "not the folder of a study"),
     ("run nowhere.toml --out {out}", 2, "cannot be read"),
-    ("run '' --out {out}", 2, "cannot be read"),
+    ("run '' --out {out}", 2, "a path must not be empty"),
     ("study nowhere --out {out}", 2, "neither a file"),
     ("study '' --out {out}", 2, ""),
     ("run {file:empty.toml} " + SMALL + " --out {out}", 0, ""),
@@ -253,16 +253,18 @@ OF_TRACES = [
             ("{file:empty.nc}", "not a readable netCDF file"),
             ("nowhere.nc", "no such file"),
             ("{folder}", "no such file"),
-            ("{fifo}", "expected a trace"),
-            ("{zero}", "expected a trace"),
-            ("{loop}", "expected a trace"),
+            ("{fifo}", "it is a named pipe, not a regular file"),
+            ("{zero}", "it is a device, not a regular file"),
+            ("{loop}", "symbolic links"),
+            ("{file:not.nc}/below", "Not a directory"),
+            ("x" * 300, "File name too long"),
+            ("''", "a path must not be empty"),
         )
     ],
     ("plot {trace} --figure pie --out {out}.png", 2, "unknown figure 'pie'"),
     ("plot {trace} --figure '' --out {out}.png", 0, ""),
     ("plot {trace} --out {out}.xyz", 2, "must end in one of"),
     ("plot {trace} --out {out}", 2, "must end in one of"),
-    ("plot {trace} --out ''", 2, ""),
     ("plot {trace} --out {folder}", 2, "must end in one of"),
     ("plot {trace} --out nowhere/figure.png", 2, "cannot be written"),
     ("plot {trace} --figure learning --theory --out {out}.png", 2, "theory goes behind"),
@@ -287,6 +289,19 @@ OF_OUTPUTS = [
             "prove relu-slope --seeds 5",
         )
         for place in ("{file:not.nc}", "{file:not.nc}/below", "/proc/nowhere", "{fifo}")
+    ],
+    *[
+        (f"{command} --out ''", 2, "a path must not be empty")
+        for command in (
+            "run " + SMALL,
+            "study {file:s-good.toml}",
+            "prove relu-slope --seeds 5",
+            "predict --layers 1",
+            "activations sigmoid",
+            "plot {trace}",
+            "export {trace} --to csv",
+            "export {trace} --to tensorboard",
+        )
     ],
     ("predict --layers 1 --out {folder}", 2, "must end in one of"),
     ("predict --layers 1 --out nowhere/x.png", 2, "cannot be written"),

@@ -15,7 +15,7 @@ import gradlab.summary
 from dp import SGD
 from gradlab import experiment
 from gradlab.cli import app
-from gradlab.cli.tables import log_bars
+from gradlab.cli.tables import log_bars, print_report
 from gradlab.experiment import Experiment, ExperimentError
 from gradlab.trace import Trace
 from gradlab.verbs import experiments
@@ -406,3 +406,13 @@ def test_dp_imports_numpy_alone():
 def test_bars_are_logarithmic_and_mark_what_has_no_logarithm():
     assert log_bars([1e-4, 1e-2, 1.0], width=5) == ["█", "███", "█████"]
     assert log_bars([0.0, 1.0, float("inf")], width=5) == ["0", "█", "not finite"]
+
+
+def test_names_are_no_markup(capsys):
+    """Layers and folders may be called anything; in tables it is shown as it is."""
+    dataset = gradlab.run(layers=2, width=2, steps=2).dataset
+    names = ["[red]x", "[/]", ":smile:"]
+    print_report(Trace(dataset.assign_coords(layer=names)))
+    shown = capsys.readouterr().out
+    for name in names:
+        assert name in shown

@@ -1,11 +1,15 @@
 """Folders and files that verbs write: refused before any work, never shared, never lost."""
 
+import contextlib
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from typer.testing import CliRunner
@@ -15,11 +19,11 @@ from gradlab import verbs
 from gradlab.cli import app
 from gradlab.experiment import Experiment
 from gradlab.exports import FORMATS
-from gradlab.files import write_atomically
+from gradlab.files import remove_leftovers, replacing, write_atomically
 from gradlab.locks import IN_FOLDER, Lock
 from gradlab.study import FolderError, Study, load
 from gradlab.study.folder import StudyFolder
-from gradlab.trace import Trace
+from gradlab.trace import Trace, TraceError
 from gradlab.verbs import experiments
 from gradlab.verbs.output import OutputError
 
@@ -167,6 +171,146 @@ def test_names_may_be_as_long_as_the_system_allows(tmp_path):
         assert (tmp_path / name).read_bytes() == b"content"
 
 
+def killed_while_writing(path):
+    """A process that is killed in the middle of writing a file; what it leaves stays."""
+    script = (
+        "import os, signal, sys; from pathlib import Path; from gradlab.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as half:\n"
+        "    half.write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, path], check=False)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    for name in ("trace.nc", "experiment.toml", "heatmap.png"):
+        killed_while_writing(tmp_path / name)
+    assert len(os.listdir(tmp_path)) == 3
+    (tmp_path / ".trace.nc.mine").write_text("mine")
+    with replacing(tmp_path / "trace.nc") as in_use:
+        in_use.write_bytes(b"whole")
+        gradlab.run(out=tmp_path, **SETTINGS, overwrite=True)
+        assert in_use.read_bytes() == b"whole"
+    assert {name for name in os.listdir(tmp_path) if name[0] == "."} == {".trace.nc.mine"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
+def test_what_a_killed_study_or_proof_left_is_removed_by_the_next(tmp_path):
+    for name in ("study.toml", "experiments.csv", "summary.csv", "outcome.png", "proofs.json"):
+        killed_while_writing(tmp_path / name)
+    study = Study({"steps": 2, "width": 2}, over={"layers": [1]})
+    with ThreadPoolExecutor(1) as threads:
+        verbs.study(study, out=tmp_path, executor=threads)
+    verbs.prove(["relu-slope"], seeds=5, out=tmp_path)
+    assert {name for name in os.listdir(tmp_path) if name[0] == "."} <= {".claims"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_an_export_that_was_killed_does_not_keep_the_next_out(saved, tmp_path):
+    pytest.importorskip("tensorboardX")
+    script = (
+        "import os, signal, sys; from gradlab import exports; from gradlab.trace import Trace\n"
+        "exports._seconds = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "exports.to_tensorboard(Trace.load(sys.argv[1]), sys.argv[2])\n"
+    )
+    subprocess.run([sys.executable, "-c", script, saved, tmp_path], check=False)
+    assert any(path.is_dir() for path in tmp_path.iterdir())
+    verbs.export(saved, "tensorboard", tmp_path)
+    (made,) = tmp_path.iterdir()
+    assert "tfevents" in made.name
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
+def test_what_is_removed_before_it_is_locked_is_made_anew(tmp_path, monkeypatch):
+    """Between making a temporary file and locking it, another may take it for a leftover."""
+    made = []
+    mkstemp = tempfile.mkstemp
+
+    def lost(**options):
+        handle, name = mkstemp(**options)
+        made.append(name)
+        if len(made) == 1:
+            remove_leftovers(tmp_path, ["file"])
+        return handle, name
+
+    monkeypatch.setattr(tempfile, "mkstemp", lost)
+    write_atomically(tmp_path / "file", b"content")
+    assert len(made) == 2
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are not opened there")
+def test_the_name_is_on_the_disk_too(tmp_path, monkeypatch):
+    """A power failure after the renaming must not undo it."""
+    done = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(handle):
+        done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    def replaced(*paths):
+        done.append("renamed")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    write_atomically(tmp_path / "file", b"content")
+    assert done == ["file", "renamed", "folder"]
+
+
+def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch, saved):
+    monkeypatch.chdir(saved.parent)
+    for verb in (verbs.plot, lambda name: verbs.export(name, "csv")):
+        with pytest.raises(TraceError, match="got an empty name"):
+            verb("")
+
+
+# --- signals that a finaliser swallows ---------------------------------------------------------
+
+
+class Swallowing:
+    """Python calls `__del__` wherever it likes; what that raises goes no further."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):
+            pass
+
+
+@pytest.mark.parametrize("where", ["draw", "foresee"])
+def test_a_signal_that_a_finaliser_swallows_ends_a_run(where, tmp_path, monkeypatch, capsys):
+    real = getattr(experiments, where)
+
+    def swallowing(*args, **options):
+        Swallowing()
+        return real(*args, **options)
+
+    monkeypatch.setattr(experiments, where, swallowing)
+    done = call("run", *FLAGS, "--out", tmp_path)
+    assert done.exit_code == 128 + signal.SIGTERM
+    assert "Traceback" not in capsys.readouterr().err + done.output
+    assert (tmp_path / "trace.nc").exists()
+    assert (tmp_path / "profile.png").exists() == (where == "foresee")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_sigterm_keeps_the_claims_that_are_proved(tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def ended_at_the_second():
+        def progress(done, total, name):
+            if done == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        yield progress
+
+    monkeypatch.setattr("gradlab.cli.claims._progress_bar", ended_at_the_second)
+    done = call("prove", "relu-slope", "sigmoid-slope", "--seeds", 5, "--out", tmp_path)
+    assert done.exit_code == 128 + signal.SIGTERM, done.output
+    assert "relu-slope" in (tmp_path / "proofs.json").read_text()
+
+
 # --- two at once ----------------------------------------------------------------------------------
 
 
@@ -174,10 +318,10 @@ def test_of_two_runs_that_overlap_both_are_kept(tmp_path, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
     run = Experiment.run
 
-    def slow(experiment, progress=None):
+    def slow(experiment, progress=None, **options):
         begun.set()
         assert go_on.wait(60)
-        return run(experiment, progress)
+        return run(experiment, progress, **options)
 
     monkeypatch.setattr(Experiment, "run", slow)
     first = threading.Thread(target=gradlab.run, kwargs={"out": tmp_path / "out", **SETTINGS})

@@ -703,3 +703,9 @@ def test_ranges_are_closed_where_the_end_is_attained():
         "silu": "[−0.278, ∞)",
         "softplus": "(0, ∞)",
     }
+
+
+def test_names_of_classes_may_be_mathtext_that_is_none():
+    trace = Experiment.of(layers=1, width=2, steps=1, data="digits").run()
+    trace.attrs["class_names"] = json.dumps([rf"$\frac{{{k}$" for k in range(10)])
+    trace.plot.decision().canvas.draw()

@@ -36,11 +36,18 @@ def errors_in_words() -> Iterator[None]:
     except (ValueError, OSError) as error:
         if os.environ.get(SHOW_TRACEBACK):
             raise
-        fail(str(error))
+        fail(_words_of(error))
     except Exception as error:
         if os.environ.get(SHOW_TRACEBACK) or isinstance(error, (typer.Exit, typer.Abort)):
             raise
         fail(unexpected(error), 1)
+
+
+def _words_of(error: Exception) -> str:
+    """What an error says, without the number that the operating system has for it."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 @contextmanager

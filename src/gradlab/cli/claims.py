@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from gradlab.claims.proofs import Progress, Proofs
 
 WIDTH = 110
-_INTERRUPTED = 128 + signal.SIGINT
 STYLES = {
     "holds": "green",
     "holds as reworded": "cyan",
@@ -75,14 +74,14 @@ def _carry_out(folder: Path, claims: list[str] | None, **options: Any) -> None:
     from gradlab.interrupts import Interrupts
     from gradlab.verbs import claims as verb
 
-    try:
-        with _progress_bar() as progress:
-            proofs = carry_out(claims or None, progress=progress, **options)
-    except KeyboardInterrupt:
-        typer.echo("gradlab: interrupted before the first claim; nothing was proved", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
     with Interrupts() as interrupts:
-        interrupts.finish()
+        try:
+            with _progress_bar() as progress:
+                proofs = carry_out(claims or None, progress=progress, **options)
+            interrupts.finish()
+        except KeyboardInterrupt:
+            typer.echo("gradlab: interrupted before the first claim; nothing was proved", err=True)
+            raise typer.Exit(128 + (interrupts.signal or signal.SIGINT)) from None
         files, failure = [], ""
         try:
             for file in verb.save(proofs, folder):  # first: what is printed may go unread
@@ -95,8 +94,8 @@ def _carry_out(folder: Path, claims: list[str] | None, **options: Any) -> None:
                 typer.echo(f"  {file}")
     if failure:
         fail(failure)
-    if proofs.interrupted:
-        raise typer.Exit(_INTERRUPTED)
+    if proofs.interrupted or interrupts.signal:
+        raise typer.Exit(128 + (interrupts.signal or signal.SIGINT))
     if not all(row.passed for row in proofs.reproductions):
         raise typer.Exit(1)
 

@@ -79,7 +79,9 @@ def run(
         late = "time_limit" in trace.attrs
         interrupted = trace.attrs["interrupted"] and not late
         stopped = interrupts.signal or (signal.SIGINT if interrupted else None)
-        behind = None if stopped else _compare(trace, theory)
+        behind = None
+        if not stopped:
+            behind, stopped = _compare(trace, theory)
         with heard_or_not():
             _print_saved(trace, described.steps, folder, saved)
         if not interrupts.again:
@@ -105,16 +107,20 @@ def _print_saved(trace: Trace, steps: int, folder: Path, saved: Path) -> None:
         typer.echo(f"  {saved / name}")
 
 
-def _compare(trace: Trace, theory: bool) -> Prediction | None:
-    """Say how the run compares with theory; gives the prediction if it is to be drawn."""
+def _compare(trace: Trace, theory: bool) -> tuple[Prediction | None, int | None]:
+    """Say how the run compares with theory.
+
+    Gives the prediction, if it is to be drawn, and the signal that came meanwhile, if one did.
+    """
     from gradlab.interrupts import Interrupts
     from gradlab.verbs import experiments as verb
 
-    with Interrupts():
+    with Interrupts() as interrupts:
         try:
             predicted = verb.predict_first_step(trace, insist=theory)
+            interrupts.check()
         except KeyboardInterrupt:
-            return None
+            return None, interrupts.signal or signal.SIGINT
     if predicted is None:
         if trace.experiment["layers"] > verb.COMPARED:
             with heard_or_not():
@@ -122,11 +128,11 @@ def _compare(trace: Trace, theory: bool) -> Prediction | None:
                     "Not compared with the prediction, which is slow for more than "
                     f"{verb.COMPARED} layers: add --theory to compare."
                 )
-        return None
+        return None, None
     prediction, comparison = predicted
     with heard_or_not():
         typer.echo(comparison.sentence())
-    return prediction if theory else None
+    return prediction if theory else None, None
 
 
 def _draw(trace: Trace, folder: Path, theory: Prediction | None) -> int | None:
@@ -139,6 +145,7 @@ def _draw(trace: Trace, folder: Path, theory: Prediction | None) -> int | None:
             for file in verb.draw(trace, folder, theory):
                 with heard_or_not():
                     typer.echo(f"  {file}")
+                interrupts.check()
         except KeyboardInterrupt:
             typer.echo("Interrupted while drawing; `gradlab plot` draws the other figures.")
             return interrupts.signal or signal.SIGINT

@@ -134,6 +134,7 @@ def _write(results: StudyResults) -> int | None:
             for file in verb.write(results):
                 with heard_or_not():
                     typer.echo(f"  {file}")
+                interrupts.check()
         except KeyboardInterrupt:
             typer.echo("Interrupted while drawing; --resume draws the other figures.", err=True)
             return 128 + (interrupts.signal or signal.SIGINT)

@@ -40,8 +40,12 @@ def console() -> Console:
     from rich.console import Console
 
     # a pipe has no width of its own, and the table must not be cut off in it or squeezed
-    found = Console() if sys.stdout.isatty() else Console(width=110)
-    return found if found.width >= NARROW else Console(width=NARROW)
+    width = None if sys.stdout.isatty() else 110
+    # names of layers and folders are shown as they are: neither markup nor emoji
+    found = Console(width=width, markup=False, emoji=False)
+    if found.width < NARROW:
+        found.width = NARROW
+    return found
 
 
 def _table(rows: list[dict[str, Any]], trace: Trace) -> Table:

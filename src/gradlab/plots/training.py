@@ -154,7 +154,8 @@ def decision(trace: Trace, member: int | None = None) -> Figure:
         if len(classes) > 4 and len(points):
             # ten colours and marks are a lot to learn by heart
             axes.annotate(
-                str(name), np.median(points, axis=0), ha="center", va="center", weight="bold",
+                plain(str(name)), np.median(points, axis=0), ha="center", va="center",
+                weight="bold",
                 path_effects=[patheffects.withStroke(linewidth=3, foreground="white")],
             )  # fmt: skip
     share = data["explained_variance"].values

@@ -11,6 +11,7 @@ experiments.csv      which hash is which experiment, and how far it is
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import itertools
 import os
@@ -20,9 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradlab.experiment import Experiment
-from gradlab.files import keep_elsewhere, make_writable, spreadsheet_text, why, write_atomically
+from gradlab.files import (
+    keep_elsewhere,
+    make_writable,
+    remove_leftovers,
+    spreadsheet_text,
+    why,
+    write_atomically,
+)
 from gradlab.locks import Lock
-from gradlab.regular import NotRegularError, check_regular
+from gradlab.regular import NotRegularError, read_regular
 from gradlab.seal import DamagedError, owner_of, sealed
 from gradlab.trace import TraceError
 
@@ -108,6 +116,7 @@ class StudyFolder:
 
     def _remove_leftovers(self) -> None:
         """Remove what drivers that were killed have half written."""
+        remove_leftovers(self.path, [DESCRIPTION])
         with os.scandir(self.results) as entries:
             halves = [match for entry in entries if (match := HALF_WRITTEN.match(entry.name))]
         for match in halves:
@@ -155,7 +164,9 @@ class StudyFolder:
         if not self.results.is_dir():
             return set()
         with os.scandir(self.results) as entries:
-            return {entry.name[:-3] for entry in entries if entry.name.endswith(".nc")}
+            names = [entry.name for entry in entries]
+        # what is being written has a name that begins with a dot
+        return {name[:-3] for name in names if name.endswith(".nc") and not name.startswith(".")}
 
     def is_done(self, experiment: Experiment) -> bool:
         """Whether there is a file, whole, and of this experiment."""
@@ -170,12 +181,15 @@ class StudyFolder:
             If the file cannot be read, whatever is in it.
         """
         try:
-            check_regular(self.path_of(experiment))  # a pipe would keep us waiting
-            content = self.path_of(experiment).read_bytes()
+            content = read_regular(self.path_of(experiment), None)
         except FileNotFoundError:
             return "it is a broken link" if self.path_of(experiment).is_symlink() else "missing"
         except NotRegularError as error:
             return str(error)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return "it is a link that leads to itself"
+            raise
         return _fault(content, experiment)
 
     def read(self, experiment: Experiment) -> bytes:
@@ -188,8 +202,7 @@ class StudyFolder:
         """
         path = self.path_of(experiment)
         try:
-            check_regular(path)
-            content = path.read_bytes()
+            content = read_regular(path, None)
         except FileNotFoundError:
             raise TraceError(f"{path}: no such file; its experiment is not finished") from None
         except OSError as error:

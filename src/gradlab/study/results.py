@@ -41,7 +41,8 @@ def load(folder: str | os.PathLike[str]) -> StudyResults:
     Warns
     -----
     FileWarning
-        If results are damaged, naming their files; see `StudyResults.damaged`.
+        If results are damaged, naming their files; see `StudyResults.damaged`. If there are results
+        of none of the study's experiments; see `StudyResults.strays`.
     """
     if not os.fspath(folder):
         raise StudyError("a study is named by its folder, got an empty name")
@@ -51,6 +52,17 @@ def load(folder: str | os.PathLike[str]) -> StudyResults:
     results = StudyResults(Study.load(path / DESCRIPTION), StudyFolder(path))
     if results.damaged:
         warnings.warn(f"{path}: {results.damage()}", FileWarning, stacklevel=2)
+    if results.strays:
+        count = len(results.strays)
+        are = "1 file is" if count == 1 else f"{count} files are"
+        names = ", ".join(results.strays[:MOST_NAMED])
+        more = f" and {count - MOST_NAMED} more" if count > MOST_NAMED else ""
+        warnings.warn(
+            f"{results.folder.results}: {are} of no experiment of this study, by name, and left "
+            f"out ({names}{more})",
+            FileWarning,
+            stacklevel=2,
+        )
     return results
 
 
@@ -75,9 +87,13 @@ class StudyResults:
         return f"<StudyResults of {self.study!r}: {done}{damaged}>"
 
     @functools.cached_property
+    def _names_there(self) -> set[str]:
+        return self.folder.files()
+
+    @functools.cached_property
     def _faults(self) -> dict[Experiment, str | None]:
         """Of each experiment that has a file, what is wrong with it."""
-        there = self.folder.files()
+        there = self._names_there
         return {e: self.folder.fault(e) for e in self.study.experiments if e.hash in there}
 
     @functools.cached_property
@@ -93,6 +109,12 @@ class StudyResults:
             for e, fault in self._faults.items()
             if fault not in (None, "missing")
         }
+
+    @functools.cached_property
+    def strays(self) -> tuple[str, ...]:
+        """Files among the results that have the name of none of the experiments; left out."""
+        known = {experiment.hash for experiment in self.study.experiments}
+        return tuple(f"{name}.nc" for name in sorted(self._names_there - known))
 
     def damage(self) -> str:
         """Say which results are damaged, and what to do; "" if none is."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradlab.files import FAILURES, keep_elsewhere, why, write_atomically
+from gradlab.files import FAILURES, keep_elsewhere, remove_leftovers, why, write_atomically
 from gradlab.interrupts import Interrupts
 from gradlab.regular import read_regular
 from gradlab.verbs.output import (
@@ -102,10 +102,13 @@ def folder_for(out: str | os.PathLike[str], overwrite: bool = False) -> Iterator
         If it cannot be written to, somebody else is at work there, or it has a file of a name to be
         written that is no proofs'.
     """
+    from gradlab.claims import CLAIMS
+
     folder = writable_folder(out)
     with claimed(folder):
         if not overwrite:
             _refuse_to_replace(folder)
+        remove_leftovers(folder, [RESULT, REPORT, *(f"{name}.png" for name in CLAIMS)])
         yield folder
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradlab.files import FAILURES, keep_elsewhere, why
+from gradlab.files import FAILURES, keep_elsewhere, remove_leftovers, why
 from gradlab.interrupts import Interrupts, check_time_limit
 from gradlab.locks import IN_FOLDER, Lock
 from gradlab.memory import check_memory
@@ -128,6 +128,7 @@ def prepare_folder(
     folder = writable_folder(out)
     if not overwrite:
         _refuse_to_replace(folder, experiment)
+    remove_leftovers(folder, _file_names())
     return folder
 
 

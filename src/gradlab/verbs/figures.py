@@ -123,7 +123,7 @@ def default_figure(trace: object) -> str:
 def is_study(given: Any) -> bool:
     """Whether it is the results of a study, or the folder that they are in."""
     if isinstance(given, (str, os.PathLike)):
-        return (Path(given) / STUDY).is_file()
+        return bool(os.fspath(given)) and (Path(given) / STUDY).is_file()
     return hasattr(given, "study")
 
 

@@ -125,7 +125,17 @@ def save_figure(figure: Figure, out: str | os.PathLike[str]) -> None:
 
 
 def file_of(trace: str | os.PathLike[str]) -> Path:
-    """Give the file of a saved trace, which may be named by its folder."""
+    """Give the file of a saved trace, which may be named by its folder.
+
+    Raises
+    ------
+    TraceError
+        If the name is empty: it would stand for the current folder.
+    """
+    if not os.fspath(trace):
+        from gradlab.trace import TraceError
+
+        raise TraceError("a trace is named by its file or its folder, got an empty name")
     path = Path(trace)
     return path / TRACE if path.is_dir() else path
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradlab.exports import without_formulas
-from gradlab.files import replacing
+from gradlab.files import remove_leftovers, replacing
 from gradlab.verbs.output import errors_of, named, save_figure
 
 if TYPE_CHECKING:
@@ -130,6 +130,11 @@ def describe(
 
 def write(results: StudyResults) -> Iterator[Path]:
     """Write tables and figures one by one; gives the file of each."""
+    from gradlab.plots import STUDY_FIGURES
+    from gradlab.study.folder import INDEX
+
+    figures = [f"{name}.png" for name in STUDY_FIGURES]
+    remove_leftovers(results.folder.path, [INDEX, SUMMARY, NETS, *figures])
     yield from _write_tables(results)
     if results.finished:
         yield from _draw(results)

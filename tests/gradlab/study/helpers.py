@@ -65,7 +65,12 @@ def start_driver(script, *arguments, log, **options):
     )
     path = log.parent / "driver.py"
     path.write_text("import sys\nfrom helpers import *\nfrom deadly import *\n" + guarded)
-    environment = {**os.environ, "PYTHONPATH": str(HERE), "GRADLAB_TEST_LOG": str(log)}
+    environment = {
+        **os.environ,
+        # beside what is there, so that drivers import the package that is tested
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
+        "GRADLAB_TEST_LOG": str(log),
+    }
     return subprocess.Popen(
         [sys.executable, path, *map(str, arguments)],
         stdout=subprocess.PIPE,

@@ -38,7 +38,7 @@ def undisturbed(tmp_path_factory):
 def started(*command, log):
     environment = {
         **os.environ,
-        "PYTHONPATH": str(HERE),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
         "GRADLAB_TEST_LOG": str(log),
         "DASK_DISTRIBUTED__DASHBOARD__LINK": "",
     }

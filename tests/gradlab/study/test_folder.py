@@ -13,6 +13,7 @@ import pytest
 from helpers import assert_complete, small, start_driver
 
 from gradlab.experiment import Experiment
+from gradlab.seal import FileWarning
 from gradlab.study import (
     ExperimentsFailedError,
     Failed,
@@ -168,10 +169,10 @@ def test_damage_anywhere_is_noticed(run, study, tmp_path):
 def test_a_file_that_cannot_be_read_is_not_set_aside(run, study, tmp_path, monkeypatch):
     run(tmp_path)
 
-    def refuse(path):
+    def refuse(path, most):
         raise OSError(errno.EMFILE, "Too many open files", str(path))
 
-    monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)
+    monkeypatch.setattr("gradlab.study.folder.read_regular", refuse)
     with pytest.raises(OSError, match="Too many open files"):
         run(tmp_path, resume=True)
     monkeypatch.undo()
@@ -218,7 +219,8 @@ def test_other_files_in_the_folder_stay(run, study, tmp_path):
     (tmp_path / "results" / "0123456789abcdef.nc").write_text("mine too")
     assert not new(run(tmp_path, resume=True))
     assert (tmp_path / "results" / "notes.txt").read_text() == "mine"
-    assert len(load(tmp_path).finished) == 3
+    with pytest.warns(FileWarning, match=r"no experiment .* \(0123456789abcdef\.nc\)"):
+        assert len(load(tmp_path).finished) == 3
 
 
 def test_what_fails_is_reported_and_stops_nothing(run, study, tmp_path):
@@ -368,3 +370,27 @@ def test_a_file_system_without_locks(study, tmp_path, run, monkeypatch):
 def test_load_refuses_what_is_no_study(tmp_path):
     with pytest.raises(StudyError, match="not the folder of a study"):
         load(tmp_path)
+
+
+def test_files_of_no_experiment_are_told_of(run, study, tmp_path):
+    """A result that was renamed would otherwise be left out in silence."""
+    run(tmp_path)
+    first = StudyFolder(tmp_path).path_of(study.experiments[0])
+    first.rename(first.with_name("renamed.nc"))
+    (first.parent / ".half.nc").write_bytes(b"")  # being written
+    with pytest.warns(FileWarning, match=r"1 file is of no experiment .* \(renamed\.nc\)"):
+        results = load(tmp_path)
+    assert results.strays == ("renamed.nc",)
+    assert len(results.finished) == len(study.experiments) - 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links of POSIX")
+def test_a_link_that_leads_to_itself_is_set_aside(run, study, tmp_path):
+    run(tmp_path)
+    first = StudyFolder(tmp_path).path_of(study.experiments[0])
+    first.unlink()
+    first.symlink_to(first.name)
+    with pytest.warns(FileWarning, match="it is a link that leads to itself"):
+        load(tmp_path)
+    assert [e.experiment for e in run(tmp_path, resume=True) if isinstance(e, SetAside)]
+    assert len(load(tmp_path).finished) == len(study.experiments)
