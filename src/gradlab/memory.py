@@ -33,7 +33,7 @@ _WEIGHTS = 6.0  # values, gradients, a copy before the update, what measuring ta
 _ACTIVATIONS = 7.5  # pre-activation, activation, delta, and the steps between them
 _NORMALISED = 22.0  # the same with normalisation, whose derivative has many steps
 _REFERENCE = 3.1
-_DECISION, _DECISION_NORMALISED = 2.2, 3.2
+_DECISION, _DECISION_NORMALISED = 4.2, 5.0  # of one layer: those before it are let go
 _RECORDED = 2.1  # while training; and in the end, as a file
 _WRITTEN = 4.1
 _LAYER, _LAYER_NORMALISED = 60e3, 250e3  # bytes of the program that a layer becomes
@@ -99,7 +99,10 @@ def estimate(experiment: Experiment) -> Need:
         + float(e.batch_size) * features * size * 2,
         record=recorded * ((e.layers + 1.0) * numbers + 2) * 8.0 * e.members * _WRITTEN
         + recorded * _STEP,
-        decision=units * size * GRID_POINTS * (_DECISION_NORMALISED if normalised else _DECISION)
+        decision=float(max(e.width, outputs))
+        * size
+        * GRID_POINTS
+        * (_DECISION_NORMALISED if normalised else _DECISION)
         if e.decision
         else 0.0,
         layers=(e.layers + 1.0) * (_LAYER_NORMALISED if normalised else _LAYER),

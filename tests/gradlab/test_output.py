@@ -279,7 +279,7 @@ class Swallowing:
             pass
 
 
-@pytest.mark.parametrize("where", ["draw", "foresee"])
+@pytest.mark.parametrize("where", ["draw", "predict_first_step"])
 def test_a_signal_that_a_finaliser_swallows_ends_a_run(where, tmp_path, monkeypatch, capsys):
     real = getattr(experiments, where)
 
@@ -292,7 +292,7 @@ def test_a_signal_that_a_finaliser_swallows_ends_a_run(where, tmp_path, monkeypa
     assert done.exit_code == 128 + signal.SIGTERM
     assert "Traceback" not in capsys.readouterr().err + done.output
     assert (tmp_path / "trace.nc").exists()
-    assert (tmp_path / "profile.png").exists() == (where == "foresee")
+    assert (tmp_path / "profile.png").exists() == (where == "predict_first_step")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
