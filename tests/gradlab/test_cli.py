@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from helpers import ended
 from typer.testing import CliRunner
 
 import gradlab
@@ -142,12 +143,14 @@ def test_ctrl_c_saves_what_was_recorded(tmp_path, monkeypatch):
 def test_impatient_ctrl_c_saves_too(tmp_path):
     command = "from gradlab.cli import main; main()"
     flags = ["run", "--steps", "1000000", "--every", "100", "--out", str(tmp_path)]
-    with subprocess.Popen(
-        [sys.executable, "-c", command, *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "FORCE_COLOR": "1"},
+    with ended(
+        subprocess.Popen(
+            [sys.executable, "-c", command, *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "FORCE_COLOR": "1"},
+        )
     ) as process:
         shown = ""
         while not re.search(r"[1-9]\d*/1000000", shown):  # a step was recorded

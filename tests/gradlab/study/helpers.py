@@ -1,5 +1,6 @@
 """Small studies, and how their results are compared."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -18,6 +19,20 @@ def small(layers=(1, 2, 3, 4), activation=("sigmoid", "relu"), members=3, **base
     return Study(
         {**BASE, **base}, over={"layers": layers, "activation": activation}, members=members
     )
+
+
+@contextlib.contextmanager
+def ended(process):
+    """A process that does not outlive the block, also where the test fails before its end."""
+    try:
+        with process:
+            try:
+                yield process
+            except BaseException:
+                process.kill()
+                raise
+    finally:
+        process.kill()
 
 
 def drain(events):

@@ -11,7 +11,7 @@ import deadly
 import psutil
 import pytest
 from deadly import notes
-from helpers import small, start_driver, until
+from helpers import ended, small, start_driver, until
 
 from gradlab.experiment import Experiment
 from gradlab.interrupts import TimeLimitError
@@ -246,7 +246,7 @@ if __name__ == "__main__":
 def start(tmp_path, *arguments, script_of=COMMAND):
     script = tmp_path / "command.py"
     script.write_text(script_of)
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, script, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -254,6 +254,7 @@ def start(tmp_path, *arguments, script_of=COMMAND):
         start_new_session=True,
         cwd=tmp_path,
     )
+    return ended(process)
 
 
 def session(process):
@@ -318,7 +319,8 @@ def test_twice_ends_at_once_whatever_goes_on(tmp_path):
         "    print('begun', flush=True)\n"
         "    while True: time.sleep(1)\n"
     )
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, script]
+    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGINT)
         time.sleep(0.3)

@@ -8,7 +8,7 @@ import time
 
 import psutil
 import pytest
-from helpers import until
+from helpers import ended, until
 
 from gradlab.study import Study, load
 
@@ -117,9 +117,8 @@ def test_in_a_loop_of_ones_own(tmp_path):
         "    except KeyboardInterrupt:\n"
         "        print('interrupted', count)\n"
     )
-    with subprocess.Popen(
-        [sys.executable, script, tmp_path / "out"], stdout=subprocess.PIPE, text=True
-    ) as process:
+    command = [sys.executable, script, tmp_path / "out"]
+    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
         assert process.stdout.readline() == "1\n"
         process.send_signal(signal.SIGINT)
         printed, _ = process.communicate(timeout=60)
