@@ -8,7 +8,7 @@ import sys
 import threading
 from contextvars import ContextVar
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 _STOPPING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -50,11 +50,14 @@ class Interrupts:
         The first signal that came.
     again : bool
         Whether another one came after it.
+    latest : int or None
+        Of the class: the last signal that came in any block, which outlives it.
     raised : bool
         Whether KeyboardInterrupt was raised. Whoever goes on nevertheless, since a callback or a
         finaliser swallowed it, is to raise it again, with `check`.
     """
 
+    latest: ClassVar[int | None] = None
     _current: ContextVar[Interrupts | None] = ContextVar("gradlab_interrupts", default=None)
 
     def __init__(self) -> None:
@@ -113,6 +116,7 @@ class Interrupts:
             self._hook(error)
 
     def _came(self, number: int, _frame: FrameType | None) -> None:
+        Interrupts.latest = number
         if self.signal is None:
             self.signal = number
         else:

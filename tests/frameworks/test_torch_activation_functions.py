@@ -399,7 +399,7 @@ def test_layers_that_run_without_gradients_have_activations(mode, frozen, looks)
     np.testing.assert_allclose(recorder["activation_mean"][:, 1], second.mean(), rtol=1e-5)
     roles = list(recorder.trace["role"].values)
     assert roles == [*(["frozen" if frozen else "unreached"] * 2), "trained"]
-    assert recorder.missing["body.0"]["delta_rms"].startswith("neither it nor what is before it")
+    assert recorder.missing["body.0"]["delta_rms"].startswith("neither it nor any layer before it")
 
 
 def test_a_look_without_gradients_beside_a_trained_call_does_not_count():

@@ -227,7 +227,7 @@ def test_the_figure_of_a_prediction_shows_its_numbers(prediction):
 def test_it_says_what_it_was_taken_from(prediction):
     assert prediction.simulated_width == 6
     nets = len(prediction.gradient_draws)
-    assert prediction.basis.startswith(f"Median and band: {nets} nets simulated at their first")
+    assert prediction.basis.startswith(f"Median and band: {nets} nets simulated at initialisation")
     figure = plots.prediction(prediction)
     title = " ".join(text.get_text() for text in [figure._suptitle, *figure.texts] if text)
     assert f"{nets} nets simulated" in " ".join(title.split())

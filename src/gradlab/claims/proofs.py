@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import FrameType
 from typing import Any
 
 from gradlab.claims.catalogue import chosen
@@ -25,6 +26,7 @@ from gradlab.claims.papers import (
 from gradlab.claims.power import too_few
 from gradlab.claims.statistics import Finding, correct, tests_among
 from gradlab.claims.verdicts import Verdict
+from gradlab.interrupts import Interrupts
 from gradlab.versions import versions
 
 FORMAT = 1
@@ -308,12 +310,17 @@ def _stoppable() -> Iterator[None]:
     Each training has `Interrupts` of its own. One around all of them would not do: it would heed no
     signal after the first training, which tells it to finish.
     """
+
+    def came(number: int, frame: FrameType | None) -> None:
+        Interrupts.latest = number
+        signal.default_int_handler(number, frame)
+
     before = {}
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                before[number] = signal.signal(number, signal.default_int_handler)
+                before[number] = signal.signal(number, came)
     try:
         yield
     finally:

@@ -74,14 +74,15 @@ def _carry_out(folder: Path, claims: list[str] | None, **options: Any) -> None:
     from gradlab.interrupts import Interrupts
     from gradlab.verbs import claims as verb
 
+    Interrupts.latest = None
+    try:
+        with _progress_bar() as progress:
+            proofs = carry_out(claims or None, progress=progress, **options)
+    except KeyboardInterrupt:
+        typer.echo("gradlab: interrupted before the first claim; nothing was proved", err=True)
+        raise typer.Exit(128 + (Interrupts.latest or signal.SIGINT)) from None
     with Interrupts() as interrupts:
-        try:
-            with _progress_bar() as progress:
-                proofs = carry_out(claims or None, progress=progress, **options)
-            interrupts.finish()
-        except KeyboardInterrupt:
-            typer.echo("gradlab: interrupted before the first claim; nothing was proved", err=True)
-            raise typer.Exit(128 + (interrupts.signal or signal.SIGINT)) from None
+        interrupts.finish()
         files, failure = [], ""
         try:
             for file in verb.save(proofs, folder):  # first: what is printed may go unread
@@ -95,7 +96,7 @@ def _carry_out(folder: Path, claims: list[str] | None, **options: Any) -> None:
     if failure:
         fail(failure)
     if proofs.interrupted or interrupts.signal:
-        raise typer.Exit(128 + (interrupts.signal or signal.SIGINT))
+        raise typer.Exit(128 + (Interrupts.latest or signal.SIGINT))
     if not all(row.passed for row in proofs.reproductions):
         raise typer.Exit(1)
 

@@ -215,14 +215,18 @@ def idle(laboratory):
 
 
 @pytest.mark.parametrize(
-    "gather",
-    [long, functools.partial(long, number=signal.SIGTERM), idle],
+    ("gather", "number"),
+    [
+        (long, signal.SIGINT),
+        (functools.partial(long, number=signal.SIGTERM), signal.SIGTERM),
+        (idle, signal.SIGTERM),
+    ],
     ids=["INT", "TERM", "idle"],
 )
-def test_ctrl_c_saves_what_is_proved(gather, tmp_path, monkeypatch):
+def test_being_asked_to_end_saves_what_is_proved(gather, number, tmp_path, monkeypatch):
     monkeypatch.setitem(TABLE, "long", Claim("long", "It takes long.", "A long one.", gather))
     result = call("prove", "tanh-keeps", "long", "tanh-range", "--seeds", 5, "--out", tmp_path)
-    assert result.exit_code == 130, result.output
+    assert result.exit_code == 128 + number, result.output
     assert "The claim tanh-keeps holds. Interrupted" in result.output
     kept = Proofs.from_json((tmp_path / "proofs.json").read_text(encoding="utf-8"))
     assert [proof.name for proof in kept.proofs] == ["tanh-keeps"]

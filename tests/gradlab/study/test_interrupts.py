@@ -66,7 +66,7 @@ def test_ctrl_c_waits_for_what_is_under_way(command, tmp_path):
     press_ctrl_c(command)
     printed, complaints = command.communicate(timeout=60)
     assert command.returncode == 130, complaints
-    assert "Interrupted: waiting for 2 experiments under way; once more" in complaints
+    assert "Interrupted: waiting for 2 experiments under way; interrupt again" in complaints
     assert "Traceback" not in complaints
     results = load(tmp_path / "out")
     done = len(results.finished)

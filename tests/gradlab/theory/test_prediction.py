@@ -174,7 +174,7 @@ def test_what_it_says_of_others(settings, words):
 def test_where_chance_outweighs_it_says_so(settings, variance, doubted):
     found = predict(Experiment.of(**settings))
     assert found.log_gain_variance == pytest.approx(variance)
-    assert ("leave much to chance" in found.sentence()) == doubted
+    assert ("depend much on chance" in found.sentence()) == doubted
     assert bool(found.doubts) == doubted
 
 
@@ -188,7 +188,7 @@ def test_saturated_narrow_nets_are_doubted():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"layers": 80, "dtype": "float32"}, "float32 rounds to zero what lies below 1e-45"),
+        ({"layers": 80, "dtype": "float32"}, "float32 rounds to zero what is below 1e-45"),
         ({"layers": 80}, None),
         (
             {"layers": 80, "activation": "identity", "init": "normal", "dtype": "float32"},
