@@ -270,12 +270,14 @@ class _Spawning(SpawnContext):
 
 
 def _get_ready() -> None:
-    """What a worker does to show that it is there: it loads what experiments need.
+    """Show that a worker is there by the smallest experiment, which loads all that others need.
 
-    Otherwise the first experiment's time limit would pay for it.
+    Otherwise the first experiment's time limit would pay for it; and a library that cannot be
+    loaded, as for lack of memory, would look like an experiment that is stuck.
     """
-    for module in ("h5netcdf", "xarray", "gradlab.study.compute"):
-        importlib.import_module(module)
+    importlib.import_module("gradlab.study.compute")
+    experiment = importlib.import_module("gradlab.experiment").Experiment
+    experiment.of(layers=1, width=1, steps=1, decision=False).run().to_bytes()
 
 
 def _begin_worker(beats: ctypes.c_ulonglong) -> None:
