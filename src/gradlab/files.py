@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from gradlab.regular import parse_toml, read_regular, words_of
+from gradlab.regular import parse_toml, read_regular
 
 fcntl: Any
 try:
@@ -26,7 +26,7 @@ FAILURES = (OSError, MemoryError)
 
 
 def why(error: BaseException) -> str:
-    """Why something could not be written, in words."""
+    """Why something could not be read or written, in words."""
     if isinstance(error, MemoryError):
         return "not enough memory"
     return getattr(error, "strerror", None) or str(error)
@@ -217,7 +217,7 @@ def read_toml(path: Path, failure: type[ValueError], expected: str) -> dict[str,
     try:
         return parse_toml(read_regular(path))
     except OSError as error:
-        raise failure(f"{path}: cannot be read ({words_of(error)})") from None
+        raise failure(f"{path}: cannot be read ({why(error)})") from None
     except ValueError as error:  # no TOML, no UTF-8, a number of too many digits
         raise failure(f"{path}: not a TOML file ({error}); expected {expected}") from None
 

@@ -63,11 +63,6 @@ def read_regular(path: str | os.PathLike[str], most: int | None = MOST_BYTES) ->
     return content
 
 
-def words_of(error: OSError) -> str:
-    """What an error of the operating system, or of this module, says."""
-    return error.strerror or str(error)
-
-
 def parse_toml(content: bytes) -> dict[str, Any]:
     """Parse TOML, within bounds of what a description may be.
 

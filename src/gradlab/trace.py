@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.contents import problems
-from gradlab.files import storable, write_atomically
-from gradlab.regular import read_regular, words_of
+from gradlab.files import storable, why, write_atomically
+from gradlab.regular import read_regular
 from gradlab.seal import MARK, MARKED, DamagedError, owner_of, sealed
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class Trace:
             what = "a link to nothing" if file.is_symlink() else "no such file"
             raise TraceError(f"{file}: {what}; {expected}") from None
         except OSError as error:
-            raise TraceError(f"{file}: cannot be read ({words_of(error)}); {expected}") from None
+            raise TraceError(f"{file}: cannot be read ({why(error)}); {expected}") from None
         return cls.from_bytes(content, str(file))
 
     @classmethod
