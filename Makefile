@@ -20,7 +20,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
 .NOTPARALLEL: # two installs into one .venv would trip over each other
 
 run: .venv/run.stamp
-	$(BIN)/gradlab run --layers 10 --activation sigmoid --members 20 --out $(FIRST)
+	$(BIN)/gradiometer run --layers 10 --activation sigmoid --members 20 --out $(FIRST)
 	@test -s $(FIRST)/gradients.png
 	@echo "The picture: $(FIRST)/gradients.png"
 
@@ -30,11 +30,13 @@ test: lint
 
 # whatever the first two leave out
 test-all: test test-frameworks
-	GRADLAB_REQUIRE_FRAMEWORKS=1 $(PYTEST) -m long
+	GRADIOMETER_REQUIRE_FRAMEWORKS=1 $(PYTEST) -m long
 
 test-frameworks: .venv/frameworks.stamp
-	GRADLAB_REQUIRE_FRAMEWORKS=1 $(PYTEST) -m 'not long' tests/frameworks tests/gradlab/test_exports.py \
-		src/gradlab 'tests/test_docs.py::test_what_the_page_says_to_type_works[frameworks]'
+	GRADIOMETER_REQUIRE_FRAMEWORKS=1 $(PYTEST) -m 'not long' tests/dp/test_against_torch.py \
+		tests/gradiometer/recording tests/gradiometer/summary tests/gradiometer/bridges \
+		tests/gradiometer/test_exports.py src/gradiometer \
+		'tests/test_docs.py::test_what_the_page_says_to_type_works[frameworks]'
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check
@@ -50,7 +52,7 @@ docs: .venv/docs.stamp
 
 # A stamp is written only after its install succeeded, and is out of date when the versions change.
 .venv/venv.stamp:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gradlab needs Python 3.11 or newer; say which: make PYTHON=python3.12")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gradiometer needs Python 3.11 or newer; say which: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	touch $@
 

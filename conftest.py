@@ -9,7 +9,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # doctests of modules named after a framework are not collected without it
 collect_ignore_glob = [
-    f"src/gradlab*/{framework}*"
+    f"src/gradiometer*/{framework}*"
     for framework in ("torch", "lightning", "jax")
     if find_spec(framework) is None
 ]

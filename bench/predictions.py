@@ -1,8 +1,8 @@
 """Predictions against drawn nets: how often the median and the band are right.
 
 Thirty configurations are drawn, by a seed, from the grid below; of each, some hundred nets of dp
-are made, and the gradient of their first step is compared with `gradlab.theory.predict`. Nothing
-about the predictions was fitted to them.
+are made, and the gradient of their first step is compared with `gradiometer.theory.predict`.
+Nothing about the predictions was fitted to them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from dp.model import watch_layers
-from gradlab.experiment import Experiment
-from gradlab.theory import predict
+from gradiometer.experiment import Experiment
+from gradiometer.theory import predict
 
 GRID: dict[str, tuple[Any, ...]] = {
     "activation": (

@@ -1,9 +1,9 @@
 """What recording a PyTorch model costs: steps with and without it, in turns.
 
-Two models: ten layers of 256 units, batch 128, and a small convolutional net. Next to gradlab stand
-what people write themselves: a loop that fetches numbers layer by layer with `.item()`, the same
-with hooks for activations and deltas, and `torch._foreach_norm`, the L2 norms of the gradients and
-nothing else.
+Two models: ten layers of 256 units, batch 128, and a small convolutional net. Next to gradiometer
+stand what people write themselves: a loop that fetches numbers layer by layer with `.item()`, the
+same with hooks for activations and deltas, and `torch._foreach_norm`, the L2 norms of the gradients
+and nothing else.
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ def nothing(_: Training) -> AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
-def gradlab(**settings: Any) -> Way:
+def gradiometer(**settings: Any) -> Way:
     """The recorder, with these settings."""
 
     def record(training: Training) -> AbstractContextManager[Any]:
-        from gradlab import record
+        from gradiometer import record
 
         return record(training.net, training.optimizer, **settings)
 
@@ -162,10 +162,10 @@ def foreach_norm(training: Training) -> Iterator[None]:
 GRADIENTS_AND_DELTAS = ("grad_mean_abs", "grad_rms", "grad_zero_fraction", "delta_rms")
 WAYS: dict[str, Way] = {
     "no recording": nothing,
-    "gradlab, all quantities": gradlab(),
-    "gradlab, gradients and deltas": gradlab(quantities=GRADIENTS_AND_DELTAS),
-    "gradlab, all, every 10th step": gradlab(every=10),
-    "gradlab, all, max_overhead=0.05": gradlab(max_overhead=0.05),
+    "gradiometer, all quantities": gradiometer(),
+    "gradiometer, gradients and deltas": gradiometer(quantities=GRADIENTS_AND_DELTAS),
+    "gradiometer, all, every 10th step": gradiometer(every=10),
+    "gradiometer, all, max_overhead=0.05": gradiometer(max_overhead=0.05),
     "`torch._foreach_norm`, L2 alone": foreach_norm,
     "gradients, `.item()` per layer": item_by_item,
     "hooks, `.item()` per module": hooks,

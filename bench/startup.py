@@ -1,7 +1,7 @@
 """Whole processes, from start to end, in turns: what a user waits for.
 
 `import dp` against `import numpy`; a script that trains the lesson's net against one that only
-imports NumPy; `gradlab --help`; and `gradlab run`, up to the first letter it shows.
+imports NumPy; `gradiometer --help`; and `gradiometer run`, up to the first letter it shows.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ x = rng.normal(size=(100, 4)) + 2 * y
 net = dp.Net(4, 10, 10, "sigmoid", seed=0)
 dp.SGD(net, x, y, seed=0).train(100, print_each=None)
 """
-GRADLAB = [sys.executable, "-c", "from gradlab.cli import main; main()"]
+GRADIOMETER = [sys.executable, "-c", "from gradiometer.cli import main; main()"]
 PROCESSES = {
     "python -c 'import numpy'": [sys.executable, "-c", "import numpy"],
     "python -c 'import dp'": [sys.executable, "-c", "import dp"],
     "a script that trains the lesson's net with dp": [sys.executable, "-c", TRAIN],
-    "gradlab --help": [*GRADLAB, "--help"],
+    "gradiometer --help": [*GRADIOMETER, "--help"],
 }
 BASE = "python -c 'import numpy'"
 IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
@@ -49,10 +49,10 @@ def inside(module: str) -> float:
 
 
 def first_letter(folder: str) -> float:
-    """Seconds until `gradlab run` shows its progress bar; the run is then ended."""
+    """Seconds until `gradiometer run` shows its progress bar; the run is then ended."""
     began = time.perf_counter()
     with subprocess.Popen(
-        [*GRADLAB, "run", "--out", os.path.join(folder, "run"), "--overwrite"],
+        [*GRADIOMETER, "run", "--out", os.path.join(folder, "run"), "--overwrite"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env={**os.environ, "FORCE_COLOR": "1"},  # a bar is drawn at once only on a terminal
@@ -76,7 +76,7 @@ def main(rounds: int = ROUNDS) -> None:
             progress.append(first_letter(folder))
             for module, seconds in imports.items():
                 seconds.append(inside(module))
-    times["gradlab run, until its first progress"] = progress
+    times["gradiometer run, until its first progress"] = progress
     base = statistics.median(times[BASE])
     print("| process | median s | × importing NumPy |")
     print("|---|---|---|")

@@ -22,8 +22,8 @@ from bench.timing import say
 
 DRIVER = """
 import sys
-from gradlab.study.ready import ready
-from gradlab.study import Study
+from gradiometer.studies.ready import ready
+from gradiometer.studies import Study
 if __name__ == "__main__":
     out, workers, dtype = sys.argv[1:]
     lesson = ready("lesson")
@@ -31,7 +31,7 @@ if __name__ == "__main__":
     for event in study.events(out, workers=int(workers)):
         pass
 """
-COMMAND = "if __name__ == '__main__': from gradlab.cli import main; main()"
+COMMAND = "if __name__ == '__main__': from gradiometer.cli import main; main()"
 
 
 def measure(dtype: str, rounds: int) -> dict[str, list[float]]:
@@ -44,8 +44,8 @@ def measure(dtype: str, rounds: int) -> dict[str, list[float]]:
         for number in range(rounds):
             out = Path(folder, str(number))
             rows = {
-                "gradlab study, one process": [driver, f"{out}-1", "1", dtype],
-                "gradlab study, two processes": [driver, f"{out}-2", "2", dtype],
+                "gradiometer study, one process": [driver, f"{out}-1", "1", dtype],
+                "gradiometer study, two processes": [driver, f"{out}-2", "2", dtype],
             }
             if dtype == "float64":  # as it comes
                 rows["… with tables and figures"] = [
@@ -74,12 +74,12 @@ def main(dtype: str, rounds: int, peers: Sequence[Peer]) -> str:
         else:
             note = f" ({row.note})" if row.note else ""
             lines[row.peer.label + note] = row.import_s + row.first_s
-    one, two = lines["gradlab study, one process"], lines["gradlab study, two processes"]
-    table = [f"| 600 nets, {dtype} | s | × gradlab, two processes |", "|---|---|---|"]
+    one, two = lines["gradiometer study, one process"], lines["gradiometer study, two processes"]
+    table = [f"| 600 nets, {dtype} | s | × gradiometer, two processes |", "|---|---|---|"]
     for label, seconds in sorted(lines.items(), key=lambda line: line[1]):
         table.append(f"| {label} | {digits(seconds)} | {seconds / two:.2f} |")
     pairs = zip(
-        *(ours[f"gradlab study, {n}"] for n in ("two processes", "one process")), strict=True
+        *(ours[f"gradiometer study, {n}"] for n in ("two processes", "one process")), strict=True
     )
     ratio = statistics.median(b / a for b, a in pairs)
     table += ["", f"Two processes take {ratio:.2f} of the time of one ({one:.1f} s)."]

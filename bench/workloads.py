@@ -268,7 +268,7 @@ def check_change(
 
 def _iris(activation: str, depth: int, seed: int | list[int], dtype: str, steps: int) -> Training:
     import dp
-    from gradlab.data import load
+    from gradiometer.data import load
 
     data = load("iris2")
     parameters = list(dp.Net(4, 10, depth, activation, seed=seed, dtype=dtype).get_param().values())

@@ -2,10 +2,10 @@
 
 from importlib.metadata import version as version_of
 
-project = "gradlab"
-author = "The gradlab developers"
-copyright = "the gradlab developers"  # noqa: A001, the name is Sphinx's
-version = release = version_of("gradlab")
+project = "gradiometer"
+author = "The gradiometer developers"
+copyright = "the gradiometer developers"  # noqa: A001, the name is Sphinx's
+version = release = version_of("gradiometer")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["deflist"]
@@ -19,7 +19,7 @@ autodoc_typehints = "none"  # the docstrings say types in words
 napoleon_google_docstring = False
 
 html_theme = "furo"
-html_title = "gradlab"
+html_title = "gradiometer"
 
 
 def escape_bars(_app, _what, _name, _object, _options, lines):

@@ -6,10 +6,10 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 import dp
-from gradlab import verbs
-from gradlab.cli import app
-from gradlab.data import load
-from gradlab.trace import Trace
+from gradiometer import verbs
+from gradiometer.cli import app
+from gradiometer.data import load
+from gradiometer.trace import Trace
 
 DOCS = Path(__file__).parent
 FIGURES = {"first": "gradients", "heatmap": "heatmap", "profile": "profile", "decision": "decision"}

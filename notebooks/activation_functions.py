@@ -37,9 +37,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import dp
-import gradlab
+import gradiometer
 from dp import Model, Node
-from gradlab.data import load
+from gradiometer.data import load
 
 np.random.seed(0)
 
@@ -125,7 +125,7 @@ assert np.allclose(grad_b1, delta1)
 # The solid line is the function, the dashed one its derivative.
 
 # %%
-gradlab.activations(["sigmoid", "tanh", "relu"])
+gradiometer.activations(["sigmoid", "tanh", "relu"])
 
 # %% [markdown]
 # **Sigmoid**, $\sigma(h) = \dfrac{1}{1+e^{-h}}$, with $\sigma' = \sigma\,(1-\sigma)$. Its steepest
@@ -296,7 +296,7 @@ else:
     np.random.seed(0)
     net = Net()
     optimiser = SGD(net, X, Y)
-    with gradlab.record(net, optimiser) as recorder:
+    with gradiometer.record(net, optimiser) as recorder:
         optimiser.train(steps=20, print_each=None)
     expected = recorder.trace.grad_w
     shape = np.shape(mine.grad_w)
@@ -358,7 +358,7 @@ mine.train(50, print_each=None)
 np.random.seed(1)
 net = Net()
 optimiser = SGD(net, X, Y)
-with gradlab.record(net, optimiser) as recorder:
+with gradiometer.record(net, optimiser) as recorder:
     optimiser.train(50, print_each=None)
 trace = recorder.trace
 
@@ -518,7 +518,7 @@ plt.show()
 # Measure the delta alone, and on twenty nets instead of one, since one net is an anecdote:
 
 # %%
-trace = gradlab.run(layers=10, width=10, activation="sigmoid", steps=100, members=20)
+trace = gradiometer.run(layers=10, width=10, activation="sigmoid", steps=100, members=20)
 print("median accuracy", np.median(trace["accuracy"][-1]))
 print(trace.sentence())
 trace.plot.profile()
@@ -546,7 +546,7 @@ trace.plot.heatmap()
 
 # %%
 for rate in [0.001, 0.01, 0.1]:
-    relu = gradlab.run(activation="relu", learning_rate=rate, members=20)
+    relu = gradiometer.run(activation="relu", learning_rate=rate, members=20)
     dead = relu["dead_fraction"].sel(layer="h10").median("member").values
     reached = float(relu["accuracy"][-1].median())
     print(
@@ -561,7 +561,7 @@ for rate in [0.001, 0.01, 0.1]:
 
 # %%
 wild = {"scaling": 1000.0, "learning_rate": 0.01, "steps": 20, "dtype": "float32"}
-relu = gradlab.run(activation="relu", **wild)
+relu = gradiometer.run(activation="relu", **wild)
 print("loss in the first steps:", relu["loss"].values[:4])
 print(relu.sentence())
 
@@ -571,7 +571,7 @@ print(relu.sentence())
 # at the first layer is multiplied by inputs that are still huge.
 
 # %%
-clipped = gradlab.run(activation="relu", clip=6.0, **wild)
+clipped = gradiometer.run(activation="relu", clip=6.0, **wild)
 print("loss in the first steps:", clipped["loss"].values[:4])
 no_slope = clipped["saturated_fraction"].sel(layer="h1").values
 print(
@@ -585,7 +585,7 @@ print(
 
 # %%
 for scaling in ["standardise", "raw", 10.0, 100.0]:
-    nets = gradlab.run(layers=1, activation="tanh", scaling=scaling, members=20)
+    nets = gradiometer.run(layers=1, activation="tanh", scaling=scaling, members=20)
     saturated = float(nets["saturated_fraction"].sel(layer="h1")[0].mean())
     learned = int((nets["accuracy"][-1] == 1.0).sum())
     print(f"{scaling!s:12} saturated at first: {saturated:4.0%}, learned: {learned} nets of 20")

@@ -12,18 +12,18 @@ import typer
 from typer.testing import CliRunner
 
 import dp
-from gradlab.cli import app
-from gradlab.data import load
-from gradlab.experiment import OPTIMIZERS, Experiment
-from gradlab.plots import FIGURES
-from gradlab.recording.measure import HISTOGRAM, PER_LAYER, PER_STEP
-from gradlab.verbs import experiments
+from gradiometer.cli import app
+from gradiometer.data import load
+from gradiometer.experiment import OPTIMIZERS, Experiment
+from gradiometer.plots import FIGURES
+from gradiometer.recording.measure import HISTOGRAM, PER_LAYER, PER_STEP
+from gradiometer.verbs import experiments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDS = {"frameworks": ("torch", "lightning", "jax")}
-COMMAND = re.compile(r"(?:\.venv/bin/)?gradlab ")
+COMMAND = re.compile(r"(?:\.venv/bin/)?gradiometer ")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_what_the_page_says_to_type_works(page, folder, monkeypatch):
     for framework in NEEDS.get(page.stem, ()):
-        if os.environ.get("GRADLAB_REQUIRE_FRAMEWORKS") == "1":
+        if os.environ.get("GRADIOMETER_REQUIRE_FRAMEWORKS") == "1":
             importlib.import_module(framework)
         else:
             pytest.importorskip(framework)

@@ -28,7 +28,7 @@ def collected(files):
 
 @pytest.mark.long
 @pytest.mark.skipif(
-    os.environ.get("GRADLAB_REQUIRE_FRAMEWORKS") != "1",
+    os.environ.get("GRADIOMETER_REQUIRE_FRAMEWORKS") != "1",
     reason="tests of frameworks are collected only where these are installed",
 )
 def test_the_page_counts_the_tests():

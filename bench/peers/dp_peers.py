@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dp
-import gradlab
+import gradiometer
 from bench.peers import Skipped
 from bench.workloads import Steps, Sweep, Training
 
@@ -91,13 +91,13 @@ def chain(size: int, dtype: str) -> Callable[[], Array]:
 def _check_compiles(recording: bool = True) -> None:
     if "compile" not in inspect.signature(dp.SGD.__init__).parameters:
         raise Skipped("this dp's optimisers take no `compile`")
-    if recording and "quantities" not in inspect.signature(gradlab.record).parameters:
-        raise Skipped("this gradlab's `record` takes no `quantities`")
+    if recording and "quantities" not in inspect.signature(gradiometer.record).parameters:
+        raise Skipped("this gradiometer's `record` takes no `quantities`")
 
 
 def _train_compiled(work: Training) -> Array:
     net, sgd = _ready(work, compile=True)
-    with gradlab.record(net, sgd, quantities=("grad_mean_abs",)) as recorder:
+    with gradiometer.record(net, sgd, quantities=("grad_mean_abs",)) as recorder:
         sgd.train(work.steps, print_each=None)
     found = recorder["grad_mean_abs"]
     return np.moveaxis(found, (0, 1), (-2, -1))
@@ -121,7 +121,7 @@ def recorded_steps(work: Training) -> Steps:
     net, sgd = _ready(work, compile=True)
 
     def run(count: int) -> None:
-        with gradlab.record(net, sgd, quantities=("grad_mean_abs",)):
+        with gradiometer.record(net, sgd, quantities=("grad_mean_abs",)):
             sgd.train(count, print_each=None)
 
     return Steps(run, lambda: list(net.get_param().values()))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import dp
-import gradlab
-from gradlab import data
+import gradiometer
+from gradiometer import data
 
 LESSON = """
 import numpy as np
@@ -179,7 +179,7 @@ def test_a_students_grad_w_is_what_the_recorder_gives(activation, iris):
     student.train(n_epochs)
 
     net, sgd = trained(dp.SGD)
-    with gradlab.record(net, sgd) as recorder:
+    with gradiometer.record(net, sgd) as recorder:
         sgd.train(n_epochs, print_each=None)
 
     assert student.grad_w.shape == (n_layers + 1, n_epochs)
@@ -195,7 +195,7 @@ def test_a_reference_batch_and_histograms_change_no_training(iris):
         net = dp.Net(4, 5, 3, "relu")
         sgd = dp.SGD(net, iris.x, iris.y, batch_size=16)
         if options:
-            with gradlab.record(net, sgd, **options):
+            with gradiometer.record(net, sgd, **options):
                 return sgd.train(10, print_each=None)
         return sgd.train(10, print_each=None)
 
@@ -255,7 +255,7 @@ class Course_Batches(dp.SGD):
 def test_batches_that_are_plain_arrays_are_recorded(iris):
     net = dp.Net(4, 3, 2, "tanh", seed=0)
     sgd = Course_Batches(net, iris.x, iris.y, batch_size=16)
-    with gradlab.record(net, sgd) as recorder:
+    with gradiometer.record(net, sgd) as recorder:
         sgd.train(3, print_each=None)
     assert recorder.trace.grad_w.shape == (3, 3)
 
@@ -280,7 +280,7 @@ def test_a_net_of_configurable_depth_may_keep_its_layers_as_it_likes(iris):
             return dp.squared_error(self.forward(x), y)
 
     net = Deep(3)
-    with gradlab.record(net, sgd := dp.SGD(net, iris.x, iris.y, seed=0)) as recorder:
+    with gradiometer.record(net, sgd := dp.SGD(net, iris.x, iris.y, seed=0)) as recorder:
         sgd.train(2, print_each=None)
     assert recorder.trace.grad_w.shape == (4, 2)
 

@@ -20,7 +20,7 @@ from dp import primitives as p
 from dp.model import chain_of, set_chain
 from dp.program import watching
 from dp.program.guards import Guard
-from gradlab import record
+from gradiometer import record
 
 EACH_OPTIMISER = pytest.mark.parametrize(
     "optimiser", [dp.SGD, dp.SGD_Momentum, dp.RMS_Prop, dp.Adam]

@@ -6,9 +6,9 @@ import threading
 import numpy as np
 
 import dp
-from gradlab import record
-from gradlab.data import load
-from gradlab.recording.measure import PER_LAYER
+from gradiometer import record
+from gradiometer.data import load
+from gradiometer.recording.measure import PER_LAYER
 
 IRIS = load("iris2")
 X, Y = IRIS.x, IRIS.y

@@ -1,0 +1,65 @@
+"""See where the gradient goes in a deep network: train, record, draw, and say what happened."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradiometer.bridges import copy_weights, from_torch, to_torch
+    from gradiometer.experiment import Experiment
+    from gradiometer.recording import record
+    from gradiometer.recording.adapters.sklearn import from_sklearn, record_sklearn
+    from gradiometer.studies import Study
+    from gradiometer.trace import Trace
+    from gradiometer.verbs import activations, export, plot, predict, prove, run
+
+__version__ = "0.1.0"
+
+# Loaded when first used, so that `gradiometer --help` answers at once.
+_HOMES = {
+    "Experiment": "gradiometer.experiment",
+    "Study": "gradiometer.studies",
+    "Trace": "gradiometer.trace",
+    "activations": "gradiometer.verbs",
+    "copy_weights": "gradiometer.bridges",
+    "export": "gradiometer.verbs",
+    "from_sklearn": "gradiometer.recording.adapters.sklearn",
+    "from_torch": "gradiometer.bridges",
+    "plot": "gradiometer.verbs",
+    "predict": "gradiometer.verbs",
+    "prove": "gradiometer.verbs",
+    "record": "gradiometer.recording",
+    "record_sklearn": "gradiometer.recording.adapters.sklearn",
+    "run": "gradiometer.verbs",
+    "to_torch": "gradiometer.bridges",
+}
+
+__all__ = [
+    "Experiment",
+    "Study",
+    "Trace",
+    "__version__",
+    "activations",
+    "copy_weights",
+    "export",
+    "from_sklearn",
+    "from_torch",
+    "plot",
+    "predict",
+    "prove",
+    "record",
+    "record_sklearn",
+    "run",
+    "to_torch",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gradiometer' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,121 @@
+"""The command `gradiometer`, and what its verbs share: errors in words, unread output."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+SHOW_TRACEBACK = "GRADIOMETER_TRACEBACK"  # environment variable, for those who look for a fault
+LONGEST = 1500  # characters of a message
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="See the flow of gradients through a deep network.",
+)
+
+
+@contextmanager
+def errors_in_words() -> Iterator[None]:
+    """Turn an error into one line: exit status 2 if the user can mend it, or else 1."""
+    try:
+        with _warnings_in_words():
+            yield
+    except MemoryError as error:
+        why = f" ({error})" if str(error) else ""
+        fail(f"not enough memory{why}; choose a smaller width, batch or number of members", 1)
+    except BrokenPipeError:
+        raise  # typer's: whoever read our output has gone
+    except (ValueError, OSError) as error:
+        if os.environ.get(SHOW_TRACEBACK):
+            raise
+        fail(_words_of(error))
+    except Exception as error:
+        if os.environ.get(SHOW_TRACEBACK) or isinstance(error, (typer.Exit, typer.Abort)):
+            raise
+        fail(unexpected(error), 1)
+
+
+def _words_of(error: Exception) -> str:
+    """What an error says, without the number that the operating system has for it."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+@contextmanager
+def _warnings_in_words() -> Iterator[None]:
+    """Say in a line what is to be known of a file, each thing once."""
+    import warnings
+
+    from gradiometer.seal import FileWarning
+
+    said: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, FileWarning):
+            usual(message, category, *where, **more)
+        elif str(message) not in said:
+            said.add(str(message))
+            typer.echo(f"gradiometer: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FileWarning)
+        usual, warnings.showwarning = warnings.showwarning, show
+        yield
+
+
+def unexpected(error: BaseException) -> str:
+    """Words for an error that should not come up; whoever wants the traceback can have it."""
+    return (
+        f"unexpected {type(error).__name__}: {error} (this is a fault of gradiometer; the same "
+        f"command with {SHOW_TRACEBACK}=1 in front shows where)"
+    )
+
+
+def fail(message: str, status: int = 2) -> NoReturn:
+    """Say what is wrong in one line, and end with an exit status."""
+    typer.echo(f"gradiometer: {one_line(message)}", err=True)
+    raise typer.Exit(status) from None
+
+
+def one_line(message: str) -> str:
+    """A message as one line of bounded length, without characters that move the cursor."""
+    words = " ".join(message.split())
+    plain = "".join(c if c.isprintable() else "\ufffd" for c in words)
+    half = LONGEST // 2
+    return plain if len(plain) <= LONGEST else f"{plain[:half]} … {plain[-half:]}"
+
+
+@contextmanager
+def heard_or_not() -> Iterator[None]:
+    """Go on with the work where nobody reads what is printed (`gradiometer run | head -1`)."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # rich turns the one into the other
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the end)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"gradiometer {version('gradiometer')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _gradiometer(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None: ...

@@ -1,0 +1,62 @@
+"""`gradiometer plot` and `gradiometer activations`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradiometer.cli.app import errors_in_words
+from gradiometer.cli.paths import PATH
+
+
+def activations(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names such as sigmoid tanh relu; all by default.")
+    ] = None,
+    out: Annotated[Path, typer.Option(**PATH, help="File for the figure.")] = Path(
+        "activations.png"
+    ),
+) -> None:
+    """Draw activation functions and their derivatives."""
+    with errors_in_words():
+        from gradiometer import verbs
+
+        verbs.activations(names, out)
+        typer.echo(out)
+
+
+def plot(
+    trace: Annotated[
+        Path,
+        typer.Argument(
+            **PATH, help="A trace.nc of `gradiometer run`, its folder, or a study's folder."
+        ),
+    ],
+    figure: Annotated[
+        str | None,
+        typer.Option(
+            help="gradients, panels, heatmap, profile, learning or decision [heatmap]; of a study "
+            "outcome, slopes, heatmaps or trainability [outcome]."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(**PATH, help="File for the figure. [<figure>.png beside the trace]"),
+    ] = None,
+    theory: Annotated[
+        bool, typer.Option("--theory", help="Show the prediction behind a heatmap or profile.")
+    ] = False,
+) -> None:
+    """Draw one figure of a saved trace, or of a study."""
+    with errors_in_words():
+        from gradiometer import verbs
+        from gradiometer.verbs.figures import default_figure
+        from gradiometer.verbs.output import save_figure
+
+        folder = trace if trace.is_dir() else trace.parent
+        drawn = verbs.plot(trace, figure, theory=theory)
+        file = folder / f"{figure or default_figure(trace)}.png" if out is None else out
+        save_figure(drawn, file)
+        typer.echo(file)

@@ -1,0 +1,249 @@
+"""Files: written so that nothing is lost, wholly or not at all; and read with errors in words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import re
+import tempfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from gradiometer.regular import parse_toml, read_regular
+
+fcntl: Any
+try:
+    fcntl = importlib.import_module("fcntl")
+except ImportError:  # Windows, where a file that is open cannot be renamed
+    fcntl = None
+
+MOST_LETTERS = 50
+# what keeps something from being written
+FAILURES = (OSError, MemoryError)
+
+
+def why(error: BaseException) -> str:
+    """Why something could not be read or written, in words."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return getattr(error, "strerror", None) or str(error)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; on success it becomes `path`, otherwise it vanishes.
+
+    The new file, and where the platform can, its name, are on the disk then: a power failure leaves
+    the older file or the new one. Of a process that is killed, the temporary file stays; see
+    `remove_leftovers`.
+
+    Raises
+    ------
+    OSError
+        Naming `path`, if the folder cannot be written, or the disk is full; `path` is then as it
+        was.
+    """
+    temporary: Path | None = None
+    handle: int | None = None
+    try:
+        target = _file_behind(path)
+        temporary, handle = _temporary(target, path.suffix)
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner may read
+        temporary.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        # not the temporary name, which says nothing to anybody
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _temporary(target: Path, suffix: str) -> tuple[Path, int | None]:
+    """Make an empty file beside `target`, held by a lock, by which one knows that it is in use."""
+    while True:
+        handle, name = tempfile.mkstemp(
+            # not the whole name, which may be as long as names may be
+            prefix=f".{target.name[:MOST_LETTERS]}.",
+            suffix=suffix[:MOST_LETTERS],
+            dir=target.parent,
+        )
+        if fcntl is None:
+            os.close(handle)
+            return Path(name), None
+        # a file system without locks has none, and then nobody removes the file
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # somebody may have taken it for a leftover, before it was locked
+        if os.fstat(handle).st_nlink:
+            return Path(name), handle
+        os.close(handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk; where that cannot be done, it is no error."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_leftovers(folder: Path, names: Collection[str]) -> None:
+    """Remove what processes that were killed left of files of these names; see `replacing`.
+
+    A file that is being written just now stays, and so does everything where locks are unknown.
+    """
+    if fcntl is None:
+        return
+    likely = re.compile(
+        "|".join(
+            rf"\.{re.escape(name[:MOST_LETTERS])}\.[a-z0-9_]{{8}}{re.escape(Path(name).suffix)}"
+            for name in names
+        )
+    )
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        found = [
+            entry.path
+            for entry in entries
+            if likely.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+        ]
+        for path in found:
+            with contextlib.suppress(OSError):
+                handle = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(path)
+                finally:
+                    os.close(handle)
+
+
+def _file_behind(path: Path) -> Path:
+    """The file that a path names, there or not; behind a link it is replaced, the link is not."""
+    if path.is_symlink():
+        if not path.exists():
+            raise _dangling(path)
+        path = path.resolve()
+    if path.is_dir():
+        raise OSError(errno.EISDIR, "it is a folder", str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", str(path))
+    return path
+
+
+def _dangling(path: Path) -> OSError:
+    words = f"it is a link to {os.readlink(path)}, which is not there"
+    return OSError(errno.ENOENT, words, str(path))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, or leave what was there."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def keep_elsewhere(name: str, content: bytes, folder: Path | None = None) -> Path | None:
+    """Write what has no place where it belongs into a new folder somewhere else.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    content : bytes
+    folder : Path, optional
+        Where earlier files were kept, which is tried first.
+
+    Returns
+    -------
+    Path or None
+        The file: in the system's temporary folder, or else in the current one or the user's. None
+        if it can be written nowhere.
+    """
+    if folder is not None:
+        with contextlib.suppress(*FAILURES):
+            write_atomically(folder / name, content)
+            return folder / name
+    for place in (tempfile.gettempdir, Path.cwd, Path.home):
+        made = None
+        try:
+            made = Path(tempfile.mkdtemp(prefix="gradiometer-kept-", dir=place()))
+            write_atomically(made / name, content)
+            return made / name
+        except (*FAILURES, RuntimeError):  # RuntimeError: a user without a home
+            if made is not None:
+                with contextlib.suppress(OSError):
+                    made.rmdir()
+    return None
+
+
+def make_writable(folder: Path) -> None:
+    """Make a folder, and try to write to it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made or written to.
+    """
+    if not folder.exists() and folder.is_symlink():
+        raise _dangling(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OSError(errno.ENOTDIR, "it is a file", str(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(b"gradiometer")
+
+
+def read_toml(path: Path, failure: type[ValueError], expected: str) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Parameters
+    ----------
+    path : Path
+    failure : exception class
+        Raised if the file cannot be read or is not TOML, naming it.
+    expected : str
+        What it would have, such as "lines such as layers = 10".
+    """
+    try:
+        return parse_toml(read_regular(path))
+    except OSError as error:
+        raise failure(f"{path}: cannot be read ({why(error)})") from None
+    except ValueError as error:  # no TOML, no UTF-8, a number of too many digits
+        raise failure(f"{path}: not a TOML file ({error}); expected {expected}") from None
+
+
+def storable(text: str) -> str:
+    r"""Give a text that files can hold: null characters and halves of surrogate pairs escaped.
+
+    >>> storable("a\0b")
+    'a\\x00b'
+    """
+    return text.replace("\0", r"\x00").encode("utf-8", "backslashreplace").decode()
+
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def spreadsheet_text(text: str) -> str:
+    """Give a cell that a spreadsheet does not run: with an apostrophe before what begins a formula.
+
+    >>> spreadsheet_text("=1+1"), spreadsheet_text("h1")
+    ("'=1+1", 'h1')
+    """
+    return f"'{text}" if text.startswith(FORMULAS) else text
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

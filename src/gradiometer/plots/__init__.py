@@ -1,0 +1,51 @@
+"""Every figure, from a Trace and nothing else; or from a study's results; or from a prediction.
+
+Figures are matplotlib Figures made without pyplot, so nothing is shown, kept open, or shared.
+"""
+
+from collections.abc import Callable
+
+from matplotlib.figure import Figure
+
+from gradiometer.plots.flow import gradients, heatmap, panels, profile
+from gradiometer.plots.gallery import activations
+from gradiometer.plots.grids import NotForThisStudyError
+from gradiometer.plots.maps import heatmaps, trainability
+from gradiometer.plots.predictions import prediction
+from gradiometer.plots.studies import outcome, slopes
+from gradiometer.plots.training import decision, learning
+
+FIGURES: dict[str, Callable[..., Figure]] = {
+    "gradients": gradients,
+    "panels": panels,
+    "heatmap": heatmap,
+    "profile": profile,
+    "learning": learning,
+    "decision": decision,
+}
+
+# each takes the results of a study, and raises NotForThisStudyError where it lacks what is shown
+STUDY_FIGURES: dict[str, Callable[..., Figure]] = {
+    "outcome": outcome,
+    "slopes": slopes,
+    "heatmaps": heatmaps,
+    "trainability": trainability,
+}
+
+__all__ = [
+    "FIGURES",
+    "STUDY_FIGURES",
+    "NotForThisStudyError",
+    "activations",
+    "decision",
+    "gradients",
+    "heatmap",
+    "heatmaps",
+    "learning",
+    "outcome",
+    "panels",
+    "prediction",
+    "profile",
+    "slopes",
+    "trainability",
+]

@@ -1,0 +1,405 @@
+"""Figures of a study as maps: where the gradient goes in each net, and which nets train."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.colors import AsinhNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import Normal, Stroke
+
+from gradiometer.plots.canvas import DEPTH_MAP, LARGEST, SMALLEST, Array, finite, middle, new_figure
+from gradiometer.plots.grids import (
+    Axis,
+    Layout,
+    NotForThisStudyError,
+    Places,
+    by_experiment,
+    evenly,
+    fitted,
+)
+from gradiometer.plots.heat import cell_ends, cover, draw_flow, log_limits
+from gradiometer.plots.marks import ENDLESS, NONFINITE, NOTHING, UNFINISHED, lower_legend
+from gradiometer.plots.scales import step_axis
+from gradiometer.plots.values import DELTA, GRADIENTS, quantities_of, recorded_values
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+    from matplotlib.colorbar import Colorbar
+
+    from gradiometer.studies import StudyResults
+
+MOST_PANELS = 40
+MOST_STEPS = 200  # more than the points that a small panel has
+MEDIAN = "medians over {} seeds"
+TRAINS = 0.9  # accuracy
+DIVERGING = "PuOr"  # told apart by colour-blind readers
+MOST_MAPS = 6
+WRAP = 6  # panels side by side where nothing else says how many
+FALLS = {
+    "delta_decades": f"the {DELTA['delta_rms']}",
+    "gradient_decades": "the gradient",
+}
+EDGE = "black"
+
+
+def heatmaps(results: StudyResults, *, most: int = MOST_PANELS) -> Figure:
+    """Small multiples of depth × step heatmaps of log10 mean |dL/dW|, all with the same colours.
+
+    The depth goes across, or whatever else is a number; other settings go down. An experiment that
+    is not finished has a hatched panel. Where mean |dL/dW| was not recorded, the rms of dL/dW
+    stands for it. Medians over the nets of an experiment.
+
+    Parameters
+    ----------
+    results : StudyResults
+    most : int
+        Panels; of larger studies evenly spaced values of the longest axes are shown, as the title
+        says.
+
+    Raises
+    ------
+    NotForThisStudyError
+        If no experiment is finished.
+    """
+    layout = Layout(results)
+    across = layout.along_x()
+    shown = fitted([across, *layout.others(across)], most)
+    panels = _arrange(layout, shown, most)
+    flows = [_flow(layout, settings) for settings in panels.settings]
+    known = [flow for flow in flows if flow is not None]
+    if not known:
+        raise NotForThisStudyError("no experiment among those to be shown is finished")
+    limits = log_limits([flow.values for flow in known])
+    rows, columns = math.ceil(len(flows) / panels.columns), panels.columns
+    # words above every row take some room
+    lines = 0 if panels.sides else panels.heads[0].count("\n") + 1
+    figure = new_figure(
+        max(1.55 * columns, 4.4) + 1.6, max((1.25 + 0.15 * lines) * rows, 1.8) + 1.7
+    )
+    cells = figure.subplots(rows, columns, squeeze=False).ravel()
+    handles: dict[str, Any] = {}
+    same = len({(flow.ends[0], flow.ends[-1]) for flow in known}) == 1
+    for i, (axes, flow) in enumerate(zip(cells, flows, strict=False)):
+        if flow is None:
+            _unfinished(axes)
+            handles[UNFINISHED.gid] = UNFINISHED.cover_handle()
+        else:
+            image, covers = draw_flow(axes, flow.ends, flow.values, limits)
+            handles |= covers
+            axes.set_yticks([1, len(flow.values)], ["1", "out"], fontsize=7)
+            step_axis(axes, flow.steps)
+            axes.tick_params(axis="x", labelsize=7)
+        if i + columns >= len(flows):  # nothing below it
+            axes.set_xlabel("step", fontsize=8)
+        elif same:
+            axes.tick_params(labelbottom=False)
+        axes.set_title(panels.heads.get(i, ""), fontsize=8)
+        axes.set_ylabel(panels.sides.get(i, ""), fontsize=8)
+    for unused in cells[len(flows) :]:
+        unused.set_visible(False)
+    label = f"log10 {known[0].label}"
+    if limits:
+        figure.colorbar(
+            image,
+            ax=list(cells),
+            label=f"{label}\n(the same in all panels)",
+            pad=0.02,
+            aspect=max(20, 7 * rows),
+        )
+    figure.supylabel("layer (input below)", fontsize=9)
+    lower_legend(figure, [*handles.values()])
+    title = f"Where the gradient goes: {label} by depth and step"
+    study = results.study
+    if not study.is_grid and len(flows) < len(study.experiments):
+        title += f"; {len(flows)} of {len(study.experiments)} experiments shown"
+    layout.title(figure, title, shown if study.is_grid else (), MEDIAN)
+    return figure
+
+
+def trainability(results: StudyResults, *, trains: float = TRAINS) -> Figure:
+    """Maps of depth × scale of the initial weights: final accuracy, and the fall of the delta.
+
+    The fall, in decades from the output layer to layer 1 at the first step, is of the delta's rms
+    or, if that was not recorded, of the gradient. A line goes round the nets that train. A row of
+    maps for each combination of further settings. Medians over the nets of an experiment; a cross
+    is where a net or more diverged.
+
+    Parameters
+    ----------
+    results : StudyResults
+    trains : float
+        The median accuracy at the last recorded step from which on a net counts as one that trains.
+
+    Raises
+    ------
+    NotForThisStudyError
+        If the study does not vary both `layers` and `init_scale`, or nothing is finished.
+    """
+    layout = Layout(results)
+    lacking = [
+        name
+        for name in ("layers", "init_scale")
+        if name not in layout.axes or layout.axes[name].total < 2
+    ]
+    if lacking:
+        raise NotForThisStudyError(
+            "a map of trainability needs a study over depth and scale of the initial weights; this "
+            f"one does not vary {' and '.join(lacking)}: over={{"
+            + ", ".join(f'"{name}": …' for name in ("layers", "init_scale"))
+            + "}"
+        )
+    depth, scale = layout.axes["layers"], layout.axes["init_scale"]
+    facets = layout.few_panels(layout.others(depth, scale), MOST_MAPS)
+    fall = next(name for name in FALLS if name in results.outcomes)
+    heads = {
+        "accuracy": "accuracy at the last recorded step",
+        fall: f"fall of {FALLS[fall]}\nfrom output to layer 1 (decades)",
+    }
+    maps = [_Map(layout, depth, scale, settings, trains) for settings in facets.panels]
+    figure = new_figure(5.0 * len(heads) + 0.6, 3.4 * len(maps) + 1.4)
+    cells = figure.subplots(len(maps), len(heads), sharex=True, sharey=True, squeeze=False)
+    largest = max(float(np.nanmax(np.abs(finite(m.medians(fall))), initial=1.0)) for m in maps)
+    norms = {"accuracy": Normalize(0, 1), fall: AsinhNorm(1.0, -largest, largest)}
+    handles: dict[str, Any] = {}
+    for axes, head in zip(cells[0], heads.values(), strict=True):
+        axes.set_title(head, fontsize=10)
+    for row, each in zip(cells, maps, strict=True):
+        for axes, name in zip(row, heads, strict=True):
+            image, found = each.draw(axes, name, norms[name])
+            handles |= found
+            bar = figure.colorbar(image, ax=axes, pad=0.02)
+            bar.ax.tick_params(labelsize=8)
+            if name == fall:
+                _decades(bar, largest)
+        words = layout.in_words(each.settings)
+        row[0].set_ylabel(f"{words}\n" * bool(words) + depth.title, fontsize=9)
+    for axes in cells[-1]:
+        axes.set_xlabel(f"{scale.title} (log)", fontsize=9)
+    none = "" if any(each.trained.any() for each in maps) else " (none)"
+    line = Line2D([], [], color=EDGE, lw=2, label=f"trains: accuracy {trains:g} or more{none}")
+    lower_legend(figure, [line, *handles.values()])
+    text = "Which nets train: depth × scale of the initial weights"
+    layout.title(figure, text, facets.axes, MEDIAN, facets.note)
+    return figure
+
+
+# --- heatmaps -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Flow:
+    """What a panel shows: `values` (layers, steps), the median over nets."""
+
+    values: Array
+    steps: Array
+    ends: Array
+    label: str
+
+
+def _flow(layout: Layout, settings: Mapping[str, Any]) -> _Flow | None:
+    """What a panel shows; None if the experiment is not finished."""
+    experiment = layout.at(settings)
+    if experiment is None or not layout.is_finished(experiment):
+        return None
+    trace = layout.results.trace(experiment)
+    [(quantity, label)] = quantities_of(trace, GRADIENTS)
+    steps = trace.dataset["step"].values
+    few = np.unique(np.linspace(0, len(steps) - 1, MOST_STEPS).round().astype(int))
+    chosen = middle(trace, recorded_values(trace, quantity)[few])
+    return _Flow(chosen.T, steps[few], cell_ends(steps[few]), label)
+
+
+@dataclass(frozen=True)
+class _Panels:
+    """Settings of the panels, row by row; words above and beside some of them, by number."""
+
+    settings: list[dict[str, Any]]
+    columns: int
+    heads: dict[int, str]
+    sides: dict[int, str]
+
+
+def _arrange(layout: Layout, axes: Sequence[Axis], most: int) -> _Panels:
+    """Where the panels are; the first of the axes goes across."""
+    study = layout.results.study
+    first, *rest = axes
+    if not study.is_grid or not rest:
+        every = (
+            layout.panels(axes)
+            if study.is_grid
+            else [
+                {name: getattr(e, name) for name in layout.axes}
+                for e in evenly(study.experiments, most)
+            ]
+        )
+        heads = {i: layout.in_words(settings, "\n") for i, settings in enumerate(every)}
+        return _Panels(every, min(len(every), WRAP), heads, {})
+    # as near to the shape of a page as it gets
+    chosen = [
+        [first, *others]
+        for count in range(len(rest))
+        for others in itertools.combinations(rest, count)
+    ]
+    across = min(chosen, key=lambda some: _shape(some, axes))
+    down = [axis for axis in rest if axis not in across]
+    above, beside = layout.panels(across), layout.panels(down)
+    return _Panels(
+        [left | top for left in beside for top in above],
+        len(above),
+        {i: layout.in_words(top, "\n") for i, top in enumerate(above)},
+        {i * len(above): layout.in_words(left, "\n") for i, left in enumerate(beside)},
+    )
+
+
+def _shape(across: Sequence[Axis], axes: Sequence[Axis]) -> float:
+    """How far from a square the panels are, with some of the axes across."""
+    columns = math.prod(len(axis.values) for axis in across)
+    rows = math.prod(len(axis.values) for axis in axes) / columns
+    return abs(math.log(1.25 * columns / rows))
+
+
+def _unfinished(axes: Axes) -> None:
+    axes.add_patch(
+        Rectangle((0, 0), 1, 1, transform=axes.transAxes, gid=UNFINISHED.gid, lw=0,
+                  **UNFINISHED.cover())
+    )  # fmt: skip
+    axes.set(xticks=[], yticks=[])
+
+
+# --- trainability ---------------------------------------------------------------------------------
+
+
+class _Map:
+    """The nets of all depths and scales, other settings being the same."""
+
+    def __init__(
+        self, layout: Layout, depth: Axis, scale: Axis, settings: Mapping[str, Any], trains: float
+    ) -> None:
+        self.settings, self.scale = settings, scale
+        self.nets = by_experiment(layout.results.outcomes)
+        self.cells = [
+            [layout.at({**settings, depth.name: d, scale.name: s}) for s in scale.values]
+            for d in depth.values
+        ]
+        self.unfinished = np.array(
+            [[e is not None and not layout.is_finished(e) for e in row] for row in self.cells]
+        )
+        self.depths = np.array(depth.values, float)
+        ends = cell_ends(np.log10(np.array(scale.values, float)))
+        self.x_ends = 10.0 ** np.clip(ends, math.log10(SMALLEST), math.log10(LARGEST))
+        self.y_ends = cell_ends(self.depths)
+        self.trained = self.medians("accuracy") >= trains
+
+    def _each(self, of_nets: Callable[[dict[str, Array]], Any], absent: Any) -> Array:
+        """Something of the nets in each cell (depths, scales); `absent` where there are none."""
+        return np.array(
+            [
+                [
+                    of_nets(self.nets[e.hash]) if e is not None and e.hash in self.nets else absent
+                    for e in row
+                ]
+                for row in self.cells
+            ]
+        )
+
+    def medians(self, name: str) -> Array:
+        """The median over nets of an outcome, those left out that have none; (depths, scales)."""
+        return self._each(lambda nets: _median(nets[name]), np.nan)
+
+    def draw(self, axes: Axes, name: str, norm: Normalize) -> tuple[QuadMesh, dict[str, Any]]:
+        """A map of one outcome; and the legend's entries."""
+        values = self.medians(name)
+        finished = self._each(lambda _: True, False)
+        diverged = self._each(
+            lambda nets: "diverged" in nets and bool(nets["diverged"].any()), False
+        )
+        # from the start: matplotlib would add a margin, perhaps beyond the largest float
+        axes.set_autoscale_on(False)
+        Places(self.scale).draw(axes, labels=False)
+        axes.set_xlim(self.x_ends[0], self.x_ends[-1])
+        axes.set_ylim(self.y_ends[0], self.y_ends[-1])
+        axes.set_yticks(_apart(self.depths))
+        axes.tick_params(labelsize=8)
+        image = axes.pcolormesh(
+            self.x_ends, self.y_ends, finite(values), norm=norm, rasterized=True,
+            cmap=DEPTH_MAP if name == "accuracy" else DIVERGING,
+        )  # fmt: skip
+        absent = np.isnan(values) & finished
+        handles: dict[str, Any] = {}
+        for kind, where in (
+            (ENDLESS, np.isinf(values) & finished),
+            (NOTHING, absent & ~diverged),
+            (NONFINITE, absent & diverged),
+            (UNFINISHED, self.unfinished),
+        ):
+            if where.any():
+                cover(axes, where, self.x_ends, self.y_ends, gid=kind.gid, **kind.cover())
+                handles[kind.gid] = kind.cover_handle()
+        if diverged.any():
+            handles["diverged"] = self._cross(axes, diverged)
+        self._surround(axes, self.trained)
+        return image, handles
+
+    def _cross(self, axes: Axes, where: Array) -> Line2D:
+        x = 10.0 ** ((np.log10(self.x_ends[1:]) + np.log10(self.x_ends[:-1])) / 2)
+        y = (self.y_ends[1:] + self.y_ends[:-1]) / 2
+        rows, columns = np.nonzero(where)
+        style = {**NONFINITE.style(), "ms": 6, "mew": 1.5}
+        axes.plot(
+            x[columns], y[rows], **style, gid="diverged",
+            path_effects=[Stroke(linewidth=3.5, foreground="white"), Normal()],
+        )  # fmt: skip
+        return Line2D([], [], **style, label="a net or more diverged")
+
+    def _surround(self, axes: Axes, where: Array) -> None:
+        """A line round cells; it goes along their sides, for between them nothing is known."""
+        padded = np.pad(where, 1)
+        x, y = self.x_ends, self.y_ends
+        sides = [
+            [(x[j - 1], y[i]), (x[j], y[i])] for i, j in np.argwhere(padded[1:] != padded[:-1])
+        ]  # below and above cells
+        sides += [
+            [(x[j], y[i - 1]), (x[j], y[i])]
+            for i, j in np.argwhere(padded[:, 1:] != padded[:, :-1])
+        ]
+        lines = LineCollection(
+            sides, colors=EDGE, linewidths=2, capstyle="projecting", clip_on=False, zorder=4,
+            gid="trains", path_effects=[Stroke(linewidth=4, foreground="white"), Normal()],
+        )  # fmt: skip
+        axes.add_collection(lines, autolim=False)
+
+
+def _median(values: Array) -> float:
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else np.nan
+
+
+def _apart(depths: Array) -> list[float]:
+    """Those depths that have room for a number beside the axis."""
+    least = 0.05 * float(np.ptp(depths))
+    chosen = [float(depths[-1])]
+    for depth in depths[-2::-1]:
+        if chosen[-1] - depth >= least:
+            chosen.append(float(depth))
+    return chosen
+
+
+def _decades(bar: Colorbar, largest: float) -> None:
+    """Ticks of a scale that is narrower for larger numbers, and what the sign means."""
+    ticks = [t for t in (1, 3, 10, 30, 100, 300) if t <= largest]
+    bar.set_ticks(
+        [*(-t for t in ticks[::-1]), 0, *ticks],
+        labels=[*(f"−{t}" for t in ticks[::-1]), "0", *map(str, ticks)],
+    )
+    bar.minorticks_off()
+    bar.set_label("← grows   towards the input   shrinks →", fontsize=8)

@@ -1,0 +1,170 @@
+"""What is recorded as a layer of a model of dp, and which function follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+import dp
+from dp.activations import SOFTMAX, Activation
+from dp.model import activation_after, consumers_of
+from gradiometer.recording.errors import RecordingError
+from gradiometer.recording.measure import OF_ACTIVATION
+from gradiometer.recording.recorder import UNKNOWN, LayerInfo, Recorder
+
+Array = NDArray[Any]
+
+NO_LAYER = "it is a parameter by itself, not of a layer"
+NO_FUNCTION = "the function applied to its output is not a known activation function"
+SEVERAL_FUNCTIONS = "several functions are applied to its outputs"
+SOFTMAX_UNITS = "the units of a softmax do not saturate one by one"
+NO_DELTA = "no gradient came back to its output"
+NOT_USED = "in one step the loss did not depend on it"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer, or a parameter that is no layer's, which is recorded as one.
+
+    Attributes
+    ----------
+    name : str
+    parameter : str
+        Its weight, among the model's parameters.
+    layer : bool
+    """
+
+    name: str
+    parameter: str
+    layer: bool
+
+
+@dataclass(frozen=True)
+class Called:
+    """A layer that was called: its name, its weight's, and what else belongs to it."""
+
+    name: str
+    weight: str
+    normalises: bool = False
+
+    @classmethod
+    def of(cls, layer: dp.Layer) -> Called:
+        """Of a layer of dp."""
+        return cls(layer.name, layer.weight.name or "", layer.normalise is not None)
+
+    @property
+    def parameters(self) -> set[str]:
+        """Names of its parameters."""
+        more = ("gain", "shift") if self.normalises else ()
+        return {self.weight, *(f"{self.name}_{part}" for part in ("bias", *more))}
+
+
+def rows_of(param: Mapping[str, Array], called: Iterable[Called]) -> list[Row]:
+    """Everything of a model that is recorded: layers called, in order; others; parameters.
+
+    Raises
+    ------
+    RecordingError
+        If there is nothing.
+    """
+    rows: dict[str, Row] = {}
+    belongs: set[str] = set()
+    for layer in called:
+        rows.setdefault(layer.weight, Row(layer.name, layer.weight, True))
+        belongs |= layer.parameters
+    for name in param:  # layers that were made and not called
+        stem = name.removesuffix("_weight")
+        if name != stem and name not in belongs and f"{stem}_bias" in param:
+            rows[name] = Row(stem, name, True)
+            belongs |= {name, f"{stem}_bias"}
+    taken = {row.name for row in rows.values()}
+    for name in param:
+        if name not in belongs:
+            own = name if name not in taken else f"{name} (parameter)"
+            rows[name] = Row(own, name, False)
+    if not rows:
+        raise RecordingError(
+            "the model's loss used no layer made by Linear_Layer or ReLu_Layer, and the model has "
+            "no other parameters, so there is nothing to record"
+        )
+    return list(rows.values())
+
+
+def begin(
+    recorder: Recorder,
+    rows: Sequence[Row],
+    param: Mapping[str, Array],
+    functions: Mapping[str, Activation | None],
+    roles: Mapping[str, str],
+    waiting: Any = None,
+) -> None:
+    """Announce the rows to the recorder; functions and roles are by the weight's name."""
+    recorder.begin(
+        [
+            LayerInfo(
+                row.name,
+                param[row.parameter].shape[-2],
+                param[row.parameter].shape[-1],
+                UNKNOWN if (known := functions.get(row.parameter)) is None else known.name,
+                roles.get(row.parameter, "trained") if row.layer else "outside",
+            )
+            for row in rows
+        ],
+        waiting,
+    )
+    for row in rows:
+        if not row.layer:
+            recorder.miss(row.name, ("delta_rms", *OF_ACTIVATION), NO_LAYER)
+
+
+def after_each(
+    calls: Iterable[tuple[str, dp.Node]], order: Sequence[dp.Node], output: dp.Node
+) -> list[tuple[Activation | None, dp.Node]]:
+    """The function that a graph applies to each pre-activation, and the Node it gives."""
+    consumers = consumers_of(order)
+    return [activation_after(pre_activation, consumers, output) for _, pre_activation in calls]
+
+
+def functions_by_weight(
+    calls: Sequence[tuple[str, dp.Node]], found: Sequence[tuple[Activation | None, dp.Node]]
+) -> dict[str, list[Activation | None]]:
+    """The functions that follow each layer's calls, each once, by the weight's name."""
+    by_weight: dict[str, list[Activation | None]] = {}
+    for (weight, _), (function, _) in zip(calls, found, strict=True):
+        known = by_weight.setdefault(weight, [])
+        if function not in known:
+            known.append(function)
+    return by_weight
+
+
+def only(functions: Iterable[Activation | None]) -> Activation | None:
+    """The function that follows all calls of a layer; None if there are several, or none known."""
+    first: Activation | None = None
+    for i, function in enumerate(functions):
+        if not i:
+            first = function
+        elif not same(function, first):
+            return None
+    return first
+
+
+def same(one: Activation | None, other: Activation | None) -> bool:
+    """Whether two functions are one; mostly they are one object, which is faster to see."""
+    return one is other or one == other
+
+
+def miss_activation(
+    recorder: Recorder, row: Row, functions: Iterable[Activation | None]
+) -> Activation | None:
+    """The function that follows a layer; notes why what depends on it is missing, if it is."""
+    known = list(functions)
+    found = only(known)
+    if found is None:
+        several = any(not same(other, known[0]) for other in known)
+        recorder.miss(row.name, OF_ACTIVATION, SEVERAL_FUNCTIONS if several else NO_FUNCTION)
+    elif found is SOFTMAX:
+        recorder.miss(row.name, ("saturated_fraction",), SOFTMAX_UNITS)
+    return found

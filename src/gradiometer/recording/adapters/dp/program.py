@@ -1,0 +1,438 @@
+"""Reading compiled steps of dp: several steps and layers at a time, from the step's own buffers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import dp
+from dp.activations import SOFTMAX, Activation
+from dp.node import CaptureError
+from dp.program.captured import Captured, CapturedLayer, captured
+from dp.program.graph import Value, in_order
+from dp.program.replay import Replay, quietly
+from dp.program.training import TrainingStep, pure
+from gradiometer.recording import quantities as q
+from gradiometer.recording.adapters.dp import layers as of_layers
+from gradiometer.recording.adapters.dp.forward import NO_FORWARD, Passage, has_forward
+from gradiometer.recording.adapters.dp.layers import Called, Row
+from gradiometer.recording.adapters.dp.steps import NO_LABELS, flattened, joined
+from gradiometer.recording.chains import chains_of, layers_before
+from gradiometer.recording.errors import RecordingError
+from gradiometer.recording.measure import (
+    FROM_GRADIENT,
+    OF_ACTIVATION,
+    OF_DELTA,
+    OF_WEIGHTS,
+    LayerArrays,
+)
+from gradiometer.recording.recorder import MODEL
+
+if TYPE_CHECKING:
+    from gradiometer.recording.adapters.dp.recorder import DpRecorder
+
+Array = NDArray[Any]
+
+AT_MOST = 1 << 21  # bytes of steps that wait to be measured together
+NOT_HELD = "the loss does not depend on it, so a compiled step leaves it out"
+USED_UP = "a callback took the gradient, so the gradient that the update used is not known"
+
+
+@dataclass
+class _Layer:
+    """One row of the record, in the training step and in the forward pass on the reference batch.
+
+    A layer has as many calls in both as it is used; a parameter that is no layer's has none.
+    """
+
+    row: Row
+    calls: list[CapturedLayer]
+    function: Activation | None
+    reference: list[Value]
+    weight: Array  # its view in the flat vector of parameters
+
+
+class _Kept:
+    """A few steps of some arrays of one shape: [step, which], each matrix column by column."""
+
+    def __init__(self, arrays: Sequence[Array], steps: int) -> None:
+        self.sources = [array.swapaxes(-1, -2) for array in arrays]
+        shape = self.sources[0].shape
+        self.memory = np.empty((steps, len(arrays), *shape), arrays[0].dtype)
+
+    def take(self, at: int) -> None:
+        """Copy the arrays as they are now."""
+        for place, source in zip(self.memory[at], self.sources, strict=True):
+            np.copyto(place, source)
+
+    def of(self, steps: int) -> Array:
+        """The first steps, (steps, which, …, rows, columns)."""
+        return self.memory[:steps].swapaxes(-1, -2)
+
+
+@dataclass
+class _Group:
+    """Layers that are alike, by their positions, and what waits of them.
+
+    `gradient`, `before`, `after` and `used` (the gradient after callbacks) are views of the weights
+    in the memory of several steps: (steps, layers, …, fan_in, fan_out).
+    """
+
+    positions: list[int]
+    layers: list[_Layer]
+    gradient: Array | None = None
+    before: Array | None = None
+    after: Array | None = None
+    used: Array | None = None
+    kept: dict[str, list[_Kept]] = field(default_factory=dict)  # one for each call
+
+    @property
+    def place(self) -> list[int] | slice:
+        """Their positions, as a slice if they are neighbours."""
+        begin, end = self.positions[0], self.positions[-1] + 1
+        return slice(begin, end) if end - begin == len(self.positions) else self.positions
+
+
+class ProgramReader:
+    """Copies what is to be recorded from a compiled step, and measures several steps at once."""
+
+    def __init__(self, recorder: DpRecorder, reference: tuple[Any, Any] | None) -> None:
+        self.model, self.recorder, self.reference = recorder.model, recorder, reference
+        self._step: TrainingStep | None = None
+        self._numbers: list[int] = []
+        self._open = False  # whether a step is between its two halves
+        needs = recorder.needs
+        self._deltas = needs(*OF_DELTA, "nonfinite_count")
+        self._activations = needs(
+            "activation_mean", "activation_std", "saturated_fraction", "nonfinite_count"
+        )
+        self._dead = needs("dead_fraction")
+        # without a forward pass, dead units can only be seen in training
+        self._dead_in_training = self._dead and reference is None and not has_forward(self.model)
+        self._activations |= self._dead_in_training
+        self._accuracy = needs("accuracy")
+        self._gradients = needs(*FROM_GRADIENT, "nonfinite_count")
+        self._weights_before = needs(*OF_WEIGHTS)
+        self._weights_after = needs("update_ratio", "nonfinite_count")
+        self._loss_too = needs("loss")
+        self._clipping = needs("clip_factor")
+
+    def keep(self, captured: Captured) -> list[Value]:
+        """Which of a training step's values are read."""
+        wanted: list[Value] = []
+        for layer in captured.layers:
+            if self._deltas and layer.delta is not None:
+                wanted.append(layer.delta)
+            if self._activations:
+                wanted += [layer.pre_activation, layer.activation]
+        return wanted
+
+    def before_update(self, step: TrainingStep) -> None:
+        """Copy what belongs to the weights before the update."""
+        if step is not self._step:
+            self.flush()
+            self._prepare(step)
+        self._open = True
+        at = len(self._numbers)
+        for memory, source in self._whole:
+            memory[at] = source
+        if self._forward is not None:
+            self._run_forward(step)
+            output, labels = self._forward.arrays[self._captured_forward.output], self._labels(step)
+            if labels is None:
+                self.recorder.miss(MODEL, ("accuracy",), NO_LABELS)
+            else:
+                found = q.accuracy(output, labels)
+                self._accuracies[at] = found
+                self.recorder.accuracy = float(found.mean())
+        for kept in self._kept:
+            kept.take(at)
+
+    def after_update(self, number: int, step: TrainingStep) -> None:
+        """Copy the weights after the update; measure, if enough steps wait."""
+        if self._weights_after and not self._in_place:
+            self._after[len(self._numbers)] = step.replay.parameters
+        if self._used is not None and step.elementwise:  # callbacks' changes were copied back
+            self._used[len(self._numbers)] = step.replay.gradients
+        self._numbers.append(number)
+        self._open = False
+        if len(self._numbers) == len(self._after):
+            self.flush()
+
+    def flush(self) -> None:
+        """Measure the steps that wait and are complete."""
+        count = len(self._numbers)
+        if not count:
+            return
+        groups = [(group.place, self._arrays(group, count)) for group in self._groups]
+        self.recorder.add(self._numbers, groups, self._loss[:count], self._accuracies[:count])
+        # only now: an interrupt while measuring leaves them to be measured again
+        self._numbers = []
+        if self._open:  # asked for in the middle of a step, whose first half moves to the front
+            whole = [memory for memory, _ in self._whole]
+            for memory in (*whole, self._accuracies, *(kept.memory for kept in self._kept)):
+                memory[0] = memory[count]
+
+    def forget_after(self, number: int) -> None:
+        """Leave out the steps after `number`, which were undone, also where they were added."""
+        self.flush()
+        self._open = False
+        self.recorder.forget_after(number)
+
+    # --- getting ready ----------------------------------------------------------------------------
+
+    def _prepare(self, step: TrainingStep) -> None:
+        self._step = step
+        calls: dict[str, list[CapturedLayer]] = {}
+        for layer in step.captured.layers:
+            if f"{layer.name}_weight" not in step.replay.views:
+                raise RecordingError(
+                    f"the loss does not depend on layer {layer.name!r}, so that its program has no "
+                    "place for its weights; record it without compile=True"
+                )
+            calls.setdefault(f"{layer.name}_weight", []).append(layer)
+        self._prepare_forward(step)
+        functions = {
+            weight: {repr(call.function): call.function for call in them}.values()
+            for weight, them in calls.items()
+        } | self._functions
+        single = {weight: of_layers.only(known) for weight, known in functions.items()}
+        normalises = isinstance(self.model, dp.Net) and self.model.normalisation != "none"
+        called = [Called(them[0].name, weight, normalises) for weight, them in calls.items()]
+        rows = self.recorder.announce(called, single)
+        self._places: dict[str, int] = {}
+        self._layers = []
+        for place, row in enumerate(rows):
+            weight, mine = row.parameter, calls.get(row.parameter, [])
+            if weight not in step.replay.views:
+                quantities = (*FROM_GRADIENT, *OF_WEIGHTS)
+                self.recorder.miss(row.name, quantities, NOT_HELD)
+                if row.layer:
+                    self.recorder.miss(row.name, (*OF_DELTA, *OF_ACTIVATION), of_layers.NOT_USED)
+                continue
+            if mine:
+                of_layers.miss_activation(self.recorder, row, functions[weight])
+            view = step.replay.views[weight]
+            self._places[weight] = place
+            far = self._far.get(weight, [])
+            self._layers.append(_Layer(row, mine, single.get(weight), far, view))
+        self._find_chains(step)
+        self._group()
+        self._make_room(step)
+
+    def _find_chains(self, step: TrainingStep) -> None:
+        """See which layers lead to which, once."""
+        if self.recorder.chains is not None:
+            return
+        marked = {
+            call.pre_activation: [self._places[layer.row.parameter]]
+            for layer in self._layers
+            for call in layer.calls
+            if call.delta is not None
+        }
+        order = in_order([step.captured.output])
+        before = layers_before(marked, order, lambda value: value.operands)
+        self.recorder.chains = chains_of(before, dict.fromkeys(before, 0))
+
+    def _prepare_forward(self, step: TrainingStep) -> None:
+        """The forward pass on the reference batch, which shares the training step's parameters.
+
+        Every layer's activation function is found in it: a loss of logits does not show the last.
+        """
+        self._forward: Replay | None = None
+        self._functions: dict[str, Any] = {}  # weight -> the functions that follow it
+        self._far: dict[str, list[Value]] = {}
+        if not has_forward(self.model):
+            why = NO_FORWARD.format(type(self.model).__name__)
+            self.recorder.miss(MODEL, ("accuracy",), why)
+            for layer in () if self._dead_in_training else step.captured.layers:
+                self.recorder.miss(layer.name, ("dead_fraction",), why)
+            return
+        if self.reference is not None:
+            x = dp.Node(self.reference[0]).value.astype(step.replay.parameters.dtype, copy=False)
+        else:
+            x = step.replay.arrays[step.x]
+        if not (self._dead or self._accuracy):
+            with dp.watch_layers() as watch:
+                passage = Passage(self.model.forward(dp.Node(x)), list(watch.calls))
+            self._functions = of_layers.functions_by_weight(passage.calls, passage.after)
+            return
+        try:
+            self._captured_forward = captured(
+                self.model.forward, (x,), gradient=False, trusted=pure(self.model)
+            )
+        except CaptureError as error:
+            raise RecordingError(
+                f"forward of {type(self.model).__name__} cannot be captured, as it must be to "
+                f"record dead units and accuracy of compiled training: {error}"
+            ) from None
+        for call in self._captured_forward.layers:
+            weight = f"{call.name}_weight"
+            known = self._functions.setdefault(weight, [])
+            if call.function not in known:
+                known.append(call.function)
+            self._far.setdefault(weight, []).append(call.activation)
+        read = [value for values in self._far.values() for value in values]
+        self._forward = Replay(self._captured_forward, read, beside=step.replay)
+        np.copyto(self._forward.arrays[self._captured_forward.inputs[0]], x)
+
+    def _run_forward(self, step: TrainingStep) -> None:
+        forward = self._forward
+        assert forward is not None
+        if self.reference is None:
+            place = forward.arrays[self._captured_forward.inputs[0]]
+            np.copyto(place, step.replay.arrays[step.x])
+        if not forward.shares_parameters:
+            for name, view in forward.views.items():
+                np.copyto(view, step.replay.views[name])
+        with quietly(self._captured_forward):
+            forward.run()
+
+    def _labels(self, step: TrainingStep) -> Array | None:
+        if self.reference is None:
+            return step.replay.arrays[step.y]
+        labels = self.reference[1]
+        return None if labels is None else dp.Node(labels).value
+
+    def _group(self) -> None:
+        """Put layers together that are alike and whose weights lie at equal distances."""
+        self._groups: list[_Group] = []
+        alike: dict[Any, list[int]] = {}
+        for position, layer in enumerate(self._layers):
+            key = (
+                layer.weight.shape,
+                [
+                    (x.pre_activation.shape, x.delta is None, x.activation is x.pre_activation)
+                    for x in layer.calls
+                ],
+                layer.function,
+                [value.shape for value in layer.reference],
+                layer.row.parameter in self._trained,
+            )
+            alike.setdefault(repr(key), []).append(position)
+        for positions in alike.values():
+            starts = [_start(self._layers[i].weight) for i in positions]
+            together = len({b - a for a, b in itertools.pairwise(starts)}) <= 1
+            for part in [positions] if together else [[i] for i in positions]:
+                layers = [self._layers[i] for i in part]
+                places = [self._places[layer.row.parameter] for layer in layers]
+                self._groups.append(_Group(places, layers))
+
+    def _make_room(self, step: TrainingStep) -> None:
+        """Memory for as many steps as are measured together."""
+        sources: list[tuple[_Group, str, list[Array]]] = []
+        for group in self._groups:
+            sources += [(group, what, arrays) for what, arrays in self._sources(group, step)]
+        flat = step.replay.parameters
+        size = sum(array.nbytes for _, _, them in sources for array in them) + 3 * flat.nbytes
+        count = max(1, min(64, AT_MOST // max(size, 1)))
+        self._kept = []
+        for group, what, them in sources:
+            kept = _Kept(them, count)
+            group.kept.setdefault(what, []).append(kept)
+            self._kept.append(kept)
+        # a large step is measured at its end, where it lies; only callbacks that are handed the
+        # gradients may have changed them by then
+        self._in_place = count == 1 and not step.optimizer.other_callbacks()
+        self._before = np.zeros((count, flat.size), flat.dtype)
+        if self._in_place:
+            self._gradient, self._after = step.replay.gradients[None], flat[None]
+        else:
+            self._gradient, self._after = np.zeros_like(self._before), np.zeros_like(self._before)
+        others = self._clipping and bool(step.optimizer.other_callbacks())
+        self._used = np.full_like(self._before, np.nan) if others else None
+        if others and not step.elementwise:
+            for layer in self._layers:
+                self.recorder.miss(layer.row.name, ("clip_factor",), USED_UP)
+        for group in self._groups:
+            if self._gradients and group.layers[0].row.parameter in self._trained:
+                group.gradient = self._weights(self._gradient, group)
+                if self._used is not None:
+                    group.used = self._weights(self._used, group)
+            if self._weights_before:
+                group.before = self._weights(self._before, group)
+            if self._weights_after:
+                group.after = self._weights(self._after, group)
+        members = step.loss.shape[:-2]
+        self._loss, self._accuracies = (np.full((count, *members), np.nan) for _ in range(2))
+        # what is copied before the update, besides the layers' own
+        self._whole: list[tuple[Array, Array]] = []
+        if self._gradients and not self._in_place:
+            self._whole.append((self._gradient, step.replay.gradients))
+        if self._weights_before:
+            self._whole.append((self._before, step.replay.parameters))
+        if self._loss_too:
+            self._whole.append((self._loss, step.loss[..., 0, 0]))
+
+    def _sources(self, group: _Group, step: TrainingStep) -> list[tuple[str, list[Array]]]:
+        """What is copied of a group's layers besides weights, call by call."""
+        found = []
+        arrays, first = step.replay.arrays, group.layers[0]
+        for i, call in enumerate(first.calls):
+            mine = [layer.calls[i] for layer in group.layers]
+            if self._deltas and call.delta is not None:
+                found.append(("delta", [arrays[x.delta] for x in mine if x.delta is not None]))
+            if self._activations and first.function is not None:
+                found.append(("pre", [arrays[x.pre_activation] for x in mine]))
+                if call.activation is not call.pre_activation and call.function == first.function:
+                    found.append(("phi", [arrays[x.activation] for x in mine]))
+        if self._dead and self._forward is not None and first.function is not None:
+            for i in range(len(first.reference)):
+                far = [self._forward.arrays[x.reference[i]] for x in group.layers]
+                found.append(("reference", far))
+        return found
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _arrays(self, group: _Group, count: int) -> LayerArrays:
+        """What waits of a group of layers; leading axes: steps, layers, members."""
+
+        def first(rows: Array | None) -> Array | None:
+            return None if rows is None else rows[:count]
+
+        def kept(what: str) -> Array | None:
+            return joined([memory.of(count) for memory in group.kept.get(what, ())])
+
+        found = LayerArrays(
+            first(group.gradient), first(group.before), first(group.after), kept("delta"),
+            reference_activation=kept("reference"), used=first(group.used),
+        )  # fmt: skip
+        h, function = kept("pre"), group.layers[0].function
+        if h is not None and function is not None:
+            with np.errstate(all="ignore"):
+                x = kept("phi")
+                found.activation = function(h) if x is None or x.shape != h.shape else x
+                if function is not SOFTMAX and self.recorder.needs("saturated_fraction"):
+                    found.saturated = function.saturated(h)
+        if self._dead_in_training:
+            found.reference_activation = found.activation
+        return flattened(found, 2 + self._loss.ndim - 1)
+
+    @property
+    def _trained(self) -> dict[str, Value]:
+        assert self._step is not None
+        return self._step.captured.gradients
+
+    def _weights(self, rows: Array, group: _Group) -> Array:
+        """The weights of a group in rows of flat vectors: (steps, layers, …, fan_in, fan_out)."""
+        weights = [layer.weight for layer in group.layers]
+        starts = [_start(weight) for weight in weights]
+        apart = starts[1] - starts[0] if len(starts) > 1 else 0
+        assert self._step is not None
+        return np.ndarray(
+            (len(rows), len(weights), *weights[0].shape),
+            rows.dtype,
+            rows,
+            starts[0] - _start(self._step.replay.parameters),
+            (rows.strides[0], apart, *weights[0].strides),
+        )
+
+
+def _start(view: Array) -> int:
+    address: int = view.__array_interface__["data"][0]
+    return address

@@ -1,0 +1,184 @@
+"""What dp tells of a model's training, picked out for one recorder."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+import dp
+from dp.watching import Sweep, Watcher, unregister
+from gradiometer.recording.clock import Clock
+
+Array = NDArray[Any]
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a layer that led to the loss; `delta` is None if none came back."""
+
+    layer: dp.Layer
+    pre_activation: dp.Node
+    delta: Array | None
+
+
+@dataclass(eq=False)
+class Pass:
+    """One computation of the gradient of a loss.
+
+    Attributes
+    ----------
+    loss : Node or None
+        None if what was differentiated is not one number.
+    order : list of Nodes
+        Its graph.
+    batch : (x, y) or None
+        None if it was not `get_grad` that was called.
+    gradients : dict
+        Parameter name -> gradient; copies, since callers may change theirs.
+    calls : list of Call
+        In the order in which they were made.
+    unused : list of Layer
+        Those that were called, and did not lead to the loss.
+    """
+
+    loss: dp.Node | None
+    order: list[dp.Node]
+    batch: tuple[Any, Any] | None
+    gradients: dict[str, Array]
+    calls: list[Call]
+    unused: list[dp.Layer]
+
+
+class Listener(Protocol):
+    """Who is told, of one model."""
+
+    model: dp.Model
+
+    def looks(self) -> bool:
+        """Whether a sweep that begins now is of interest."""
+
+    def passed(self, seen: Pass) -> None:
+        """The gradient of a loss was computed."""
+
+    def told_of_update(self) -> None:
+        """`set_param` was called."""
+
+    def loop_begins(self, optimizer: dp.Optimizer) -> None:
+        """The library's training loop begins."""
+
+    def loop_ends(self, optimizer: dp.Optimizer) -> None:
+        """It has ended."""
+
+
+class Watch(Watcher):
+    """Tells a listener of its model's passes, as long as it lives; a clock counts what it takes."""
+
+    def __init__(self, listener: Listener, clock: Clock) -> None:
+        self._clock = clock
+        self._listener = weakref.ref(listener, lambda _: unregister(self))
+        # pre-activations that are alive, by identity: graphs of mere evaluations are not kept
+        self._noted: dict[int, tuple[weakref.ref[dp.Node], dp.Layer, int]] = {}
+        self._called: dict[int, dp.Layer] = {}  # since the latest pass, in order
+        self._count = itertools.count()
+        self.paused = False
+
+    def called(self, layer: dp.Layer, pre_activation: dp.Node) -> None:
+        """Note which Node is a layer's pre-activation."""
+        if self.paused:
+            return
+        began = perf_counter()
+        key, noted = id(pre_activation), self._noted
+        reference = weakref.ref(pre_activation, lambda _: noted.pop(key, None))
+        noted[key] = reference, layer, next(self._count)
+        self._called.setdefault(id(layer), layer)
+        self._clock.since(began)
+
+    def wanted(self, order: Sequence[dp.Node]) -> Sequence[dp.Node]:
+        """The pre-activations of a graph."""
+        listener = self._listener()
+        if listener is None or not listener.looks():
+            return ()
+        with self._clock:
+            noted = self._noted
+            return [node for node in order if id(node) in noted]
+
+    def swept(self, sweep: Sweep) -> None:
+        """Make a pass of a sweep, if it reached parameters of the model."""
+        listener = self._listener()
+        if listener is None or not listener.looks():
+            return
+        with self._clock:
+            self._look(listener, sweep)
+
+    def _look(self, listener: Listener, sweep: Sweep) -> None:
+        param = listener.model.get_param()
+        if not _concerns(sweep, listener.model, param):
+            return
+        noted, mine = self._noted, []
+        for node in sweep.order:
+            found = noted.get(id(node))
+            if found is not None and found[1].weight.name in param:
+                mine.append((found[2], Call(found[1], node, sweep.deltas.get(node))))
+        calls = [call for _, call in sorted(mine, key=lambda pair: pair[0])]
+        used = {id(call.layer) for call in calls}
+        unused = [
+            layer
+            for key, layer in self._called.items()
+            if key not in used and param.get(layer.weight.name or "") is layer.weight.value
+        ]
+        self._called = {}
+        number = sweep.output.shape[-2:] == (1, 1) and not sweep.weighted
+        gradients = {
+            leaf.name: gradient.copy()
+            for leaf, gradient in sweep.leaves.items()
+            if leaf.name is not None and leaf.name in param
+        }
+        loss = sweep.output if number else None
+        listener.passed(Pass(loss, sweep.order, sweep.batch, gradients, calls, unused))
+
+    def updated(self, model: dp.Model) -> None:
+        """Pass it on."""
+        listener = self._listener()
+        if listener is not None and model is listener.model:
+            listener.told_of_update()
+
+    def loop_begins(self, optimizer: dp.Optimizer) -> None:
+        """Pass it on, if it trains the model."""
+        listener = self._listener()
+        if listener is not None and trains(optimizer, listener.model):
+            listener.loop_begins(optimizer)
+
+    def loop_ends(self, optimizer: dp.Optimizer) -> None:
+        """Pass it on, if it trained the model."""
+        listener = self._listener()
+        if listener is not None and trains(optimizer, listener.model):
+            listener.loop_ends(optimizer)
+
+
+def trains(optimizer: Any, model: dp.Model) -> bool:
+    """Whether an optimizer's model is this one, or has parameters of it."""
+    other = getattr(optimizer, "model", None)
+    return other is model or (isinstance(other, dp.Model) and shares(other, model))
+
+
+def shares(one: dp.Model, other: dp.Model) -> bool:
+    """Whether two models have a live array in common."""
+    mine = {id(value) for value in one.get_param().values()}
+    return any(id(value) in mine for value in other.get_param().values())
+
+
+def _concerns(sweep: Sweep, model: dp.Model, param: dict[str, Array]) -> bool:
+    """Whether a sweep is a pass of this model's training.
+
+    Another model's `get_grad` is not, though its loss may depend on this one, as a discriminator's
+    does on the generator.
+    """
+    if sweep.model is not None:
+        return sweep.model is model or shares(sweep.model, model)
+    return any(param.get(leaf.name or "") is leaf.value for leaf in sweep.leaves)

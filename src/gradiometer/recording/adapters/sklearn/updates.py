@@ -1,0 +1,230 @@
+"""What happens between an estimator and its optimiser while it trains."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import dp
+from dp.activations import Activation
+from dp.node import mode
+from gradiometer.recording.adapters.sklearn.internals import (
+    backward_signature,
+    check_estimator,
+    check_solver,
+    unknown_internals,
+)
+from gradiometer.recording.adapters.sklearn.network import Network
+from gradiometer.recording.adapters.sklearn.reference import Reference, dense
+from gradiometer.recording.errors import RecordingError
+from gradiometer.recording.measure import (
+    FROM_GRADIENT,
+    OF_ACTIVATION,
+    OF_DELTA,
+    OF_WEIGHTS,
+    LayerArrays,
+    one_step,
+    why_not_saturated,
+)
+from gradiometer.recording.recorder import LayerInfo, Recorder
+
+Array = NDArray[Any]
+
+# what needs a pass of dp
+OF_PASS = (*FROM_GRADIENT, *OF_DELTA, *OF_ACTIVATION, "nonfinite_count", "accuracy")
+
+
+@dataclass
+class _Step:
+    """What belongs to the weights before an update."""
+
+    weights: list[Array]  # as they lie in the estimator: the update changes them
+    layers: list[LayerArrays]
+    loss: float
+    accuracy: float
+
+
+class Updates:
+    """Stands between an estimator and its optimiser, and records every update."""
+
+    def __init__(
+        self, estimator: Any, recorder: Recorder, reference: tuple[Any, Any] | None
+    ) -> None:
+        check_estimator(estimator)
+        self.estimator, self.recorder = estimator, recorder
+        self.reference = None if reference is None else Reference(reference)
+        self.done = 0
+        self._calls = 0  # of the backward pass
+        self._hooks: list[tuple[Any, str, Any]] = []
+        self._optimizer: Any = None
+        self._trusted = False  # whether its gradients were compared with ours
+        self._step: _Step | None = None
+        self._ready: Any = None  # what an interrupt kept from being added
+        self._seen: tuple[dp.Node, Array | None] | None = None  # of the reference batch
+
+    # --- the estimator's own methods --------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Let them report to this object inside the block."""
+        backward, signature = self.estimator._backprop, backward_signature()
+
+        def _backprop(*args: Any, **kwargs: Any) -> Any:
+            found = backward(*args, **kwargs)
+            given = signature.bind(self.estimator, *args, **kwargs).arguments
+            self._calls += 1
+            with self.recorder.timed, np.errstate(all="ignore"):
+                self._before_update(given["X"], given["y"], given.get("sample_weight"), found)
+            return found
+
+        try:
+            self._hook(self.estimator, "_backprop", _backprop)
+            self.recorder.turn(on=True)
+            yield
+        finally:
+            self.recorder.turn(on=False)
+            try:
+                self._add()
+            finally:
+                while self._hooks:
+                    self._unhook()
+
+    def check_hooks(self) -> None:
+        """Raise RecordingError if an estimator was fitted past this object."""
+        if not self._calls or (self._calls > 1 and not self.done):
+            raise unknown_internals(
+                "its fit did not call _backprop and then the optimiser's update_params"
+            )
+
+    def _hook(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
+        self._hooks.append((owner, name, vars(owner).get(name)))
+        setattr(owner, name, function)
+
+    def _unhook(self) -> None:
+        owner, name, before = self._hooks[-1]
+        if before is None:
+            vars(owner).pop(name, None)
+        else:  # of a block around this one
+            setattr(owner, name, before)
+        self._hooks.pop()
+
+    def _watch_optimizer(self) -> None:
+        optimizer: Any = getattr(self.estimator, "_optimizer", None)
+        if optimizer is self._optimizer and optimizer is not None:
+            return
+        if not hasattr(optimizer, "update_params"):
+            raise unknown_internals("it has no _optimizer with update_params")
+        if self._optimizer is not None:
+            self._unhook()
+        update = optimizer.update_params
+
+        def update_params(*args: Any, **kwargs: Any) -> Any:
+            found = update(*args, **kwargs)
+            with self.recorder.timed, np.errstate(all="ignore"):
+                self._after_update(args)
+            return found
+
+        self._hook(optimizer, "update_params", update_params)
+        self._optimizer, self._trusted, self._seen = optimizer, False, None
+
+    # --- one update -------------------------------------------------------------------------------
+
+    def _before_update(self, X: Any, y: Any, sample_weight: Any, found: Any) -> None:
+        check_solver(self.estimator)
+        self._watch_optimizer()
+        self._add()
+        self._step = None
+        if not self.recorder.wants(self.done + 1):
+            return
+        try:
+            loss, gradients, _ = found
+            network = Network(self.estimator)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise unknown_internals(str(error)) from error
+        self._begin(network.layers, network.functions)
+        step = _Step(network.weights, [LayerArrays() for _ in network.weights], loss, math.nan)
+        if self.recorder.needs(*OF_PASS):
+            self._pass(network, step, X, y, sample_weight, gradients)
+        if self.recorder.needs(*OF_WEIGHTS):
+            for layer, weight in zip(step.layers, network.weights, strict=True):
+                layer.weight = weight.copy()
+        self._step = step
+
+    def _after_update(self, args: Sequence[Any]) -> None:
+        step, self._step = self._step, None
+        number = self.done + 1
+        if step is not None:
+            changed = list(args[0])[: len(step.weights)] if args else []
+            if [*map(id, changed)] != [*map(id, step.weights)]:
+                raise unknown_internals("its optimiser updates other arrays than coefs_")
+            for layer, weight in zip(step.layers, step.weights, strict=True):
+                layer.weight_after = weight
+            self._ready = one_step(number, step.layers, step.loss, step.accuracy)
+        self.done = number
+        self._add()
+
+    def _add(self) -> None:
+        if self._ready is not None:
+            self.recorder.add(*self._ready)
+            self._ready = None
+
+    def _begin(self, layers: tuple[LayerInfo, ...], functions: Sequence[Activation | None]) -> None:
+        if not self.recorder.layers:
+            self.recorder.begin(layers, self._add)
+            for layer, function in zip(layers, functions, strict=True):
+                if function is None:
+                    why = why_not_saturated(layer.activation)
+                    self.recorder.miss(layer.name, ("saturated_fraction",), why)
+        elif self.recorder.layers != layers:
+            raise RecordingError(
+                f"the estimator was fitted anew with other layers inside one block: "
+                f"{_sizes(layers)}, but {_sizes(self.recorder.layers)} before; record each fit in "
+                "a block of its own"
+            )
+
+    def _pass(
+        self, network: Network, step: _Step, X: Any, y: Any, sample_weight: Any, theirs: Any
+    ) -> None:
+        """Fill in what dp finds on the batch, and on the reference batch."""
+        needs = self.recorder.needs
+        if not mode().recording:
+            raise RecordingError(
+                "inside dp.no_grad() nothing is remembered, so no gradient can be recorded"
+            )
+        x, y = dp.Node(dense(X)), dense(y)
+        # the labels of a classifier are booleans, a regressor's targets may be integers
+        kind = x.dtype if y.dtype.kind == "b" else np.float64 if y.dtype.kind != "f" else y.dtype
+        targets = dp.Node(y.astype(kind, copy=False))
+        weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
+        passed = network.forward(x)
+        gradients, deltas = network.gradients(passed, targets, weights)
+        if not self._trusted:
+            network.compare(gradients, theirs, passed, targets.value, weights)
+            self._trusted = True
+        for i, (layer, function) in enumerate(zip(step.layers, network.functions, strict=True)):
+            layer.gradient, layer.delta = gradients[i], deltas[i]
+            layer.activation = passed.activations[i].value
+            if function is not None and needs("saturated_fraction"):
+                layer.saturated = function.saturated(passed.pre_activations[i].value)
+        labels: Array | None = targets.value
+        if self.reference is not None and needs("dead_fraction", "accuracy"):
+            if self._seen is None:
+                self._seen = self.reference.seen_by(self.estimator, needs("accuracy"))
+            x, labels = self._seen
+            with dp.no_grad():
+                passed = network.forward(x)
+        for layer, activation in zip(step.layers, passed.activations, strict=True):
+            layer.reference_activation = activation.value
+        step.accuracy = network.accuracy(passed.activations[-1].value, labels)
+
+
+def _sizes(layers: Sequence[LayerInfo]) -> str:
+    return ", ".join(
+        f"{info.name} {info.fan_in} -> {info.fan_out} {info.activation}" for info in layers
+    )

@@ -1,0 +1,290 @@
+"""dL/dW of each layer in a step: as backward computed it, and as an optimizer was given it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+from gradiometer.recording import quantities as q
+from gradiometer.recording.adapters.torch.arrays import as_array
+from gradiometer.recording.adapters.torch.backward import Pass
+from gradiometer.recording.adapters.torch.layers import Layer
+from gradiometer.recording.adapters.torch.step import (
+    Measured,
+    Step,
+    Used,
+    Version,
+    measure_gradient,
+    parameters_of,
+)
+from gradiometer.recording.measure import FROM_GRADIENT, HISTOGRAM
+from gradiometer.recording.quantities import Array
+
+FROZEN = "it is frozen"
+UNREACHED = "no backward pass reached it in a step"
+CLEARED = "its gradient was cleared before the optimizer's step, which therefore had none"
+CLEARED_BY_HAND = (
+    "its gradient was cleared before after_step() was called, and no torch.optim.Optimizer was "
+    "seen to use it"
+)
+ZERO_BY_HAND = (
+    "its gradient was zero when after_step() was called: cleared, perhaps; no "
+    "torch.optim.Optimizer was seen to use it"
+)
+NOT_UPDATED = "the optimizer that made the step does not update it"
+NOT_CLEARED = "the optimizer does not update it, and gradients of earlier steps were not cleared"
+BY_HAND = (
+    "its gradient was not computed by Tensor.backward, so only the one used in the step is known"
+)
+SEVERAL_TIMES = (
+    "the optimizer evaluated its closure several times, and which gradient it used is not known"
+)
+SCALED_BY_SEVERAL = "parts of its gradient were scaled by different factors of a GradScaler"
+SCALED_BY_HAND = "the loss was scaled, and whether its gradient was unscaled is not known"
+NOT_GIVEN = "the loss was scaled, and no optimizer was given it"
+HOOKED_AND_AVERAGED = (
+    "its gradient is averaged over processes, and a hook of its own may have changed it before"
+)
+
+Miss = Callable[[str, Collection[str], str], None]
+
+
+class Gradients:
+    """Measures the gradients of a step as they come, and as they are used.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+    wanted : set of str
+        Which quantities are to be measured.
+    wants : bool
+        Whether any of them needs a gradient.
+    averaged : bool
+        Whether gradients are averaged over processes as a backward pass ends.
+    miss : callable
+        Is told why quantities of a layer cannot be had.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        wanted: frozenset[str],
+        wants: bool,
+        averaged: bool,
+        miss: Miss,
+    ) -> None:
+        self._layers, self._wanted, self._wants, self._miss = layers, wanted, wants, miss
+        self._wants_factor = "clip_factor" in wanted
+        self._computed = [layer for layer in layers if layer.weight is None]
+        self.averaged = averaged
+
+    def now(self) -> dict[Layer, Version]:
+        """The gradients that are there."""
+        there = ((layer, layer.weight) for layer in self._layers)
+        return {
+            layer: Version(weight.grad)
+            for layer, weight in there
+            if weight is not None and weight.grad is not None
+        }
+
+    # --- in a backward pass -----------------------------------------------------------------------
+
+    def computed(self, step: Step, layer: Layer, gradient: torch.Tensor) -> None:
+        """Keep what backward computed, before hooks of the parameter may change it."""
+        if not self._wants or self.averaged or not step.takes(layer):
+            return
+        base = step.raw.get(layer)
+        weight = layer.weight
+        if base is None and weight is not None:
+            base = weight.grad
+        with torch.no_grad():
+            given = gradient.detach()
+            step.raw[layer] = given.clone() if base is None else base.detach() + given
+
+    def accumulated(
+        self, step: Step, layer: Layer, gradient: torch.Tensor, passing: Pass | None
+    ) -> None:
+        """Measure a gradient, as it is before anyone clips it."""
+        if not step.takes(layer):
+            return
+        scale: float | None = 1.0 if passing is None else passing.take_scale()
+        earlier = step.gradients.get(layer)
+        if earlier is not None and earlier.scale != scale:
+            scale = None
+        if self.averaged:
+            step.awaited.append(layer)
+            step.gradients.setdefault(layer, Measured(of=Version(gradient))).scale = scale
+        else:
+            step.gradients[layer] = self._measured(step.raw.get(layer), gradient, scale)
+
+    def averaged_now(self, step: Step) -> None:
+        """Measure those that were averaged as the pass ended."""
+        for layer in step.awaited:
+            weight = layer.weight
+            if weight is not None and weight.grad is not None:
+                scale = step.gradients[layer].scale
+                step.gradients[layer] = self._measured(None, weight.grad, scale)
+                if weight._backward_hooks:
+                    step.gradients[layer].why_not = HOOKED_AND_AVERAGED
+        step.awaited = []
+
+    def _measured(
+        self, raw: torch.Tensor | None, gradient: torch.Tensor, scale: float | None
+    ) -> Measured:
+        if not self._wants:
+            return Measured(of=Version(gradient), scale=scale)
+        measured = measure_gradient(gradient if raw is None else raw, self._wanted)
+        measured.of, measured.scale = Version(gradient), scale
+        if scale not in (1.0, None):
+            _divide(measured, scale)
+        return measured
+
+    def are_fresh(self, step: Step, parameters: Sequence[torch.Tensor]) -> bool:
+        """Whether what earlier backward passes of this step gave has been thrown away."""
+        left = {id(parameter) for parameter in parameters}
+        for layer, measured in step.gradients.items():
+            weight = layer.weight
+            if layer in step.used or weight is None or id(weight) not in left:
+                continue
+            # perhaps zero, but nobody has set it to zero
+            if measured.of is not None and measured.of.is_of(weight.grad):
+                return False
+        used = {id(parameter) for layer in step.used for parameter in layer.trained}
+        gradients = [parameter.grad for parameter in parameters if id(parameter) not in used]
+        return not any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+
+    def thrown_away(self, step: Step) -> set[Layer]:
+        """Layers of which what earlier backward passes brought was cleared, and not used."""
+        found = set()
+        for layer in step.unused():
+            measured, weight = step.gradients.get(layer), layer.weight
+            of = None if measured is None else measured.of
+            if of is not None and weight is not None and of.is_of(weight.grad):
+                continue  # perhaps zero, but nobody has set it to zero
+            gradients = [p.grad for p in layer.trained if p.requires_grad]
+            if gradients and not any(g is not None and bool(g.any()) for g in gradients):
+                found.add(layer)
+        return found
+
+    # --- before and after an update ---------------------------------------------------------------
+
+    def use(self, step: Step, optimizer: torch.optim.Optimizer, foreign: bool) -> None:
+        """Note the gradients that an optimizer is given; what comes later is of another update."""
+        mine = parameters_of(optimizer)
+        # of an optimizer that unscales them itself
+        scale = getattr(optimizer, "grad_scale", None)
+        for layer in self._layers:
+            weight = layer.weight
+            if weight is None or id(weight) not in mine or layer in step.used:
+                continue
+            measured, now = step.gradients.get(layer), weight.grad
+            if measured is None:
+                if now is not None and not foreign and self._wants:
+                    self._as_used(step, layer, now, scale)
+                continue
+            same = now is not None and measured.of is not None and measured.of.is_of(now)
+            step.used[layer] = Used(self._size(now, scale), same, foreign)
+        if self._computed:
+            came = {call.layer for call in step.calls if call.deltas}
+            for layer in self._computed:
+                if layer in came and not mine.isdisjoint(map(id, layer.trained)):
+                    step.used.setdefault(layer, Used(None, same=False, foreign=foreign))
+        step.counted = len(step.passes)
+
+    def _size(self, gradient: torch.Tensor | None, scale: Any = None) -> Array | None:
+        if gradient is None:
+            return None
+        if not self._wants_factor:
+            return math.nan
+        found = q.rms(q.entries(as_array(gradient), None))
+        return found if scale is None else found / float(scale)
+
+    def _as_used(self, step: Step, layer: Layer, now: torch.Tensor, scale: Any = None) -> str:
+        """Measure a gradient that no backward pass told of; or say why it can't be."""
+        old = step.old.get(layer)
+        if (old is not None and old.is_of(now)) or (step.passes and not bool(now.any())):
+            return UNREACHED
+        if step.scaled and not step.optimizers:
+            return SCALED_BY_HAND
+        step.gradients[layer] = measured = measure_gradient(now, self._wanted)
+        step.used[layer] = Used(None, same=True, foreign=False)
+        if scale is not None:
+            _divide(measured, float(scale))
+        measured.no_factor = BY_HAND
+        return ""
+
+    # --- the end of a step ------------------------------------------------------------------------
+
+    def complete(self, step: Step, layer: Layer, weight: torch.Tensor) -> None:
+        """See what became of a layer's gradient in a step that is over."""
+        if not self._wants:
+            return
+        why = ""
+        if layer not in step.gradients:
+            if weight.grad is None:
+                why = UNREACHED if weight.requires_grad else FROZEN
+            else:
+                why = self._as_used(step, layer, weight.grad)
+        measured = step.gradients.get(layer)
+        if measured is not None:
+            why = self._why_not(step, layer, weight, measured)
+            if not why and self._wants_factor:
+                self._compare(step, layer, weight, measured)
+        if why:
+            step.gradients.pop(layer, None)
+            self._miss(layer.name, FROM_GRADIENT, why)
+
+    def _why_not(self, step: Step, layer: Layer, weight: torch.Tensor, measured: Measured) -> str:
+        if layer in step.stale and not step.owns(weight):
+            return NOT_CLEARED
+        if measured.scale is None or any(passing.unclear for passing in step.passes):
+            return SCALED_BY_SEVERAL
+        if measured.scale != 1 and HISTOGRAM in self._wanted:
+            self._miss(layer.name, (HISTOGRAM,), "the loss was scaled by a GradScaler")
+        return measured.why_not
+
+    def _compare(self, step: Step, layer: Layer, weight: torch.Tensor, measured: Measured) -> None:
+        """Find by how much the gradient was clipped."""
+        why, used = measured.no_factor, step.used.get(layer)
+        if not why and used is None:
+            why = self._why_unused(step, weight, measured)
+            now = weight.grad
+            same = now is not None and measured.of is not None and measured.of.is_of(now)
+            used = Used(None if why else self._size(now), same, foreign=False)
+        if why or used is None or used.rms is None:
+            self._miss(layer.name, ("clip_factor",), why or CLEARED)
+            return
+        factor = q.clip_factor(measured.found["grad_rms"], used.rms)
+        if used.same and layer not in step.raw:  # also where both are not finite
+            factor = _or_one(factor)
+        measured.found["clip_factor"] = factor
+
+    def _why_unused(self, step: Step, weight: torch.Tensor, measured: Measured) -> str:
+        """Why it is not known what a layer's gradient was as it was used, at the end of a step."""
+        if step.sealed:
+            return SEVERAL_TIMES
+        if weight.grad is None:
+            if not step.optimizers:
+                return CLEARED_BY_HAND
+            return CLEARED if step.owns(weight) else NOT_UPDATED
+        if measured.scale != 1 and (not step.optimizers or not step.owns(weight)):
+            return NOT_GIVEN
+        if not step.optimizers and not bool(weight.grad.any()):
+            return ZERO_BY_HAND if bool(measured.found["grad_rms"] != 0) else ""
+        return ""
+
+
+def _divide(measured: Measured, scale: float | None) -> None:
+    """Undo what a GradScaler did to the loss."""
+    for name in ("grad_mean_abs", "grad_rms"):
+        if name in measured.found:
+            measured.found[name] /= scale
+    measured.found.pop(HISTOGRAM, None)
+
+
+def _or_one(factor: Array) -> Array:
+    if isinstance(factor, torch.Tensor):
+        return torch.where(torch.isfinite(factor), factor, torch.ones_like(factor))
+    return factor if math.isfinite(factor) else 1.0

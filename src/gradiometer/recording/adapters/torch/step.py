@@ -1,0 +1,238 @@
+"""What is known of one step: measured piece by piece, put together at its end."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import and_
+from typing import Any
+
+import torch
+from gradiometer.recording import measure
+from gradiometer.recording import quantities as q
+from gradiometer.recording.adapters.torch.arrays import as_array, brought_back
+from gradiometer.recording.adapters.torch.backward import Pass
+from gradiometer.recording.adapters.torch.calls import Call
+from gradiometer.recording.adapters.torch.layers import Layer
+from gradiometer.recording.quantities import Array
+
+FAR = "reference activation"  # the kind of array in which a reference batch is not finite
+
+
+class Version:
+    """A tensor as it is now, without keeping it: another one, or a change to it, can be told."""
+
+    __slots__ = ("_tensor", "_version")
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor = weakref.ref(tensor)
+        self._version: int = tensor._version
+
+    def is_of(self, tensor: torch.Tensor | None) -> bool:
+        """Whether this is that tensor, as it was."""
+        same = self._tensor() is tensor
+        return tensor is not None and same and bool(tensor._version == self._version)
+
+
+@dataclass(slots=True)
+class Measured:
+    """What was measured of one array: of a weight's gradient, or in one call of a layer.
+
+    Attributes
+    ----------
+    found : dict
+        Quantities by name; numbers, or tensors without axes that lie on a device.
+    counts : dict
+        Entries that are not finite, by the kind of array.
+    zero_units : array of bool, optional
+        Which units of an activation are zero on every sample.
+    size : int
+        Number of entries.
+    of : Version, optional
+        The tensor that was measured.
+    scale : float, or None
+        By how much a GradScaler had scaled it; None if its parts were scaled by several numbers.
+    why_not, no_factor : str
+        Why nothing is told of it after all; why no `clip_factor` is.
+    """
+
+    found: dict[str, Array] = field(default_factory=dict)
+    counts: dict[str, Array] = field(default_factory=dict)
+    zero_units: Array | None = None
+    size: int = 0
+    of: Version | None = None
+    scale: float | None = 1.0
+    why_not: str = ""
+    no_factor: str = ""
+
+
+@dataclass(slots=True)
+class Used:
+    """A gradient as an optimizer was given it.
+
+    Attributes
+    ----------
+    rms : number or tensor, optional
+        None if there was no gradient any more.
+    same : bool
+        Whether it is the very tensor that was measured, and of the same version.
+    foreign : bool
+        Whether that optimizer's steps are not recorded.
+    """
+
+    rms: Array | None
+    same: bool
+    foreign: bool
+
+
+@dataclass(slots=True)
+class Step:
+    """What is known so far of the step that is being recorded."""
+
+    number: int
+    old: dict[Layer, Version]  # gradients that were there when it began
+    # those through which a delta has come, and those through which none can
+    calls: list[Call] = field(default_factory=list)
+    called: set[Layer] = field(default_factory=set)  # trained or not
+    unwatched: bool = False  # a pass that was taken for an evaluation was trained
+    gradients: dict[Layer, Measured] = field(default_factory=dict)
+    updates: dict[Layer, Measured] = field(default_factory=dict)
+    passes: list[Pass] = field(default_factory=list)  # backward, through the model
+    stale: set[Layer] = field(default_factory=set)  # to whose old gradients these passes add
+    awaited: list[Layer] = field(default_factory=list)  # gradients that are yet to be averaged
+    loss: Measured = field(default_factory=Measured)
+    before: dict[Layer, tuple[Array, Array]] | None = None  # the weight, and its rms
+    reference: dict[Layer, Measured] = field(default_factory=dict)  # on the reference batch
+    accuracy: Array = math.nan
+    optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
+    used: dict[Layer, Used] = field(default_factory=dict)
+    # dL/dW as backward computed it, of weights that have hooks by which others may change it
+    raw: dict[Layer, torch.Tensor] = field(default_factory=dict)
+    counted: int = 0  # of the passes, how many have led to an update
+    sealed: bool = False  # what an optimizer evaluates from now on is no part of it
+    scaled: bool = False  # a gradient of a scaled loss was asked for by torch.autograd.grad
+    _owned: set[int] | None = None  # by these, when the step is over
+
+    def owns(self, weight: torch.Tensor) -> bool:
+        """Whether an optimizer updates it; so it is taken to be if there is none."""
+        if self._owned is None:
+            self._owned = set().union(*map(parameters_of, self.optimizers))
+        return not self.optimizers or id(weight) in self._owned
+
+    def losses(self) -> Measured:
+        """What was passed to `backward`, unscaled; nothing if that was not one number each time."""
+        found: dict[str, Array] = {}
+        for i, passing in enumerate(self.passes):
+            if passing.loss is None or passing.unclear:
+                return Measured()
+            found[str(i)] = passing.loss / passing.take_scale()
+        return Measured(found)
+
+    # --- what does not count after all ------------------------------------------------------------
+
+    def drop_unused(self) -> None:
+        """Forget what came since the latest update: it was thrown away."""
+        used = self.used
+        came = {*self.gradients, *self.raw, *(call.layer for call in self.calls)}
+        self.drop(came - used.keys())
+        del self.passes[self.counted :]
+        self.awaited = []
+        self.unwatched = self.unwatched and bool(used)
+
+    def unused(self) -> set[Layer]:
+        """Layers of which backward passes brought something that no optimizer has used yet."""
+        came = {call.layer for call in self.calls if call.deltas} | self.gradients.keys()
+        return came - self.used.keys()
+
+    def drop(self, layers: Collection[Layer]) -> None:
+        """Forget what backward passes brought of some layers: it was thrown away."""
+        kept = []
+        for call in self.calls:
+            if call.deltas and call.layer in layers:
+                call.deltas, call.delta = 0, None  # another pass may come through it
+            else:
+                kept.append(call)
+        self.calls = kept
+        for layer in layers:
+            self.gradients.pop(layer, None)
+            self.raw.pop(layer, None)
+
+    def restart(self) -> None:
+        """Forget all that came: it led to updates that are not recorded, or were not made."""
+        self.used, self.counted, self.sealed = {}, 0, False
+        self.optimizers, self.before, self._owned = [], None, None
+        self.reference, self.accuracy = {}, math.nan
+        self.drop_unused()
+
+    def renew(self, layer: Layer) -> None:
+        """Forget what is known of a layer, of which an optimizer that is not recorded made use."""
+        del self.used[layer]
+        self.gradients.pop(layer, None)
+        self.raw.pop(layer, None)
+        self.calls = [call for call in self.calls if call.layer is not layer]
+
+    def takes(self, layer: Layer) -> bool:
+        """Whether what a backward pass brings of a layer is part of the step."""
+        used = self.used.get(layer)
+        if self.sealed or (used is not None and not used.foreign):
+            return False
+        if used is not None:
+            self.renew(layer)
+        return True
+
+    def trained_calls(self) -> dict[Layer, list[Call]]:
+        """The calls of each layer that belong to the step's training passes.
+
+        A delta has come back through them; or none could, and one came back through others of
+        their pass.
+        """
+        trained = {call.scope for call in self.calls if call.deltas}
+        found: dict[Layer, list[Call]] = {}
+        for call in self.calls:
+            if call.deltas or (not call.waits and call.scope in trained):
+                found.setdefault(call.layer, []).append(call)
+        for layer, calls in found.items():
+            if len(calls) > 1:  # looks beside those that are trained
+                seen = [call for call in calls if not call.without_gradients]
+                found[layer] = seen or calls
+        return found
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> set[int]:
+    """Identities of the parameters that an optimizer updates."""
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
+
+
+def measure_gradient(gradient: torch.Tensor, wanted: frozenset[str]) -> Measured:
+    """Quantities of dL/dW as it is now."""
+    counts: dict[str, Array] = {}
+    found = measure.of_gradient(as_array(gradient), wanted, counts, None)
+    return Measured(found, counts, of=Version(gradient))
+
+
+def join(parts: Sequence[Measured]) -> Measured:
+    """Several batches of a layer as one."""
+    if len(parts) == 1:
+        return parts[0]
+    counts: dict[str, Any] = {kind: sum(p.counts[kind] for p in parts) for kind in parts[0].counts}
+    names = set.intersection(*(set(part.found) for part in parts))
+    numbers = [{name: float(part.found[name]) for name in names} for part in parts]
+    found = q.pooled(numbers, [part.size for part in parts]) if names else {}
+    units = [part.zero_units for part in parts]
+    zero = None if any(known is None for known in units) else reduce(and_, units)
+    return Measured(dict(found), counts, zero, sum(part.size for part in parts))
+
+
+def bring_back(parts: Sequence[Measured]) -> None:
+    """Replace numbers that lie on a device, all in one transfer."""
+    places = [(part.found, name) for part in parts for name in part.found]
+    places += [(part.counts, kind) for part in parts for kind in part.counts]
+    units = [part for part in parts if part.zero_units is not None]
+    back = brought_back([t[name] for t, name in places] + [part.zero_units for part in units])
+    for (table, name), value in zip(places, back, strict=False):
+        table[name] = value
+    for part, value in zip(units, back[len(places) :], strict=True):
+        part.zero_units = value.astype(bool)

@@ -1,0 +1,96 @@
+"""record: the two lines that record any training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from typing import Any
+
+import dp
+from gradiometer.recording.adapters.dp import DpRecorder
+from gradiometer.recording.recorder import Recorder
+
+
+def record(
+    model: Any,
+    optimizer: Any = None,
+    *,
+    reference: tuple[Any, Any] | None = None,
+    every: int = 1,
+    histograms: bool = False,
+    quantities: Collection[str] | None = None,
+    max_overhead: float | None = None,
+) -> AbstractContextManager[Recorder]:
+    """Record every training step of a model inside the block.
+
+    Parameters
+    ----------
+    model : dp.Model or torch.nn.Module
+        Any model of dp; any module of PyTorch that owns weights.
+    optimizer : torch.optim.Optimizer, a list of them, or what trains a model of dp
+        With PyTorch, whose steps are recorded; of several, one ends when each of them has made one.
+        It may be left out: then each step of any optimizer that updates the model is one. With dp
+        steps are seen at the model, whatever trains it; the optimizer is only checked to be the
+        model's, and may be left out.
+    reference : (x, y), optional
+        The batch on which dead units and accuracy are measured; by default each step's own batch
+        (and with PyTorch no accuracy). `y` may be None.
+    every : int
+        Record every k-th step.
+    histograms : bool
+        Record log10 histograms of the gradients too.
+    quantities : collection of str, optional
+        Record only these, such as ["grad_mean_abs", "loss"]: names in `PER_LAYER` and `PER_STEP`.
+    max_overhead : float, optional
+        Leave out steps, so that recording takes at most this share of the time: 0.05 for 5 %.
+
+    Returns
+    -------
+    context manager
+        It gives a `Recorder`, whose `trace` may be taken at any time, also after an exception ended
+        the training. It can also be told by `before_step()` and `after_step()` where a step begins
+        and ends, without a `with` block.
+
+    Raises
+    ------
+    TypeError
+        If the model is of another framework.
+    RecordingError
+        If the optimizer trains another model, or a layer could only be recorded wrongly. In the
+        training, if it cannot be seen where a step ends.
+    ValueError
+        If there is no such quantity.
+
+    Examples
+    --------
+    >>> from dp import SGD, Net
+    >>> from gradiometer import record
+    >>> from gradiometer.data import load
+    >>> data = load("iris2")
+    >>> net = Net(4, 10, 3, "tanh", seed=0)
+    >>> sgd = SGD(net, data.x, data.y, seed=0)
+    >>> with record(net, sgd) as recorder:
+    ...     _ = sgd.train(5, print_each=None)
+    >>> recorder.trace.grad_w.shape
+    (4, 5)
+    """
+    settings: dict[str, Any] = {
+        "reference": reference,
+        "every": every,
+        "histograms": histograms,
+        "quantities": quantities,
+        "max_overhead": max_overhead,
+    }
+    if isinstance(model, dp.Model):
+        return DpRecorder(model, optimizer, **settings)
+    torch = sys.modules.get("torch")  # whoever has a model of it has imported it
+    if torch is not None and isinstance(model, torch.nn.Module):
+        from gradiometer.recording.adapters.torch import TorchRecorder
+
+        return TorchRecorder(model, optimizer, **settings)
+    raise TypeError(
+        f"cannot record {type(model).__name__}; expected a dp.Model or a torch.nn.Module (for "
+        "functions of JAX see gradiometer.jax, for estimators of scikit-learn "
+        "gradiometer.from_sklearn)"
+    )

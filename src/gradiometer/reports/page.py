@@ -1,0 +1,77 @@
+"""The frame of a report: a template rendered, with the words and pictures it needs."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from matplotlib.figure import Figure
+
+RESOLUTION = 150  # dots per inch: sharp on paper
+
+
+def render(template: str, **content: Any) -> str:
+    """Fill a template of `gradiometer/reports/templates`; what it is given is escaped.
+
+    Templates extend `page.html`, whose blocks are `title` and `content`. They have these filters:
+    `number` (four digits), `effect` and `p` (see `effect_in_words`, `p_in_words`), and `picture`
+    (of a figure, the address that an `img` needs).
+    """
+    return _environment().get_template(template).render(**content)
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("gradiometer.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": number_in_words,
+        "effect": effect_in_words,
+        "p": p_in_words,
+        "picture": picture,
+    }
+    return environment
+
+
+def picture(figure: Figure) -> str:
+    """A figure as an address that holds it: a base64 PNG."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=RESOLUTION)
+    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+
+
+def number_in_words(value: float, digits: int = 4) -> str:
+    """A number with so many digits; a dash for NaN."""
+    return "–" if math.isnan(value) else f"{value:.{digits}g}"
+
+
+def effect_in_words(
+    effect: float, low: float, high: float, unit: str, no_interval: str = ""
+) -> str:
+    """Such as 0.512 [0.507, 0.516] decades per layer; where there is none, why it is missing."""
+    if math.isnan(low):
+        interval = f" [no interval: {no_interval}]" if no_interval else ""
+    else:
+        interval = f" [{low:.3g}, {high:.3g}]"
+    return f"{number_in_words(effect, 3)}{interval} {unit}".strip()
+
+
+def p_in_words(p: float | None) -> str:
+    """A p-value with two digits, "< 0.0001" below that, "exact" where there was no test."""
+    if p is None:
+        return "exact"
+    if p < 1e-4:
+        return "< 0.0001"
+    return f"{p:.2g}" if p < 0.995 else "1"

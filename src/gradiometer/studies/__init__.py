@@ -1,0 +1,54 @@
+"""Studies: many experiments, many seeds, one grid; killed without loss.
+
+study.py        what is to be run: a base, and the axes of a grid
+ready.py        studies that come with gradiometer, by name
+execution.py    the driver's loop: what to start next, retries, interrupts
+executors.py    who computes: processes, a Dask cluster, any Executor
+processes.py    worker processes of this machine, watched
+compute.py      what a worker does with one experiment
+grouping.py     members trained in groups, joined into one trace
+folder.py       where results are kept, and who works on which experiment
+results.py      all results of a folder, labelled
+outcomes.py     what became of each net, and medians over seeds with their intervals
+progress.py     the live display
+"""
+
+from gradiometer.studies.execution import (
+    Began,
+    Died,
+    Event,
+    ExperimentsFailedError,
+    Failed,
+    Finished,
+    SetAside,
+    Silent,
+    Stopping,
+    TakenBack,
+    Waiting,
+)
+from gradiometer.studies.folder import FolderError
+from gradiometer.studies.processes import LocalProcesses, NoWorkersError, WorkerDiedError
+from gradiometer.studies.results import StudyResults, load
+from gradiometer.studies.study import Study, StudyError
+
+__all__ = [
+    "Began",
+    "Died",
+    "Event",
+    "ExperimentsFailedError",
+    "Failed",
+    "Finished",
+    "FolderError",
+    "LocalProcesses",
+    "NoWorkersError",
+    "SetAside",
+    "Silent",
+    "Stopping",
+    "Study",
+    "StudyError",
+    "StudyResults",
+    "TakenBack",
+    "Waiting",
+    "WorkerDiedError",
+    "load",
+]

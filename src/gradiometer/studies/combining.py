@@ -1,0 +1,169 @@
+"""Traces of unequal shapes, in one labelled dataset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiometer.recording.measure import PER_LAYER, PER_STEP
+from gradiometer.studies.study import StudyError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from gradiometer.experiment import Experiment
+    from gradiometer.studies.results import StudyResults
+    from gradiometer.trace import Trace
+
+Array = NDArray[Any]
+
+
+def combine(
+    results: StudyResults,
+    quantities: Sequence[str] | None,
+    steps: Sequence[int] | None,
+    largest: int,
+) -> xr.Dataset:
+    """Make the dataset of `StudyResults.select`, one trace at a time."""
+    import xarray as xr
+
+    study = results.study
+    if not results.finished:
+        raise StudyError(f"{results.folder.path}: no experiment is finished")
+    axes = _axes(results)
+    frame = _Frame(study.experiments, _names(quantities), _numbers(steps))
+    frame.check_size(_shape(axes), largest, chosen=not (quantities is None and steps is None))
+    cells = {
+        name: np.full((*_shape(axes), *frame.shape(name)), np.nan) for name in frame.quantities
+    }
+    finished = np.zeros(_shape(axes), bool)
+    for experiment, trace in results.traces():
+        cell = _cell(results, experiment, axes)
+        finished[cell] = True
+        frame.fill({name: values[cell] for name, values in cells.items()}, trace, experiment)
+    dims = tuple(axes) if study.is_grid else ("experiment",)
+    hashes = np.empty(_shape(axes), object)
+    for experiment in study.experiments:
+        hashes[_cell(results, experiment, axes)] = experiment.hash
+    coords: dict[str, Any] = {"hash": (dims, hashes.astype(str)), "finished": (dims, finished)}
+    if study.is_grid:
+        coords |= {name: _labels(values) for name, values in axes.items()}
+    else:
+        for name in study.axes:
+            settings = tuple(getattr(e, name) for e in study.experiments)
+            coords[name] = ("experiment", _labels(settings))
+    alike = len({e.seed for e in study.experiments}) == 1
+    coords["member"] = study.experiments[0].seeds if alike else range(study.members)
+    coords |= {"step": frame.steps, "layer": np.arange(1, frame.layers + 1)}
+    # a setting, such as the kind of loss, has the plain name
+    variables = {
+        f"recorded_{name}" if name in coords else name: ((*dims, *frame.dims(name)), values)
+        for name, values in cells.items()
+    }
+    return xr.Dataset(variables, coords, {"study": study.to_toml()})
+
+
+class _Frame:
+    """What of the traces is kept, and where their steps and layers go."""
+
+    def __init__(
+        self,
+        experiments: Sequence[Experiment],
+        quantities: Sequence[str] | None,
+        steps: Sequence[int] | None,
+    ) -> None:
+        recorded = {name for e in experiments for name in (e.quantities or PER_LAYER)}
+        there = [*(name for name in PER_LAYER if name in recorded), *PER_STEP]
+        for name in quantities or ():
+            if name not in there:
+                raise StudyError(f"no quantity {name!r} was recorded; there are {', '.join(there)}")
+        self.quantities = [*dict.fromkeys(there if quantities is None else quantities)]
+        numbers = sorted({s for e in experiments for s in range(1, e.steps + 1, e.every)})
+        missing = [step for step in steps or () if step not in set(numbers)]
+        if missing:
+            raise StudyError(
+                f"step {missing[0]!r} was not recorded; there are {len(numbers)} from "
+                f"{numbers[0]} to {numbers[-1]}"
+            )
+        self.steps = np.array(numbers if steps is None else sorted(set(steps)))
+        self.layers = 1 + max(e.layers for e in experiments)
+        self.members = experiments[0].members
+
+    def dims(self, name: str) -> tuple[str, ...]:
+        """Of a quantity of one experiment."""
+        return ("step", *(() if name in PER_STEP else ("layer",)), "member")
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """In the order of `dims`."""
+        of_layers = () if name in PER_STEP else (self.layers,)
+        return (len(self.steps), *of_layers, self.members)
+
+    def check_size(self, cells: tuple[int, ...], largest: int, *, chosen: bool) -> None:
+        """Refuse to fill the memory unasked."""
+        size = 8 * math.prod(cells) * sum(math.prod(self.shape(name)) for name in self.quantities)
+        if size > largest and not chosen:
+            raise StudyError(
+                f"the dataset would take {size / 2**30:.1f} GiB; choose quantities or steps: "
+                "results.select(quantities=['grad_mean_abs'], steps=[1, 100])"
+            )
+
+    def fill(self, cells: dict[str, Array], trace: Trace, experiment: Experiment) -> None:
+        """Write a trace's numbers into the cells of its experiment; NaN stays where it has none."""
+        number = trace.dataset["step"].values
+        known = np.isin(number, self.steps)
+        at = np.searchsorted(self.steps, number[known])
+        for name, cell in cells.items():
+            if name not in trace.dataset:
+                continue
+            values = trace[name].values[known]
+            if not trace.ensemble:
+                values = values[..., np.newaxis]
+            if name in PER_STEP:
+                cell[at] = values
+            else:
+                cell[at, : experiment.layers + 1] = values
+
+
+def _names(given: Any) -> list[str] | None:
+    """Names that were chosen; a single one may stand alone."""
+    if given is None:
+        return None
+    return [given] if isinstance(given, str) else [str(name) for name in given]
+
+
+def _numbers(given: Any) -> list[int] | None:
+    """Steps that were chosen; a single one may stand alone."""
+    return None if given is None else np.atleast_1d(given).tolist()
+
+
+def _axes(results: StudyResults) -> dict[str, tuple[Any, ...]]:
+    """The axes of the dataset; a list that is no grid has a single one."""
+    study = results.study
+    if study.is_grid:
+        return study.axes
+    return {"experiment": tuple(e.hash for e in study.experiments)}
+
+
+def _shape(axes: dict[str, tuple[Any, ...]]) -> tuple[int, ...]:
+    return tuple(map(len, axes.values()))
+
+
+def _cell(
+    results: StudyResults, experiment: Experiment, axes: dict[str, tuple[Any, ...]]
+) -> tuple[int, ...]:
+    if not results.study.is_grid:
+        return (axes["experiment"].index(experiment.hash),)
+    return tuple(values.index(getattr(experiment, name)) for name, values in axes.items())
+
+
+def _labels(values: tuple[Any, ...]) -> Any:
+    """Values as a coordinate: numbers, none of them as NaN; or else words."""
+    if all(isinstance(v, bool) for v in values):
+        return np.array(values)
+    if all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in values):
+        return np.array([np.nan if v is None else v for v in values])
+    return np.array([str(v) for v in values])

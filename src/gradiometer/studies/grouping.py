@@ -1,0 +1,101 @@
+"""Members trained in groups, one after the other: the trace of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from gradiometer.recording.recorder import places_in_order
+from gradiometer.trace import Trace
+
+if TYPE_CHECKING:
+    from gradiometer.experiment import Experiment
+
+
+def join(traces: Sequence[Trace], experiment: Experiment) -> Trace:
+    """Join the traces of an experiment's members into the one that all of them at once would give.
+
+    Parameters
+    ----------
+    traces : sequence of Trace
+        Each of some of the members, in their order, all of the same steps and layers.
+    experiment : Experiment
+        The whole.
+    """
+    import xarray as xr
+
+    parts = [_with_members(trace) for trace in traces]
+    of_members = [name for name, v in parts[0].data_vars.items() if "member" in v.dims]
+    joined = xr.concat(
+        parts,
+        "member",
+        data_vars=of_members,
+        coords="minimal",
+        compat="override",
+        join="exact",
+        combine_attrs="drop",
+    )
+    # as one recording lays them out
+    for name in of_members:
+        joined[name] = joined[name].transpose(*_dims(traces[0].dataset, str(name)))
+    first = traces[0].attrs
+    spent = [trace.attrs["wall_time_s"] for trace in traces]
+    share = sum(
+        t.attrs["recording_overhead"] * s for t, s in zip(traces, spent, strict=True)
+    ) / sum(spent)
+    whole = {
+        "experiment": experiment.model_dump_json(),
+        "experiment_hash": experiment.hash,
+        "seed": experiment.seed,
+        "wall_time_s": sum(spent),
+        "recording_overhead": share,
+    }
+    kept = {name: value for name, value in first.items() if not name.startswith("nonfinite_")}
+    joined.attrs = {**kept, **whole, **_first_nonfinite(traces)}
+    return Trace(joined)
+
+
+def _with_members(trace: Trace) -> Any:
+    """Its dataset; that of a single net as an ensemble of one."""
+    if trace.ensemble:
+        return trace.dataset
+    of_net = [
+        name
+        for name, variable in trace.dataset.data_vars.items()
+        if "step" in variable.dims or str(name).startswith("decision_")
+    ]
+    alone = trace.dataset.expand_dims(member=[int(trace.attrs["seed"])])
+    # what belongs to the data is the same for all members
+    return alone.assign({n: trace.dataset[n] for n in trace.dataset.data_vars if n not in of_net})
+
+
+def _dims(dataset: Any, name: str) -> list[str]:
+    dims = [str(dim) for dim in dataset[name].dims]
+    if "member" in dims:
+        return dims
+    # histograms have their bins last
+    return [*dims[:-1], "member", "bin"] if dims[-1] == "bin" else [*dims, "member"]
+
+
+def _first_nonfinite(traces: Sequence[Trace]) -> dict[str, Any]:
+    """Where the first value that is not finite came up in any of them, as a recorder says it."""
+    bad = [trace for trace in traces if "nonfinite_step" in trace.attrs]
+    if not bad:
+        return {}
+    step = min(trace.attrs["nonfinite_step"] for trace in bad)
+    bad = [trace for trace in bad if trace.attrs["nonfinite_step"] == step]
+    layers = bad[0].layers
+    order = places_in_order(len(layers))
+
+    def place(trace: Trace) -> int:
+        if "nonfinite_layer" not in trace.attrs:
+            return len(order)  # of the loss alone
+        layer = layers.index(str(trace.attrs["nonfinite_layer"]))
+        return order.index((trace.attrs["nonfinite_in"], layer))
+
+    first = min(map(place, bad))
+    there = [trace for trace in bad if place(trace) == first]
+    found = {k: v for k, v in there[0].attrs.items() if k.startswith("nonfinite_")}
+    if "nonfinite_values" in found:
+        found["nonfinite_values"] = sum(int(t.attrs["nonfinite_values"]) for t in there)
+    return found

@@ -1,0 +1,453 @@
+"""Study: many experiments, as a grid or a list, described; running it gives a folder of traces."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import multiprocessing
+import os
+import re
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import Executor
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dp.validation import positive_integer, unknown
+from gradiometer.experiment import Experiment, ExperimentError
+from gradiometer.files import read_toml, write_atomically
+from gradiometer.interrupts import check_time_limit
+from gradiometer.studies.execution import Event, ExperimentsFailedError, Failed, Finished, execute
+from gradiometer.studies.executors import workers_for
+from gradiometer.studies.folder import StudyFolder
+from gradiometer.studies.processes import BELOW_GUARD, NoWorkersError
+from gradiometer.trace import Trace
+
+if TYPE_CHECKING:
+    from gradiometer.studies.execution import Compute
+
+MOST = 10**6  # experiments: beyond it a product of axes is a slip of the pen
+MOST_WORKERS = 1000
+FIELDS = ("name", "members", "timeout", "base", "over", "experiments")
+FIT_FOR_A_FOLDER = re.compile(r"\w([\w .-]*\w)?")
+NONE = "none"  # how TOML, which has no word for it, says that a setting has no value
+_MAY_BE_NONE = {name for name, field in Experiment.model_fields.items() if field.default is None}
+
+Settings = dict[str, Any]
+
+
+class StudyError(ValueError):
+    """A description that cannot be run, with what would be accepted."""
+
+
+class Study:
+    """Many experiments, described; each has several nets, which differ in their seeds.
+
+    Parameters
+    ----------
+    base : Experiment, mapping of settings, or path of an experiment's TOML file, optional
+        What all experiments share; the defaults of `Experiment` where it does not say. What the
+        nets decide in the plane of the data is not kept unless it says so.
+    over : mapping of setting to values, optional
+        The axes of the grid: an experiment for each combination of their values.
+    experiments : iterable of mappings of settings, optional
+        A list of experiments instead of a grid; with `over`, each is crossed with the grid.
+    members : int, optional
+        Nets per experiment, trained side by side; by default as `base` says, or else one.
+    name : str
+        Names the study and, unless told otherwise, its folder.
+    timeout : float, optional
+        Seconds that an experiment may take; one that takes longer fails, and the others go on. It
+        is no part of what is described: with another limit it is the same study.
+
+    Attributes
+    ----------
+    experiments : tuple of Experiment
+        In the order of the grid, its last axis running fastest.
+    axes : dict of str to tuple
+        The settings that differ, with their values in the order given; a list of experiments has
+        those of its settings that are not all the same.
+
+    Raises
+    ------
+    StudyError
+        Naming the setting, its value and what would be accepted.
+
+    Examples
+    --------
+    >>> from gradiometer import Study
+    >>> study = Study({"steps": 5}, over={"layers": [1, 2], "activation": ["tanh", "relu"]})
+    >>> len(study.experiments)
+    4
+    >>> [float(trace["accuracy"][-1].median()) >= 0 for trace in study.run()]
+    [True, True, True, True]
+    """
+
+    def __init__(
+        self,
+        base: Experiment | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        over: Mapping[str, Iterable[Any]] | None = None,
+        *,
+        experiments: Iterable[Mapping[str, Any]] | None = None,
+        members: int | None = None,
+        name: str = "study",
+        timeout: float | None = None,
+    ) -> None:
+        if not isinstance(name, str) or not FIT_FOR_A_FOLDER.fullmatch(name):
+            raise StudyError(
+                "name must be fit for a folder: letters, digits, and - _ . or spaces between them, "
+                f"got {name!r}"
+            )
+        self.name = name
+        self.base = _settings_of(base)
+        self.over = {setting: _values(setting, values) for setting, values in (over or {}).items()}
+        _checked(check_time_limit, timeout)
+        self.timeout = timeout
+        self.listed = [
+            {name: _plain_number(value) for name, value in each.items()}
+            for each in itertools.islice([{}] if experiments is None else experiments, MOST + 1)
+        ]
+        if members is not None:
+            _checked(positive_integer, "members", members)
+            self.base["members"] = members
+        self._refuse_what_clashes()
+        self.members: int = self.base.get("members", 1)
+        self.experiments = tuple(self._combine())
+        self.axes = self._find_axes(experiments is not None)
+
+    def _refuse_what_clashes(self) -> None:
+        size = math.prod([len(self.listed), *map(len, self.over.values())])
+        if size == 0:
+            raise StudyError("a study needs at least one experiment; its list is empty")
+        if size > MOST:
+            lengths = " × ".join(f"{len(v)} {k}" for k, v in self.over.items())
+            raise StudyError(f"{size} experiments ({lengths}) are too many; at most {MOST}")
+        for where, settings in [("over", self.over), *(("experiments", e) for e in self.listed)]:
+            for setting in settings:
+                if setting == "members":
+                    raise StudyError(
+                        f"{where}: members are the same in all experiments; give "
+                        "Study(…, members=20), in TOML members = 20 at the top"
+                    )
+                if setting not in Experiment.model_fields:
+                    raise StudyError(
+                        f"{where}: {unknown('setting', setting, Experiment.model_fields)}"
+                    )
+        for setting in self.over:
+            if any(setting in each for each in self.listed):
+                raise StudyError(f"{setting}: given both in over and in the list of experiments")
+
+    def _combine(self) -> Iterator[Experiment]:
+        seen: dict[str, Settings] = {}
+        for listed in self.listed:
+            for values in itertools.product(*self.over.values()):
+                varied = {**listed, **dict(zip(self.over, values, strict=True))}
+                try:
+                    experiment = Experiment.of(**{**self.base, **varied})
+                except ExperimentError as error:
+                    raise StudyError(f"{_words(varied)}: {error}") from None
+                if experiment.hash in seen:
+                    raise StudyError(
+                        f"{_words(varied)}: the same experiment as {_words(seen[experiment.hash])}"
+                    )
+                seen[experiment.hash] = varied
+                yield experiment
+
+    def _find_axes(self, by_list: bool) -> dict[str, tuple[Any, ...]]:
+        varied = [*dict.fromkeys(itertools.chain(*self.listed))] if by_list else []
+        axes = {}
+        for setting in [*varied, *self.over]:
+            values = tuple(dict.fromkeys(getattr(e, setting) for e in self.experiments))
+            if len(values) > 1 or setting in self.over:
+                axes[setting] = values
+        return axes
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether there is an experiment for each combination of the axes' values."""
+        return len(self.experiments) == math.prod(map(len, self.axes.values()))
+
+    def varied(self, experiment: Experiment) -> Settings:
+        """The settings of one experiment that differ between experiments."""
+        return {setting: getattr(experiment, setting) for setting in self.axes}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Study):
+            return NotImplemented
+        return [e.hash for e in self.experiments] == [e.hash for e in other.experiments]
+
+    def __hash__(self) -> int:
+        return hash(tuple(e.hash for e in self.experiments))
+
+    def __repr__(self) -> str:
+        axes = " × ".join(f"{len(values)} {setting}" for setting, values in self.axes.items())
+        return (
+            f"<Study {self.name!r}: {len(self.experiments)} experiments"
+            + (f" ({axes})" if axes else "")
+            + f" of {self.members} nets each>"
+        )
+
+    # --- files ------------------------------------------------------------------------------------
+
+    def to_toml(self) -> str:
+        """The description, as `load` reads it."""
+        import tomli_w
+
+        fields: Settings = {"name": self.name, "members": self.members}
+        if self.timeout is not None:
+            fields["timeout"] = self.timeout
+        fields["base"] = _plain({k: v for k, v in self.base.items() if k != "members"})
+        if self.over:
+            fields["over"] = {setting: _plain(values) for setting, values in self.over.items()}
+        if self.listed != [{}]:
+            fields["experiments"] = _plain(self.listed)
+        return tomli_w.dumps(fields)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the description as TOML, atomically."""
+        write_atomically(Path(path), self.to_toml().encode())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], members: int | None = None) -> Study:
+        """Read a TOML file; `members` takes precedence over it.
+
+        Its tables are `[base]` and `[over]`, and `[[experiments]]` for a list; at its top may stand
+        a name (the file's by default), ``members`` and ``timeout``. What may be none is so if it is
+        "none".
+
+        Raises
+        ------
+        StudyError
+            If the file is missing, is not TOML, or describes no valid study.
+        """
+        file = Path(path)
+        fields = read_toml(file, StudyError, "tables such as [base] and [over]")
+        if members is not None:
+            fields["members"] = members
+        try:
+            return cls._of_fields(fields, file.stem)
+        except StudyError as error:
+            raise StudyError(f"{file}: {error}") from None
+
+    @classmethod
+    def _of_fields(cls, fields: Settings, name: str) -> Study:
+        for field in fields:
+            if field not in FIELDS:
+                raise StudyError(unknown("key of a study", field, FIELDS))
+        for field, kind, words in [
+            ("base", dict, "a table [base]"),
+            ("over", dict, "a table [over]"),
+            ("experiments", list, "tables [[experiments]]"),
+        ]:
+            if field in fields and not isinstance(fields[field], kind):
+                raise StudyError(f"{field}: expected {words}, got {fields[field]!r}")
+        base = {k: _or_none(k, v) for k, v in fields.get("base", {}).items()}
+        over = {
+            setting: [_or_none(setting, v) for v in values] if isinstance(values, list) else values
+            for setting, values in fields.get("over", {}).items()
+        }
+        listed = fields.get("experiments")
+        for each in listed or ():
+            if not isinstance(each, dict):
+                raise StudyError(f"experiments: expected tables of settings, got {each!r}")
+        if listed is not None:
+            listed = [{k: _or_none(k, v) for k, v in each.items()} for each in listed]
+        return cls(
+            base,
+            over,
+            experiments=listed,
+            members=fields.get("members"),
+            name=fields.get("name", name),
+            timeout=fields.get("timeout"),
+        )
+
+    # --- running ----------------------------------------------------------------------------------
+
+    def run(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        resume: bool = False,
+        workers: int | None = None,
+        cluster: str | None = None,
+        executor: Executor | None = None,
+        at_once: int | None = None,
+        attempts: int = 3,
+        timeout: float | None = None,
+    ) -> Iterator[Trace]:
+        """Run what is missing; give the trace of each experiment as soon as it is there.
+
+        Traces that a folder had before come first. To stop early, leave the loop: what is under way
+        is dropped, what is finished is kept. An interrupt (Ctrl-C) lets what is under way finish,
+        a second one does not; KeyboardInterrupt is raised then.
+
+        Parameters
+        ----------
+        out : path, optional
+            Folder for a trace of each experiment, `results/<hash>.nc`; nothing is written without.
+        resume : bool
+            Go on in a folder that holds results of this study, or of a part of it.
+        workers : int, optional
+            Processes on this machine, each with one thread for matrix products; one for each core
+            by default.
+        cluster : str, optional
+            Address of a Dask scheduler, such as "tcp://127.0.0.1:8786", whose workers run the
+            experiments instead.
+        executor : concurrent.futures.Executor, optional
+            Runs the experiments instead, `workers` of them at a time.
+        at_once : int, optional
+            Train at most so many of an experiment's nets at a time, to save memory.
+        attempts : int
+            How often an experiment is tried that makes its worker process die.
+        timeout : float, optional
+            Seconds that an experiment may take, instead of the study's own limit. Processes of this
+            machine are ended then; elsewhere the time is looked at after each training step.
+
+        Raises
+        ------
+        StudyError
+            If the folder holds another study; if settings contradict each other.
+        OSError
+            If the folder cannot be written to, or the disk is full.
+        ExperimentsFailedError
+            After all others are done, if experiments failed; their tracebacks are in the folder.
+        """
+        failures = []
+        with closing(
+            self.events(
+                out,
+                resume=resume,
+                workers=workers,
+                cluster=cluster,
+                executor=executor,
+                at_once=at_once,
+                attempts=attempts,
+                timeout=timeout,
+            )
+        ) as events:
+            for event in events:
+                if isinstance(event, Finished):
+                    yield event.trace
+                elif isinstance(event, Failed):
+                    failures.append(event)
+        if failures:
+            raise ExperimentsFailedError(failures)
+
+    def events(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        resume: bool = False,
+        workers: int | None = None,
+        cluster: str | None = None,
+        executor: Executor | None = None,
+        at_once: int | None = None,
+        attempts: int = 3,
+        timeout: float | None = None,
+        compute: Compute | None = None,
+    ) -> Generator[Event, None, None]:
+        """Run what is missing, and say what happens as it does; parameters as for `run`.
+
+        Parameters
+        ----------
+        compute : callable, optional
+            What a worker does instead of `gradiometer.studies.compute.compute`, with its
+            parameters.
+
+        Yields
+        ------
+        Event
+            See `gradiometer.studies.execution`.
+        """
+        for name, number in [("workers", workers), ("at_once", at_once), ("attempts", attempts)]:
+            if number is not None:
+                _checked(positive_integer, name, number)
+        if workers is not None and workers > MOST_WORKERS:
+            raise StudyError(f"workers must be at most {MOST_WORKERS}, got {workers}")
+        _checked(check_time_limit, timeout)
+        timeout = self.timeout if timeout is None else timeout
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            # a worker reads the script again, and would begin the study anew
+            raise NoWorkersError(f"in a script, {BELOW_GUARD}")
+        folder = None if out is None else StudyFolder(out)
+        if folder is not None:
+            folder.check(self, resume)
+        with workers_for(workers, cluster, executor, timeout) as pool:
+            if folder is not None:
+                folder.open(self, resume)
+            yield from execute(
+                self.experiments,
+                pool,
+                folder,
+                at_once=at_once,
+                attempts=attempts,
+                compute=compute,
+                timeout=timeout,
+            )
+
+
+def _settings_of(base: Experiment | Mapping[str, Any] | str | os.PathLike[str] | None) -> Settings:
+    """The settings that were chosen, but that what nets decide is not kept unless asked for."""
+    if isinstance(base, Study):
+        raise TypeError("base is an Experiment, or settings of one, got a Study")
+    if isinstance(base, (str, os.PathLike)):
+        try:
+            base = Experiment.load(base)
+        except ExperimentError as error:
+            raise StudyError(f"base: {error}") from None
+    if isinstance(base, Experiment):
+        base = base.given()
+    settings = {"decision": False, **(base or {})}
+    try:
+        Experiment.of(**settings)
+    except ExperimentError as error:
+        raise StudyError(f"base: {error}") from None
+    return settings
+
+
+def _values(setting: str, values: Any) -> list[Any]:
+    """The values along an axis, without repetitions."""
+    if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(values, Iterable):
+        raise StudyError(f"over: {setting} takes a list of values, got {values!r}")
+    given = [_plain_number(value) for value in itertools.islice(values, MOST + 1)]
+    if not given:
+        raise StudyError(f"over: {setting} has no values")
+    if len(given) > MOST:
+        raise StudyError(f"over: {setting} has too many values; at most {MOST} experiments")
+    twice = [value for value, times in Counter(map(repr, given)).items() if times > 1]
+    if twice:
+        raise StudyError(f"over: {setting} has the value {twice[0]} more than once")
+    return given
+
+
+def _plain_number(value: Any) -> Any:
+    """A number of NumPy's as one of Python's, which it prints as."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _or_none(setting: str, value: Any) -> Any:
+    """A value read from TOML."""
+    return None if value == NONE and setting in _MAY_BE_NONE else value
+
+
+def _checked(check: Any, *arguments: Any) -> None:
+    try:
+        check(*arguments)
+    except ValueError as error:
+        raise StudyError(str(error)) from None
+
+
+def _words(varied: Settings) -> str:
+    return ", ".join(f"{setting} = {value!r}" for setting, value in varied.items()) or "base"
+
+
+def _plain(value: Any) -> Any:
+    """A value as TOML has it."""
+    if value is None:
+        return NONE
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(v) for v in value]
+    return value

@@ -1,0 +1,307 @@
+"""Trace: what one run recorded, labelled: step × layer (× member)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiometer.contents import problems
+from gradiometer.files import storable, why, write_atomically
+from gradiometer.regular import read_regular
+from gradiometer.seal import MARK, MARKED, DamagedError, owner_of, sealed
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+FORMAT = 1
+REQUIRED = ("step", "layer")
+
+
+class TraceError(ValueError):
+    """A file that holds no trace."""
+
+
+class Trace:
+    """What one run recorded.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Dims `step`, `layer` and, for an ensemble, `member`; a variable per quantity.
+
+    Attributes
+    ----------
+    dataset : xarray.Dataset
+        The data themselves; its `attrs` tell the experiment, versions, seed and times.
+    verified : bool or None
+        Of a trace that was read: whether its file has a checksum, which was then found right. False
+        for files of older versions, or of other programs, in which damage may go unnoticed; None
+        for a trace that was not read.
+    plot
+        Every figure, as a method: `trace.plot.heatmap()` gives a matplotlib Figure.
+    """
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self.dataset = dataset
+        self.verified: bool | None = None
+        self.dataset.attrs.setdefault("format", FORMAT)
+
+    def __getitem__(self, name: str) -> xr.DataArray:
+        """A quantity by name, such as trace["grad_mean_abs"]; (step, layer[, member])."""
+        if name not in self.dataset:
+            known = ", ".join(str(variable) for variable in self.dataset.data_vars)
+            raise KeyError(f"no quantity {name!r} in this trace; it has {known}")
+        return self.dataset[name]
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Facts about the run."""
+        return self.dataset.attrs
+
+    @property
+    def experiment(self) -> dict[str, Any]:
+        """The fields of the experiment; empty if the trace was recorded without one."""
+        fields: dict[str, Any] = json.loads(self.attrs.get("experiment", "{}"))
+        return fields
+
+    @property
+    def layers(self) -> list[str]:
+        """Their names, in the order of the forward pass."""
+        return [str(name) for name in self.dataset["layer"].values]
+
+    @property
+    def ensemble(self) -> bool:
+        """Whether there are several members."""
+        return "member" in self.dataset.dims
+
+    @property
+    def grad_w(self) -> NDArray[Any]:
+        """The course's array: mean |dL/dW|, (layers, steps), or (layers, steps, members)."""
+        return np.moveaxis(self["grad_mean_abs"].values, 1, 0)
+
+    @property
+    def plot(self) -> Plots:
+        """Every figure of this trace, as a method."""
+        return Plots(self)
+
+    def sentence(self) -> str:
+        """Say in one sentence whether the gradient reaches the first layer; see `summary`."""
+        from gradiometer.summary import sentence
+
+        return sentence(self)
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per layer: gradient, delta, dead and saturated share; see `summary`."""
+        from gradiometer.summary import layer_table
+
+        return layer_table(self)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Give a tidy table: a row per step, layer, quantity and member; see `exports.to_frame`."""
+        from gradiometer.exports import to_frame
+
+        return to_frame(self)
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write that table as comma-separated values, atomically; see `exports`."""
+        from gradiometer.exports import to_csv
+
+        to_csv(self, path)
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Write that table, and `attrs`, as a Parquet file, atomically; see `exports`."""
+        from gradiometer.exports import to_parquet
+
+        to_parquet(self, path)
+
+    def to_tensorboard(self, folder: str | os.PathLike[str]) -> None:
+        """Write what TensorBoard shows into a new folder, or an empty one; see `exports`."""
+        from gradiometer.exports import to_tensorboard
+
+        to_tensorboard(self, folder)
+
+    def __repr__(self) -> str:
+        sizes = self.dataset.sizes
+        members = f", {sizes['member']} members" if self.ensemble else ""
+        e = self.experiment
+        what = f" of {e['activation']} net" if "activation" in e else ""
+        return f"<Trace{what}: {sizes['step']} steps, {sizes['layer']} layers{members}>"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one netCDF file, atomically.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be written or the disk is full; an older file is then untouched.
+        """
+        write_atomically(Path(path), self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Give the content of that file, made in memory: HDF5 ends the process on a full disk.
+
+        It ends with a checksum of all its bytes; see `gradiometer.seal`.
+        """
+        marked = writable(self.dataset).assign_attrs({MARK: MARKED})
+        with _without_cluster():
+            content = bytes(marked.to_netcdf(engine="h5netcdf"))
+        return sealed(content, str(self.attrs.get("experiment_hash", "")))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Trace:
+        """Read a file written by `save`, and verify its checksum.
+
+        Raises
+        ------
+        TraceError
+            If the file is missing, damaged, holds something else, or what cannot be: a negative
+            mean of sizes, steps that do not ascend, two layers of one name, …
+        """
+        file = Path(path)
+        expected = "expected a trace written by gradiometer (.nc)"
+        try:
+            content = read_regular(file, None)
+        except FileNotFoundError:
+            what = "a link to nothing" if file.is_symlink() else "no such file"
+            raise TraceError(f"{file}: {what}; {expected}") from None
+        except OSError as error:
+            raise TraceError(f"{file}: cannot be read ({why(error)}); {expected}") from None
+        return cls.from_bytes(content, str(file))
+
+    @classmethod
+    def from_bytes(cls, content: bytes, name: str = "") -> Trace:
+        """Read what `to_bytes` gave.
+
+        Parameters
+        ----------
+        content : bytes
+        name : str
+            Where it comes from, for errors.
+
+        Raises
+        ------
+        TraceError
+            As `load` does.
+        """
+        name = name or f"{len(content)} bytes"
+        try:
+            verified = owner_of(content) is not None
+        except DamagedError as error:
+            raise TraceError(f"{name}: {error}; expected a trace written by gradiometer") from None
+        dataset = _parsed(content, name)
+        if dataset.attrs.pop(MARK, None) is not None and not verified:
+            raise TraceError(
+                f"{name}: it is damaged, or was changed by another program: its checksum is not at "
+                f"its end (without the attribute {MARK!r} it is read unverified)"
+            )
+        _check(dataset, name)
+        trace = cls(dataset)
+        trace.verified = verified
+        return trace
+
+
+def writable(dataset: xr.Dataset) -> xr.Dataset:
+    """Give the dataset with texts that netCDF can hold: those it cannot are escaped.
+
+    There are two kinds, in names that came from elsewhere: with a null character, or with half of a
+    surrogate pair.
+    """
+    changed = {
+        name: (variable.dims, np.array([storable(str(text)) for text in variable.values]))
+        for name, variable in dataset.coords.items()
+        if variable.ndim == 1 and variable.dtype.kind in "OUT"
+    }
+    changed = {
+        name: new
+        for name, new in changed.items()
+        if new[1].tolist() != dataset[name].values.tolist()
+    }
+    attrs = {
+        name: storable(value) if isinstance(value, str) else value
+        for name, value in dataset.attrs.items()
+    }
+    return dataset.assign_coords(changed).assign_attrs(attrs)
+
+
+def _parsed(content: bytes, name: str) -> xr.Dataset:
+    import xarray as xr
+
+    try:
+        with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as opened:
+            dataset = opened.load()
+    except Exception as error:  # h5py raises many kinds for a damaged file
+        raise TraceError(
+            f"{name}: not a readable netCDF file, perhaps truncated ({error}); expected a "
+            "trace written by gradiometer"
+        ) from None
+    missing = [variable for variable in REQUIRED if variable not in dataset]
+    if missing or "format" not in dataset.attrs:
+        raise TraceError(
+            f"{name}: a netCDF file, but not a trace written by gradiometer (it lacks "
+            f"{', '.join(missing) or 'the format mark'})"
+        )
+    return dataset
+
+
+@contextlib.contextmanager
+def _without_cluster() -> Iterator[None]:
+    """Keep xarray, inside a worker of Dask, from asking the cluster for a lock on the memory."""
+    dask = sys.modules.get("dask")
+    if dask is None:
+        yield
+        return
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+def _check(dataset: xr.Dataset, file: str) -> None:
+    """Raise TraceError for what has the names of a trace but is none."""
+    try:
+        number = int(dataset.attrs["format"])
+    except (TypeError, ValueError):
+        raise TraceError(
+            f"{file}: not a trace written by gradiometer: its format is "
+            f"{dataset.attrs['format']!r:.80}"
+        ) from None
+    if number > FORMAT:
+        raise TraceError(f"{file}: format {number}; this version reads up to {FORMAT}")
+    problem = next(problems(dataset), None)
+    if problem is not None:
+        raise TraceError(f"{file}: not a trace written by gradiometer: {problem}")
+
+
+class Plots:
+    """The figures of a trace; see `gradiometer.plots`."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    def __getattr__(self, name: str) -> Any:
+        from gradiometer.plots import FIGURES
+
+        if name not in FIGURES:
+            raise AttributeError(f"no figure {name!r}; there are {', '.join(FIGURES)}")
+        figure = FIGURES[name]
+
+        def draw(**options: Any) -> Figure:
+            drawn: Figure = figure(self._trace, **options)
+            return drawn
+
+        draw.__doc__ = figure.__doc__
+        return draw
+
+    def __dir__(self) -> list[str]:
+        from gradiometer.plots import FIGURES
+
+        return [*FIGURES]

@@ -1,0 +1,162 @@
+"""`prove`: the textbook's statements tested, and a folder with the report."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradiometer.files import FAILURES, keep_elsewhere, remove_leftovers, why, write_atomically
+from gradiometer.interrupts import Interrupts
+from gradiometer.regular import read_regular
+from gradiometer.verbs.output import (
+    OutputError,
+    claimed,
+    errors_of,
+    save_figure,
+    writable_folder,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gradiometer.claims.proofs import Progress, Proofs
+
+RESULT, REPORT = "proofs.json", "report.html"
+SEEDS = 50
+
+
+def prove(
+    claims: Sequence[str] | None = None,
+    *,
+    seeds: int = SEEDS,
+    first_seed: int = 0,
+    papers: bool = False,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Proofs:
+    """Test the textbook's statements, and say which hold.
+
+    Parameters
+    ----------
+    claims : sequence of str, optional
+        Names of claims; by default all, or with `papers` none.
+    seeds : int
+        Nets of each experiment that is trained, from 5 to 10,000. Experiments of a single step have
+        four times as many, and at least 200.
+    first_seed : int
+        The first of their seeds.
+    papers : bool
+        Find figures again that papers state.
+    out : path, optional
+        Folder for report.html, proofs.json and a figure of each claim. Nothing is written without.
+    overwrite : bool
+        Replace files of these names in `out` that are no proofs.
+    progress : callable, optional
+        `progress(done, total, name)`, before each claim.
+
+    Returns
+    -------
+    Proofs
+
+    Raises
+    ------
+    ValueError
+        If there is no claim of such a name, tests cannot be made with so many seeds, or
+        `first_seed` is negative.
+    OutputError
+        If `out` cannot be written to, or holds something else: before any work.
+
+    Examples
+    --------
+    >>> from gradiometer.verbs import prove
+    >>> prove(["sigmoid-slope", "relu-slope"]).sentence()
+    'Of 2 claims, 1 holds and 1 holds as reworded.'
+    """
+    from gradiometer.claims import prove as carry_out
+
+    with contextlib.nullcontext() if out is None else folder_for(out, overwrite) as folder:
+        proofs = carry_out(
+            claims, seeds=seeds, first_seed=first_seed, papers=papers, progress=progress
+        )
+        if folder is not None:
+            with Interrupts() as interrupts:
+                interrupts.finish()
+                for _ in save(proofs, folder):
+                    pass
+    return proofs
+
+
+@contextlib.contextmanager
+def folder_for(out: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Make the folder, keep others out of it, and check that nothing would be lost.
+
+    Earlier proofs may be replaced: the same command gives them again.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written to, somebody else is at work there, or it has a file of a name to be
+        written that is no proofs'.
+    """
+    from gradiometer.claims import CLAIMS
+
+    folder = writable_folder(out)
+    with claimed(folder):
+        if not overwrite:
+            _refuse_to_replace(folder)
+        remove_leftovers(folder, [RESULT, REPORT, *(f"{name}.png" for name in CLAIMS)])
+        yield folder
+
+
+def _refuse_to_replace(folder: Path) -> None:
+    """Raise OutputError if the folder holds files of the names to be written that are no proofs."""
+    from gradiometer.claims import Proofs, ProofsError
+
+    present = [name for name in (RESULT, REPORT) if (folder / name).exists()]
+    if not present:
+        return
+    try:
+        Proofs.from_json(read_regular(folder / RESULT).decode())
+    except (OSError, UnicodeDecodeError, ProofsError):
+        raise OutputError(
+            f"{folder}: holds {' and '.join(present)}, of something other than gradiometer prove; "
+            "choose another folder, or pass --overwrite to replace them"
+        ) from None
+
+
+def save(proofs: Proofs, folder: Path) -> Iterator[Path]:
+    """Write the numbers, the figures and the report, one by one; gives the file of each.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written. If that is the one with the numbers, they are kept in another
+        folder, which the error names.
+    """
+    from gradiometer.reports.proofs import page
+
+    path = folder / RESULT
+    content = proofs.to_json().encode()
+    try:
+        write_atomically(path, content)
+    except FAILURES as error:
+        kept = keep_elsewhere(RESULT, content)
+        where = f"the numbers are kept in {kept}" if kept else "nor anywhere else"
+        raise OutputError(f"{path}: cannot be written ({why(error)}); {where}") from None
+    yield path
+    figures: dict[str, Figure] = {}
+    for proof in proofs.proofs:
+        if proof.figure is None:
+            continue
+        figures[proof.name] = figure = proof.figure()
+        path = folder / f"{proof.name}.png"
+        save_figure(figure, path)
+        yield path
+    path = folder / REPORT
+    with errors_of(path):
+        write_atomically(path, page(proofs, figures).encode())
+    yield path

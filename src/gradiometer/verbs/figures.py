@@ -1,0 +1,139 @@
+"""`plot` and `activations`: single figures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dp.validation import unknown
+from gradiometer.verbs.output import loaded, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gradiometer.studies import StudyResults
+    from gradiometer.theory import Prediction
+    from gradiometer.trace import Trace
+
+WITH_THEORY = ("heatmap", "profile")
+STUDY = "study.toml"  # by which the folder of a study is known, without loading what reads it
+
+
+def activations(
+    names: Sequence[str] | None = None, out: str | os.PathLike[str] | None = None
+) -> Figure:
+    """Draw activation functions and their derivatives.
+
+    Parameters
+    ----------
+    names : sequence of str, optional
+        Names in `dp.activations.ACTIVATIONS`; all of them by default.
+    out : path, optional
+        File for the figure; its ending chooses the format.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, naming those there are.
+    OutputError
+        If the file cannot be written.
+    """
+    from gradiometer import plots
+
+    figure = plots.activations(names or None)
+    if out is not None:
+        save_figure(figure, out)
+    return figure
+
+
+def plot(
+    trace: Trace | StudyResults | str | os.PathLike[str],
+    figure: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    theory: bool = False,
+) -> Figure:
+    """Draw one figure of a trace, or of a study.
+
+    Parameters
+    ----------
+    trace : Trace, StudyResults, or path of a saved trace or of a study's folder
+    figure : str, optional
+        A name in `gradiometer.plots.FIGURES`, for a study in `STUDY_FIGURES`; by default the
+        heatmap, or a study's outcome.
+    out : path, optional
+        File for the figure; its ending chooses the format.
+    theory : bool
+        Show what is predicted of the first step behind a heatmap or profile of a trace.
+
+    Raises
+    ------
+    ValueError
+        For an unknown figure, naming those there are; for one that the study lacks the axes for;
+        and if theory is asked for behind another figure, or does not cover the experiment.
+    TraceError
+        If the file is no trace.
+    OutputError
+        If the figure cannot be written.
+    """
+    from gradiometer.plots import FIGURES, STUDY_FIGURES
+
+    of_study = is_study(trace)
+    known = STUDY_FIGURES if of_study else FIGURES
+    chosen = figure or default_figure(trace)
+    if chosen not in known:
+        raise ValueError(unknown("figure", chosen, known))
+    if theory and chosen not in WITH_THEORY:
+        raise ValueError(f"theory goes behind {' and '.join(WITH_THEORY)}, got {chosen!r}")
+    if of_study:
+        drawn = known[chosen](_loaded_study(trace))
+    else:
+        loaded = _loaded_trace(trace)
+        drawn = known[chosen](loaded, **({"theory": predicted(loaded)} if theory else {}))
+    if out is not None:
+        save_figure(drawn, out)
+    return drawn
+
+
+def predicted(trace: Trace) -> Prediction:
+    """What theory says of the experiment that a trace is of.
+
+    Raises
+    ------
+    ValueError
+        If it is of none, or the theory does not cover it.
+    """
+    from gradiometer.experiment import Experiment
+    from gradiometer.theory import predict
+
+    if not trace.experiment:
+        raise ValueError(
+            "theory needs to know the initialisation; this trace was recorded without an experiment"
+        )
+    return predict(Experiment.of(**trace.experiment))
+
+
+def default_figure(trace: object) -> str:
+    """Which figure is drawn if none is named."""
+    return "outcome" if is_study(trace) else "heatmap"
+
+
+def is_study(given: Any) -> bool:
+    """Whether it is the results of a study, or the folder that they are in."""
+    if isinstance(given, (str, os.PathLike)):
+        return bool(os.fspath(given)) and (Path(given) / STUDY).is_file()
+    return hasattr(given, "study")
+
+
+def _loaded_trace(given: Any) -> Trace:
+    from gradiometer.trace import Trace
+
+    return given if isinstance(given, Trace) else loaded(given)
+
+
+def _loaded_study(given: Any) -> StudyResults:
+    from gradiometer.studies import StudyResults, load
+
+    return given if isinstance(given, StudyResults) else load(given)

@@ -1,0 +1,79 @@
+"""`predict`: what will happen, before anything is trained."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from gradiometer.verbs.experiments import describe
+from gradiometer.verbs.output import save_figure
+
+if TYPE_CHECKING:
+    from gradiometer.experiment import Experiment
+    from gradiometer.theory import Prediction
+
+
+DEEPEST = 2000  # hidden layers: it takes a minute, and a gigabyte
+
+
+def check_depth(experiment: Experiment) -> None:
+    """Raise ValueError for a net so deep that a prediction would not end."""
+    if experiment.layers > DEEPEST:
+        raise ValueError(
+            f"layers: predictions are made for at most {DEEPEST} hidden layers, as their time and "
+            f"memory grow with the depth, got {experiment.layers}"
+        )
+
+
+def predict(
+    experiment: Experiment | str | os.PathLike[str] | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    **settings: Any,
+) -> Prediction:
+    """Predict each layer's activation, delta and gradient at the first step.
+
+    From architecture, initialisation and data alone: medians and bands are those of nets simulated
+    at their initial weights, and nothing is trained. The sentence says where they are doubtful.
+
+    Parameters
+    ----------
+    experiment : Experiment or path of a TOML file, optional
+        By default the net of ten sigmoid layers that does not learn.
+    out : path, optional
+        File for a figure; its ending chooses the format.
+    **settings
+        Fields of `Experiment`; they take precedence.
+
+    Returns
+    -------
+    Prediction
+
+    Raises
+    ------
+    ExperimentError
+        If the description is not valid.
+    ValueError
+        If it has more than 2000 hidden layers.
+    TheoryError
+        If the theory does not cover it.
+    OutputError
+        If the figure cannot be written.
+
+    Examples
+    --------
+    >>> import gradiometer
+    >>> prediction = gradiometer.predict(layers=3, activation="tanh")
+    >>> prediction.gradient.shape  # an entry per layer, the output layer last
+    (4,)
+    """
+    from gradiometer.theory import predict as of_experiment
+
+    described = describe(experiment, **settings)
+    check_depth(described)
+    prediction = of_experiment(described)
+    if out is not None:
+        from gradiometer.plots import prediction as drawn
+
+        save_figure(drawn(prediction), out)
+    return prediction

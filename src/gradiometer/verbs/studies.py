@@ -1,0 +1,170 @@
+"""`study`: many experiments, their traces, tables and figures in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradiometer.exports import without_formulas
+from gradiometer.files import remove_leftovers, replacing
+from gradiometer.verbs.output import errors_of, named, save_figure
+
+if TYPE_CHECKING:
+    from gradiometer.studies import Event, Study, StudyResults
+
+SUMMARY, NETS = "summary.csv", "nets.csv"
+
+
+def study(
+    study: Study | str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    members: int | None = None,
+    workers: int | None = None,
+    cluster: str | None = None,
+    executor: Executor | None = None,
+    at_once: int | None = None,
+    attempts: int = 3,
+    timeout: float | None = None,
+    progress: Callable[[Event], None] | None = None,
+) -> StudyResults:
+    """Run what is missing of a study, and draw what it found.
+
+    Parameters
+    ----------
+    study : Study, str or path
+        What to run; by its name if it comes with gradiometer, or a TOML file, or a study's folder.
+    out : path, optional
+        Folder for results, tables and figures; `runs/<name>` by default, or the folder given.
+    resume : bool
+        Go on in a folder that has results.
+    members : int, optional
+        Nets per experiment, instead of those that the description says.
+    workers, cluster, executor, at_once, attempts, timeout
+        See `Study.run`.
+    progress : callable, optional
+        Called with each event.
+
+    Returns
+    -------
+    StudyResults
+
+    Raises
+    ------
+    StudyError
+        If the description is not valid.
+    OSError
+        If the folder cannot be written to, or holds something else.
+    ExperimentsFailedError
+        After all others are done, if experiments failed; tables and figures show the others.
+    """
+    from gradiometer.studies import ExperimentsFailedError, Failed, load
+
+    described, folder = describe(study, out, members)
+    failures = []
+    for event in described.events(
+        folder,
+        resume=resume,
+        workers=workers,
+        cluster=cluster,
+        executor=executor,
+        at_once=at_once,
+        attempts=attempts,
+        timeout=timeout,
+    ):
+        if progress is not None:
+            progress(event)
+        if isinstance(event, Failed):
+            failures.append(event)
+    results = load(folder)
+    for _ in write(results):
+        pass
+    if failures:
+        raise ExperimentsFailedError(failures)
+    return results
+
+
+def describe(
+    study: Study | str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    members: int | None = None,
+) -> tuple[Study, Path]:
+    """Find the study that is meant, and the folder for it.
+
+    Raises
+    ------
+    StudyError
+        If there is no such study.
+    """
+    from gradiometer.studies import Study, StudyError
+    from gradiometer.studies.folder import DESCRIPTION
+    from gradiometer.studies.ready import READY, ready
+
+    if isinstance(study, Study):
+        if members is not None:
+            raise StudyError("members is for descriptions; give Study(…, members=20)")
+        return study, Path("runs") / study.name if out is None else Path(out)
+    if out is not None:
+        out = named(out)
+    path = Path(study)
+    if os.fspath(study) in READY:
+        found = ready(os.fspath(study), members)
+    elif (path / DESCRIPTION).is_file():
+        found = Study.load(path / DESCRIPTION, members)
+        out = path if out is None else out
+    elif path.is_dir():
+        raise StudyError(f"{path}: not the folder of a study: it has no {DESCRIPTION}")
+    elif path.suffix or os.path.lexists(path):
+        found = Study.load(path, members)
+    else:
+        raise StudyError(
+            f"{path}: neither a file, nor a study's folder, nor one of those that come with "
+            f"gradiometer: {', '.join(READY)}"
+        )
+    return found, Path("runs") / found.name if out is None else Path(out)
+
+
+def write(results: StudyResults) -> Iterator[Path]:
+    """Write tables and figures one by one; gives the file of each."""
+    from gradiometer.plots import STUDY_FIGURES
+    from gradiometer.studies.folder import INDEX
+
+    figures = [f"{name}.png" for name in STUDY_FIGURES]
+    remove_leftovers(results.folder.path, [INDEX, SUMMARY, NETS, *figures])
+    yield from _write_tables(results)
+    if results.finished:
+        yield from _draw(results)
+
+
+def _write_tables(results: StudyResults) -> Iterator[Path]:
+    """Write which file is which, medians over seeds, and what became of each net."""
+    from gradiometer.studies.folder import INDEX
+
+    with errors_of(results.folder.path / INDEX):
+        index = results.folder.write_index(results.study, results.finished)
+    yield index
+    if not results.finished:
+        return
+    for name, table in ((SUMMARY, results.summary()), (NETS, results.outcomes)):
+        path = results.folder.path / name
+        with errors_of(path), replacing(path) as temporary:
+            without_formulas(table).to_csv(temporary, index=False, lineterminator="\n")
+        yield path
+
+
+def _draw(results: StudyResults) -> Iterator[Path]:
+    """Write those figures that the study has the axes for, one by one; gives the file of each."""
+    from gradiometer.plots import STUDY_FIGURES, NotForThisStudyError
+
+    for name, figure in STUDY_FIGURES.items():
+        try:
+            drawn = figure(results)
+        except NotForThisStudyError:
+            continue
+        path = results.folder.path / f"{name}.png"
+        save_figure(drawn, path)
+        yield path

@@ -1,0 +1,450 @@
+"""What the recorder reports is what plain NumPy finds with the derivatives written out by hand."""
+
+import numpy as np
+import pytest
+
+import dp
+from gradiometer import record
+from gradiometer.data import load
+from gradiometer.experiment import Experiment
+from gradiometer.recording import quantities
+from gradiometer.recording.clock import Clock
+from gradiometer.recording.measure import PER_LAYER, of_weights
+
+IRIS = load("iris2")
+NAMES = ["h1", "h2", "out"]
+
+
+def rms(values):
+    return np.sqrt(np.mean(values**2))
+
+
+def by_hand(weights, biases, x, y, reference, rate, phi, slope, saturated):
+    """One SGD step of two hidden layers and a sigmoid output; every quantity of design section 4.
+
+    The loss is the cross-entropy summed over the batch, so that the delta of the last layer is
+    p - y, that of the layer below it delta W' φ'(h), and dL/dW = x' delta.
+    """
+    inputs, pre = [x], []
+    for w, b in zip(weights, biases, strict=True):
+        pre.append(inputs[-1] @ w + b)
+        inputs.append(phi(pre[-1]))
+    p = 1 / (1 + np.exp(-pre[-1]))
+    inputs[-1] = p
+    deltas = [p - y]
+    for w, h in zip(weights[:0:-1], pre[-2::-1], strict=True):
+        deltas.insert(0, deltas[0] @ w.T * slope(h))
+    far = reference
+    found = {name: [] for name in PER_LAYER}
+    for i, (w, b, delta, h) in enumerate(zip(weights, biases, deltas, pre, strict=True)):
+        gradient = inputs[i].T @ delta
+        last = i == len(weights) - 1
+        far = far @ w + b
+        far = 1 / (1 + np.exp(-far)) if last else phi(far)
+        found["grad_mean_abs"].append(np.mean(np.abs(gradient)))
+        found["grad_rms"].append(rms(gradient))
+        found["grad_zero_fraction"].append(np.mean(gradient == 0))
+        found["clip_factor"].append(1)
+        found["delta_rms"].append(rms(delta))
+        found["activation_mean"].append(np.mean(inputs[i + 1]))
+        found["activation_std"].append(np.std(inputs[i + 1]))
+        found["saturated_fraction"].append(
+            np.mean(p * (1 - p) < 0.05 * 0.25 if last else saturated(h))
+        )
+        found["dead_fraction"].append(np.mean((far == 0).all(axis=0)))
+        found["weight_rms"].append(rms(w))
+        found["update_ratio"].append(rms(rate * gradient) / rms(w))
+        found["nonfinite_count"].append(0)
+        w -= rate * gradient
+        b -= rate * delta.sum(axis=0)
+    loss = np.sum(np.logaddexp(0, pre[-1]) - y * pre[-1])
+    return found, loss, np.mean((far > 0.5) == (IRIS.y > 0.5))
+
+
+FUNCTIONS = {
+    "tanh": (
+        np.tanh,
+        lambda h: 1 - np.tanh(h) ** 2,
+        lambda h: 1 - np.tanh(h) ** 2 < 0.05,
+    ),
+    "relu": (lambda h: np.maximum(h, 0), lambda h: h > 0, lambda h: h <= 0),
+    "sigmoid": (
+        lambda h: 1 / (1 + np.exp(-h)),
+        lambda h: np.exp(-h) / (1 + np.exp(-h)) ** 2,
+        lambda h: np.exp(-h) / (1 + np.exp(-h)) ** 2 < 0.0125,
+    ),
+}
+
+
+class Fixed_Batches(dp.SGD):
+    def random_batch(self):
+        rows = self.batches.pop(0)
+        return dp.Node(self.x_train[rows]), dp.Node(self.y_train[rows])
+
+
+@pytest.mark.parametrize("activation", FUNCTIONS)
+def test_every_quantity_against_numpy(activation):
+    net = dp.Net(4, 6, 2, activation, seed=1)
+    # one unit that is dead, and one that is saturated, whatever the input
+    param = net.get_param()
+    param["h1_bias"][0, :2] = -15, 15
+    weights = [param[f"{name}_weight"].copy() for name in NAMES]
+    biases = [param[f"{name}_bias"].copy() for name in NAMES]
+    batches = [np.random.default_rng(i).integers(0, 100, 16) for i in range(4)]
+    sgd = Fixed_Batches(net, IRIS.x, IRIS.y, {"alpha": 0.02})
+    sgd.batches = list(batches)
+    with record(net, sgd, reference=(IRIS.x, IRIS.y)) as recorder:
+        sgd.train(4, print_each=None)
+    trace = recorder.trace
+    assert list(trace["layer"].values) == NAMES
+    assert list(trace["activation"].values) == [activation, activation, "sigmoid"]
+    assert (list(trace["fan_in"].values), list(trace["fan_out"].values)) == ([4, 6, 6], [6, 6, 1])
+    for i, rows in enumerate(batches):
+        found, loss, accuracy = by_hand(
+            weights, biases, IRIS.x[rows], IRIS.y[rows], IRIS.x, 0.02, *FUNCTIONS[activation]
+        )
+        for name, values in found.items():
+            np.testing.assert_allclose(
+                trace[name][i], values, rtol=1e-9, atol=1e-12, err_msg=f"{name}, step {i + 1}"
+            )
+        np.testing.assert_allclose(trace["loss"][i], loss, rtol=1e-10)
+        assert trace["accuracy"][i] == accuracy
+    if activation == "relu":
+        assert (trace["dead_fraction"].sel(layer="h1") >= 1 / 6).all()
+
+
+class Student(dp.Model):
+    """The course's own way: functions as methods of Node, and the cross-entropy from log."""
+
+    def __init__(self, last="sigmoid", **settings):
+        super().__init__(**settings)
+        self.first = self.Linear_Layer(4, 5, "first")
+        self.second = self.ReLu_Layer(5, 3, "second")
+        self.third = self.Linear_Layer(3, 1, "third")
+        self.last = last
+
+    def forward(self, x):
+        x = x if isinstance(x, dp.Node) else dp.Node(x)
+        return getattr(self.third(self.second(self.first(x).tanh())), self.last)()
+
+    def loss(self, x, y):
+        p = self.forward(x)
+        return -(y * p.log() + (1 - y) * (1 - p).log()).sum()
+
+
+def recorded(net, steps=2, **settings):
+    sgd = dp.SGD(net, IRIS.x, IRIS.y, seed=0)
+    with record(net, sgd, **settings) as recorder:
+        sgd.train(steps, print_each=None)
+    return recorder.trace
+
+
+def test_functions_are_found_in_a_students_graph():
+    trace = recorded(Student(seed=0))
+    assert list(trace["layer"].values) == ["first", "second", "third"]
+    assert list(trace["activation"].values) == ["tanh", "relu", "sigmoid"]
+    assert np.isfinite(trace.dataset.to_dataframe()[list(PER_LAYER)]).all(axis=None)
+
+
+class Squashed(Student):
+    def loss(self, x, y):
+        return ((self.forward(x) - y) ** 2).sum()
+
+
+def test_a_function_that_is_not_in_the_table_is_missing_not_guessed():
+    trace = recorded(Squashed(last="square", seed=0))
+    assert trace["activation"].values[-1] == "unknown"
+    for name in ["activation_mean", "activation_std", "saturated_fraction", "dead_fraction"]:
+        assert np.isnan(trace[name].sel(layer="third")).all()
+        assert np.isfinite(trace[name].sel(layer="first")).all()
+    for name in ["grad_mean_abs", "delta_rms", "weight_rms", "update_ratio"]:
+        assert np.isfinite(trace[name]).all()
+
+
+class Twice(Student):
+    def forward(self, x):
+        x = x if isinstance(x, dp.Node) else dp.Node(x)
+        hidden = self.second(self.first(x).tanh())
+        return (self.third(hidden) + self.third(hidden)).sigmoid()
+
+
+def test_a_layer_used_twice_is_recorded_with_all_its_calls():
+    net = Twice(seed=0)
+    sgd = dp.SGD(net, IRIS.x, IRIS.y, batch_size=7, seed=0)
+    twins = []
+
+    class Look(dp.Callback):
+        def before_update(self, step):
+            with dp.watch_layers() as watch:
+                net.get_grad(step.x, step.y)
+                twins.append([call.delta for call in watch.calls if call.name == "third"])
+
+    sgd.callbacks.append(Look())
+    with record(net, sgd) as recorder:
+        sgd.train(2, print_each=None)
+    deltas = [rms(np.concatenate(pair)) for pair in twins]
+    np.testing.assert_allclose(recorder.trace["delta_rms"].sel(layer="third"), deltas)
+    assert [len(pair) for pair in twins] == [2, 2]
+
+
+class Bare(dp.Model):
+    def __init__(self):
+        super().__init__()
+        self.w = dp.Node(np.ones((4, 1)), "w")
+
+    def forward(self, x):
+        return dp.Node(x) if not isinstance(x, dp.Node) else x
+
+    def loss(self, x, y):
+        return (self.forward(x).dot(self.w) - y).square().sum()
+
+
+def test_a_model_without_layers_is_refused():
+    with pytest.raises(ValueError, match="Bare has no parameters to train"):
+        recorded(Bare())
+
+
+def test_recording_changes_no_training_and_leaves_nothing_behind():
+    plain, watched = (dp.Net(4, 5, 3, "tanh", seed=0) for _ in range(2))
+    dp.SGD(plain, IRIS.x, IRIS.y, seed=0).train(5, print_each=None)
+    sgd = dp.SGD(watched, IRIS.x, IRIS.y, seed=0)
+    with record(watched, sgd) as recorder:
+        sgd.train(5, print_each=None)
+    for name, value in plain.get_param().items():
+        np.testing.assert_array_equal(value, watched.get_param()[name])
+    assert sgd.callbacks == []
+    sgd.train(2, print_each=None)
+    assert recorder.n_steps == 5
+
+
+def test_a_second_block_records_a_second_training():
+    net = dp.Net(4, 5, 1, "tanh", seed=0)
+    sgd = dp.SGD(net, IRIS.x, IRIS.y, seed=0)
+    with record(net, sgd) as first:
+        sgd.train(2, print_each=None)
+    with record(net, sgd) as second:
+        sgd.train(3, print_each=None)
+    assert (first.n_steps, second.n_steps) == (2, 3)
+    loss = first.trace["loss"].values, second.trace["loss"].values
+    assert not np.isin(loss[0], loss[1]).any()
+
+
+def test_what_was_recorded_survives_an_exception():
+    net = dp.Net(4, 5, 1, "tanh", seed=0)
+
+    def fail(step):
+        if step.number == 3:
+            raise RuntimeError("the student's own")
+
+    sgd = dp.SGD(net, IRIS.x, IRIS.y, seed=0, callbacks=[fail])
+    with pytest.raises(RuntimeError, match="student's own"), record(net, sgd) as recorder:
+        sgd.train(10, print_each=None)
+    assert list(recorder.trace["step"].values) == [1, 2, 3]
+    assert len(sgd.callbacks) == 1
+
+
+def test_nothing_recorded_is_said():
+    net = dp.Net(4, 5, 1, "tanh", seed=0)
+    sgd = dp.SGD(net, IRIS.x, IRIS.y, seed=0)
+    with record(net, sgd) as recorder:
+        pass
+    with pytest.raises(ValueError, match="nothing has been recorded yet"):
+        _ = recorder.trace
+
+
+@pytest.mark.parametrize("every", [2, 3, 100])
+def test_every_kth_step(every):
+    full = recorded(dp.Net(4, 5, 2, "tanh", seed=0), 7)
+    thin = recorded(dp.Net(4, 5, 2, "tanh", seed=0), 7, every=every)
+    steps = list(range(1, 8, every))
+    assert list(thin["step"].values) == steps
+    for name in PER_LAYER:
+        np.testing.assert_array_equal(thin[name], full[name].sel(step=steps))
+
+
+@pytest.mark.parametrize("every", [0, -1])
+def test_every_is_at_least_one(every):
+    with pytest.raises(ValueError, match=f"every must be an integer of at least 1, got {every}"):
+        recorded(dp.Net(4, 5, 2, "tanh", seed=0), every=every)
+
+
+def test_the_first_layer_that_is_not_finite_is_named():
+    net = dp.Net(4, 5, 3, "relu", seed=0)
+    net.get_param()["h2_weight"][0, 0] = np.nan
+    with np.errstate(all="ignore"):
+        trace = recorded(net, 3)
+    assert (trace["nonfinite_count"] > 0).all()
+    assert np.isnan(trace["grad_mean_abs"]).all()
+    assert np.isnan(trace["loss"]).all()
+    assert (trace["accuracy"] == 0).all()
+    # h1's gradient, which comes through h2, is NaN too; but NaN came up in h2
+    assert trace.attrs["nonfinite_layer"] == "h2"
+    assert trace.attrs["nonfinite_in"] == "activation"
+    assert trace.attrs["nonfinite_step"] == 1
+    shares = ["grad_zero_fraction", "saturated_fraction", "dead_fraction"]
+    for name in shares:
+        assert np.isnan(trace[name].sel(layer="h2")).all(), name
+    assert np.isfinite(trace["dead_fraction"].sel(layer="h1", step=1))
+
+
+def test_what_becomes_infinite_in_the_update_is_found_there():
+    trace = Experiment.of(activation="tanh", learning_rate=1e308, layers=2, steps=3).run()
+    assert trace.attrs["nonfinite_step"] == 1
+    assert trace.attrs["nonfinite_in"] == "weight after the update"
+
+
+def test_an_ensemble_is_recorded_as_its_members():
+    together = recorded_members([3, 4, 5])
+    assert list(together["member"].values) == [3, 4, 5]
+    for seed in [3, 4, 5]:
+        alone = recorded_members(seed)
+        for name in PER_LAYER:
+            np.testing.assert_allclose(
+                together[name].sel(member=seed), alone[name], rtol=1e-9, atol=1e-15, err_msg=name
+            )
+
+
+def recorded_members(seeds):
+    net = dp.Net(4, 5, 2, "relu", seed=seeds)
+    sgd = dp.SGD(net, IRIS.x, IRIS.y, seed=seeds)
+    with record(net, sgd, reference=(IRIS.x, IRIS.y)) as recorder:
+        sgd.train(3, print_each=None)
+    return recorder.to_trace(members=seeds if isinstance(seeds, list) else None)
+
+
+# --- the quantities, one by one -------------------------------------------------------------------
+
+
+@pytest.fixture
+def quiet():
+    with np.errstate(all="ignore"):
+        yield
+
+
+def test_rms_neither_overflows_nor_underflows(quiet):
+    for size in [1e-200, 1.0, 1e200]:
+        np.testing.assert_allclose(quantities.rms(np.full(12, size)), size, rtol=1e-15)
+    small = np.full((3, 4), 1e-30, dtype=np.float32)
+    np.testing.assert_allclose(quantities.rms(quantities.entries(small)), 1e-30, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_non_finite_entries_are_never_dropped(value, quiet):
+    matrix = np.ones(6)
+    matrix[4] = value
+    assert not np.isfinite(quantities.mean_abs(matrix))
+    assert not np.isfinite(quantities.rms(matrix))
+    assert not np.isfinite(quantities.mean(matrix))
+    assert not np.isfinite(quantities.std(matrix))
+    assert quantities.nonfinite_count(matrix) == 1
+
+
+LENGTHS = [1, 37, 1 << 16, (1 << 17) + 3]  # within a part, a whole one, several
+
+
+SIZES = [(size, dtype) for size in (1e-30, 1.0, 1e30, 3e38) for dtype in (np.float32, np.float64)]
+SIZES += [(size, np.float64) for size in (1e-200, 1e200, 1e307)]
+
+
+@pytest.mark.parametrize(("size", "dtype"), SIZES)
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_vector_of_any_size_gives_no_warnings(length, size, dtype):
+    x = (np.random.default_rng(0).standard_normal(length) * size / 10).astype(dtype)
+    exact = x.astype(np.longdouble)
+    near = pytest.approx
+    tolerance = {"rel": 1e-5 if dtype == np.float32 else 1e-12}
+    assert quantities.mean_abs(x) == near(float(np.abs(exact).mean()), **tolerance)
+    assert quantities.rms(x) == near(float(np.sqrt((exact**2).mean())), **tolerance)
+    assert quantities.std(x) == near(float(exact.std()), **tolerance, abs=1e-5 * size)
+    assert quantities.mean(x) == near(float(exact.mean()), abs=1e-5 * size)
+    assert quantities.nonfinite_count(x) == 0
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-30, 1.0, 1e200, 1e307])
+def test_batches_that_are_joined_are_as_one_batch_of_any_size(size):
+    parts = [np.random.default_rng(i).standard_normal(10 * (i + 1)) * size for i in range(3)]
+    measured = [
+        {
+            "delta_rms": quantities.rms(part),
+            "activation_mean": quantities.mean(part),
+            "activation_std": quantities.std(part),
+        }
+        for part in parts
+    ]
+    whole = np.concatenate(parts)
+    found = quantities.pooled(measured, [len(part) for part in parts])
+    for name, right in (
+        ("delta_rms", quantities.rms(whole)),
+        ("activation_mean", quantities.mean(whole)),
+        ("activation_std", quantities.std(whole)),
+    ):
+        assert found[name] == pytest.approx(right, rel=1e-12), name
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_entries_of_a_vector_that_are_not_finite_give_no_warnings(length, bad):
+    x = np.ones(length, np.float32)
+    x[length // 2] = bad
+    for quantity in (quantities.mean_abs, quantities.mean, quantities.rms, quantities.std):
+        assert not np.isfinite(quantity(x)), quantity.__name__
+    assert quantities.nonfinite_count(x) == 1
+    assert np.isnan(quantities.zero_fraction(x))
+
+
+@pytest.mark.parametrize("length", [7, 9000])
+def test_leading_axes_give_what_their_vectors_give_one_by_one(length, quiet):
+    x = np.random.default_rng(1).standard_normal((3, 5, length)).astype(np.float32)
+    x[0, 1] = 3e38
+    x[2, 2, 3] = np.nan
+    for quantity in (quantities.mean_abs, quantities.mean, quantities.rms, quantities.std):
+        single = [[quantity(vector) for vector in vectors] for vectors in x]
+        np.testing.assert_allclose(quantity(x), single, rtol=1e-5, err_msg=quantity.__name__)
+
+
+def test_all_axes_are_read_in_the_order_of_memory():
+    kernel = np.arange(120.0).reshape(2, 3, 4, 5)
+    for array in (kernel, kernel.T, kernel[::-1, :, ::2], kernel.astype(np.float16)):
+        found = quantities.entries(array, None)
+        assert sorted(found) == sorted(array.ravel())
+        assert found.dtype in (np.float32, np.float64)
+    assert np.shares_memory(quantities.entries(kernel.transpose(0, 2, 3, 1), None), kernel)
+
+
+def test_time_is_counted_once_where_blocks_are_nested(monkeypatch):
+    now = iter(range(100))
+    monkeypatch.setattr("gradiometer.recording.clock.perf_counter", lambda: float(next(now)))
+    clock = Clock()
+    clock.since(-5.0)
+    assert clock.seconds == 5  # at 0
+    with clock:  # from 1
+        clock.since(-100.0)  # within: the block counts it
+        with clock:
+            pass
+    assert clock.seconds == 6  # to 2
+
+
+def test_update_ratio_of_zero_weights(quiet):
+    zero, one = np.zeros(4), np.ones(4)
+
+    def update_ratio(before, after):
+        return of_weights(before, after, ["update_ratio"], {}, axes=(-1,))["update_ratio"]
+
+    assert update_ratio(zero, zero) == 0
+    assert update_ratio(zero, one) == np.inf
+    assert update_ratio(one, zero) == 1
+
+
+def test_a_unit_is_dead_only_if_no_sample_wakes_it():
+    activation = np.array([[0.0, 0.0, 1.0], [0.0, 2.0, 1.0]])
+    assert quantities.dead_fraction(activation) == pytest.approx(1 / 3)
+
+
+def test_histogram_bins():
+    matrix = np.array([0.0, 1e-30, 0.5, 1.0, -1.5, np.inf])
+    counts = quantities.log10_histogram(matrix)
+    edges = quantities.HISTOGRAM_EDGES
+    assert counts[0] == 2  # zero, and what is below the lowest edge
+    assert counts[list(edges).index(-0.5)] == 1
+    assert counts[list(edges).index(0.0)] == 2
+    assert counts.sum() == 5

@@ -1,0 +1,96 @@
+"""Small studies, and how their results are compared."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from gradiometer.studies import Study, load
+
+HERE = Path(__file__).parent
+BASE = {"steps": 4, "width": 4, "quantities": ["grad_mean_abs", "delta_rms"]}
+
+
+def small(layers=(1, 2, 3, 4), activation=("sigmoid", "relu"), members=3, **base):
+    return Study(
+        {**BASE, **base}, over={"layers": layers, "activation": activation}, members=members
+    )
+
+
+@contextlib.contextmanager
+def ended(process):
+    """A process that does not outlive the block, also where the test fails before its end."""
+    try:
+        with process:
+            try:
+                yield process
+            except BaseException:
+                process.kill()
+                raise
+    finally:
+        process.kill()
+
+
+def drain(events):
+    return [*events]
+
+
+def assert_complete(study, folder, reference=None, tolerance=0.0):
+    """Every experiment is there once; its numbers are those of an undisturbed run."""
+    results = load(folder)
+    assert len(results.finished) == len(study.experiments)
+    files = {path.name for path in results.folder.results.iterdir()}
+    assert files == {f"{e.hash}.nc" for e in study.experiments}
+    if reference is not None:
+        expected = load(reference)
+        for experiment, trace in results.traces():
+            same(trace, expected.trace(experiment), tolerance)
+
+
+def same(one, other, tolerance=0.0):
+    assert set(one.dataset.data_vars) == set(other.dataset.data_vars)
+    for name in one.dataset.data_vars:
+        a, b = one[name], other[name]
+        assert a.dims == b.dims
+        assert a.dtype == b.dtype
+        if tolerance:
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+        else:
+            np.testing.assert_array_equal(a, b)
+    for name in one.dataset.coords:
+        np.testing.assert_array_equal(one.dataset[name], other.dataset[name])
+
+
+def until(condition, seconds=60):
+    """Wait for something that another process does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.02)
+
+
+def start_driver(script, *arguments, log, **options):
+    """A driver in a process of its own; `script` is Python, below a guard."""
+    guarded = "if __name__ == '__main__':\n" + "\n".join(
+        f"    {line}" for line in script.strip().splitlines()
+    )
+    path = log.parent / "driver.py"
+    path.write_text("import sys\nfrom helpers import *\nfrom deadly import *\n" + guarded)
+    environment = {
+        **os.environ,
+        # beside what is there, so that drivers import the package that is tested
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
+        "GRADIOMETER_TEST_LOG": str(log),
+    }
+    return subprocess.Popen(
+        [sys.executable, path, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
