@@ -12,36 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.node import AnomalyError, Node, ShapeError, as_matrix, describe, mode
+from dp.errors import AnomalyError, ShapeError
+from dp.mode import mode
+from dp.node import Node
+from dp.order import topological_order
 from dp.primitives import astype, broadcast_to, sum_to
+from dp.shapes import describe
+from dp.validation import as_matrix
 from dp.watching import Sweep, Watcher, watchers
 
 Array = NDArray[Any]
-
-
-def topological_order(output: Node) -> list[Node]:
-    """Every Node that `output` was computed from, itself first, consumers before their operands."""
-    if not isinstance(output, Node):
-        raise TypeError(f"only a Node has a gradient, got {type(output).__name__}: {output!r:.60}")
-    waiting = {output: 0}  # how many consumers each node still waits for
-    stack = [output]
-    while stack:
-        for parent in stack.pop().parents:
-            if parent in waiting:
-                waiting[parent] += 1
-            else:
-                waiting[parent] = 1
-                stack.append(parent)
-    order = []
-    ready = [output]
-    while ready:
-        node = ready.pop()
-        order.append(node)
-        for parent in node.parents:
-            waiting[parent] -= 1
-            if not waiting[parent]:
-                ready.append(parent)
-    return order
 
 
 def gradients(
