@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from dp.node import Node
 
 if TYPE_CHECKING:
-    from dp.program.captured import Captured
+    from dp.program.arrays import StepArrays
+    from dp.program.capture import Captured
     from dp.program.graph import Value
-    from dp.program.training import TrainingStep
 
 Array = NDArray[Any]
 
@@ -75,10 +75,10 @@ class ProgramCallback(Callback):
         """Say which of a captured model's values it will read, besides loss and gradients."""
         return ()
 
-    def before_program_update(self, number: int, step: TrainingStep) -> None:
+    def before_program_update(self, number: int, arrays: StepArrays) -> None:
         """Called when the gradients are known and the parameters not yet changed."""
 
-    def after_program_update(self, number: int, step: TrainingStep) -> None:
+    def after_program_update(self, number: int, arrays: StepArrays) -> None:
         """Called when the parameters have been changed."""
 
     def undone(self, number: int) -> None:

@@ -21,6 +21,21 @@ from dp.watching import loop
 Array = NDArray[Any]
 
 
+# Makes the first steps of a training with compile=True: (optimizer, steps, num_grad_stores,
+# print_each) -> (steps made, last loss or None, batch drawn for the next step or None). The loop
+# of programs stands above this module, so it is handed in.
+CompiledLoop = Callable[
+    ["Optimizer", int, int, "int | None"], tuple[int, "Array | None", "tuple[Node, Node] | None"]
+]
+_compiled_loop: CompiledLoop
+
+
+def set_compiled_loop(loop: CompiledLoop) -> None:
+    """Say who trains with compile=True."""
+    global _compiled_loop
+    _compiled_loop = loop
+
+
 STREAMS = "_dp_streams"
 
 
@@ -279,9 +294,7 @@ class Optimizer:
         done, batch = 0, None
         # eager steps say what is wrong inside these
         if self.compile and mode() == Mode():
-            from dp.program import training
-
-            done, loss, batch = training.train(self, steps, num_grad_stores, print_each)
+            done, loss, batch = _compiled_loop(self, steps, num_grad_stores, print_each)
             if loss is not None:
                 return loss
         if not done:

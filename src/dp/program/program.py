@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from dp.node import Node
 from dp.optimizers import Optimizer
-from dp.program.captured import Captured, captured
+from dp.program.capture import Captured, captured
 from dp.program.replay import Replay, check_shape, fitting, quietly
 from dp.program.source import readable
-from dp.program.training import TrainingStep, one_step, refuse_if_changed
+from dp.program.step import TrainingStep, one_step, refuse_if_changed
 
 Array = NDArray[Any]
 
