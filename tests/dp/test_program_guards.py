@@ -17,7 +17,7 @@ from eager import Small, X, Y, alike, same, trained
 import dp
 from dp import Node
 from dp import primitives as p
-from dp.model import chain_of, set_chain
+from dp.net import chain_of, set_chain
 from dp.program import watching
 from dp.program.guards import Guard
 from gradiometer import record

@@ -14,7 +14,7 @@ from eager import Small, X, Y
 
 import dp
 from dp import Node
-from dp.node import Mode, mode
+from dp.mode import Mode, mode
 from dp.program import training, watching
 
 STEPS = 4

@@ -12,7 +12,7 @@ from eager import Small, X, Y, trained
 
 import dp
 from dp import Node
-from dp.node import Mode, mode
+from dp.mode import Mode, mode
 from dp.program import watching
 
 

@@ -11,19 +11,23 @@ from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.activations import Activation
+from dp.errors import CaptureError, ShapeError
 from dp.mode import MODE, mode
-from dp.model import Model, Net
-from dp.node import CaptureError, Node, ShapeError
-from dp.parameters import check_stack, members_of, of_other_models, registered
+from dp.model import Model
+from dp.net import Net
+from dp.node import Node
+from dp.parameters import members_of, registered
 from dp.program.captured import Captured, captured, captured_rule
 from dp.program.guards import Guard
 from dp.program.memory import Table
 from dp.program.replay import Replay, fitting, quietly
 from dp.program.source import readable_step
 from dp.program.watching import apart
+from dp.untrained import check_stack, of_other_models
 
 if TYPE_CHECKING:
-    from dp.optimizers import Optimizer, Step
+    from dp.callbacks import Step
+    from dp.optimizers import Optimizer
 
 Array = NDArray[Any]
 
@@ -677,7 +681,7 @@ class _Loop:
 
     def tell(self, number: int) -> Step:
         """Tell callbacks that take steps, before the update; gives what they were told."""
-        from dp.optimizers import Callback, Step
+        from dp.callbacks import Callback, Step
 
         now = self._in_use()
         x, y = now.batch
@@ -692,7 +696,7 @@ class _Loop:
 
     def tell_after(self) -> None:
         """Tell callbacks that take steps, after the update."""
-        from dp.optimizers import Callback
+        from dp.callbacks import Callback
 
         now = self._in_use()
         now.store()
@@ -722,7 +726,7 @@ class _Loop:
 
 def _readers_come_first(optimizer: Optimizer) -> bool:
     """Whether no callback that reads a step's buffers stands behind one that may change it."""
-    from dp.optimizers import ProgramCallback
+    from dp.callbacks import ProgramCallback
 
     kinds = [isinstance(callback, ProgramCallback) for callback in optimizer._callbacks()]
     return kinds == sorted(kinds, reverse=True)

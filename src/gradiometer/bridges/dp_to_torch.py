@@ -6,7 +6,7 @@ from typing import Any
 
 import dp
 from dp import activations
-from dp.model import chain_of
+from dp.net import chain_of
 from gradiometer.bridges.functions import module_of
 from gradiometer.bridges.sequential_net import Sequential_Net
 from gradiometer.bridges.weights import DTYPES, check_parameters, pytorch, registered_of, write

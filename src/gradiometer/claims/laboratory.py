@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dp
-from dp.model import watch_layers
+from dp.layers import watch_layers
 from gradiometer.experiment import OPTIMIZERS, Experiment
 from gradiometer.studies.compute import StoppedError, run
 

@@ -23,12 +23,13 @@ from gradiometer.recording.measure import (
     nothing,
 )
 from gradiometer.recording.quantities import Array
-from gradiometer.states import MODEL, inferred_of_layers, not_there, reason_for
+from gradiometer.states import MODEL, Reasons, inferred_of_layers, not_there, reason_for
 
 if TYPE_CHECKING:
     from gradiometer.trace import Trace
 
 UNKNOWN = "unknown"  # an activation function
+NO_LABELS = "there are no labels of classes, on a reference batch, to compare the output with"
 Masks = dict[str, NDArray[np.bool_]]  # by quantity: where it is missing
 
 
@@ -381,15 +382,17 @@ class Recorder:
         trained = [i for i, info in enumerate(self.layers) if info.role == "trained"]
         if self.chains is not None and self.chains != [trained]:
             attributes = {**(attributes or {}), "chains": json.dumps(self.chains)}
-        if self.missing:
-            attributes = {**(attributes or {}), "missing": json.dumps(self.missing)}
+        missing = self._missing(columns)
+        reasons = self._reasons(missing)
+        if reasons:
+            attributes = {**(attributes or {}), "missing": json.dumps(reasons)}
         if HISTOGRAM in columns:
             variables[HISTOGRAM] = ((*dims, "bin"), columns[HISTOGRAM])
             coords["bin"] = q.HISTOGRAM_EDGES
         facts = {
             **(attributes or {}), "recording_overhead": self.overhead, **self._nonfinite,
         }  # fmt: skip
-        return Trace.from_arrays(variables, coords, facts, self._missing(columns))
+        return Trace.from_arrays(variables, coords, facts, missing)
 
     def _missing(self, columns: Mapping[str, Array]) -> Masks:
         """Where each quantity could not be had."""
@@ -404,11 +407,18 @@ class Recorder:
             found[name] = np.concatenate(parts) & not_there(values, histogram=name == HISTOGRAM)
         return found
 
+    def _reasons(self, missing: Masks) -> Reasons:
+        """Those that were given, and what goes without saying: an accuracy takes labels."""
+        given = {layer: dict(reasons) for layer, reasons in self.missing.items()}
+        if missing.get("accuracy", np.zeros(())).any():
+            given.setdefault(MODEL, {}).setdefault("accuracy", NO_LABELS)
+        return given
+
     def _inferred(self, name: str, values: Array, count: Array | None) -> NDArray[np.bool_]:
         """Where a quantity seems to be missing, where no adapter said it."""
         empty = not_there(values, histogram=name == HISTOGRAM)
-        if name in PER_STEP:
-            return empty & (reason_for(self.missing, name) is not None)
+        if name in PER_STEP:  # the outputs that an accuracy is of may not be finite: itself it is
+            return empty
         names = [info.name for info in self.layers]
         explained = [reason_for(self.missing, name, layer) is not None for layer in names]
         return inferred_of_layers(empty, explained, None if name == HISTOGRAM else count)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import dp
 from dp.activations import SOFTMAX, Activation
-from dp.node import CaptureError
+from dp.errors import CaptureError
 from dp.program.captured import Captured, CapturedLayer, captured
 from dp.program.graph import Value, in_order
 from dp.program.replay import Replay, quietly
