@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from gradiometer.states import (
     MODEL,
+    Mask,
     is_mask,
     mask_name,
-    mask_of,
     not_there,
     places_missing,
     reason_for,
@@ -195,21 +195,23 @@ def _masks(dataset: xr.Dataset) -> Iterator[str]:
         elif mask.dtype != bool:
             yield f"{name} is of the type {mask.dtype}; expected booleans"
         else:
-            yield from _contradictions(dataset, str(quantity))
+            yield from _contradictions(dataset, str(quantity), mask.values)
             for place in places_missing(dataset, str(quantity), mask.values):
                 if reason_for(reasons, str(quantity), place) is None:
                     of = "" if place == MODEL else f" of layer {place!r}"
                     yield f"{quantity}{of} is missing, but nothing says why"
 
 
-def _contradictions(dataset: xr.Dataset, quantity: str) -> Iterator[str]:
+def _contradictions(dataset: xr.Dataset, quantity: str, mask: Mask) -> Iterator[str]:
     """Numbers that are there, though they are said to be missing."""
-    variable, mask = dataset[quantity], mask_of(quantity, dataset)
+    variable = dataset[quantity]
     wrong = mask & ~not_there(variable.values, histogram="bin" in variable.dims)
     if wrong.any():
         at = tuple(index[0] for index in np.nonzero(wrong))
         step = dataset["step"].values[at[0]]
-        of = f" of layer {dataset['layer'].values[at[1]]!r}" if "layer" in variable.dims else ""
+        of = (
+            f" of layer {str(dataset['layer'].values[at[1]])!r}" if "layer" in variable.dims else ""
+        )
         value = np.asarray(variable.values[at]).max().item()
         yield f"{quantity}{of} has the value {value!r} in step {step}, but is said to be missing"
 

@@ -84,6 +84,11 @@ def mask_of(quantity: str, dataset: xr.Dataset) -> Mask | None:
     return np.asarray(dataset[name].values) if name in dataset.data_vars else None
 
 
+def without_masks(dataset: xr.Dataset) -> xr.Dataset:
+    """Give the dataset of the quantities alone."""
+    return dataset.drop_vars([name for name in dataset.data_vars if is_mask(name, dataset)])
+
+
 def reasons_of(attrs: Mapping[Any, Any]) -> Reasons:
     """Why quantities are missing: layer (or `MODEL`) -> quantity -> reason."""
     found: Reasons = json.loads(attrs.get("missing", "{}"))
@@ -192,7 +197,7 @@ def inferred_of_layers(nan: Mask, explained: list[bool], count: Array | None) ->
     """
     reason = np.array(explained).reshape(1, -1, *[1] * (nan.ndim - 2))
     if count is None:
-        return nan & reason
+        return np.asarray(nan & reason)
     # a layer of which the quantity can never be had may still diverge, and be counted
     never = nan.all(axis=0, keepdims=True)
     return np.asarray(nan & ((count == 0) | (reason & (np.isnan(count) | never))))

@@ -23,7 +23,6 @@ from gradiometer.states import (
     State,
     inferred,
     is_mask,
-    mask_name,
     mask_of,
     places_missing,
     reason_for,

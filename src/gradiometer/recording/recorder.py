@@ -188,7 +188,9 @@ class Recorder:
         shape = (len(steps), len(self.layers), *loss.shape[1:])
         found: dict[str, Array] = {name: nothing(name, shape) for name in self._of_layers}
         missing: Masks = {name: np.ones(shape, bool) for name in self._of_layers}
-        missing.pop("clip_factor", None)  # NaN too where the gradient that the update used is not known
+        missing.pop(
+            "clip_factor", None
+        )  # NaN too where the gradient that the update used is not known
         counts: dict[str, Array] = {}
         with np.errstate(all="ignore"):
             for positions, arrays in groups:
