@@ -63,21 +63,9 @@ __all__ = [
 ]
 
 
-# Programs are loaded when they are first used: `import dp` is light.
-
-
 def __getattr__(name: str) -> Any:
-    if name in ("Program", "capture"):
+    if name in ("Program", "capture"):  # loaded when first used: `import dp` is light
         from dp.program import program
 
         return getattr(program, name)
     raise AttributeError(f"module 'dp' has no attribute {name!r}")
-
-
-def _train_compiled(*arguments: Any) -> Any:
-    from dp.program.loop import train
-
-    return train(*arguments)
-
-
-optimizer.set_compiled_loop(_train_compiled)

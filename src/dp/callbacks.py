@@ -12,8 +12,6 @@ from dp.node import Node
 
 if TYPE_CHECKING:
     from dp.program.arrays import StepArrays
-    from dp.program.capture import Captured
-    from dp.program.graph import Value
 
 Array = NDArray[Any]
 
@@ -71,7 +69,7 @@ class ProgramCallback(Callback):
     reads_loss = True
     only_reads = False
 
-    def keep(self, captured: Captured) -> Iterable[Value]:  # noqa: ARG002
+    def keep(self, captured: Any) -> Iterable[Any]:  # noqa: ARG002
         """Say which of a captured model's values it will read, besides loss and gradients."""
         return ()
 

@@ -8,16 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import primitives as p
+from dp.batches import STREAMS, streams_of
 from dp.callbacks import Callback, ProgramCallback, Step
 from dp.errors import CaptureError
 from dp.mode import MODE, mode
 from dp.net import Net
 from dp.node import Node
-from dp.optimizers import STREAMS, Optimizer, streams_of
 from dp.parameters import members_of
 from dp.program.guards import Guard
 from dp.program.reads import apart
 from dp.program.step import TrainingStep, check_model, pure
+from dp.updates import Updates
 
 Array = NDArray[Any]
 
@@ -34,9 +35,7 @@ class Outcome(NamedTuple):
     batch: tuple[Node, Node] | None = None
 
 
-def train(
-    optimizer: Optimizer, steps: int, num_grad_stores: int, print_each: int | None
-) -> Outcome:
+def train(optimizer: Updates, steps: int, num_grad_stores: int, print_each: int | None) -> Outcome:
     """Train as `Optimizer._train` does, with the same batches and, but for rounding, results.
 
     The model's parameters are up to date whenever a callback is called, and at the end, also if
@@ -71,7 +70,7 @@ class _Verified(NamedTuple):
 class _Loop:
     """The batches, the program for their shape, and whom to call."""
 
-    def __init__(self, optimizer: Optimizer, num_grad_stores: int) -> None:
+    def __init__(self, optimizer: Updates, num_grad_stores: int) -> None:
         check_model(optimizer.model)
         self.optimizer, self.num_grad_stores = optimizer, num_grad_stores
         self.readers = optimizer.program_callbacks()
@@ -290,13 +289,13 @@ class _Loop:
             now.end_update()
 
 
-def _readers_come_first(optimizer: Optimizer) -> bool:
+def _readers_come_first(optimizer: Updates) -> bool:
     """Whether no callback that reads a step's buffers stands behind one that may change it."""
     kinds = [isinstance(callback, ProgramCallback) for callback in optimizer._callbacks()]
     return kinds == sorted(kinds, reverse=True)
 
 
-def _check_labels(optimizer: Optimizer, step: TrainingStep) -> None:
+def _check_labels(optimizer: Updates, step: TrainingStep) -> None:
     """Let a loss of the library's own look at every label, as eager steps would in time."""
     model, x, y = optimizer.model, optimizer.x_train, optimizer.y_train
     if not step.captured.checks_labels:

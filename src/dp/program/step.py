@@ -15,7 +15,6 @@ from dp.errors import CaptureError, ShapeError
 from dp.model import Model
 from dp.net import Net
 from dp.node import Node
-from dp.optimizers import Optimizer
 from dp.parameters import members_of, registered
 from dp.program.arrays import arrays_of
 from dp.program.capture import Captured, captured, captured_rule
@@ -24,6 +23,7 @@ from dp.program.reads import apart
 from dp.program.replay import Replay, fitting, quietly
 from dp.program.source import readable_step
 from dp.untrained import check_stack, of_other_models
+from dp.updates import Updates, update_all
 
 Array = NDArray[Any]
 
@@ -49,7 +49,7 @@ class TrainingStep:
         parameters after a whole number of steps, also if an interrupt comes while they are copied.
     """
 
-    def __init__(self, optimizer: Optimizer, x: Array, y: Array, num_grad_stores: int) -> None:
+    def __init__(self, optimizer: Updates, x: Array, y: Array, num_grad_stores: int) -> None:
         check_model(optimizer.model)
         self.optimizer, self.num_grad_stores = optimizer, num_grad_stores
         self.captured = _captured(optimizer.model, x, y)
@@ -298,7 +298,7 @@ class TrainingStep:
         optimizer = self.optimizer
         grad = self.gradients if told is None else told.grad
         param = optimizer.model.get_param() if told is None else told.param
-        Optimizer._update_all(optimizer, param, grad, number)
+        update_all(optimizer, param, grad, number)
         self.load()
 
     def verify(self, number: int, loss: bool) -> None:
@@ -364,7 +364,7 @@ def refuse_if_changed(captured: Captured) -> None:
         )
 
 
-def one_step(optimizer: Optimizer) -> TrainingStep:
+def one_step(optimizer: Updates) -> TrainingStep:
     """Capture one step of an optimiser, on a batch of its data."""
     if optimizer.x_train is None or optimizer.y_train is None:
         raise ValueError("x_train and y_train are needed to capture a step, got None")
