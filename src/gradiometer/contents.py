@@ -16,6 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradiometer.states import (
+    MODEL,
+    Mask,
+    is_mask,
+    mask_name,
+    not_there,
+    places_missing,
+    reason_for,
+    reasons_of,
+)
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -26,7 +37,7 @@ ROUNDING = 1e-6  # by which a share that was averaged in single precision may ex
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a quantity may have; NaN, which stands for a missing one, always may."""
+    """The values that a quantity may have; NaN always may."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -110,6 +121,7 @@ def problems(dataset: xr.Dataset) -> Iterator[str]:
     yield from _labels(dataset)
     yield from _quantities(dataset)
     yield from _facts(dataset.attrs)
+    yield from _masks(dataset)
     if "decision_class" in dataset:
         yield from _decision(dataset)
     yield from _settings(dataset)
@@ -168,6 +180,40 @@ def _quantities(dataset: xr.Dataset) -> Iterator[str]:
     for name, allowed in RANGES.items():
         if name in dataset.data_vars:
             yield from _outside(name, dataset[name].values, allowed)
+
+
+def _masks(dataset: xr.Dataset) -> Iterator[str]:
+    """Whether what is said to be missing is not there, and has a reason."""
+    reasons = reasons_of(dataset.attrs)
+    for quantity, variable in dataset.data_vars.items():
+        name = mask_name(str(quantity))
+        if is_mask(quantity, dataset) or name not in dataset.data_vars:
+            continue
+        mask, dims = dataset[name], tuple(dim for dim in variable.dims if dim != "bin")
+        if mask.dims != dims:
+            yield f"{name} has the dimensions {mask.dims}; expected {dims}"
+        elif mask.dtype != bool:
+            yield f"{name} is of the type {mask.dtype}; expected booleans"
+        else:
+            yield from _contradictions(dataset, str(quantity), mask.values)
+            for place in places_missing(dataset, str(quantity), mask.values):
+                if reason_for(reasons, str(quantity), place) is None:
+                    of = "" if place == MODEL else f" of layer {place!r}"
+                    yield f"{quantity}{of} is missing, but nothing says why"
+
+
+def _contradictions(dataset: xr.Dataset, quantity: str, mask: Mask) -> Iterator[str]:
+    """Numbers that are there, though they are said to be missing."""
+    variable = dataset[quantity]
+    wrong = mask & ~not_there(variable.values, histogram="bin" in variable.dims)
+    if wrong.any():
+        at = tuple(index[0] for index in np.nonzero(wrong))
+        step = dataset["step"].values[at[0]]
+        of = (
+            f" of layer {str(dataset['layer'].values[at[1]])!r}" if "layer" in variable.dims else ""
+        )
+        value = np.asarray(variable.values[at]).max().item()
+        yield f"{quantity}{of} has the value {value!r} in step {step}, but is said to be missing"
 
 
 def _decision(dataset: xr.Dataset) -> Iterator[str]:

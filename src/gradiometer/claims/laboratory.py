@@ -137,8 +137,8 @@ class Laboratory:
                 trace = run(experiment, at_once)
             except StoppedError:
                 raise KeyboardInterrupt from None
-            names = [name for name in trace.dataset.data_vars if "step" in trace[str(name)].dims]
-            values = {str(name): trace[str(name)].values for name in names}
+            names = [name for name in trace.quantities if "step" in trace[name].dims]
+            values = {name: trace[name].values for name in names}
             self._measured[experiment.hash] = Measured(
                 experiment,
                 {name: value[0] for name, value in values.items()},

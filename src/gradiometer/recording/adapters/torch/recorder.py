@@ -55,7 +55,8 @@ from gradiometer.recording.measure import (
     of_delta,
 )
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.recorder import MODEL, Recorder
+from gradiometer.recording.recorder import Recorder
+from gradiometer.states import MODEL
 
 NO_STEP = (
     "there were backward passes, but no step of an optimizer that updates the model; for updates "
