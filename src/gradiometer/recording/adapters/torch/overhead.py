@@ -22,7 +22,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 
-class Dispatches(Clock):
+class Overhead(Clock):
     """Counts the time that recording takes, with what PyTorch needs to announce things to it.
 
     Attributes
