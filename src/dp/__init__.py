@@ -6,6 +6,7 @@ from dp import activations, initializers, losses, primitives
 from dp import optimizers as optimizer
 from dp.callbacks import Callback, ProgramCallback, Step
 from dp.check import check_gradient, numerical_gradients
+from dp.derivatives import gradients
 from dp.errors import AnomalyError, CaptureError, GradientError, ShapeError
 from dp.functions import concatenate, equal, where
 from dp.layers import Layer, LayerCall, LayerWatch, watch_layers
@@ -16,7 +17,6 @@ from dp.net import Net
 from dp.node import Node
 from dp.optimizers import SGD, Adam, Optimizer, RMS_Prop, SGD_Momentum
 from dp.primitives import declare
-from dp.sweep import gradients
 
 if TYPE_CHECKING:
     from dp.program import Program, capture

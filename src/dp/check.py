@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dp.derivatives import gradients
 from dp.errors import GradientError
 from dp.node import Node
-from dp.sweep import gradients
 from dp.validation import real_array
 
 Array = NDArray[Any]

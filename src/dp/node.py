@@ -17,7 +17,9 @@ from dp.hints import Guarded, check_subclass, hint_at_missing
 from dp.indexing import checked_axis, matrix_index, one_axis, wanted_shape
 from dp.mode import MODE
 from dp.numpy_functions import COMPARISONS, PRIMITIVES, apply_function, apply_ufunc
+from dp.order import topological_order
 from dp.shapes import NO_SETTINGS, anomaly_message, check_shapes, describe
+from dp.sweep import named_gradients
 from dp.validation import as_matrix, integer, number
 
 Array = NDArray[Any]
@@ -128,8 +130,6 @@ class Node(Answers):
         return f"<Node{name} {'×'.join(map(str, self.shape))} {self.dtype}{made}: {value}>"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Node:
-        from dp.order import topological_order
-
         for node in reversed(topological_order(self)):  # no recursion: graphs are deep
             if id(node) not in memo:
                 twin = Node(node.value.copy(), node.name)
@@ -140,8 +140,6 @@ class Node(Answers):
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from dp.order import topological_order
-
         order = list(reversed(topological_order(self)))
         if len(order) == 1:
             return Node, (self.value, self.name)
@@ -212,8 +210,6 @@ class Node(Answers):
         dict
             Name of the leaf -> gradient, with the leaf's shape and dtype.
         """
-        from dp.sweep import named_gradients
-
         return named_gradients(self, cotangent)
 
     grad = Guarded(_grad)

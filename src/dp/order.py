@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
-from dp.node import Node
+from dp.primitives import Recorded
+
+AnyNode = TypeVar("AnyNode", bound=Recorded)
 
 
-def topological_order(output: Node) -> list[Node]:
+def topological_order(output: AnyNode) -> list[AnyNode]:
     """Every Node that `output` was computed from, itself first, consumers before their operands."""
-    if not isinstance(output, Node):
+    if not isinstance(output, Recorded):
         raise TypeError(f"only a Node has a gradient, got {type(output).__name__}: {output!r:.60}")
     waiting = {output: 0}  # how many consumers each node still waits for
     stack = [output]
@@ -32,9 +35,9 @@ def topological_order(output: Node) -> list[Node]:
     return order
 
 
-def consumers_of(order: Sequence[Node]) -> dict[Node, list[Node]]:
+def consumers_of(order: Sequence[AnyNode]) -> dict[AnyNode, list[AnyNode]]:
     """Who takes what: each Node of a graph -> those that were computed from it."""
-    consumers: dict[Node, list[Node]] = {}
+    consumers: dict[AnyNode, list[AnyNode]] = {}
     for node in order:
         for parent in node.parents:
             consumers.setdefault(parent, []).append(node)

@@ -249,6 +249,7 @@ class _Capture:
                 self.output,
                 topological_order(self.output),
                 set(self.nodes.values()),
+                Node(1.0),
                 create_graph=True,
                 also=set(self.forward),
                 shares=shares,

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+
 from gradiometer.recording.adapters.torch.arrays import can_be_measured, in_memory
 from gradiometer.recording.adapters.torch.shared import Shared
 

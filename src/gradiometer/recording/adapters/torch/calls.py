@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
 from gradiometer.recording.adapters.torch.functions import Function
 from gradiometer.recording.adapters.torch.layers import Layer
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
 from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.functions import Function
 from gradiometer.recording.adapters.torch.measuring import Measuring

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+
 from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.deferred import Deferred
 from gradiometer.recording.adapters.torch.uses import Use

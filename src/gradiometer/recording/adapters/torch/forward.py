@@ -15,6 +15,15 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.nn.parallel import DistributedDataParallel
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
 from gradiometer.recording.adapters.torch.activations import UNSEEN, Activations, autograd_function
 from gradiometer.recording.adapters.torch.arrays import can_be_measured
 from gradiometer.recording.adapters.torch.backward import BACKWARD
@@ -28,14 +37,6 @@ from gradiometer.recording.adapters.torch.measuring import Measuring
 from gradiometer.recording.adapters.torch.modules import Modules
 from gradiometer.recording.adapters.torch.overhead import Overhead
 from gradiometer.recording.adapters.torch.shared import Shared
-from torch import nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
-from torch.nn.parallel import DistributedDataParallel
-from torch.overrides import TorchFunctionMode
-from torch.utils.hooks import RemovableHandle
 
 
 class Scope(Followed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
+
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array, zero_units_among
 from gradiometer.recording.adapters.torch.backward import Pass

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import nn
+
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.parametrized import parametrization
-from torch import nn
 
 
 class Modules:

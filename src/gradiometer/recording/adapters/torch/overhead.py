@@ -15,11 +15,12 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.clock import Clock
 from gradiometer.recording.measure import PER_LAYER, of_activation, of_gradient
-from torch import nn
-from torch.overrides import TorchFunctionMode
 
 
 class Overhead(Clock):

@@ -9,12 +9,13 @@ from functools import partial
 from time import perf_counter
 
 import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
 from gradiometer.recording.adapters.torch.backward import BACKWARD
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.measuring import Measuring
 from gradiometer.recording.adapters.torch.overhead import Overhead
-from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 _Hooked = tuple[torch.Tensor, RemovableHandle]
 

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Any
 
 import scipy.linalg.blas  # noqa: F401  (what sums are made by: loaded here, not in the first step)
-
 import torch
+from torch import nn
+
 from gradiometer.recording.adapters.torch.optimizers import checked_optimizers
 from gradiometer.recording.adapters.torch.overhead import Overhead, costs
 from gradiometer.recording.adapters.torch.reference import Reference
@@ -18,7 +19,6 @@ from gradiometer.recording.adapters.torch.training import Training
 from gradiometer.recording.adapters.torch.unregistered import unregistered_layers
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.recorder import Recorder
-from torch import nn
 
 
 class TorchRecorder(Recorder):

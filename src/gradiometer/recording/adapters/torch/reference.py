@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-
 import torch
+from torch import nn
+
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.calls import Call
@@ -21,7 +22,6 @@ from gradiometer.recording.adapters.torch.restore import restored
 from gradiometer.recording.adapters.torch.step import Step, join
 from gradiometer.recording.quantities import Array
 from gradiometer.recording.recorder import MODEL, Recorder
-from torch import nn
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ import weakref
 from typing import Any
 
 import numpy as np
-
 import torch
+from torch import nn
+
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array, copy_of
 from gradiometer.recording.adapters.torch.assembly import Assembly
@@ -34,7 +35,6 @@ from gradiometer.recording.adapters.torch.watch import Watch
 from gradiometer.recording.measure import FROM_GRADIENT, OF_ACTIVATION, OF_WEIGHTS
 from gradiometer.recording.quantities import Array
 from gradiometer.recording.recorder import MODEL, Recorder
-from torch import nn
 
 SECOND = (
     "a second optimizer made a step after the same backward pass, which is not counted; name both: "

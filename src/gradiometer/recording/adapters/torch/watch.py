@@ -15,6 +15,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
 from gradiometer.recording.adapters.torch.backward import BACKWARD, Observer
 from gradiometer.recording.adapters.torch.chains import Chains
 from gradiometer.recording.adapters.torch.followed import tensors_of
@@ -25,8 +28,6 @@ from gradiometer.recording.adapters.torch.modules import Modules
 from gradiometer.recording.adapters.torch.overhead import Overhead
 from gradiometer.recording.adapters.torch.parameter_hooks import ParameterHooks
 from gradiometer.recording.adapters.torch.shared import Shared
-from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 
 class Watch(Observer):
