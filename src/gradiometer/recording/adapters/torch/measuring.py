@@ -38,8 +38,6 @@ class Measuring:
     gradients : Gradients
     updates : Updates
     chains : Chains
-    parameters : callable
-        Gives those whose gradients are cleared where a backward pass is thrown away.
     zero_units : bool
         Whether dead units are looked for on the training batch.
 
@@ -56,12 +54,11 @@ class Measuring:
         gradients: Gradients,
         updates: Updates,
         chains: Chains,
-        parameters: Callable[[], Sequence[torch.Tensor]],
         zero_units: bool,
     ) -> None:
         self._record, self._wanted = record, wanted
         self.gradients, self._updates, self._chains = gradients, updates, chains
-        self._parameters, self._zero_units = parameters, zero_units
+        self._zero_units = zero_units
         self._deltas = not wanted.isdisjoint(("delta_rms", "nonfinite_count"))
         self.step: Step | None = None
         # told of φ(h) instead, while the model is run on the reference batch
@@ -128,7 +125,7 @@ class Measuring:
     def _drop_what_was_cleared(self, step: Step) -> None:
         """Drop earlier passes, or what they brought of layers whose gradients were cleared."""
         everything = len(step.passes) > step.counted and self.gradients.are_fresh(
-            step, self._parameters()
+            step, self._updates.parameters_to_clear()
         )
         # one of several optimizers, say, has cleared its own
         layers = set() if everything else self.gradients.thrown_away(step)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -54,13 +55,12 @@ class Updates:
     ----------
     given : sequence of Optimizer, or of what holds one
         Whose steps are recorded; any optimizer's that updates the model if there is none.
-    parameters : callable
-        Gives the identities of the model's parameters as they are now.
+    model : nn.Module
     """
 
-    def __init__(self, given: Sequence[Any], parameters: Callable[[], set[int]]) -> None:
+    def __init__(self, given: Sequence[Any], model: nn.Module) -> None:
         self.given = tuple(given)
-        self._parameters = parameters
+        self._model = model
         self.running: list[Update] = []
 
     def begin(self, optimizer: Any, closure: bool, wrapper: bool = False) -> Update | None:
@@ -102,8 +102,17 @@ class Updates:
 
     def updates(self, optimizer: Any) -> bool:
         """Whether it updates any parameter of the model."""
-        mine = self._parameters()
+        mine = {id(parameter) for parameter in self._model.parameters()}
         return any(not mine.isdisjoint(parameters_of(part)) for part in parts_of(optimizer))
+
+    def parameters_to_clear(self) -> list[nn.Parameter]:
+        """Those whose gradients are cleared where a backward pass is thrown away."""
+        parameters = list(self._model.parameters())
+        if self.given:  # which do not clear the others
+            parts = [part for given in self.given for part in parts_of(given)]
+            owned = set().union(*map(parameters_of, parts))
+            parameters = [parameter for parameter in parameters if id(parameter) in owned]
+        return parameters
 
 
 def held_by(holder: Any, depth: int = 3) -> Iterator[Optimizer]:

@@ -24,13 +24,12 @@ from gradiometer.recording.adapters.torch.optimizers import (
     Updates,
     held_by,
     hook_wrapper,
-    parts_of,
     was_skipped,
 )
 from gradiometer.recording.adapters.torch.overhead import Overhead
 from gradiometer.recording.adapters.torch.reference import Reference
 from gradiometer.recording.adapters.torch.scaling import SCALING
-from gradiometer.recording.adapters.torch.step import Measured, Step, parameters_of
+from gradiometer.recording.adapters.torch.step import Measured, Step
 from gradiometer.recording.adapters.torch.watch import Watch
 from gradiometer.recording.measure import FROM_GRADIENT, OF_ACTIVATION, OF_WEIGHTS
 from gradiometer.recording.quantities import Array
@@ -85,7 +84,7 @@ class Training(Observer):
         self._optimizers, self._reference = optimizers, reference
         self.inner = unwrapped(model)
         self.layers = find_layers(self.inner)
-        self.updates = Updates(optimizers, lambda: set(map(id, self.inner.parameters())))
+        self.updates = Updates(optimizers, self.inner)
         needs = record.needs
         self._wanted = frozenset(record.quantities)
         if "clip_factor" in self._wanted:
@@ -96,7 +95,7 @@ class Training(Observer):
             needs(*FROM_GRADIENT, "nonfinite_count"),
             # data-parallel training averages the gradients over processes as a pass ends
             any(isinstance(m, nn.parallel.DistributedDataParallel) for m in model.modules()),
-            record.miss,
+            record,
         )
         self._chains = Chains()
         self._measuring = Measuring(
@@ -105,7 +104,6 @@ class Training(Observer):
             self._gradients,
             self.updates,
             self._chains,
-            self._parameters_to_clear,
             zero_units=needs("dead_fraction") and reference is None,
         )
         self._watch = Watch(
@@ -174,15 +172,6 @@ class Training(Observer):
         if self.step is not None:
             with self._clock:
                 self._watch.scaled(losses, scale)
-
-    def _parameters_to_clear(self) -> list[nn.Parameter]:
-        """Those whose gradients are cleared where a backward pass is thrown away."""
-        parameters = list(self.inner.parameters())
-        if self._optimizers:  # which do not clear the others
-            parts = [part for given in self._optimizers for part in parts_of(given)]
-            owned = set().union(*map(parameters_of, parts))
-            parameters = [parameter for parameter in parameters if id(parameter) in owned]
-        return parameters
 
     # --- updates ----------------------------------------------------------------------------------
 
