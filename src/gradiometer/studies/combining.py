@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiometer.recording.measure import PER_LAYER, PER_STEP
+from gradiometer.quantities import PER_LAYER, PER_STEP
 from gradiometer.studies.study import StudyError
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from gradiometer.recording.adapters.torch.measuring import Measuring, looked_at
 from gradiometer.recording.adapters.torch.restore import restored
 from gradiometer.recording.adapters.torch.step import Step, join
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.recorder import MODEL, Recorder
+from gradiometer.recording.recorder import Recorder
+from gradiometer.states import MODEL
 
 
 @contextlib.contextmanager

@@ -33,7 +33,8 @@ from gradiometer.recording.adapters.torch.step import Measured, Step
 from gradiometer.recording.adapters.torch.watch import Watch
 from gradiometer.recording.measure import FROM_GRADIENT, OF_ACTIVATION, OF_WEIGHTS
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.recorder import MODEL, Recorder
+from gradiometer.recording.recorder import Recorder
+from gradiometer.states import MODEL
 
 SECOND = (
     "a second optimizer made a step after the same backward pass, which is not counted; name both: "

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from torch_nets import (
+from tests.gradiometer.recording.adapters.torch.torch_nets import (
     NAMES,
     SLOPES,
     WAYS,
