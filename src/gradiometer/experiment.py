@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ from dp.initializers import INITIALIZERS
 from dp.validation import one_of, unknown
 from gradiometer.data import DATASETS, Data, check_scaling, load
 from gradiometer.decision import add_decision
+from gradiometer.events import Guarded, Listener, StepRecorded
 from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import Interrupts, OutOfTime, check_time_limit
 from gradiometer.memory import check_memory
@@ -39,9 +40,6 @@ OPTIMIZERS = {
     "rmsprop": dp.RMS_Prop,
     "adam": dp.Adam,
 }
-
-Progress = Callable[[int, int, float, float], None]
-
 
 MOST = 10**9  # of layers, units, rows, steps: beyond it no array can be made, and words are better
 # Raised whenever a description gives other numbers than before, so that results kept on disk are
@@ -291,7 +289,7 @@ class Experiment(BaseModel):
             compile=True,
         )
 
-    def run(self, progress: Progress | None = None, *, timeout: float | None = None) -> Trace:
+    def run(self, *, on_event: Listener | None = None, timeout: float | None = None) -> Trace:
         """Train the net and record the flow of its gradient.
 
         Divergence is no error: non-finite values are recorded. An interrupt (Ctrl-C) ends the
@@ -299,8 +297,9 @@ class Experiment(BaseModel):
 
         Parameters
         ----------
-        progress : callable, optional
-            `progress(step, steps, loss, accuracy)`, called after each step (means over members).
+        on_event : callable, optional
+            Called with `StepRecorded` for every step that is recorded. If it raises an error, it is
+            called no more, and the training goes on.
         timeout : float, optional
             Seconds after which the training ends, as by an interrupt; checked after each step. The
             trace's attribute `time_limit` then holds them.
@@ -332,7 +331,7 @@ class Experiment(BaseModel):
                 quantities=self.quantities and (*self.quantities, *PER_STEP),
             ) as recorder,
         ):
-            counting = _Counting(self.steps, recorder, progress, interrupts, timeout)
+            counting = _Counting(self.steps, recorder, on_event, interrupts, timeout)
             optimizer.callbacks.append(counting)
             try:
                 optimizer.train(self.steps, print_each=None)
@@ -343,17 +342,9 @@ class Experiment(BaseModel):
                     raise
             trace = recorder.to_trace(
                 {
-                    "experiment": self.model_dump_json(),
-                    "experiment_hash": self.hash,
-                    "seed": self.seed,
-                    "dtype": self.dtype,
-                    "versions": json.dumps(versions()),
+                    **self._attributes(),
+                    **counting.attributes(),
                     "wall_time_s": time.perf_counter() - started,
-                    "steps_done": counting.done,
-                    "interrupted": int(counting.done < self.steps),
-                    # whoever has more to do looks at this: it may have come after the last step
-                    **({"asked_to_stop": 1} if interrupts.signal is not None else {}),
-                    **({"time_limit": float(timeout)} if counting.late and timeout else {}),
                 },
                 members=self.seeds if self.members > 1 else None,
             )
@@ -365,6 +356,16 @@ class Experiment(BaseModel):
                     trace.attrs["decision_missing"] = "there was not enough memory"
         return trace
 
+    def _attributes(self) -> dict[str, Any]:
+        """What a trace says of the experiment that it is of."""
+        return {
+            "experiment": self.model_dump_json(),
+            "experiment_hash": self.hash,
+            "seed": self.seed,
+            "dtype": self.dtype,
+            "versions": json.dumps(versions()),
+        }
+
 
 @functools.cache
 def _defaults() -> dict[str, Any]:
@@ -373,7 +374,7 @@ def _defaults() -> dict[str, Any]:
 
 
 class _Counting(dp.ProgramCallback):
-    """Counts the steps that were completed, and reports them."""
+    """Counts the steps that were completed, and ends the training when it is time."""
 
     # the recorder reads it anyway
     reads_loss = True
@@ -383,12 +384,12 @@ class _Counting(dp.ProgramCallback):
         self,
         steps: int,
         recorder: Recorder,
-        progress: Progress | None,
+        on_event: Listener | None,
         interrupts: Interrupts,
         timeout: float | None = None,
     ) -> None:
-        self.steps, self.recorder, self.progress = steps, recorder, progress
-        self.interrupts = interrupts
+        self.steps, self.recorder, self.tell = steps, recorder, Guarded(on_event)
+        self.interrupts, self.timeout = interrupts, timeout
         self.done = 0
         self.late = False
         self._end = None if timeout is None else time.monotonic() + timeout
@@ -406,8 +407,22 @@ class _Counting(dp.ProgramCallback):
         if self._end is not None and number < self.steps and time.monotonic() > self._end:
             self.late = True
             raise OutOfTime
-        if self.progress is not None:
-            self.progress(number, self.steps, float(loss.mean()), self.recorder.accuracy)
+        if self.tell:
+            accuracy = self.recorder.accuracy
+            self.tell(StepRecorded(number, self.steps, float(loss.mean()), accuracy, (), {}))
+
+    def attributes(self) -> dict[str, Any]:
+        """What a trace says of how far the training came, and what ended it."""
+        found: dict[str, Any] = {
+            "steps_done": self.done,
+            "interrupted": int(self.done < self.steps),
+        }
+        if self.interrupts.signal is not None:
+            # whoever has more to do looks at this: it may have come after the last step
+            found["asked_to_stop"] = 1
+        if self.late and self.timeout:
+            found["time_limit"] = float(self.timeout)
+        return found
 
 
 def _in_words(error: ValidationError, file: str = "", elsewhere: Collection[str] = ()) -> str:
