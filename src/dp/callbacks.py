@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
 from dp.node import Node
-
-if TYPE_CHECKING:
-    from dp.program.captured import Captured
-    from dp.program.graph import Value
-    from dp.program.training import TrainingStep
 
 Array = NDArray[Any]
 
@@ -71,14 +66,14 @@ class ProgramCallback(Callback):
     reads_loss = True
     only_reads = False
 
-    def keep(self, captured: Captured) -> Iterable[Value]:  # noqa: ARG002
+    def keep(self, captured: Any) -> Iterable[Any]:  # noqa: ARG002
         """Say which of a captured model's values it will read, besides loss and gradients."""
         return ()
 
-    def before_program_update(self, number: int, step: TrainingStep) -> None:
+    def before_program_update(self, number: int, step: Any) -> None:
         """Called when the gradients are known and the parameters not yet changed."""
 
-    def after_program_update(self, number: int, step: TrainingStep) -> None:
+    def after_program_update(self, number: int, step: Any) -> None:
         """Called when the parameters have been changed."""
 
     def undone(self, number: int) -> None:

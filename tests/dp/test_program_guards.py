@@ -11,8 +11,8 @@ import types
 
 import numpy as np
 import pytest
-from cases import refused
-from eager import Small, X, Y, alike, same, trained
+from tests.dp.cases import refused
+from tests.dp.eager import Small, X, Y, alike, same, trained
 
 import dp
 from dp import Node

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from eager import Small, X, Y
+from tests.dp.eager import Small, X, Y
 
 import dp
 from dp import Node

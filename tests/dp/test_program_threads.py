@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from cases import refused
-from eager import Small, X, Y, trained
+from tests.dp.cases import refused
+from tests.dp.eager import Small, X, Y, trained
 
 import dp
 from dp import Node

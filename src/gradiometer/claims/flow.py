@@ -13,7 +13,7 @@ from gradiometer.claims import figures
 from gradiometer.claims.claim import Claim, Evidence
 from gradiometer.claims.estimates import pseudo_median
 from gradiometer.claims.laboratory import Laboratory, Measured
-from gradiometer.claims.power import CHECK, EQUIVALENCE_FLOW, RANK_FLOW, SHARE_FLOW, SHIFT_FLOW
+from gradiometer.claims.planned import CHECK, EQUIVALENCE_FLOW, RANK_FLOW, SHARE_FLOW, SHIFT_FLOW
 from gradiometer.claims.statistics import (
     MARGIN,
     Finding,

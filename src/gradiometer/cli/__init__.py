@@ -10,6 +10,7 @@ from gradiometer.cli.ending import end_if_asked_twice, loaded  # first: see ther
 # isort: split
 from gradiometer.cli import activations, export, plot, predict, prove, run, study
 from gradiometer.cli.app import SHOW_TRACEBACK, app, one_line, unexpected
+from gradiometer.cli.settings import CommandWithSettings
 
 for _verb in (  # in the order of --help
     run.run,
@@ -20,7 +21,7 @@ for _verb in (  # in the order of --help
     activations.activations,
     export.export,
 ):
-    app.command()(_verb)
+    app.command(cls=CommandWithSettings)(_verb)
 loaded()
 
 

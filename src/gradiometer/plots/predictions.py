@@ -17,14 +17,14 @@ from gradiometer.plots.words import plain
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from gradiometer.theory import Prediction
+    from gradiometer.labelled import LabelledPrediction
 
 GREY = "#888888"
 # which of a prediction's arrays belong to a quantity of a trace
 ARRAYS = {"grad_mean_abs": "gradient", "delta_rms": "delta"}
 
 
-def prediction(prediction: Prediction) -> Figure:
+def prediction(prediction: LabelledPrediction) -> Figure:
     """Predicted mean |dL/dW| and rms of the delta over the layers, on a log axis.
 
     The line is the median over nets simulated at initialisation, the band holds 90 % of them;
@@ -83,7 +83,7 @@ def prediction(prediction: Prediction) -> Figure:
 def draw_behind(
     axes: Axes,
     depth: Array,
-    theory: Prediction,
+    theory: LabelledPrediction,
     quantity: str,
     colour: str = GREY,
     marker: str = "",
@@ -106,7 +106,7 @@ def draw_behind(
     return [middle, low, high]
 
 
-def predicted(theory: Prediction, quantity: str) -> tuple[Array, Array, Array]:
+def predicted(theory: LabelledPrediction, quantity: str) -> tuple[Array, Array, Array]:
     """Median, low and high of a quantity of a trace; (layers,) each."""
     name = ARRAYS[quantity]
     found: tuple[Array, Array, Array] = tuple(

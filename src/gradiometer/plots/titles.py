@@ -11,7 +11,7 @@ from gradiometer.plots.words import escaped, printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from gradiometer.trace import Trace
+    from gradiometer.labelled import LabelledRun
 
 SIZE = 11.0  # points
 WIDTH = 0.6  # of a letter, on average and rather too wide, as a share of the size
@@ -45,7 +45,9 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def set_title(figure: Figure, trace: Trace, text: str, nets: str = "median of {} nets") -> None:
+def set_title(
+    figure: Figure, trace: LabelledRun, text: str, nets: str = "median of {} nets"
+) -> None:
     """`text`, and below it what was run.
 
     Parameters
@@ -76,7 +78,7 @@ def wrapped_title(figure: Figure, text: str, parts: list[str] | None = None) -> 
     figure.suptitle(escaped("\n".join(lines)), fontsize=SIZE)
 
 
-def _parts(trace: Trace, shown: str) -> list[str]:
+def _parts(trace: LabelledRun, shown: str) -> list[str]:
     """What was run, or only which nets are shown where that is not known."""
     if not trace.experiment:
         return [shown] if shown else []

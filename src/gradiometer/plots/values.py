@@ -10,14 +10,14 @@ import numpy as np
 from gradiometer.plots.canvas import Array
 
 if TYPE_CHECKING:
-    from gradiometer.trace import Trace
+    from gradiometer.labelled import LabelledRun
 
 # the first that a trace has stands for the gradient
 GRADIENTS = {"grad_mean_abs": "mean |dL/dW|", "grad_rms": "rms of dL/dW"}
 DELTA = {"delta_rms": "rms of the delta"}
 
 
-def recorded_values(trace: Trace, name: str) -> Array:
+def recorded_values(trace: LabelledRun, name: str) -> Array:
     """A quantity's values: ±inf where they are not finite, NaN where they were not recorded.
 
     A trace has NaN for both. NaN of a layer was not recorded where none of the layer's entries is
@@ -33,7 +33,7 @@ def recorded_values(trace: Trace, name: str) -> Array:
     return values
 
 
-def _absent_of_layers(trace: Trace, name: str, unknown: Array) -> Array:
+def _absent_of_layers(trace: LabelledRun, name: str, unknown: Array) -> Array:
     reasons = _reasons(trace)
     explained = np.array([name in reasons.get(layer, {}) for layer in trace.layers])
     explained = explained.reshape(1, -1, *[1] * (unknown.ndim - 2))
@@ -45,7 +45,7 @@ def _absent_of_layers(trace: Trace, name: str, unknown: Array) -> Array:
     return np.asarray((count == 0) | (explained & (np.isnan(count) | never)))
 
 
-def _absent_of_steps(trace: Trace, name: str, unknown: Array) -> Array:
+def _absent_of_steps(trace: LabelledRun, name: str, unknown: Array) -> Array:
     if unknown.all() and any(name in reasons for reasons in _reasons(trace).values()):
         return unknown
     if "nonfinite_step" not in trace.attrs:
@@ -54,7 +54,7 @@ def _absent_of_steps(trace: Trace, name: str, unknown: Array) -> Array:
     return np.broadcast_to(before.reshape(-1, *[1] * (unknown.ndim - 1)), unknown.shape)
 
 
-def _reasons(trace: Trace) -> dict[str, dict[str, Any]]:
+def _reasons(trace: LabelledRun) -> dict[str, dict[str, Any]]:
     """Layer -> quantity -> why it is missing."""
     found: dict[str, dict[str, Any]] = json.loads(trace.attrs.get("missing", "{}"))
     return found
@@ -63,7 +63,7 @@ def _reasons(trace: Trace) -> dict[str, dict[str, Any]]:
 # --- which quantities there are -------------------------------------------------------------------
 
 
-def quantities_of(trace: Trace, *choices: dict[str, str]) -> list[tuple[str, str]]:
+def quantities_of(trace: LabelledRun, *choices: dict[str, str]) -> list[tuple[str, str]]:
     """Of each choice the first quantity that was recorded, and its label.
 
     Raises

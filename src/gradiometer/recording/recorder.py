@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dp.validation import number, one_of, positive_integer
 from gradiometer.recording import quantities as q
@@ -22,12 +23,14 @@ from gradiometer.recording.measure import (
     nothing,
 )
 from gradiometer.recording.quantities import Array
+from gradiometer.states import MODEL, Reasons, inferred_of_layers, not_there, reason_for
 
 if TYPE_CHECKING:
     from gradiometer.trace import Trace
 
 UNKNOWN = "unknown"  # an activation function
-MODEL = "(model)"  # in `missing`, what is not of one layer
+NO_LABELS = "there are no labels of classes, on a reference batch, to compare the output with"
+Masks = dict[str, NDArray[np.bool_]]  # by quantity: where it is missing
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Recorder:
         self.why_nothing = "no training step was completed"
         self.accuracy = float("nan")  # of the latest step, mean over members
         # what each call of `add` gave, as a whole: an interrupt leaves all of it or nothing
-        self._added: list[tuple[list[int], dict[str, Array]]] = []
+        self._added: list[tuple[list[int], dict[str, Array], Masks]] = []
         self._latest: Sequence[int] = ()
         self._members: tuple[int, ...] = ()
         self._nonfinite: dict[str, Any] = {}
@@ -184,16 +187,22 @@ class Recorder:
             return
         shape = (len(steps), len(self.layers), *loss.shape[1:])
         found: dict[str, Array] = {name: nothing(name, shape) for name in self._of_layers}
+        missing: Masks = {name: np.ones(shape, bool) for name in self._of_layers}
+        missing.pop(
+            "clip_factor", None
+        )  # NaN too where the gradient that the update used is not known
         counts: dict[str, Array] = {}
         with np.errstate(all="ignore"):
             for positions, arrays in groups:
                 here, nonfinite = measure(arrays, self.quantities)
                 for name, values in here.items():
                     found[name][:, positions] = values
+                    if name in missing:
+                        missing[name][:, positions] = False
                 for kind, values in nonfinite.items():
                     if np.any(values):
                         counts.setdefault(kind, np.zeros(shape))[:, positions] = values
-        self.add_measured(steps, found, counts, loss, accuracy, loss_seen)
+        self.add_measured(steps, found, counts, loss, accuracy, loss_seen, missing)
 
     def add_measured(
         self,
@@ -203,6 +212,7 @@ class Recorder:
         loss: Array,
         accuracy: Array,
         loss_seen: bool = True,
+        missing: Mapping[str, NDArray[np.bool_]] | None = None,
     ) -> None:
         """Record some steps whose quantities were measured already; `steps` as for `add`.
 
@@ -218,6 +228,9 @@ class Recorder:
         loss, accuracy : array (steps,) or (steps, members)
         loss_seen : bool
             Whether there was a loss; or else its NaN means that nobody told it.
+        missing : mapping of name to boolean array (steps, layers) or (steps, layers, members)
+            Where a quantity could not be had. Of one that is in `found` but not here, it is
+            inferred from its NaNs, the counts and the reasons (see `miss`).
         """
         if steps is self._latest:
             return
@@ -226,15 +239,19 @@ class Recorder:
         for name in self._of_layers:
             values = found.get(name)
             kept[name] = nothing(name, shape) if values is None else np.asarray(values, np.float64)
+        masks = {name: np.asarray(mask, bool) for name, mask in (missing or {}).items()}
+        masks |= {name: np.ones(shape, bool) for name in self._of_layers if name not in found}
         if self.needs("nonfinite_count"):
             kept["nonfinite_count"] = total = np.zeros(shape)
             for count in counts.values():
                 total += count
+            masks["nonfinite_count"] = np.zeros(shape, bool)
         for name, values in (("loss", loss), ("accuracy", accuracy)):
             if self.needs(name):
                 kept[name] = np.array(values, dtype=np.float64)
+        masks["loss"] = np.full(loss.shape, not loss_seen)
         self._members = loss.shape[1:]
-        self._added.append((list(steps), kept))
+        self._added.append((list(steps), kept, masks))
         self._latest = steps
         if not self._nonfinite:
             self._look_for_nonfinite(steps, counts, kept, loss_seen)
@@ -242,10 +259,14 @@ class Recorder:
     def forget_after(self, step: int) -> None:
         """Leave out the steps after number `step`: they were undone, and are to leave no row."""
         kept = []
-        for steps, found in self._added:
+        for steps, found, missing in self._added:
             count = sum(number <= step for number in steps)
             if count:
-                kept.append((steps[:count], {name: rows[:count] for name, rows in found.items()}))
+                kept.append((
+                    steps[:count],
+                    {name: rows[:count] for name, rows in found.items()},
+                    {name: rows[:count] for name, rows in missing.items()},
+                ))  # fmt: skip
         self._added = kept
         if self._nonfinite and self._nonfinite["nonfinite_step"] > step:
             self._nonfinite = {}
@@ -298,11 +319,11 @@ class Recorder:
         self._waiting()
         if not self.needs(name):
             raise KeyError(f"{name!r} was not recorded; there are {', '.join(self.quantities)}")
-        rows = [found[name] for _, found in self._added]
+        rows = [found[name] for _, found, _ in self._added]
         return np.concatenate(rows) if rows else np.empty(0)
 
     def _steps(self) -> list[int]:
-        return [number for steps, _ in self._added for number in steps]
+        return [number for steps, _, _ in self._added for number in steps]
 
     @property
     def overhead(self) -> float:
@@ -336,8 +357,6 @@ class Recorder:
         ValueError
             If no step has been recorded.
         """
-        import xarray as xr
-
         from gradiometer.trace import Trace
 
         self._waiting()
@@ -365,22 +384,46 @@ class Recorder:
         trained = [i for i, info in enumerate(self.layers) if info.role == "trained"]
         if self.chains is not None and self.chains != [trained]:
             attributes = {**(attributes or {}), "chains": json.dumps(self.chains)}
-        if self.missing:
-            attributes = {**(attributes or {}), "missing": json.dumps(self.missing)}
+        missing = self._missing(columns)
+        reasons = self._reasons(missing)
+        if reasons:
+            attributes = {**(attributes or {}), "missing": json.dumps(reasons)}
         if HISTOGRAM in columns:
             variables[HISTOGRAM] = ((*dims, "bin"), columns[HISTOGRAM])
             coords["bin"] = q.HISTOGRAM_EDGES
-        return Trace(
-            xr.Dataset(
-                variables,
-                coords,
-                {
-                    **(attributes or {}),
-                    "recording_overhead": self.overhead,
-                    **self._nonfinite,
-                },
-            )
-        )
+        facts = {
+            **(attributes or {}), "recording_overhead": self.overhead, **self._nonfinite,
+        }  # fmt: skip
+        return Trace.from_arrays(variables, coords, facts, missing)
+
+    def _missing(self, columns: Mapping[str, Array]) -> Masks:
+        """Where each quantity could not be had."""
+        found = {}
+        for name, values in columns.items():
+            guess = self._inferred(name, values, columns.get("nonfinite_count"))
+            parts, start = [], 0
+            for steps, _, masks in self._added:
+                end = start + len(steps)
+                parts.append(masks.get(name, guess[start:end]))
+                start = end
+            found[name] = np.concatenate(parts) & not_there(values, histogram=name == HISTOGRAM)
+        return found
+
+    def _reasons(self, missing: Masks) -> Reasons:
+        """Those that were given, and what goes without saying: an accuracy takes labels."""
+        given = {layer: dict(reasons) for layer, reasons in self.missing.items()}
+        if missing.get("accuracy", np.zeros(())).any():
+            given.setdefault(MODEL, {}).setdefault("accuracy", NO_LABELS)
+        return given
+
+    def _inferred(self, name: str, values: Array, count: Array | None) -> NDArray[np.bool_]:
+        """Where a quantity seems to be missing, where no adapter said it."""
+        empty = not_there(values, histogram=name == HISTOGRAM)
+        if name in PER_STEP:  # the outputs that an accuracy is of may not be finite: itself it is
+            return empty
+        names = [info.name for info in self.layers]
+        explained = [reason_for(self.missing, name, layer) is not None for layer in names]
+        return inferred_of_layers(empty, explained, None if name == HISTOGRAM else count)
 
 
 def first_nonfinite(names: Sequence[str], counts: Mapping[str, Array]) -> dict[str, Any]:

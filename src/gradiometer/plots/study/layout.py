@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from gradiometer.experiment import Experiment
-    from gradiometer.studies import StudyResults
+    from gradiometer.labelled import DescribedExperiment, LabelledStudy
 
 # of no effect on what a figure of a study shows
 UNSEEN = ("quantities", "histograms", "decision")
@@ -57,7 +56,7 @@ class Layout:
         If no experiment is finished.
     """
 
-    def __init__(self, results: StudyResults) -> None:
+    def __init__(self, results: LabelledStudy) -> None:
         self.results = results
         study = results.study
         if not results.finished:
@@ -75,11 +74,11 @@ class Layout:
     def _key(self, settings: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(settings[name] for name in self.axes)
 
-    def at(self, settings: Mapping[str, Any]) -> Experiment | None:
+    def at(self, settings: Mapping[str, Any]) -> DescribedExperiment | None:
         """The experiment with these settings, one for each axis, if the study has it."""
         return self._at.get(self._key(settings))
 
-    def is_finished(self, experiment: Experiment) -> bool:
+    def is_finished(self, experiment: DescribedExperiment) -> bool:
         """Whether its results are there."""
         return experiment.hash in self._finished
 

@@ -18,7 +18,7 @@ from gradiometer.plots.values import DELTA, GRADIENTS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from gradiometer.studies import StudyResults
+    from gradiometer.labelled import LabelledStudy
 
 MOST_LINES = 10
 MOST_PANELS = 8  # along the side that has one panel for each combination of further settings
@@ -27,7 +27,7 @@ INTERVAL = f"{MEDIANS} with 95 % bootstrap intervals"
 GREY = "#555555"
 
 
-def outcome(results: StudyResults) -> Figure:
+def outcome(results: LabelledStudy) -> Figure:
     """Final accuracy, and how far the gradient falls from the output to layer 1, over a setting.
 
     Along x goes a setting that is a number, the depth before all others, and else words. One line
@@ -85,7 +85,7 @@ def outcome(results: StudyResults) -> Figure:
     return figure
 
 
-def slopes(results: StudyResults) -> Figure:
+def slopes(results: LabelledStudy) -> Figure:
     """By how much gradient and delta change from layer to layer, over depth.
 
     The slopes of log10 mean |dL/dW| and of log10 of the delta's rms at the first step, over the
@@ -147,7 +147,7 @@ def slopes(results: StudyResults) -> Figure:
     return figure
 
 
-def _medians(results: StudyResults) -> str:
+def _medians(results: LabelledStudy) -> str:
     """What points and bars are; {} stands for the number of seeds."""
     summary = results.summary()
     known = summary[[name for name in summary if name.endswith("_low")]].notna()
@@ -184,7 +184,7 @@ def _sign(axes: Axes, *, told: bool) -> None:
             )  # fmt: skip
 
 
-def _gradient(results: StudyResults) -> str:
+def _gradient(results: LabelledStudy) -> str:
     """What stands for the gradient: the first that was recorded."""
     chosen = results.finished[0].quantities
     return next(label for name, label in GRADIENTS.items() if chosen is None or name in chosen)

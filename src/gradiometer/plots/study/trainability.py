@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.collections import QuadMesh
     from matplotlib.colorbar import Colorbar
 
-    from gradiometer.studies import StudyResults
+    from gradiometer.labelled import LabelledStudy
 
 TRAINS = 0.9  # accuracy
 DIVERGING = "PuOr"  # told apart by colour-blind readers
@@ -38,7 +38,7 @@ FALLS = {
 EDGE = "black"
 
 
-def trainability(results: StudyResults, *, trains: float = TRAINS) -> Figure:
+def trainability(results: LabelledStudy, *, trains: float = TRAINS) -> Figure:
     """Maps of depth × scale of the initial weights: final accuracy, and the fall of the delta.
 
     The fall, in decades from the output layer to layer 1 at the first step, is of the delta's rms

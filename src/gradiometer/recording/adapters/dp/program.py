@@ -31,7 +31,7 @@ from gradiometer.recording.measure import (
     OF_WEIGHTS,
     LayerArrays,
 )
-from gradiometer.recording.recorder import MODEL
+from gradiometer.states import MODEL
 
 if TYPE_CHECKING:
     from gradiometer.recording.adapters.dp.recorder import DpRecorder

@@ -22,7 +22,8 @@ from gradiometer.recording.measure import (
     LayerArrays,
     one_step,
 )
-from gradiometer.recording.recorder import MODEL, UNKNOWN, Recorder
+from gradiometer.recording.recorder import UNKNOWN, Recorder
+from gradiometer.states import MODEL
 
 Array = NDArray[Any]
 Functions = dict[str, list[Activation | None]]  # that follow a layer's calls, by its weight

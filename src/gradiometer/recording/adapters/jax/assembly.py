@@ -21,7 +21,8 @@ from gradiometer.recording.measure import (
     nothing,
 )
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.recorder import MODEL, UNKNOWN, LayerInfo
+from gradiometer.recording.recorder import UNKNOWN, LayerInfo
+from gradiometer.states import MODEL
 
 
 @dataclass(frozen=True)

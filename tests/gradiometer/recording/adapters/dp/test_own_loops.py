@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from ways_to_train import (
+from tests.gradiometer.recording.adapters.dp.ways_to_train import (
     MODELS,
     RATE,
     REFERENCE,

@@ -18,6 +18,6 @@ def double_precision():
 def batch():
     """24 samples of 4 numbers, and their classes."""
     import torch
-    from torch_nets import X, Y
+    from tests.gradiometer.recording.adapters.torch.torch_nets import X, Y
 
     return torch.from_numpy(X), torch.from_numpy(Y)

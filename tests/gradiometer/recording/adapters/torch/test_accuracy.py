@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from torch_nets import nn, torch, train
+from tests.gradiometer.recording.adapters.torch.torch_nets import nn, torch, train
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.usefixtures("double_precision")]
 

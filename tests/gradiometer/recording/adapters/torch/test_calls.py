@@ -4,9 +4,21 @@ import copy
 
 import numpy as np
 import pytest
+from tests.gradiometer.recording.adapters.torch.torch_nets import (
+    NAMES,
+    SLOPES,
+    F,
+    Net,
+    agree,
+    clipped,
+    found_by_hand,
+    nn,
+    rms,
+    torch,
+    train,
+)
 from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
-from torch_nets import NAMES, SLOPES, F, Net, agree, clipped, found_by_hand, nn, rms, torch, train
 
 from gradiometer import record
 from gradiometer.recording.measure import PER_LAYER

@@ -9,7 +9,15 @@ import weakref
 
 import numpy as np
 import pytest
-from torch_nets import F, Net, nn, nothing_is_left, same, torch, train
+from tests.gradiometer.recording.adapters.torch.torch_nets import (
+    F,
+    Net,
+    nn,
+    nothing_is_left,
+    same,
+    torch,
+    train,
+)
 
 from gradiometer import record
 

@@ -5,7 +5,7 @@ import copy
 
 import numpy as np
 import pytest
-from torch_nets import F, Net, nn, torch, train
+from tests.gradiometer.recording.adapters.torch.torch_nets import F, Net, nn, torch, train
 
 from gradiometer import record
 from gradiometer.recording import RecordingError

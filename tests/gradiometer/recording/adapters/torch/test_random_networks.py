@@ -4,8 +4,8 @@ import copy
 
 import numpy as np
 import pytest
+from tests.gradiometer.recording.adapters.torch.torch_nets import WAYS, F, nn, rms, torch
 from torch.utils.checkpoint import checkpoint
-from torch_nets import WAYS, F, nn, rms, torch
 
 from gradiometer import record
 

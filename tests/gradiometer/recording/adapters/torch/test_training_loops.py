@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from torch_nets import (
+from tests.gradiometer.recording.adapters.torch.torch_nets import (
     NAMES,
     SLOPES,
     F,
