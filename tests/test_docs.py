@@ -12,11 +12,12 @@ import typer
 from typer.testing import CliRunner
 
 import dp
+from dp.optimizers import OPTIMIZERS
 from gradiometer.cli import app
 from gradiometer.data import load
-from gradiometer.experiment import OPTIMIZERS, Experiment
+from gradiometer.experiment import Experiment
 from gradiometer.plots import FIGURES
-from gradiometer.recording.measure import HISTOGRAM, PER_LAYER, PER_STEP
+from gradiometer.quantities import HISTOGRAM, PER_LAYER, PER_STEP
 from gradiometer.verbs import experiments
 
 ROOT = Path(__file__).parents[1]

@@ -283,6 +283,14 @@ class Adam(Optimizer):
         param[g] -= self.alpha * (average[g] / (1 - self.beta1**i)) / (root + self.epsilon)
 
 
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "momentum": SGD_Momentum,
+    "rmsprop": RMS_Prop,
+    "adam": Adam,
+}
+
+
 _CALLED_BY_THE_CLASS = ("_steps", "_train_eagerly", "_take_hyperparameters")
 
 

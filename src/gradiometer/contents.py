@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gradiometer.quantities import HISTOGRAM, PER_LAYER, PER_STEP, QUANTITIES, Quantity
+from gradiometer.settings import SETTINGS
 from gradiometer.states import (
     MODEL,
     Mask,
@@ -58,25 +60,14 @@ class Range:
         return f"{numbers} from {self.low:g}" if math.isfinite(self.low) else numbers
 
 
-ANY, SIZE, COUNT = Range(), Range(0), Range(0, whole=True)
+SIZE, COUNT, ANY = Range(0), Range(0, whole=True), Range()
 SHARE = Range(0, 1 + ROUNDING)
 
-PER_LAYER = {
-    "grad_mean_abs": SIZE,
-    "grad_rms": SIZE,
-    "grad_zero_fraction": SHARE,
-    "clip_factor": SIZE,
-    "delta_rms": SIZE,
-    "activation_mean": ANY,
-    "activation_std": SIZE,
-    "saturated_fraction": SHARE,
-    "dead_fraction": SHARE,
-    "weight_rms": SIZE,
-    "update_ratio": SIZE,
-    "nonfinite_count": COUNT,
-    "grad_log10_histogram": COUNT,
-}
-PER_STEP = {"loss": ANY, "accuracy": SHARE}
+
+def _range(quantity: Quantity) -> Range:
+    return SHARE if quantity.high == 1 else Range(quantity.low, quantity.high, quantity.whole)
+
+
 # of the picture of the decision
 IN_THE_PLANE = {
     "label": COUNT,
@@ -94,7 +85,12 @@ PICTURE = {
     "grid_x": ("grid_x",),
     "grid_y": ("grid_y",),
 }
-RANGES = PER_LAYER | PER_STEP | IN_THE_PLANE
+OF_LAYERS = {*PER_LAYER, HISTOGRAM}
+RANGES = {
+    **{name: _range(quantity) for name, quantity in QUANTITIES.items()},
+    HISTOGRAM: COUNT,
+    **IN_THE_PLANE,
+}
 # 0 and NaN are for layers of which it is not known
 COORDINATES = {"fan_in": COUNT, "fan_out": COUNT}
 FACTS = {
@@ -107,12 +103,6 @@ FACTS = {
     "nonfinite_step": Range(1, whole=True),
     "nonfinite_values": COUNT,
 }
-# settings that figures, tables and sentences read
-WHOLE = ("layers", "width", "steps", "batch_size", "seed", "members", "every")
-NUMBERS = ("learning_rate", "init_scale")
-WORDS = (
-    "data", "activation", "init", "normalisation", "loss", "reduction", "optimizer", "dtype",
-)  # fmt: skip
 
 
 def problems(dataset: xr.Dataset) -> Iterator[str]:
@@ -138,8 +128,8 @@ def _dimensions(dataset: xr.Dataset) -> Iterator[str]:
         if not size:
             yield f"there is no {dimension}: its dimension has the length 0"
     for quantity, variable in dataset.data_vars.items():
-        known = quantity in PER_LAYER or quantity in PER_STEP
-        of_layers = quantity in PER_LAYER or (not known and "layer" in variable.dims)
+        known = quantity in OF_LAYERS or quantity in PER_STEP
+        of_layers = quantity in OF_LAYERS or (not known and "layer" in variable.dims)
         if not known and "step" not in variable.dims:
             continue
         dims = ("step", "layer") if of_layers else ("step",)
@@ -290,20 +280,11 @@ def _settings(dataset: xr.Dataset) -> Iterator[str]:
     if not isinstance(fields, dict) or (fields and "activation" not in fields):
         yield f"its experiment is {fields!r:.80}"
         return
-    checks: list[tuple[tuple[str, ...], Callable[[Any], bool], str]] = [
-        (WHOLE, _is_whole, "a whole number"),
-        (NUMBERS, _is_number, "a number"),
-        (("clip",), lambda v: v is None or _is_number(v), "a number or nothing"),
-        (("scaling",), lambda v: isinstance(v, str) or _is_number(v), "a word or a number"),
-        (WORDS, lambda v: isinstance(v, str), "a word"),
-        (("hyperparameters",), _are_numbers, "numbers by name"),
-        (("quantities",), lambda v: v is None or isinstance(v, list), "a list or nothing"),
-    ]
-    for names, is_right, words in checks:
-        for name in names:
-            if name in fields and not is_right(fields[name]):
-                yield f"its experiment has {name} = {fields[name]!r:.80}; expected {words}"
-                return
+    for name, setting in SETTINGS.items():
+        if name in fields and not setting.accepts_type(fields[name]):
+            expected = setting.type_in_words
+            yield f"its experiment has {name} = {fields[name]!r:.80}; expected {expected}"
+            return
     yield from _counts(dataset, fields)
 
 
@@ -314,15 +295,3 @@ def _counts(dataset: xr.Dataset, fields: Mapping[str, Any]) -> Iterator[str]:
         yield f"it has {layers} layers, but its experiment {fields['layers']} and an output layer"
     if fields.get("members", members) != members:
         yield f"it has {members} nets, but its experiment {fields['members']}"
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _are_numbers(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_number, value.values()))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from gradiometer.trace import Trace
+    from gradiometer.labelled import LabelledRun
 
 Array = NDArray[Any]
 
@@ -37,7 +37,7 @@ LAYER_FACTS = ("fan_in", "fan_out", "activation")
 EVENTS = "events.out.tfevents.0.gradiometer"
 
 
-def to_frame(trace: Trace) -> pd.DataFrame:
+def to_frame(trace: LabelledRun) -> pd.DataFrame:
     """Give a trace as a tidy table: one row per step, layer, quantity and, if several, member.
 
     Parameters
@@ -100,7 +100,7 @@ def to_frame(trace: Trace) -> pd.DataFrame:
     return frame
 
 
-def to_csv(trace: Trace, path: str | os.PathLike[str]) -> None:
+def to_csv(trace: LabelledRun, path: str | os.PathLike[str]) -> None:
     """Write the table of `to_frame` as comma-separated values, atomically.
 
     Numbers have all their digits. A value that is not finite is written as NaN, inf or -inf; the
@@ -150,7 +150,7 @@ def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**changed).rename(columns=heads)
 
 
-def to_parquet(trace: Trace, path: str | os.PathLike[str]) -> None:
+def to_parquet(trace: LabelledRun, path: str | os.PathLike[str]) -> None:
     """Write the table of `to_frame` as a Parquet file, atomically.
 
     The trace's `attrs` are in the schema's metadata, as JSON under the key `gradiometer`;
@@ -186,7 +186,7 @@ def to_parquet(trace: Trace, path: str | os.PathLike[str]) -> None:
         parquet.write_table(table.replace_schema_metadata(metadata), temporary)
 
 
-def to_tensorboard(trace: Trace, folder: str | os.PathLike[str]) -> None:
+def to_tensorboard(trace: LabelledRun, folder: str | os.PathLike[str]) -> None:
     """Write a run that TensorBoard shows, into a folder of its own: wholly, or not at all.
 
     Parameters
@@ -231,7 +231,7 @@ def to_tensorboard(trace: Trace, folder: str | os.PathLike[str]) -> None:
                 writer.close()
 
 
-Export = Callable[["Trace", "str | os.PathLike[str]"], None]
+Export = Callable[["LabelledRun", "str | os.PathLike[str]"], None]
 FORMATS: dict[str, Export] = {
     "csv": to_csv,
     "parquet": to_parquet,
@@ -251,7 +251,7 @@ def _numbers(dataset: xr.Dataset) -> Iterator[str]:
             yield str(name)
 
 
-def _in_rows(trace: Trace, variable: xr.DataArray) -> Array:
+def _in_rows(trace: LabelledRun, variable: xr.DataArray) -> Array:
     """Its values in the order of a table's rows: by step, layer and member."""
     if trace.ensemble:
         variable = variable.broadcast_like(trace.dataset["member"])
@@ -265,7 +265,7 @@ def _histograms(dataset: xr.Dataset) -> Iterator[str]:
             yield str(name)
 
 
-def _members(trace: Trace) -> NDArray[Any]:
+def _members(trace: LabelledRun) -> NDArray[Any]:
     return np.asarray(trace.dataset["member"].values) if trace.ensemble else np.zeros(1, int)
 
 
@@ -290,7 +290,7 @@ def _plain(attrs: dict[str, Any]) -> dict[str, Any]:
 # --- TensorBoard ----------------------------------------------------------------------------------
 
 
-def _runs(trace: Trace) -> Iterator[tuple[str, xr.Dataset]]:
+def _runs(trace: LabelledRun) -> Iterator[tuple[str, xr.Dataset]]:
     """The subfolder and the data of each member; one alone has no subfolder."""
     if not trace.ensemble:
         yield "", trace.dataset
@@ -299,7 +299,7 @@ def _runs(trace: Trace) -> Iterator[tuple[str, xr.Dataset]]:
         yield f"member_{member}", trace.dataset.isel(member=i)
 
 
-def _seconds(trace: Trace) -> NDArray[np.float64]:
+def _seconds(trace: LabelledRun) -> NDArray[np.float64]:
     steps = trace.dataset["step"].values.astype(np.float64)
     spent, done = trace.attrs.get("wall_time_s"), trace.attrs.get("steps_done")
     return steps * float(spent) / float(done) if spent and done else steps

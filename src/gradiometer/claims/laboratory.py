@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import dp
 from dp.layers import watch_layers
-from gradiometer.experiment import OPTIMIZERS, Experiment
+from gradiometer.experiment import Experiment
 from gradiometer.studies.compute import StoppedError, run
 
 Array = NDArray[Any]
@@ -200,7 +200,7 @@ def _trained_units(experiment: Experiment) -> tuple[NDArray[np.bool_], NDArray[n
     data = experiment.load_data()
     net = experiment.net(data)
     before = _dead(net, data.x)
-    optimizer = OPTIMIZERS[experiment.optimizer](
+    optimizer = dp.optimizers.OPTIMIZERS[experiment.optimizer](
         net,
         data.x,
         data.y,

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gradiometer.plots.canvas import Array
+from gradiometer.quantities import QUANTITIES
 from gradiometer.states import State
 
 if TYPE_CHECKING:
-    from gradiometer.trace import Trace
-
-# the first that a trace has stands for the gradient
-GRADIENTS = {"grad_mean_abs": "mean |dL/dW|", "grad_rms": "rms of dL/dW"}
-DELTA = {"delta_rms": "rms of the delta"}
+    from gradiometer.labelled import LabelledRun
 
 
-def recorded_values(trace: Trace, name: str) -> Array:
+def recorded_values(trace: LabelledRun, name: str) -> Array:
     """A quantity's values: ±inf where they are not finite, NaN where they are missing."""
     values = np.array(trace[name].values, dtype=np.float64)
     status = trace.status(name).values
@@ -28,7 +26,7 @@ def recorded_values(trace: Trace, name: str) -> Array:
 # --- which quantities there are -------------------------------------------------------------------
 
 
-def quantities_of(trace: Trace, *choices: dict[str, str]) -> list[tuple[str, str]]:
+def quantities_of(trace: LabelledRun, *choices: Sequence[str]) -> list[tuple[str, str]]:
     """Of each choice the first quantity that was recorded, and its label.
 
     Raises
@@ -38,14 +36,11 @@ def quantities_of(trace: Trace, *choices: dict[str, str]) -> list[tuple[str, str
     """
     chosen = []
     for choice in choices:
-        there = [(name, label) for name, label in choice.items() if name in trace.dataset]
-        chosen += there[:1]
+        chosen += [name for name in choice if name in trace.dataset][:1]
     if not chosen:
-        wanted = [next(iter(choice.items())) for choice in choices]
-        raise not_recorded(
-            " and no ".join(label for _, label in wanted), *(name for name, _ in wanted)
-        )
-    return chosen
+        wanted = [choice[0] for choice in choices]
+        raise not_recorded(" and no ".join(QUANTITIES[name].label for name in wanted), *wanted)
+    return [(name, QUANTITIES[name].label) for name in chosen]
 
 
 def not_recorded(what: str, *names: str) -> ValueError:

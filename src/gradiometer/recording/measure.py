@@ -12,18 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gradiometer.quantities import HISTOGRAM as HISTOGRAM
+from gradiometer.quantities import PER_LAYER as PER_LAYER
+from gradiometer.quantities import PER_STEP as PER_STEP
+from gradiometer.quantities import of
 from gradiometer.recording import quantities as q
 from gradiometer.recording.quantities import Array
 
 Axes = Sequence[int] | None  # of a matrix; None for all
 
-OF_GRADIENT = ("grad_mean_abs", "grad_rms", "grad_zero_fraction", "clip_factor")
-OF_DELTA = ("delta_rms",)
-OF_ACTIVATION = ("activation_mean", "activation_std", "saturated_fraction", "dead_fraction")
-OF_WEIGHTS = ("weight_rms", "update_ratio")
-PER_LAYER = (*OF_GRADIENT, *OF_DELTA, *OF_ACTIVATION, *OF_WEIGHTS, "nonfinite_count")
-PER_STEP = ("loss", "accuracy")
-HISTOGRAM = "grad_log10_histogram"
+OF_GRADIENT, OF_DELTA, OF_ACTIVATION, OF_WEIGHTS = (
+    of("gradient"),
+    of("delta"),
+    of("activation"),
+    of("weights"),
+)
 FROM_GRADIENT = (*OF_GRADIENT, HISTOGRAM)  # all that needs dL/dW
 # the arrays in which a layer's entries that are not finite are counted, in the order of a step
 KINDS = ("activation", "delta", "gradient", "weight after the update")

@@ -9,10 +9,10 @@ import numpy as np
 from gradiometer.states import mask_of
 
 if TYPE_CHECKING:
-    from gradiometer.trace import Trace
+    from gradiometer.labelled import LabelledRun
 
 
-def layer_table(trace: Trace) -> list[dict[str, Any]]:
+def layer_table(trace: LabelledRun) -> list[dict[str, Any]]:
     """One row per layer: its gradient at the first and last step, delta, dead and saturated share.
 
     Returns
@@ -38,7 +38,7 @@ def layer_table(trace: Trace) -> list[dict[str, Any]]:
     return rows
 
 
-def median(trace: Trace, quantity: str, step: int, layer: int) -> float | None:
+def median(trace: LabelledRun, quantity: str, step: int, layer: int) -> float | None:
     """Of a quantity's numbers over members; None if it is missing in all, or was not recorded.
 
     Parameters
@@ -57,7 +57,7 @@ def median(trace: Trace, quantity: str, step: int, layer: int) -> float | None:
 
 
 def decades_lost(
-    trace: Trace,
+    trace: LabelledRun,
     quantity: str = "grad_mean_abs",
     step: int = 0,
     layers: tuple[int, int] = (0, -1),

@@ -23,7 +23,7 @@ from gradiometer.recording.clock import Clock
 from gradiometer.recording.measure import PER_LAYER, of_activation, of_gradient
 
 
-class Dispatches(Clock):
+class Overhead(Clock):
     """Counts the time that recording takes, with what PyTorch needs to announce things to it.
 
     Attributes
