@@ -66,4 +66,5 @@ def of(*sources: Source) -> tuple[str, ...]:
 PER_LAYER = tuple(quantity.name for quantity in _ALL if quantity.of != "step")
 PER_STEP = of("step")
 GRADIENTS = ("grad_mean_abs", "grad_rms")  # the first that was recorded stands for the gradient
+DELTA = "delta_rms"
 HISTOGRAM = "grad_log10_histogram"

@@ -35,8 +35,9 @@ from gradiometer.plots.predictions import (
 )
 from gradiometer.plots.scales import fitting_axis, log_axis, step_axis
 from gradiometer.plots.titles import set_title
-from gradiometer.plots.values import DELTA, GRADIENTS, quantities_of, recorded_values
+from gradiometer.plots.values import quantities_of, recorded_values
 from gradiometer.plots.words import plain
+from gradiometer.quantities import DELTA, GRADIENTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -165,7 +166,7 @@ def heatmap(trace: LabelledRun, theory: LabelledPrediction | None = None) -> Fig
     ValueError
         If neither was recorded, or the prediction is of other layers.
     """
-    chosen = quantities_of(trace, GRADIENTS, DELTA)
+    chosen = quantities_of(trace, GRADIENTS, [DELTA])
     if theory is not None:
         theory.check_layers(trace.layers)
     figure = new_figure(11 if len(chosen) > 1 else 6.5, 4.6)
@@ -227,7 +228,7 @@ def profile(
         If a step was not recorded, or none is given; if neither gradient nor delta was recorded; or
         if the prediction is of other layers.
     """
-    chosen = quantities_of(trace, GRADIENTS, DELTA)
+    chosen = quantities_of(trace, GRADIENTS, [DELTA])
     recorded = [int(step) for step in trace.dataset["step"].values]
     if steps is None:
         steps = list(dict.fromkeys([recorded[0], recorded[len(recorded) // 2], recorded[-1]]))

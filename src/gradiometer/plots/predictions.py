@@ -11,8 +11,8 @@ from gradiometer.plots.canvas import Array, draw_line, loggable, new_figure
 from gradiometer.plots.marks import draw_marks, lower_legend, mark_handles
 from gradiometer.plots.scales import log_axis
 from gradiometer.plots.titles import settings_parts, wrapped_title
-from gradiometer.plots.values import DELTA, GRADIENTS
 from gradiometer.plots.words import plain
+from gradiometer.quantities import QUANTITIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,6 @@ def prediction(prediction: LabelledPrediction) -> Figure:
     figure = new_figure(10, 4.8)
     both = figure.subplots(1, 2)
     depth = np.arange(1, len(prediction.layers) + 1)
-    labels = {**GRADIENTS, **DELTA}
     for axes, quantity in zip(both, ARRAYS, strict=True):
         shown = draw_behind(axes, depth, prediction, quantity, colour="#0072B2", marker="o")
         name = ARRAYS[quantity]
@@ -56,7 +55,7 @@ def prediction(prediction: LabelledPrediction) -> Figure:
         log_axis(axes, *shown, wide)
         depth_axis(axes, depth, list(prediction.layers))
         axes.set_xlim(0.5, len(depth) + 0.5)
-        axes.set(title=labels[quantity], xlabel="layer, from the input to the output")
+        axes.set(title=QUANTITIES[quantity].label, xlabel="layer, from the input to the output")
         axes.grid(alpha=0.25)
     handles = [*both[0].get_legend_handles_labels()[0], *mark_handles(figure, neutral=True)]
     lower_legend(figure, handles)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gradiometer.plots.canvas import Array
+from gradiometer.quantities import QUANTITIES
 
 if TYPE_CHECKING:
     from gradiometer.labelled import LabelledRun
-
-# the first that a trace has stands for the gradient
-GRADIENTS = {"grad_mean_abs": "mean |dL/dW|", "grad_rms": "rms of dL/dW"}
-DELTA = {"delta_rms": "rms of the delta"}
 
 
 def recorded_values(trace: LabelledRun, name: str) -> Array:
@@ -63,7 +61,7 @@ def _reasons(trace: LabelledRun) -> dict[str, dict[str, Any]]:
 # --- which quantities there are -------------------------------------------------------------------
 
 
-def quantities_of(trace: LabelledRun, *choices: dict[str, str]) -> list[tuple[str, str]]:
+def quantities_of(trace: LabelledRun, *choices: Sequence[str]) -> list[tuple[str, str]]:
     """Of each choice the first quantity that was recorded, and its label.
 
     Raises
@@ -71,16 +69,14 @@ def quantities_of(trace: LabelledRun, *choices: dict[str, str]) -> list[tuple[st
     ValueError
         If there is none of any choice.
     """
-    chosen = []
+    chosen: list[str] = []
     for choice in choices:
-        there = [(name, label) for name, label in choice.items() if name in trace.dataset]
+        there = [name for name in choice if name in trace.dataset]
         chosen += there[:1]
     if not chosen:
-        wanted = [next(iter(choice.items())) for choice in choices]
-        raise not_recorded(
-            " and no ".join(label for _, label in wanted), *(name for name, _ in wanted)
-        )
-    return chosen
+        wanted = [choice[0] for choice in choices]
+        raise not_recorded(" and no ".join(QUANTITIES[name].label for name in wanted), *wanted)
+    return [(name, QUANTITIES[name].label) for name in chosen]
 
 
 def not_recorded(what: str, *names: str) -> ValueError:

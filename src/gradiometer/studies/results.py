@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradiometer.quantities import GRADIENTS
 from gradiometer.seal import FileWarning
 from gradiometer.studies.folder import DESCRIPTION, StudyFolder
 from gradiometer.studies.outcomes import outcomes, sentence, summarise
 from gradiometer.studies.study import Study, StudyError
-from gradiometer.summary import GRADIENTS
 from gradiometer.trace import Trace, TraceError
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gradiometer.quantities import DELTA, GRADIENTS
+
 if TYPE_CHECKING:
     from gradiometer.labelled import LabelledRun
-
-GRADIENTS, DELTA = ("grad_mean_abs", "grad_rms"), "delta_rms"
 
 
 def roles(trace: LabelledRun) -> list[str]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradiometer.summary.chains import DELTA, GRADIENTS, chains, gradient_of, median, roles
+from gradiometer.quantities import DELTA, GRADIENTS
+from gradiometer.summary.chains import chains, gradient_of, median, roles
 from gradiometer.summary.numbers import decades_lost
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from gradiometer.plots.marks import UNFINISHED, lower_legend
 from gradiometer.plots.scales import step_axis
 from gradiometer.plots.study.axis import Axis, evenly
 from gradiometer.plots.study.layout import MEDIANS, Layout, NotForThisStudyError, fitted
-from gradiometer.plots.values import GRADIENTS, quantities_of, recorded_values
+from gradiometer.plots.values import quantities_of, recorded_values
+from gradiometer.quantities import GRADIENTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

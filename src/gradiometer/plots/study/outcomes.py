@@ -13,7 +13,7 @@ from gradiometer.plots.canvas import Array, new_figure
 from gradiometer.plots.marks import STUDY_MARKS, lower_legend, mark_handles
 from gradiometer.plots.study.curves import Curves
 from gradiometer.plots.study.layout import MEDIANS, Layout, NotForThisStudyError
-from gradiometer.plots.values import DELTA, GRADIENTS
+from gradiometer.quantities import DELTA, GRADIENTS, QUANTITIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ def outcome(results: LabelledStudy) -> Figure:
     curves = Curves(layout, x, line)
     heads = {
         "accuracy": "accuracy at the last recorded step",
-        "delta_decades": f"fall of the {DELTA['delta_rms']}\nfrom output to layer 1 (decades)",
+        "delta_decades": f"fall of the {QUANTITIES[DELTA].label}\nfrom output to layer 1 (decades)",
         "gradient_decades": f"fall of {_gradient(results)}\nfrom output to layer 1 (decades)",
     }
     heads = {name: head for name, head in heads.items() if curves.has(name)}
@@ -118,7 +118,7 @@ def slopes(results: LabelledStudy) -> Figure:
     facets = layout.few_panels(layout.others(x, line), MOST_PANELS, x, line)
     curves = Curves(layout, x, line)
     heads = {
-        "delta_slope": f"slope of log10 {DELTA['delta_rms']}",
+        "delta_slope": f"slope of log10 {QUANTITIES[DELTA].label}",
         "gradient_slope": f"slope of log10 {_gradient(results)}",
     }
     heads = {name: head for name, head in heads.items() if curves.has(name)}
@@ -187,7 +187,8 @@ def _sign(axes: Axes, *, told: bool) -> None:
 def _gradient(results: LabelledStudy) -> str:
     """What stands for the gradient: the first that was recorded."""
     chosen = results.finished[0].quantities
-    return next(label for name, label in GRADIENTS.items() if chosen is None or name in chosen)
+    recorded = next(name for name in GRADIENTS if chosen is None or name in chosen)
+    return QUANTITIES[recorded].label
 
 
 def _height(rows: int, each: float = 2.6) -> float:

@@ -19,7 +19,7 @@ from gradiometer.plots.marks import ENDLESS, NONFINITE, NOTHING, UNFINISHED, low
 from gradiometer.plots.study.axis import Axis
 from gradiometer.plots.study.layout import MEDIANS, Layout, NotForThisStudyError, by_experiment
 from gradiometer.plots.study.places import Places
-from gradiometer.plots.values import DELTA
+from gradiometer.quantities import DELTA, QUANTITIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ TRAINS = 0.9  # accuracy
 DIVERGING = "PuOr"  # told apart by colour-blind readers
 MOST_MAPS = 6
 FALLS = {
-    "delta_decades": f"the {DELTA['delta_rms']}",
+    "delta_decades": f"the {QUANTITIES[DELTA].label}",
     "gradient_decades": "the gradient",
 }
 EDGE = "black"
