@@ -13,6 +13,7 @@ from gradiometer.plots.scales import log_axis
 from gradiometer.plots.titles import settings_parts, wrapped_title
 from gradiometer.plots.words import plain
 from gradiometer.quantities import QUANTITIES
+from gradiometer.settings import SETTINGS, used_by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,19 +62,9 @@ def prediction(prediction: LabelledPrediction) -> Figure:
     lower_legend(figure, handles)
     experiment = prediction.experiment.model_dump(mode="json")
     # training makes no difference to the first step
-    untold = (
-        "optimizer",
-        "learning_rate",
-        "hyperparameters",
-        "steps",
-        "members",
-        "seed",
-        "dtype",
-        "every",
-        "quantities",
-        "decision",
-    )
-    parts = [part for part in settings_parts(experiment, "", untold=untold) if part]
+    used = used_by("predict")
+    untold = [each.name for each in SETTINGS.values() if each not in used]
+    parts = settings_parts(experiment, "", untold=untold)
     parts.append(prediction.basis.rstrip(".").lower())
     wrapped_title(figure, "The gradient's profile at the first step, predicted", parts)
     return figure

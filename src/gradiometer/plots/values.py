@@ -69,10 +69,9 @@ def quantities_of(trace: LabelledRun, *choices: Sequence[str]) -> list[tuple[str
     ValueError
         If there is none of any choice.
     """
-    chosen: list[str] = []
+    chosen = []
     for choice in choices:
-        there = [name for name in choice if name in trace.dataset]
-        chosen += there[:1]
+        chosen += [name for name in choice if name in trace.dataset][:1]
     if not chosen:
         wanted = [choice[0] for choice in choices]
         raise not_recorded(" and no ".join(QUANTITIES[name].label for name in wanted), *wanted)

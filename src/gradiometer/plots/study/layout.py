@@ -13,6 +13,7 @@ import numpy as np
 from gradiometer.plots.canvas import Array
 from gradiometer.plots.study.axis import Axis, evenly, in_order
 from gradiometer.plots.titles import settings_parts, wrapped_title
+from gradiometer.settings import SETTINGS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from gradiometer.labelled import DescribedExperiment, LabelledStudy
 
-# of no effect on what a figure of a study shows
-UNSEEN = ("quantities", "histograms", "decision")
 # the setting that goes along x, if the study varies it
 X_FIRST = ("layers", "width", "init_scale", "clip", "scaling", "learning_rate")
 MEDIANS = "medians over {} seeds"
@@ -162,6 +161,7 @@ class Layout:
         seeds = nets.format(study.members) if study.members > 1 else ""
         told = f"{number} {'net' if number == 1 else 'nets'}" + (f": {seeds}" if seeds else "")
         untold = [name for name, axis in self.axes.items() if axis.total > 1]
+        unseen = [each.name for each in SETTINGS.values() if not each.changes_numbers]
         wrapped_title(
             figure,
             text,
@@ -170,7 +170,7 @@ class Layout:
                 *settings_parts(
                     study.experiments[0].model_dump(mode="json"),
                     told,
-                    untold=[*untold, *UNSEEN],
+                    untold=[*untold, *unseen],
                 ),
             ],
         )

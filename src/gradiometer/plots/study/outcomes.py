@@ -187,8 +187,8 @@ def _sign(axes: Axes, *, told: bool) -> None:
 def _gradient(results: LabelledStudy) -> str:
     """What stands for the gradient: the first that was recorded."""
     chosen = results.finished[0].quantities
-    recorded = next(name for name in GRADIENTS if chosen is None or name in chosen)
-    return QUANTITIES[recorded].label
+    name = next(name for name in GRADIENTS if chosen is None or name in chosen)
+    return QUANTITIES[name].label
 
 
 def _height(rows: int, each: float = 2.6) -> float:
