@@ -121,6 +121,19 @@ class Net(nn.Module):
         return self.last(self.phi(self.second(self.phi(self.first(x)))))
 
 
+class Convolutions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(4, 6, 3, groups=2), nn.Tanh(), nn.Flatten(),
+        )  # fmt: skip
+        self.head = nn.Linear(6 * 9, 3)
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
 NAMES = ["first", "second", "last"]
 
 
