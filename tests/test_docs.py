@@ -16,7 +16,7 @@ from gradiometer.cli import app
 from gradiometer.data import load
 from gradiometer.experiment import OPTIMIZERS, Experiment
 from gradiometer.plots import FIGURES
-from gradiometer.recording.measure import HISTOGRAM, PER_LAYER, PER_STEP
+from gradiometer.recording.requires import HISTOGRAM, PER_LAYER, PER_STEP
 from gradiometer.verbs import experiments
 
 ROOT = Path(__file__).parents[1]

@@ -63,9 +63,13 @@ PER_LAYER = {
     "weight_rms": SIZE,
     "update_ratio": SIZE,
     "nonfinite_count": COUNT,
+    "input_rms": SIZE,
+    "preactivation_mean": ANY,
+    "backward_rms": SIZE,
+    "backward_live_rms": SIZE,
     "grad_log10_histogram": COUNT,
 }
-PER_STEP = {"loss": ANY, "accuracy": SHARE}
+PER_STEP = {"loss": ANY, "accuracy": SHARE, "grad_norm": SIZE}
 # of the picture of the decision
 IN_THE_PLANE = {
     "label": COUNT,

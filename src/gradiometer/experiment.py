@@ -24,7 +24,7 @@ from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import Interrupts, OutOfTime, check_time_limit
 from gradiometer.memory import check_memory
 from gradiometer.recording import Recorder, record
-from gradiometer.recording.measure import PER_LAYER, PER_STEP
+from gradiometer.recording.requires import LAYER_QUANTITIES, PER_STEP
 from gradiometer.versions import versions
 
 if TYPE_CHECKING:
@@ -157,14 +157,14 @@ class Experiment(BaseModel):
             raise ValueError(f"expected a list of names, got {quantities!r}")
         named = list(quantities)
         for name in named:
-            one_of("quantity", name, PER_LAYER)
+            one_of("quantity", name, tuple(LAYER_QUANTITIES))
         if not {"grad_mean_abs", "grad_rms"}.intersection(named):
             raise ValueError(
                 f"grad_mean_abs or grad_rms must be among them, for a run is about its gradient, "
                 f"got {named!r}"
             )
         # in one order, so that equal choices have equal hashes
-        return tuple(name for name in PER_LAYER if name in named)
+        return tuple(name for name in LAYER_QUANTITIES if name in named)
 
     @field_validator("hyperparameters", mode="after")
     @classmethod

@@ -10,8 +10,8 @@ from gradiometer import memory
 from gradiometer.data import DATASETS, load
 from gradiometer.experiment import OPTIMIZERS, Experiment
 from gradiometer.memory import TooLargeError, available, check_memory, estimate
-from gradiometer.recording.measure import PER_LAYER
 from gradiometer.recording.quantities import HISTOGRAM_EDGES
+from gradiometer.recording.requires import PER_LAYER
 from gradiometer.studies import compute
 
 MEASURE = """

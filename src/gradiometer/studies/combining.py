@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiometer.recording.measure import PER_LAYER, PER_STEP
+from gradiometer.recording.requires import LAYER_QUANTITIES, PER_LAYER, PER_STEP
 from gradiometer.studies.study import StudyError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class _Frame:
         steps: Sequence[int] | None,
     ) -> None:
         recorded = {name for e in experiments for name in (e.quantities or PER_LAYER)}
-        there = [*(name for name in PER_LAYER if name in recorded), *PER_STEP]
+        there = [*(name for name in LAYER_QUANTITIES if name in recorded), *PER_STEP]
         for name in quantities or ():
             if name not in there:
                 raise StudyError(f"no quantity {name!r} was recorded; there are {', '.join(there)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gradiometer.recording.recorder import places_in_order
+from gradiometer.recording.nonfinite import places_in_order
 from gradiometer.trace import Trace
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from gradiometer.recording.adapters.dp import layers as of_layers
 from gradiometer.recording.adapters.dp.forward import NO_FORWARD, Passage, has_forward
 from gradiometer.recording.adapters.dp.layers import Called, Row
 from gradiometer.recording.adapters.dp.steps import NO_LABELS, flattened, joined
+from gradiometer.recording.assembly import add_arrays
 from gradiometer.recording.chains import chains_of, layers_before
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.measure import (
@@ -170,7 +171,9 @@ class ProgramReader:
         if not count:
             return
         groups = [(group.place, self._arrays(group, count)) for group in self._groups]
-        self.recorder.add(self._numbers, groups, self._loss[:count], self._accuracies[:count])
+        add_arrays(
+            self.recorder, self._numbers, groups, self._loss[:count], self._accuracies[:count]
+        )
         # only now: an interrupt while measuring leaves them to be measured again
         self._numbers = []
         if self._open:  # asked for in the middle of a step, whose first half moves to the front

@@ -16,11 +16,11 @@ from gradiometer.recording.adapters.dp import layers as of_layers
 from gradiometer.recording.adapters.dp.forward import Forward, Passage, array_of
 from gradiometer.recording.adapters.dp.layers import Row
 from gradiometer.recording.adapters.dp.watch import Pass
+from gradiometer.recording.assembly import add_arrays, one_step
 from gradiometer.recording.measure import (
     FROM_GRADIENT,
     OF_ACTIVATION,
     LayerArrays,
-    one_step,
 )
 from gradiometer.recording.recorder import MODEL, UNKNOWN, Recorder
 
@@ -170,7 +170,7 @@ class Assembly:
         flat = [flattened(found, len(members)) for found in arrays]
         shaped = np.broadcast_to(np.asarray(seen, np.float64), members)
         step = one_step(number, flat, shaped, np.broadcast_to(accuracy, members))
-        self._recorder.add(*step, loss_seen=given is not None)
+        add_arrays(self._recorder, *step, loss_seen=given is not None)
 
     def _arrays(
         self,

@@ -19,18 +19,12 @@ from gradiometer.recording.adapters.torch.step import (
     bring_back,
     join,
 )
-from gradiometer.recording.measure import (
-    FROM_GRADIENT,
-    HISTOGRAM,
-    KINDS,
-    OF_ACTIVATION,
-    OF_WEIGHTS,
-    PER_STEP,
-    of_weights,
-    why_not_saturated,
-)
+from gradiometer.recording.functions import why_not_saturated
+from gradiometer.recording.measure import FROM_GRADIENT, OF_ACTIVATION, OF_WEIGHTS, of_weights
+from gradiometer.recording.nonfinite import KINDS
 from gradiometer.recording.quantities import Array
 from gradiometer.recording.recorder import Recorder
+from gradiometer.recording.requires import HISTOGRAM, PER_STEP
 
 BY_HAND = (
     "its gradient did not come by Tensor.backward, so that it is not known through which calls it "

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.clock import Clock
-from gradiometer.recording.measure import PER_LAYER, of_activation, of_gradient
+from gradiometer.recording.measure import of_activation, of_gradient
+from gradiometer.recording.requires import PER_LAYER
 from torch import nn
 from torch.overrides import TorchFunctionMode
 

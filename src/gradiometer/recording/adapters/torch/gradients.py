@@ -19,8 +19,9 @@ from gradiometer.recording.adapters.torch.step import (
     measure_gradient,
     parameters_of,
 )
-from gradiometer.recording.measure import FROM_GRADIENT, HISTOGRAM
+from gradiometer.recording.measure import FROM_GRADIENT
 from gradiometer.recording.quantities import Array
+from gradiometer.recording.requires import HISTOGRAM
 
 FROZEN = "it is frozen"
 UNREACHED = "no backward pass reached it in a step"

@@ -99,9 +99,6 @@ class TorchRecorder(Recorder):
         If the model owns no weights, or hides them.
     """
 
-    # the first step takes what only a first step does, which says little of later ones
-    always = 2
-
     _assembly: Assembly | None = None  # made when the layers' order is known
     _step: Step | None = None
     _done = 0  # steps so far, recorded or not
@@ -124,7 +121,8 @@ class TorchRecorder(Recorder):
         quantities: Collection[str] | None = None,
         max_overhead: float | None = None,
     ) -> None:
-        super().__init__(every, histograms, quantities, max_overhead)
+        # the first step takes what only a first step does, which says little of later ones
+        super().__init__(every, histograms, quantities, max_overhead, always=2)
         self.timed = self._dispatches = Dispatches()
         self._optimizers = checked_optimizers(optimizer)
         self._updates = Updates(self._optimizers, self._parameters)
@@ -177,7 +175,7 @@ class TorchRecorder(Recorder):
     def _tell_unseen(self) -> None:
         """Tell of layers that PyTorch does not see."""
         for unseen in unseen_layers(self._inner):
-            self.miss(unseen.name, self._of_layers, unseen.why)
+            self.miss(unseen.name, self.of_layers, unseen.why)
             if unseen.trainable:
                 warnings.warn(unseen.why, UserWarning, stacklevel=4)
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from gradiometer.recording import measure
-from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array, brought_back
 from gradiometer.recording.adapters.torch.backward import Pass
 from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.layers import Layer
+from gradiometer.recording.assembly import pooled
 from gradiometer.recording.quantities import Array
 
 FAR = "reference activation"  # the kind of array in which a reference batch is not finite
@@ -220,7 +220,7 @@ def join(parts: Sequence[Measured]) -> Measured:
     counts: dict[str, Any] = {kind: sum(p.counts[kind] for p in parts) for kind in parts[0].counts}
     names = set.intersection(*(set(part.found) for part in parts))
     numbers = [{name: float(part.found[name]) for name in names} for part in parts]
-    found = q.pooled(numbers, [part.size for part in parts]) if names else {}
+    found = pooled(numbers, [part.size for part in parts]) if names else {}
     units = [part.zero_units for part in parts]
     zero = None if any(known is None for known in units) else reduce(and_, units)
     return Measured(dict(found), counts, zero, sum(part.size for part in parts))

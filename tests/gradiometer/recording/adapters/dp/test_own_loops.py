@@ -25,7 +25,7 @@ from ways_to_train import (
 
 import dp
 from gradiometer import record
-from gradiometer.recording.measure import PER_LAYER
+from gradiometer.recording.requires import PER_LAYER
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -21,7 +21,7 @@ from ways_to_train import (
 import dp
 from gradiometer import record
 from gradiometer.recording import RecordingError
-from gradiometer.recording.measure import PER_LAYER
+from gradiometer.recording.requires import PER_LAYER
 
 # --- where a step ends ----------------------------------------------------------------------------
 
