@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dp.model import watch_layers
+from dp.layers import watch_layers
 from gradiometer.experiment import Experiment
 from gradiometer.theory import predict
 

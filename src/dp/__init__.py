@@ -4,22 +4,18 @@ from typing import TYPE_CHECKING, Any
 
 from dp import activations, initializers, losses, primitives
 from dp import optimizers as optimizer
-from dp.backward import gradients
-from dp.check import GradientError, check_gradient, numerical_gradients
+from dp.callbacks import Callback, ProgramCallback, Step
+from dp.check import check_gradient, numerical_gradients
+from dp.derivatives import gradients
+from dp.errors import AnomalyError, CaptureError, GradientError, ShapeError
 from dp.functions import concatenate, equal, where
+from dp.layers import Layer, LayerCall, LayerWatch, watch_layers
 from dp.losses import binary_cross_entropy, categorical_cross_entropy, squared_error
-from dp.model import Layer, LayerCall, LayerWatch, Model, Net, watch_layers
-from dp.node import AnomalyError, CaptureError, Node, ShapeError, detect_anomaly, no_grad
-from dp.optimizers import (
-    SGD,
-    Adam,
-    Callback,
-    Optimizer,
-    ProgramCallback,
-    RMS_Prop,
-    SGD_Momentum,
-    Step,
-)
+from dp.mode import detect_anomaly, no_grad
+from dp.model import Model
+from dp.net import Net
+from dp.node import Node
+from dp.optimizers import SGD, Adam, Optimizer, RMS_Prop, SGD_Momentum
 from dp.primitives import declare
 
 if TYPE_CHECKING:

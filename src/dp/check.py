@@ -8,15 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.backward import gradients
+from dp.derivatives import gradients
+from dp.errors import GradientError
 from dp.node import Node
 from dp.validation import real_array
 
 Array = NDArray[Any]
-
-
-class GradientError(AssertionError):
-    """The reverse sweep and the differences disagree."""
 
 
 def numerical_gradients(

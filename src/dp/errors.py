@@ -11,3 +11,11 @@ class AnomalyError(FloatingPointError):
 
 class CaptureError(ValueError):
     """A function that cannot be captured as a program without a wrong number; see `dp.capture`."""
+
+
+class NumbersError(TypeError, ValueError):
+    """What should be numbers is something else: text, None, complex, masked, or too large."""
+
+
+class GradientError(AssertionError):
+    """The reverse sweep and the differences disagree."""

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from dp import activations
 from dp import primitives as p
-from dp.node import Node, ShapeError, as_leaf
+from dp.errors import ShapeError
+from dp.node import Node, as_leaf
 from dp.watching import watchers
 
 Array = NDArray[Any]
@@ -129,15 +130,6 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"<layer {self.name!r} {self.fan_in} -> {self.fan_out}>"
-
-
-def consumers_of(order: Sequence[Node]) -> dict[Node, list[Node]]:
-    """Who takes what: each Node of a graph -> those that were computed from it."""
-    consumers: dict[Node, list[Node]] = {}
-    for node in order:
-        for parent in node.parents:
-            consumers.setdefault(parent, []).append(node)
-    return consumers
 
 
 def activation_after(

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dp.node import Node, ShapeError, as_leaf
+from dp.errors import ShapeError
+from dp.node import Node, as_leaf
 from dp.primitives import equal, where
 
 Reduction = Literal["sum", "mean"]

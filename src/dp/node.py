@@ -12,28 +12,15 @@ from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.answers import Answers, not_while_capturing
-from dp.errors import AnomalyError, CaptureError, ShapeError
+from dp.errors import AnomalyError, ShapeError
 from dp.hints import Guarded, check_subclass, hint_at_missing
 from dp.indexing import checked_axis, matrix_index, one_axis, wanted_shape
-from dp.mode import MODE, Mode, capturing, detect_anomaly, mode, no_grad
+from dp.mode import MODE
 from dp.numpy_functions import COMPARISONS, PRIMITIVES, apply_function, apply_ufunc
+from dp.order import topological_order
 from dp.shapes import NO_SETTINGS, anomaly_message, check_shapes, describe
-from dp.validation import integer, number, real_array
-
-__all__ = [
-    "AnomalyError",
-    "CaptureError",
-    "Mode",
-    "Node",
-    "ShapeError",
-    "as_leaf",
-    "as_matrix",
-    "capturing",
-    "describe",
-    "detect_anomaly",
-    "mode",
-    "no_grad",
-]
+from dp.sweep import named_gradients
+from dp.validation import as_matrix, integer, number
 
 Array = NDArray[Any]
 FLOAT64 = np.dtype(np.float64)
@@ -143,8 +130,6 @@ class Node(Answers):
         return f"<Node{name} {'×'.join(map(str, self.shape))} {self.dtype}{made}: {value}>"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Node:
-        from dp.backward import topological_order
-
         for node in reversed(topological_order(self)):  # no recursion: graphs are deep
             if id(node) not in memo:
                 twin = Node(node.value.copy(), node.name)
@@ -155,8 +140,6 @@ class Node(Answers):
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from dp.backward import topological_order
-
         order = list(reversed(topological_order(self)))
         if len(order) == 1:
             return Node, (self.value, self.name)
@@ -227,8 +210,6 @@ class Node(Answers):
         dict
             Name of the leaf -> gradient, with the leaf's shape and dtype.
         """
-        from dp.backward import named_gradients
-
         return named_gradients(self, cotangent)
 
     grad = Guarded(_grad)
@@ -667,18 +648,6 @@ def _restored(rows: list[Any]) -> Node:
         node.parents = tuple(nodes[i] for i in parents)
         nodes.append(node)
     return nodes[-1]
-
-
-def as_matrix(value: Any, dtype: Any = None) -> Array:
-    """Turn a number or array into a float array of at least two dimensions (see `Node`)."""
-    if type(value) is np.ndarray and value.dtype.kind == "f" and value.ndim >= 2:  # nearly always
-        return value
-    array = real_array(value)
-    if array.dtype.kind != "f":
-        array = array.astype(dtype if dtype is not None else np.float64)
-    if array.ndim < 2:
-        array = array.reshape(-1, 1)
-    return array
 
 
 def _as_nodes(operands: tuple[Any, ...]) -> tuple[Node, ...]:

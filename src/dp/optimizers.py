@@ -4,114 +4,26 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dp.batches import STREAMS, Batches, check_data, streams
+from dp.callbacks import Callback, Step
 from dp.hyperparameters import NotedDict, warn_unread
-from dp.node import Mode, Node, mode
-from dp.parameters import members_of, registered
-from dp.validation import decay, positive_integer, positive_number, seeds, shown
+from dp.mode import Mode, mode
+from dp.node import Node
+from dp.parameters import registered
+from dp.updates import Updates, entry_by_entry, update_all
+from dp.validation import decay, positive_integer, positive_number, shown
 from dp.watching import loop
-
-if TYPE_CHECKING:
-    from dp.program.captured import Captured
-    from dp.program.graph import Value
-    from dp.program.training import TrainingStep
 
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Step:
-    """What one training step knows, handed to callbacks.
-
-    Attributes
-    ----------
-    number : int
-        From 1.
-    x, y : Node
-        The batch (whatever `random_batch` gave).
-    loss : Node
-        On that batch, before the update; (1, 1), or (members, 1, 1).
-    grad : dict
-        Parameter name -> gradient.
-    param : dict
-        Parameter name -> live array: before the update in `before_update`, after it afterwards.
-    """
-
-    number: int
-    x: Node
-    y: Node
-    loss: Node
-    grad: dict[str, Array]
-    param: dict[str, Array]
-
-
-class Callback:
-    """Something to do in every training step; override either method, or both."""
-
-    def before_update(self, step: Step) -> None:
-        """Called when the gradients are known and the parameters not yet changed."""
-
-    def after_update(self, step: Step) -> None:
-        """Called when the parameters have been changed."""
-
-
-class ProgramCallback(Callback):
-    """A callback that can read a compiled step's buffers instead of being handed copies.
-
-    What it reads is overwritten by the next step.
-
-    Attributes
-    ----------
-    reads_loss : bool
-        Whether it reads the loss, which need not be computed otherwise.
-    only_reads : bool
-        Whether it changes nothing that the model depends on. Otherwise a program asks after every
-        step whether anything has changed.
-    """
-
-    reads_loss = True
-    only_reads = False
-
-    def keep(self, captured: Captured) -> Iterable[Value]:
-        """Say which of a captured model's values it will read, besides loss and gradients."""
-        return ()
-
-    def before_program_update(self, number: int, step: TrainingStep) -> None:
-        """Called when the gradients are known and the parameters not yet changed."""
-
-    def after_program_update(self, number: int, step: TrainingStep) -> None:
-        """Called when the parameters have been changed."""
-
-    def undone(self, number: int) -> None:
-        """Called when the steps after `number` have turned out wrong, and were undone."""
-
-
-STREAMS = "_dp_streams"
-
-
-def streams_of(optimizer: Any) -> list[np.random.Generator] | None:
-    """What an optimiser draws its batches from, one per member; None is NumPy's global stream."""
-    found: list[np.random.Generator] | None = vars(optimizer).get(STREAMS)
-    return found
-
-
-class _Streams:
-    def __get__(self, optimizer: Any, owner: type) -> Any:
-        return self if optimizer is None else streams_of(optimizer)
-
-
-def _dtype(model: Any) -> Any:
-    kept = registered(model)
-    return None if kept is None else kept.dtype
-
-
-class Optimizer:
+class Optimizer(Updates):
     """The training loop; subclasses say in `_update` how a gradient changes a parameter.
 
     Parameters
@@ -140,14 +52,9 @@ class Optimizer:
         of rows that differ.
     """
 
-    defaults: ClassVar[Mapping[str, float]] = {}
-    num_grad_stores: ClassVar[int] = 0
     # for subclasses with an __init__ of their own
     hyperparam: Mapping[str, Any] = MappingProxyType({})
-    batch_size: int = 128
     compile: bool = False
-    # what a subclass's own attribute may hide: the library itself asks `streams_of`
-    _streams = _Streams()
 
     def __init__(
         self,
@@ -167,7 +74,7 @@ class Optimizer:
             )
         self.compile = compile
         positive_integer("batch_size", batch_size)
-        _check_data(x_train, y_train, _dtype(model))
+        check_data(x_train, y_train, model)
         self.model = model
         self.x_train = x_train
         self.y_train = y_train
@@ -179,15 +86,7 @@ class Optimizer:
                 raise TypeError(f"a callback must be a Callback or a function, got {callback!r}")
         self.grad_stores: list[dict[str, Array]] = []
         if seed is not None:
-            drawn = seeds(seed)
-            # The second word keeps a batch stream apart from that of weights with the same seed.
-            vars(self)[STREAMS] = [np.random.default_rng((one, 1)) for one in drawn]
-            members = members_of(model)
-            if len(drawn) != (members or 1):
-                raise ValueError(
-                    f"the model has {members or 1} member(s), but {len(drawn)} seed(s) were given "
-                    "for their batches"
-                )
+            vars(self)[STREAMS] = streams(seed, model)
         Optimizer._take_hyperparameters(self)
 
     def _take_hyperparameters(self) -> None:
@@ -225,80 +124,6 @@ class Optimizer:
             If a decay does not lie in [0, 1), or a rate is not a finite number above 0.
         """
         return decay(name, value) if name.startswith("beta") else positive_number(name, value)
-
-    def random_batch(self) -> tuple[Node, Node]:
-        """Draw `batch_size` rows with replacement; for an ensemble, each member draws its own.
-
-        Returns
-        -------
-        (Node, Node)
-            x (…, batch, features) and y (…, batch, outputs).
-        """
-        (rows,) = self.draw_rows(1)
-        return self._batch(self.x_train, rows), self._batch(self.y_train, rows)
-
-    def draw_rows(self, steps: int) -> list[Array]:
-        """Draw the rows of several steps' batches, as many calls for one step would.
-
-        Returns
-        -------
-        list of arrays
-            One per step, (batch,) or (members, batch).
-        """
-        n, size = self.x_train.shape[0], (steps, self.batch_size)
-        members, streams = members_of(self.model), streams_of(self)
-        if streams is not None:
-            # as NumPy's indices are, which on 32-bit platforms are not what `integers` gives
-            drawn = [s.integers(0, n, size=size).astype(np.intp, copy=False) for s in streams]
-            return list(drawn[0] if members is None else np.stack(drawn, axis=1))
-        one: Any = self.batch_size if members is None else (members, self.batch_size)
-        draws = (np.random.randint(0, n, size=one) for _ in range(steps))
-        return [rows.astype(np.intp, copy=False) for rows in draws]
-
-    def draws_rows(self) -> bool:
-        """Whether batches are rows drawn as `random_batch` does, and none of a subclass's own."""
-        return self.x_train.ndim <= 2 and not any(
-            method in vars(self) or getattr(type(self), method) is not getattr(Optimizer, method)
-            for method in ("random_batch", "draw_rows", "_batch")
-        )
-
-    def elementwise(self) -> bool:
-        """Whether `_update` is the library's own, which treats each number alike and alone."""
-        known = (SGD._update, SGD_Momentum._update, RMS_Prop._update, Adam._update)
-        computed = any(
-            hasattr(getattr(type(self), name, None), "__get__") for name in self.defaults
-        )
-        return type(self)._update in known and "_update" not in vars(self) and not computed
-
-    def program_callbacks(self) -> list[ProgramCallback]:
-        """Those callbacks that read a compiled step's buffers."""
-        return [c for c in self._callbacks() if isinstance(c, ProgramCallback)]
-
-    def other_callbacks(self) -> list[Callable[[Step], Any] | Callback]:
-        """Those that are handed parameters and gradients by name."""
-        return [c for c in self._callbacks() if not isinstance(c, ProgramCallback)]
-
-    def _callbacks(self) -> Iterable[Callable[[Step], Any] | Callback]:
-        return getattr(self, "callbacks", ())  # a subclass may have an __init__ of its own
-
-    @staticmethod
-    def _print(number: int, loss: Array) -> None:
-        print(number, "\t", loss[0, 0] if loss.ndim == 2 else loss.mean())
-
-    def _batch(self, data: Array, rows: Array) -> Node:
-        picked = data.take(rows, axis=0)
-        if data.ndim == 1:
-            picked = picked[..., None]  # labels as a column, also in a stack
-        dtype = _dtype(self.model)
-        return Node(picked if dtype is None else picked.astype(dtype, copy=False))
-
-    def _update(self, param: dict[str, Array], grad: dict[str, Array], g: str, i: int) -> None:
-        """Change parameter `g` by its gradient in step `i` (from 1); the subclass's.
-
-        The rules of the library are written with operations that Nodes have too, so that a program
-        can show them.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not define _update")
 
     def train(self, steps: int = 1000, print_each: int | None = 100) -> Array:
         """Train, printing `iteration<TAB>loss` in the first and every `print_each`-th step.
@@ -382,7 +207,7 @@ class Optimizer:
             for callback in callbacks:
                 if isinstance(callback, Callback):
                     callback.before_update(step)
-            Optimizer._update_all(self, param, grad, i)
+            update_all(self, param, grad, i)
             for callback in callbacks:
                 if isinstance(callback, Callback):
                     callback.after_update(step)
@@ -391,33 +216,6 @@ class Optimizer:
         last: Array = loss.value
         return last
 
-    def _update_all(self, param: dict[str, Array], grad: dict[str, Array], i: int) -> None:
-        """Change the model's parameters by their gradients in step `i`: all of them, or none.
-
-        If an interrupt or an error comes in between, parameters and `grad_stores` are put back.
-        """
-        before = {
-            # the same, but for speed
-            name: value.copy() if type(value) is np.ndarray else np.array(value)
-            for name, value in param.items()
-        }
-        stores = [
-            (store, name, value, value.copy())
-            for store in self.grad_stores
-            for name, value in store.items()
-        ]
-        try:
-            for g in param:
-                if g in grad:
-                    self._update(param, grad, g, i)
-            self.model.set_param(param)  # for an `_update` that replaces arrays
-        except BaseException:
-            self.model.set_param(before)
-            for store, name, value, kept in stores:
-                value[...] = kept
-                store[name] = value
-            raise
-
 
 class SGD(Optimizer):
     """Stochastic gradient descent: w -= alpha · dL/dw."""
@@ -425,6 +223,7 @@ class SGD(Optimizer):
     defaults = {"alpha": 0.001}  # noqa: RUF012
     alpha: float
 
+    @entry_by_entry
     def _update(self, param: dict[str, Array], grad: dict[str, Array], g: str, i: int) -> None:
         param[g] -= self.alpha * grad[g]
 
@@ -437,6 +236,7 @@ class SGD_Momentum(Optimizer):
     alpha: float
     beta: float
 
+    @entry_by_entry
     def _update(self, param: dict[str, Array], grad: dict[str, Array], g: str, i: int) -> None:
         average = self.grad_stores[0]
         average[g] *= self.beta
@@ -453,6 +253,7 @@ class RMS_Prop(Optimizer):
     beta2: float
     epsilon: float
 
+    @entry_by_entry
     def _update(self, param: dict[str, Array], grad: dict[str, Array], g: str, i: int) -> None:
         square = self.grad_stores[0]
         square[g] *= self.beta2
@@ -471,6 +272,7 @@ class Adam(Optimizer):
     beta2: float
     epsilon: float
 
+    @entry_by_entry
     def _update(self, param: dict[str, Array], grad: dict[str, Array], g: str, i: int) -> None:
         average, square = self.grad_stores
         average[g] *= self.beta1
@@ -481,7 +283,15 @@ class Adam(Optimizer):
         param[g] -= self.alpha * (average[g] / (1 - self.beta1**i)) / (root + self.epsilon)
 
 
-_CALLED_BY_THE_CLASS = ("_steps", "_train_eagerly", "_update_all", "_take_hyperparameters")
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "momentum": SGD_Momentum,
+    "rmsprop": RMS_Prop,
+    "adam": Adam,
+}
+
+
+_CALLED_BY_THE_CLASS = ("_steps", "_train_eagerly", "_take_hyperparameters")
 
 
 def _check_parameters(model: Any, param: Mapping[str, Any]) -> None:
@@ -501,7 +311,7 @@ def _check_parameters(model: Any, param: Mapping[str, Any]) -> None:
 
 def _check_methods(optimizer: Any) -> None:
     """Refuse attributes of a subclass's own that hide methods of the training loop."""
-    for name, method in vars(Optimizer).items():
+    for name, method in {**vars(Batches), **vars(Updates), **vars(Optimizer)}.items():
         known = inspect.isfunction(method) or isinstance(method, staticmethod)
         known = known and name not in _CALLED_BY_THE_CLASS  # which nothing hides
         if known and not callable(found := getattr(optimizer, name)):
@@ -527,30 +337,3 @@ def _check_trained(model: Any, param: Mapping[str, Any], grad: Mapping[str, Any]
                 f"{name!r}, so it would not be trained; make it with self.Parameter(value, "
                 f'"{name}")'
             )
-
-
-def _check_data(x_train: Any, y_train: Any, dtype: Any) -> None:
-    for what, data in (("x_train", x_train), ("y_train", y_train)):
-        if data is None:
-            continue
-        if not isinstance(data, np.ndarray):
-            raise TypeError(f"{what} must be a NumPy array, got {type(data).__name__}")
-        if data.dtype.kind not in "biuf" or isinstance(data, np.ma.MaskedArray):
-            raise TypeError(
-                f"{what} must be a plain array of real numbers, got {type(data).__name__} of dtype "
-                f"{data.dtype}"
-            )
-        if not data.ndim or not len(data):
-            raise ValueError(f"{what} needs at least one row, got shape {data.shape}")
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(data if dtype is None else data.astype(dtype, copy=False))
-        if not finite.all():
-            where = tuple(int(i) for i in np.argwhere(~finite)[0])
-            raise ValueError(
-                f"{what} has {data[where]} at {where}; all entries must be finite"
-                + ("" if dtype is None else f", as {np.dtype(dtype)}")
-            )
-    if x_train is not None and y_train is not None and len(x_train) != len(y_train):
-        raise ValueError(
-            f"x_train has {len(x_train)} rows, y_train {len(y_train)}; they must be as many"
-        )

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from numbers import Real
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.backward import topological_order
-from dp.node import Node, ShapeError, as_matrix
-from dp.validation import NumbersError, real_array, seeds, shown
-
-if TYPE_CHECKING:
-    from dp.layers import Layer
+from dp import initializers
+from dp.errors import NumbersError, ShapeError
+from dp.layers import Layer
+from dp.node import Node
+from dp.validation import as_matrix, positive_integer, real_array, seeds, shown
 
 Array = NDArray[Any]
 
 
-_OWNED: weakref.WeakSet[Node] = weakref.WeakSet()  # the parameters of all models
+OWNED: weakref.WeakSet[Node] = weakref.WeakSet()  # the parameters of all models
 
 
 class Registered:
@@ -65,7 +61,7 @@ class Registered:
     def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
         for name, value in state[1].items():
             setattr(self, name, value)
-        _OWNED.update(self.parameters.values())  # a copy's own
+        OWNED.update(self.parameters.values())  # a copy's own
 
     def drawn(self, draw: Callable[[Any], Any]) -> list[Any]:
         """What `draw` gives for the stream of each member in turn."""
@@ -87,8 +83,41 @@ class Registered:
         self.check_free(name)
         node = Node(np.array(numbers_of(value, self.dtype, name)), name)
         self.parameters[name] = node
-        _OWNED.add(node)
+        OWNED.add(node)
         return node
+
+    def add_layer(
+        self,
+        fan_in: int,
+        fan_out: int,
+        name: str,
+        init: str | initializers.Initializer,
+        activation: Callable[[Node], Node] | None = None,
+    ) -> Layer:
+        """Make a layer, and register it with its parameters; see `Model.Linear_Layer`."""
+        positive_integer("fan_in", fan_in)
+        positive_integer("fan_out", fan_out)
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"a layer needs a name, a string such as 'h1'; got {name!r}")
+        if name in self.layers:
+            raise ValueError(
+                f"layer name {name!r} is taken; this model has {', '.join(self.layers)}. Each is "
+                "made once, in __init__"
+            )
+        for part in (f"{name}_weight", f"{name}_bias"):
+            self.check_free(part)
+        how = initializers.get(init)
+        # weight before bias, member by member: the order in which the course draws
+        drawn = self.drawn(lambda s: (how.weight(s, fan_in, fan_out), how.bias(s, fan_in, fan_out)))
+        weight, bias = (self.stacked(part) for part in zip(*drawn, strict=True))
+        layer = Layer(
+            name,
+            self.register(f"{name}_weight", weight),
+            self.register(f"{name}_bias", bias),
+            activation,
+        )
+        self.layers[name] = layer
+        return layer
 
     def check_free(self, name: Any) -> None:
         """Raise TypeError if it is no name, and ValueError if a parameter has it already."""
@@ -134,6 +163,24 @@ KEPT = "_dp_registered"
 def registered(model: Any) -> Registered | None:
     """What the library keeps of a model, whatever attributes of its own it has; None of others."""
     found: Registered | None = getattr(model, "__dict__", {}).get(KEPT)
+    return found
+
+
+def kept_of(model: Any) -> Registered:
+    """What the library keeps of a model of its own.
+
+    Raises
+    ------
+    RuntimeError
+        If its `__init__` has not called that of Model.
+    """
+    try:
+        found: Registered = model.__dict__[KEPT]
+    except KeyError:
+        raise RuntimeError(
+            f"{type(model).__name__}.__init__ must call super().__init__() before it makes layers "
+            "or parameters"
+        ) from None
     return found
 
 
@@ -198,189 +245,3 @@ def fitting(value: Any, live: Array, name: str) -> Array:
             f"parameter {name!r} has shape {live.shape}, the given value {array.shape}"
         )
     return array
-
-
-# --- named Nodes that are no parameters -----------------------------------------------------------
-
-
-def check_named(
-    owner: str,
-    named: Mapping[str, Node],
-    parameters: Mapping[str, Node],
-    listed: Mapping[str, Any],
-    kept: Mapping[str, Any],
-    given: tuple[Any, Any],
-) -> list[str]:
-    """Refuse a named Node that a loss depends on, and that no optimiser would train.
-
-    Gives the names of those that are parameters of other models.
-
-    Parameters
-    ----------
-    owner : str
-        Class of the model.
-    named : dict
-        Name -> the Node of this name that the loss depends on.
-    parameters : dict
-        Name -> Node, the model's own.
-    listed : dict
-        What the model's `get_param` gives, which a subclass may have extended.
-    kept : dict
-        The model's attributes.
-    given : (x, y)
-        The batch; its Nodes may be named.
-
-    Raises
-    ------
-    ValueError
-        Naming the Node, and how a parameter is made.
-    """
-    inputs: list[Node] | None = None
-    others = []
-    for name, node in named.items():
-        own = parameters.get(name)
-        if own is node:
-            continue
-        if own is not None:
-            raise ValueError(
-                f"the loss of {owner} depends on a Node named {name!r} that is not the model's "
-                f"parameter of this name ({node.shape}, the parameter {own.shape}), so it would "
-                "not be trained; use the model's own Node, and change its numbers with set_param"
-            )
-        if node.primitive is not None or name in listed:
-            continue
-        if inputs is None:
-            inputs = [one for part in given for one in _nodes_of(part)]
-        if node in _OWNED:
-            others.append(name)
-        elif not _is_input(node, inputs, any(node is value for value in kept.values())):
-            raise ValueError(
-                f"the loss of {owner} depends on the Node {name!r}, which is no parameter of the "
-                "model and would never be trained. Make it one in __init__: "
-                f'self.{_attribute(name)} = self.Parameter(value, "{name}"). If it is data, leave '
-                f"its name out. (Its shape is {node.shape}; it is not part of the batch.)"
-            )
-
-    return others
-
-
-def of_other_models(nodes: Mapping[str, Node], own: Mapping[str, Node]) -> list[str]:
-    """The names of those Nodes that are parameters, and none of these."""
-    return sorted(n for n, node in nodes.items() if node in _OWNED and own.get(n) is not node)
-
-
-def warn_of_others(owner: str, kept: Registered, names: list[str]) -> None:
-    """Warn, once, that training a model leaves parameters of other models as they are."""
-    new = [name for name in names if name not in kept.told]
-    if new:
-        kept.told.update(new)
-        warnings.warn(
-            f"the loss of {owner} depends on parameters of another model ({', '.join(new)}), which "
-            f"training this {owner} leaves as they are. If they are to be trained with it, list "
-            "them in get_param: return {**super().get_param(), **self.other.get_param()}",
-            stacklevel=5,
-        )
-
-
-def check_layers(owner: str, kept: Registered) -> None:
-    """Refuse a layer with another Node in the place of its weight or bias.
-
-    One with a name is found in the loss by `check_named`; one without is a constant there.
-    """
-    for layer in kept.layers.values():
-        for part, node in (("weight", layer.weight), ("bias", layer.bias)):
-            own = kept.parameters.get(f"{layer.name}_{part}")
-            if own is not None and own is not node:
-                raise ValueError(
-                    f"the {part} of layer {layer.name!r} of {owner} was replaced by a Node that is "
-                    f"no parameter, so it would not be trained; change the numbers of the layer's "
-                    f"own Node instead: layer.{part}.value[...] = array, or set_param"
-                )
-
-
-def check_stack(owner: str, kept: Registered, shape: tuple[int, ...]) -> None:
-    """Refuse several losses, one per matrix of a stack, that share a parameter.
-
-    In an ensemble each member has its own loss and its own parameters. Where losses share
-    parameters, the sweep would give the gradient of their sum, whatever the model means by them.
-
-    Raises
-    ------
-    ShapeError
-        Naming the parameter.
-    """
-    for name, node in kept.parameters.items():
-        if node.shape[:-2] != shape[:-2]:
-            raise ShapeError(
-                f"{owner}.loss must give one number, got a stack of them, of shape {shape}: the "
-                f"axes before the last two stand for the members of an ensemble, but the parameter "
-                f"{name!r} has shape {node.shape}. Data and indices of more than two dimensions "
-                "make such a stack; give 2-D data, and pick rows by a 1-D index: "
-                "table[words.ravel()].reshape(len(words), -1)"
-            )
-
-
-def warn_of_constants(owner: str, kept: Registered, loss: Node) -> None:
-    """Warn, once, of a parameter's array in the place of its Node: no gradient flows through it."""
-    if _LOOKED in kept.told:
-        return
-    kept.told.add(_LOOKED)
-    for leaf in topological_order(loss):
-        if leaf.primitive is not None or leaf.name is not None:
-            continue
-        for name, node in kept.parameters.items():
-            if np.may_share_memory(leaf.value, node.value) and np.shares_memory(
-                leaf.value, node.value
-            ):
-                warnings.warn(
-                    f"the loss of {owner} takes the array of the parameter {name!r} for a "
-                    "constant, through which no gradient flows; compute with its Node "
-                    "(layer.weight, or what self.Parameter gives). If a constant is meant, take a "
-                    "copy of the array",
-                    stacklevel=3,
-                )
-
-
-_LOOKED = ""  # no parameter has this name
-
-
-def check_listed(owner: str, listed: Mapping[str, Any], order: Sequence[Node]) -> None:
-    """Refuse a parameter that `get_param` lists, and whose Node has no name to report it by."""
-    for name, value in listed.items():
-        for node in order:
-            if node.primitive is None and node.name is None and node.value is value:
-                raise ValueError(
-                    f"{owner}.get_param lists {name!r}, but its Node has no name, so its gradient "
-                    f'is not reported and it would not be trained; write Node(value, "{name}"), or '
-                    f'self.Parameter(value, "{name}")'
-                )
-
-
-def _nodes_of(given: Any) -> Iterator[Node]:
-    """Every Node of a batch, with those it was computed from; arrays as Nodes."""
-    if isinstance(given, Node):
-        yield from topological_order(given)
-    elif isinstance(given, Mapping):
-        yield from _nodes_of(tuple(given.values()))
-    elif isinstance(given, (tuple, list)) and not all(isinstance(g, Real) for g in given):
-        for part in given:
-            yield from _nodes_of(part)
-        with contextlib.suppress(TypeError):
-            yield Node(given)  # rows as lists
-    else:
-        with contextlib.suppress(TypeError):  # whatever else a loss may take
-            yield Node(given)
-
-
-def _is_input(node: Node, inputs: list[Node], kept: bool) -> bool:
-    """Whether a Node is one of a batch, or was made of its numbers."""
-    for one in inputs:
-        if one is node or np.may_share_memory(one.value, node.value):
-            return True
-        if not kept and one.shape == node.shape and np.array_equal(one.value, node.value):
-            return True
-    return False
-
-
-def _attribute(name: str) -> str:
-    return name if name.isidentifier() else "w"

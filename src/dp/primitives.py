@@ -27,9 +27,28 @@ Rule = Callable[..., Any]
 
 
 class Recorded:
-    """A value that notes the primitives applied to it (Node is the one there is)."""
+    """A value that remembers how it was computed: what order and sweep need to know of a Node.
+
+    Attributes
+    ----------
+    value : array
+    name : str or None
+        Under which its gradient is reported.
+    primitive : Primitive or None
+        What it was computed by; None for a leaf.
+    parents : tuple of Recorded
+        The operands.
+    settings : dict
+        What else the primitive was given.
+    """
 
     __slots__ = ()
+
+    value: Array
+    name: str | None
+    primitive: Primitive | None
+    parents: tuple[Any, ...]
+    settings: dict[str, Any]
 
     @staticmethod
     def record(

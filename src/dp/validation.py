@@ -7,10 +7,9 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-
-class NumbersError(TypeError, ValueError):
-    """What should be numbers is something else: text, None, complex, masked, or too large."""
+Array = NDArray[Any]
 
 
 def shown(value: object) -> str:
@@ -19,7 +18,7 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def real_array(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
+def real_array(value: Any) -> Array:
     """Give a number, an array or nested lists of real numbers as an array.
 
     Raises
@@ -39,6 +38,18 @@ def real_array(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
             f"value must be a real number or an array of real numbers, got {given} of dtype "
             f"{array.dtype}"
         )
+    return array
+
+
+def as_matrix(value: Any, dtype: Any = None) -> Array:
+    """Turn a number or array into a float array of at least two dimensions (see `Node`)."""
+    if type(value) is np.ndarray and value.dtype.kind == "f" and value.ndim >= 2:  # nearly always
+        return value
+    array = real_array(value)
+    if array.dtype.kind != "f":
+        array = array.astype(dtype if dtype is not None else np.float64)
+    if array.ndim < 2:
+        array = array.reshape(-1, 1)
     return array
 
 

@@ -9,15 +9,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from dp.layers import Layer
-    from dp.model import Model
-    from dp.node import Node
-    from dp.optimizers import Optimizer
 
 Array = NDArray[Any]
 
@@ -45,35 +39,35 @@ class Sweep:
         As `get_grad` was given it.
     """
 
-    output: Node
-    order: list[Node]
-    leaves: dict[Node, Array]
-    deltas: dict[Node, Array] = field(default_factory=dict)
+    output: Any
+    order: list[Any]
+    leaves: dict[Any, Array]
+    deltas: dict[Any, Array] = field(default_factory=dict)
     weighted: bool = False
-    model: Model | None = None
+    model: Any = None
     batch: tuple[Any, Any] | None = None
 
 
 class Watcher:
     """Somebody who is told; override what is of interest."""
 
-    def called(self, layer: Layer, pre_activation: Node) -> None:
+    def called(self, layer: Any, pre_activation: Any) -> None:
         """A layer was called."""
 
-    def wanted(self, order: Sequence[Node]) -> Sequence[Node]:  # noqa: ARG002
+    def wanted(self, order: Sequence[Any]) -> Sequence[Any]:  # noqa: ARG002
         """Say of which Nodes of a graph the cotangents are wanted; a sweep begins."""
         return ()
 
     def swept(self, sweep: Sweep) -> None:
         """Called when the sweep is over, before its caller is given the gradients."""
 
-    def updated(self, model: Model) -> None:
+    def updated(self, model: Any) -> None:
         """Called when a model's `set_param` is over."""
 
-    def loop_begins(self, optimizer: Optimizer) -> None:
+    def loop_begins(self, optimizer: Any) -> None:
         """The library's training loop begins; callbacks that are added now are called in it."""
 
-    def loop_ends(self, optimizer: Optimizer) -> None:
+    def loop_ends(self, optimizer: Any) -> None:
         """It has ended, be it by an exception."""
 
 
@@ -98,7 +92,7 @@ def unregister(watcher: Watcher) -> None:
 
 
 @contextlib.contextmanager
-def loop(optimizer: Optimizer) -> Iterator[None]:
+def loop(optimizer: Any) -> Iterator[None]:
     """Tell watchers that the library's training loop begins, and that it ends."""
     told = _watchers
     try:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gradiometer.experiment import Experiment
     from gradiometer.recording import record
     from gradiometer.recording.adapters.sklearn import from_sklearn, record_sklearn
+    from gradiometer.states import State
     from gradiometer.studies import Study
     from gradiometer.trace import Trace
     from gradiometer.verbs import activations, export, plot, predict, prove, run
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 # Loaded when first used, so that `gradiometer --help` answers at once.
 _HOMES = {
     "Experiment": "gradiometer.experiment",
+    "State": "gradiometer.states",
     "Study": "gradiometer.studies",
     "Trace": "gradiometer.trace",
     "activations": "gradiometer.verbs",
@@ -37,6 +39,7 @@ _HOMES = {
 
 __all__ = [
     "Experiment",
+    "State",
     "Study",
     "Trace",
     "__version__",

@@ -9,12 +9,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gradiometer.quantities import HISTOGRAM, OF_LAYERS, OF_STEPS, QUANTITIES, Quantity
+from gradiometer.settings import SETTINGS
+from gradiometer.states import (
+    MODEL,
+    Mask,
+    is_mask,
+    mask_name,
+    not_there,
+    places_missing,
+    reason_for,
+    reasons_of,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,7 +39,7 @@ ROUNDING = 1e-6  # by which a share that was averaged in single precision may ex
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a quantity may have; NaN, which stands for a missing one, always may."""
+    """The values that a quantity may have; NaN always may."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -47,29 +60,14 @@ class Range:
         return f"{numbers} from {self.low:g}" if math.isfinite(self.low) else numbers
 
 
-ANY, SIZE, COUNT = Range(), Range(0), Range(0, whole=True)
+SIZE, COUNT, ANY = Range(0), Range(0, whole=True), Range()
 SHARE = Range(0, 1 + ROUNDING)
 
-PER_LAYER = {
-    "grad_mean_abs": SIZE,
-    "grad_rms": SIZE,
-    "grad_zero_fraction": SHARE,
-    "clip_factor": SIZE,
-    "delta_rms": SIZE,
-    "activation_mean": ANY,
-    "activation_std": SIZE,
-    "saturated_fraction": SHARE,
-    "dead_fraction": SHARE,
-    "weight_rms": SIZE,
-    "update_ratio": SIZE,
-    "nonfinite_count": COUNT,
-    "input_rms": SIZE,
-    "preactivation_mean": ANY,
-    "backward_rms": SIZE,
-    "backward_live_rms": SIZE,
-    "grad_log10_histogram": COUNT,
-}
-PER_STEP = {"loss": ANY, "accuracy": SHARE, "grad_norm": SIZE}
+
+def _range(quantity: Quantity) -> Range:
+    return SHARE if quantity.high == 1 else Range(quantity.low, quantity.high, quantity.whole)
+
+
 # of the picture of the decision
 IN_THE_PLANE = {
     "label": COUNT,
@@ -87,7 +85,11 @@ PICTURE = {
     "grid_x": ("grid_x",),
     "grid_y": ("grid_y",),
 }
-RANGES = PER_LAYER | PER_STEP | IN_THE_PLANE
+RANGES = {
+    **{name: _range(quantity) for name, quantity in QUANTITIES.items()},
+    HISTOGRAM: COUNT,
+    **IN_THE_PLANE,
+}
 # 0 and NaN are for layers of which it is not known
 COORDINATES = {"fan_in": COUNT, "fan_out": COUNT}
 FACTS = {
@@ -100,12 +102,6 @@ FACTS = {
     "nonfinite_step": Range(1, whole=True),
     "nonfinite_values": COUNT,
 }
-# settings that figures, tables and sentences read
-WHOLE = ("layers", "width", "steps", "batch_size", "seed", "members", "every")
-NUMBERS = ("learning_rate", "init_scale")
-WORDS = (
-    "data", "activation", "init", "normalisation", "loss", "reduction", "optimizer", "dtype",
-)  # fmt: skip
 
 
 def problems(dataset: xr.Dataset) -> Iterator[str]:
@@ -114,6 +110,7 @@ def problems(dataset: xr.Dataset) -> Iterator[str]:
     yield from _labels(dataset)
     yield from _quantities(dataset)
     yield from _facts(dataset.attrs)
+    yield from _masks(dataset)
     if "decision_class" in dataset:
         yield from _decision(dataset)
     yield from _settings(dataset)
@@ -130,8 +127,9 @@ def _dimensions(dataset: xr.Dataset) -> Iterator[str]:
         if not size:
             yield f"there is no {dimension}: its dimension has the length 0"
     for quantity, variable in dataset.data_vars.items():
-        known = quantity in PER_LAYER or quantity in PER_STEP
-        of_layers = quantity in PER_LAYER or (not known and "layer" in variable.dims)
+        recorded_of_layers = quantity in OF_LAYERS or quantity == HISTOGRAM
+        known = recorded_of_layers or quantity in OF_STEPS
+        of_layers = recorded_of_layers or (not known and "layer" in variable.dims)
         if not known and "step" not in variable.dims:
             continue
         dims = ("step", "layer") if of_layers else ("step",)
@@ -172,6 +170,40 @@ def _quantities(dataset: xr.Dataset) -> Iterator[str]:
     for name, allowed in RANGES.items():
         if name in dataset.data_vars:
             yield from _outside(name, dataset[name].values, allowed)
+
+
+def _masks(dataset: xr.Dataset) -> Iterator[str]:
+    """Whether what is said to be missing is not there, and has a reason."""
+    reasons = reasons_of(dataset.attrs)
+    for quantity, variable in dataset.data_vars.items():
+        name = mask_name(str(quantity))
+        if is_mask(quantity, dataset) or name not in dataset.data_vars:
+            continue
+        mask, dims = dataset[name], tuple(dim for dim in variable.dims if dim != "bin")
+        if mask.dims != dims:
+            yield f"{name} has the dimensions {mask.dims}; expected {dims}"
+        elif mask.dtype != bool:
+            yield f"{name} is of the type {mask.dtype}; expected booleans"
+        else:
+            yield from _contradictions(dataset, str(quantity), mask.values)
+            for place in places_missing(dataset, str(quantity), mask.values):
+                if reason_for(reasons, str(quantity), place) is None:
+                    of = "" if place == MODEL else f" of layer {place!r}"
+                    yield f"{quantity}{of} is missing, but nothing says why"
+
+
+def _contradictions(dataset: xr.Dataset, quantity: str, mask: Mask) -> Iterator[str]:
+    """Numbers that are there, though they are said to be missing."""
+    variable = dataset[quantity]
+    wrong = mask & ~not_there(variable.values, histogram="bin" in variable.dims)
+    if wrong.any():
+        at = tuple(index[0] for index in np.nonzero(wrong))
+        step = dataset["step"].values[at[0]]
+        of = (
+            f" of layer {str(dataset['layer'].values[at[1]])!r}" if "layer" in variable.dims else ""
+        )
+        value = np.asarray(variable.values[at]).max().item()
+        yield f"{quantity}{of} has the value {value!r} in step {step}, but is said to be missing"
 
 
 def _decision(dataset: xr.Dataset) -> Iterator[str]:
@@ -248,20 +280,11 @@ def _settings(dataset: xr.Dataset) -> Iterator[str]:
     if not isinstance(fields, dict) or (fields and "activation" not in fields):
         yield f"its experiment is {fields!r:.80}"
         return
-    checks: list[tuple[tuple[str, ...], Callable[[Any], bool], str]] = [
-        (WHOLE, _is_whole, "a whole number"),
-        (NUMBERS, _is_number, "a number"),
-        (("clip",), lambda v: v is None or _is_number(v), "a number or nothing"),
-        (("scaling",), lambda v: isinstance(v, str) or _is_number(v), "a word or a number"),
-        (WORDS, lambda v: isinstance(v, str), "a word"),
-        (("hyperparameters",), _are_numbers, "numbers by name"),
-        (("quantities",), lambda v: v is None or isinstance(v, list), "a list or nothing"),
-    ]
-    for names, is_right, words in checks:
-        for name in names:
-            if name in fields and not is_right(fields[name]):
-                yield f"its experiment has {name} = {fields[name]!r:.80}; expected {words}"
-                return
+    for name, setting in SETTINGS.items():
+        if name in fields and not setting.accepts_type(fields[name]):
+            expected = setting.type_in_words
+            yield f"its experiment has {name} = {fields[name]!r:.80}; expected {expected}"
+            return
     yield from _counts(dataset, fields)
 
 
@@ -272,15 +295,3 @@ def _counts(dataset: xr.Dataset, fields: Mapping[str, Any]) -> Iterator[str]:
         yield f"it has {layers} layers, but its experiment {fields['layers']} and an output layer"
     if fields.get("members", members) != members:
         yield f"it has {members} nets, but its experiment {fields['members']}"
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _are_numbers(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_number, value.values()))

@@ -163,7 +163,7 @@ def load(name: str, scaling: str | float = "standardise", seed: int = 0) -> Data
         raise DataError(unknown("data set", name, DATASETS))
     if not _is_whole(seed) or not 0 <= seed < 2**32:
         raise DataError(f"seed must be an integer from 0 up to 2**32 - 1, got {seed!r}")
-    return DATASETS[name](seed).scaled(scaling)
+    return DATASETS[name].make(seed).scaled(scaling)
 
 
 def _is_number(value: object) -> bool:
@@ -310,10 +310,31 @@ def _circles(seed: int) -> Data:
     return Data.from_arrays(x, y, "circles", class_names=("outer circle", "inner circle"))
 
 
-DATASETS: dict[str, Callable[[int], Data]] = {
-    "iris2": lambda _: _iris(2),  # the first 100 samples
-    "iris": lambda _: _iris(3),
-    "digits": lambda _: _digits(),
-    "moons": _moons,
-    "circles": _circles,
+@dataclass(frozen=True)
+class DataSet:
+    """A data set that can be loaded by name.
+
+    Attributes
+    ----------
+    make : callable
+        Of a seed; gives the Data, not scaled.
+    rows, features, outputs : int
+        Their size, which is known without loading them.
+    help : str
+        What they are.
+    """
+
+    make: Callable[[int], Data]
+    rows: int
+    features: int
+    outputs: int
+    help: str
+
+
+DATASETS: dict[str, DataSet] = {
+    "iris2": DataSet(lambda _: _iris(2), 100, 4, 1, "the first 100 samples of Iris, two species"),
+    "iris": DataSet(lambda _: _iris(3), 150, 4, 3, "three species"),
+    "digits": DataSet(lambda _: _digits(), 1797, 64, 10, "images of 8 × 8 pixels"),
+    "moons": DataSet(_moons, 200, 2, 1, "two half circles"),
+    "circles": DataSet(_circles, 200, 2, 1, "one circle inside another"),
 }

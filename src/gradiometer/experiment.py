@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 import dp
-from dp.activations import ACTIVATIONS
-from dp.initializers import INITIALIZERS
-from dp.validation import one_of, unknown
-from gradiometer.data import DATASETS, Data, check_scaling, load
+from dp.validation import unknown
+from gradiometer.data import Data, load
 from gradiometer.decision import add_decision
+from gradiometer.declaration import Setting
 from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import Interrupts, OutOfTime, check_time_limit
 from gradiometer.memory import check_memory
+from gradiometer.quantities import PER_STEP
 from gradiometer.recording import Recorder, record
-from gradiometer.recording.requires import LAYER_QUANTITIES, PER_STEP
+from gradiometer.settings import DEFAULTS, SETTINGS, Settings, check_together
 from gradiometer.versions import versions
 
 if TYPE_CHECKING:
@@ -33,17 +42,9 @@ if TYPE_CHECKING:
     from dp.program.training import TrainingStep
     from gradiometer.trace import Trace
 
-OPTIMIZERS = {
-    "sgd": dp.SGD,
-    "momentum": dp.SGD_Momentum,
-    "rmsprop": dp.RMS_Prop,
-    "adam": dp.Adam,
-}
-
 Progress = Callable[[int, int, float, float], None]
 
 
-MOST = 10**9  # of layers, units, rows, steps: beyond it no array can be made, and words are better
 # Raised whenever a description gives other numbers than before, so that results kept on disk are
 # not taken for those of today's code; a test compares with numbers of old.
 NUMBERS = 1
@@ -65,124 +66,66 @@ class FrozenDict(dict[str, float]):
         return FrozenDict, (dict(self),)
 
 
-# the settings that are a name in a table: in words, and the table
-_NAMES: dict[str, tuple[str, Any]] = {
-    "data": ("data set", DATASETS),
-    "activation": ("activation", ACTIVATIONS),
-    "init": ("initialiser", INITIALIZERS),
-    "optimizer": ("optimiser", OPTIMIZERS),
-}
-
-
 class ExperimentError(ValueError):
     """A description that cannot be run, with what would be accepted."""
 
 
-class Experiment(BaseModel):
+def _field(setting: Setting) -> tuple[Any, Any]:
+    """The annotation and the field that pydantic makes a setting of."""
+    annotation = setting.type
+    if setting.check is not None:
+        annotation = Annotated[annotation, BeforeValidator(setting.check)]
+    elif setting.table is not None and setting.types == (str,):
+        annotation = Annotated[annotation, AfterValidator(setting.known)]
+    return annotation, Field(
+        setting.default,
+        description=setting.help,
+        ge=setting.at_least,
+        le=setting.at_most,
+        gt=setting.above,
+        lt=setting.below,
+        allow_inf_nan=None if setting.above is None else False,
+    )
+
+
+if TYPE_CHECKING:
+
+    class _Fields(BaseModel, Settings):
+        pass
+
+else:
+    _Fields = create_model(
+        "_Fields",
+        __config__=ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=True),
+        **{name: _field(setting) for name, setting in SETTINGS.items()},
+    )
+
+
+class Experiment(_Fields):
     """A complete description of one run, checked and frozen.
 
-    Two experiments with the same fields have the same `hash` and the same results. Every field is
-    a flag of `gradiometer run` and a key of its TOML file.
+    Two experiments with the same fields have the same `hash` and the same results. Its fields are
+    the settings declared in `gradiometer.settings`; every one of them is a flag of
+    `gradiometer run` and a key of its TOML file.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=True)
-
-    data: str = Field("iris2", description="data set")
-    scaling: str | float = Field(
-        "standardise", description="of the features: standardise, raw, or a factor on the raw ones"
-    )
-    layers: int = Field(10, ge=1, le=MOST, description="number of hidden layers")
-    width: int = Field(10, ge=1, le=MOST, description="units per hidden layer")
-    activation: str = Field("sigmoid", description="activation function of the hidden layers")
-    clip: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="ceiling of a clipped relu"
-    )
-    init: str = Field("dp", description="initialiser of the weights")
-    init_scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="factor on the weights")
-    normalisation: Literal["none", "layer", "batch"] = Field(
-        "none", description="of the pre-activations"
-    )
-    residual: bool = Field(False, description="add each hidden layer's input to its output")
-    loss: Literal["cross_entropy", "squared_error"] = Field("cross_entropy", description="loss")
-    reduction: Literal["sum", "mean"] = Field("sum", description="of the loss over the batch")
-    optimizer: str = Field("sgd", description="optimiser")
-    learning_rate: float = Field(0.001, gt=0, allow_inf_nan=False, description="learning rate")
-    hyperparameters: dict[str, float] = Field(
-        default_factory=lambda: FrozenDict(),
-        description="further ones of the optimiser: beta, beta1, …",
-    )
-    steps: int = Field(100, ge=1, le=MOST, description="number of updates")
-    batch_size: int = Field(128, ge=1, le=MOST, description="rows per step, drawn with replacement")
-    seed: int = Field(0, ge=0, lt=2**62, description="of the weights and batches")
-    members: int = Field(
-        1, ge=1, le=MOST, description="nets trained side by side: seeds seed, seed+1, …"
-    )
-    dtype: Literal["float32", "float64"] = Field("float64", description="floating type")
-    every: int = Field(1, ge=1, le=MOST, description="record every k-th step")
-    quantities: tuple[str, ...] | None = Field(
-        None, description="which to record of every layer; all by default"
-    )
-    histograms: bool = Field(False, description="record log10 histograms of the gradients")
-    decision: bool = Field(True, description="keep what the net decides in the plane of the data")
 
     @model_validator(mode="before")
     @classmethod
     def _known_fields(cls, given: Any) -> Any:
         if isinstance(given, dict):
             for name in given:
-                if name not in cls.model_fields:
-                    raise ValueError(unknown("setting", name, cls.model_fields))
+                if name not in SETTINGS:
+                    raise ValueError(unknown("setting", name, SETTINGS))
         return given
 
-    @field_validator(*_NAMES)
+    @field_validator("*", mode="after")
     @classmethod
-    def _known_name(cls, name: str, info: Any) -> str:
-        kind, known = _NAMES[info.field_name]
-        if name not in known:
-            raise ValueError(unknown(kind, name, known))
-        return name
-
-    @field_validator("scaling", mode="before")
-    @classmethod
-    def _known_scaling(cls, scaling: Any) -> str | float:
-        checked: str | float = check_scaling(scaling)
-        return checked
-
-    @field_validator("quantities", mode="before")
-    @classmethod
-    def _known_quantities(cls, quantities: Any) -> Any:
-        if quantities is None:
-            return None
-        if isinstance(quantities, str) or not isinstance(quantities, Iterable):
-            raise ValueError(f"expected a list of names, got {quantities!r}")
-        named = list(quantities)
-        for name in named:
-            one_of("quantity", name, tuple(LAYER_QUANTITIES))
-        if not {"grad_mean_abs", "grad_rms"}.intersection(named):
-            raise ValueError(
-                f"grad_mean_abs or grad_rms must be among them, for a run is about its gradient, "
-                f"got {named!r}"
-            )
-        # in one order, so that equal choices have equal hashes
-        return tuple(name for name in LAYER_QUANTITIES if name in named)
-
-    @field_validator("hyperparameters", mode="after")
-    @classmethod
-    def _frozen(cls, hyperparameters: dict[str, float]) -> dict[str, float]:
-        return FrozenDict(hyperparameters)
+    def _frozen(cls, value: Any) -> Any:
+        return FrozenDict(value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Experiment:
-        dp.activations.get(self.activation, self.clip)
-        optimizer = OPTIMIZERS[self.optimizer]
-        for name, value in self.hyperparameters.items():
-            if name == "alpha":
-                raise ValueError("alpha is the learning rate; set learning_rate")
-            if name not in optimizer.defaults:
-                raise ValueError(
-                    unknown(f"hyperparameter of {self.optimizer}", name, optimizer.defaults)
-                )
-            optimizer.check_hyperparameter(name, value)
+        check_together(self)
         return self
 
     @classmethod
@@ -215,8 +158,8 @@ class Experiment(BaseModel):
 
     def chosen(self) -> dict[str, Any]:
         """The settings that differ from their defaults, as JSON has them."""
-        usual = _defaults()
-        return {k: v for k, v in self.model_dump(mode="json").items() if v != usual[k]}
+        described = self.model_dump(mode="json")
+        return {name: value for name, value in described.items() if value != DEFAULTS[name]}
 
     @property
     def title(self) -> str:
@@ -281,7 +224,7 @@ class Experiment(BaseModel):
         )
 
     def _optimizer(self, net: dp.Net, data: Data) -> dp.Optimizer:
-        return OPTIMIZERS[self.optimizer](
+        return dp.optimizers.OPTIMIZERS[self.optimizer](
             net,
             data.x,
             data.y,
@@ -364,12 +307,6 @@ class Experiment(BaseModel):
                 except MemoryError:  # a picture less, instead of a training
                     trace.attrs["decision_missing"] = "there was not enough memory"
         return trace
-
-
-@functools.cache
-def _defaults() -> dict[str, Any]:
-    """The settings that an experiment has if none is given, as JSON has them."""
-    return Experiment.of().model_dump(mode="json")
 
 
 class _Counting(dp.ProgramCallback):

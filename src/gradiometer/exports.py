@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from gradiometer.files import replacing, spreadsheet_text, storable
 from gradiometer.locks import IN_FOLDER, Lock
 from gradiometer.optional import library
+from gradiometer.states import is_mask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -240,7 +241,7 @@ def _numbers(dataset: xr.Dataset) -> Iterator[str]:
     """Names of what is one number per step, or per step and layer, of each member."""
     for name, variable in dataset.data_vars.items():
         of_steps = "step" in variable.dims and {*variable.dims} <= {"step", "layer", "member"}
-        if of_steps and variable.dtype.kind in "biuf":
+        if of_steps and variable.dtype.kind in "biuf" and not is_mask(name, dataset):
             yield str(name)
 
 

@@ -11,21 +11,14 @@ import contextlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from gradiometer.experiment import Experiment
+from dp.optimizers import OPTIMIZERS
+from gradiometer.data import DATASETS
+from gradiometer.quantities import PER_LAYER
+from gradiometer.settings import DEFAULTS, Settings
 
-# rows, features and outputs of the data sets: known without loading them
-SIZES = {
-    "iris2": (100, 4, 1),
-    "iris": (150, 4, 3),
-    "digits": (1797, 64, 10),
-    "moons": (200, 2, 1),
-    "circles": (200, 2, 1),
-}
 GRID_POINTS = 80 * 80  # of the plane in which the decision is kept
-QUANTITIES, BINS = 12, 52  # recorded per layer, and of a histogram
+BINS = 52  # of a histogram
 SPARE = 0.9  # of what is available: it is an estimate
 
 # how many arrays of the size in question are held at the same time
@@ -75,12 +68,22 @@ class Need:
         return self.layers + max(training, self.weights / 2 + self.decision, self.record)
 
 
-def estimate(experiment: Experiment) -> Need:
-    """What memory a run needs, beyond what Python and its libraries take; nothing is made."""
-    e = experiment
-    rows, features, outputs = SIZES[e.data]
+def estimate(settings: Settings, members: int | None = None) -> Need:
+    """What memory a run needs, beyond what Python and its libraries take; nothing is made.
+
+    Parameters
+    ----------
+    settings : Settings
+        Those of an experiment.
+    members : int, optional
+        So many of its members are trained at a time; all by default.
+    """
+    e = settings
+    data = DATASETS[e.data]
+    features, outputs = data.features, data.outputs
     units = float(e.layers) * e.width + outputs
-    size = (4 if e.dtype == "float32" else 8) * float(e.members)
+    members = e.members if members is None else members
+    size = (4 if e.dtype == "float32" else 8) * float(members)
     normalised = e.normalisation != "none"
     parameters = (
         float(features) * e.width
@@ -88,16 +91,16 @@ def estimate(experiment: Experiment) -> Need:
         + float(e.width) * outputs
         + units * (3 if normalised else 1)
     )
-    stores = {"sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2}[e.optimizer]
+    stores = OPTIMIZERS[e.optimizer].num_grad_stores
     per_entry = _NORMALISED if normalised else _ACTIVATIONS
     recorded = math.ceil(e.steps / e.every)
-    numbers = len(e.quantities) if e.quantities is not None else QUANTITIES
+    numbers = len(e.quantities) if e.quantities is not None else len(PER_LAYER)
     numbers += BINS if e.histograms else 0
     return Need(
         weights=parameters * size * (_WEIGHTS + stores),
-        activations=units * size * (e.batch_size * per_entry + rows * _REFERENCE)
+        activations=units * size * (e.batch_size * per_entry + data.rows * _REFERENCE)
         + float(e.batch_size) * features * size * 2,
-        record=recorded * ((e.layers + 1.0) * numbers + 2) * 8.0 * e.members * _WRITTEN
+        record=recorded * ((e.layers + 1.0) * numbers + 2) * 8.0 * members * _WRITTEN
         + recorded * _STEP,
         decision=float(max(e.width, outputs))
         * size
@@ -117,12 +120,13 @@ def available() -> float:
     return min(_of_the_machine(), _of_the_container(), _of_the_limit())
 
 
-def check_memory(experiment: Experiment, at_once: int | None = None) -> None:
+def check_memory(settings: Settings, at_once: int | None = None) -> None:
     """Refuse an experiment that needs more memory than there is.
 
     Parameters
     ----------
-    experiment : Experiment
+    settings : Settings
+        Those of an experiment.
     at_once : int, optional
         So many of its members are trained at a time.
 
@@ -131,14 +135,14 @@ def check_memory(experiment: Experiment, at_once: int | None = None) -> None:
     TooLargeError
         Saying what it would need, what there is, and which settings to lower.
     """
-    group = min(at_once or experiment.members, experiment.members)
-    need = estimate(experiment.model_copy(update={"members": group}))
+    group = min(at_once or settings.members, settings.members)
+    need = estimate(settings, group)
     there = SPARE * available()
     if need.total <= there:
         return
     raise TooLargeError(
         f"the run would need about {in_words(need.total)} of memory ({_parts(need)}), but only "
-        f"{in_words(there)} are free; lower {_lower(experiment, need)}"
+        f"{in_words(there)} are free; lower {_lower(settings, need)}"
     )
 
 
@@ -164,21 +168,20 @@ def _parts(need: Need) -> str:
     return ", ".join(f"{word} {in_words(size)}" for size, word in sizes if size > 0.1 * need.total)
 
 
-def _lower(experiment: Experiment, need: Need) -> str:
+def _lower(settings: Settings, need: Need) -> str:
     """Which settings to lower: those that the largest part grows with, the largest ones first."""
-    e = experiment
-    settings = {
+    grows_with = {
         "weights": ("width", "members", "layers"),
         "activations": ("batch_size", "members", "width", "layers"),
         "record": ("steps", "members", "layers"),
         "decision": ("members", "width", "layers"),
         "layers": ("layers",),
     }
-    largest = max(settings, key=lambda name: getattr(need, name))
-    usual = {"width": 10, "members": 1, "layers": 10, "batch_size": 128, "steps": 100}
-    ratio = {name: getattr(e, name) / usual[name] for name in settings[largest]}
+    largest = max(grows_with, key=lambda name: getattr(need, name))
+    values = {name: getattr(settings, name) for name in grows_with[largest]}
+    ratio = {name: value / DEFAULTS[name] for name, value in values.items()}
     above = sorted((name for name in ratio if ratio[name] > 1), key=lambda name: -ratio[name])
-    words = " or ".join(f"{name} ({getattr(e, name)})" for name in above[:2] or ["width"])
+    words = " or ".join(f"{name} ({values[name]})" for name in above[:2] or ["width"])
     if largest == "record":
         return f"{words}, or record less, with every or quantities"
     return f"{words}, or leave the decision out" if largest == "decision" else words

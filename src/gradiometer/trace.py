@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,25 @@ from gradiometer.contents import problems
 from gradiometer.files import storable, why, write_atomically
 from gradiometer.regular import read_regular
 from gradiometer.seal import MARK, MARKED, DamagedError, owner_of, sealed
+from gradiometer.states import (
+    Reasons,
+    State,
+    inferred,
+    is_mask,
+    mask_of,
+    places_missing,
+    reason_for,
+    reasons_of,
+    states,
+    with_missing,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
     from matplotlib.figure import Figure
 
-FORMAT = 1
+FORMAT = 2  # 1 kept no masks of what is missing
 REQUIRED = ("step", "layer")
 
 
@@ -38,7 +50,9 @@ class Trace:
     Parameters
     ----------
     dataset : xarray.Dataset
-        Dims `step`, `layer` and, for an ensemble, `member`; a variable per quantity.
+        Dims `step`, `layer` and, for an ensemble, `member`; a variable per quantity, and beside a
+        quantity with missing numbers a boolean one, `<quantity>_missing`. In one whose
+        `attrs["format"]` is 1, as in files of older versions, these are inferred.
 
     Attributes
     ----------
@@ -53,16 +67,110 @@ class Trace:
     """
 
     def __init__(self, dataset: xr.Dataset) -> None:
+        if dataset.attrs.setdefault("format", FORMAT) == 1:
+            dataset = _with_inferred(dataset)
         self.dataset = dataset
         self.verified: bool | None = None
-        self.dataset.attrs.setdefault("format", FORMAT)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        variables: Mapping[str, tuple[tuple[str, ...], NDArray[Any]]],
+        coords: Mapping[str, Any],
+        attrs: Mapping[str, Any],
+        missing: Mapping[str, NDArray[np.bool_]],
+    ) -> Trace:
+        """Label what a recorder measured.
+
+        Parameters
+        ----------
+        variables : mapping of quantity to (dims, array)
+            Dims are ("step", "layer"), or ("step",), then "member" for an ensemble, then "bin" for
+            a histogram.
+        coords : mapping
+            As xarray takes them; with `step` and `layer`.
+        attrs : mapping
+            Facts about the run. `attrs["missing"]`, JSON, gives the reasons: layer (or "(model)")
+            -> quantity -> why it is missing.
+        missing : mapping of quantity to boolean array
+            Where a quantity is missing, of the quantity's shape, without the bins of a histogram.
+            The numbers there must be NaN, and a histogram's 0.
+        """
+        import xarray as xr
+
+        return cls(with_missing(xr.Dataset(variables, coords, dict(attrs)), missing))
 
     def __getitem__(self, name: str) -> xr.DataArray:
         """A quantity by name, such as trace["grad_mean_abs"]; (step, layer[, member])."""
         if name not in self.dataset:
-            known = ", ".join(str(variable) for variable in self.dataset.data_vars)
-            raise KeyError(f"no quantity {name!r} in this trace; it has {known}")
+            raise KeyError(
+                f"no quantity {name!r} in this trace; it has {', '.join(self.quantities)}"
+            )
         return self.dataset[name]
+
+    @property
+    def quantities(self) -> list[str]:
+        """Names of what was recorded."""
+        dataset = self.dataset
+        return [str(name) for name in dataset.data_vars if not is_mask(name, dataset)]
+
+    def status(self, name: str) -> xr.DataArray:
+        """Tell the state of each number of a quantity: recorded, zero, not finite or missing.
+
+        Parameters
+        ----------
+        name : str
+            Of a quantity.
+
+        Returns
+        -------
+        DataArray of int8
+            Codes of `gradiometer.State`, of the quantity's shape; its `attrs` name them, as the CF
+            conventions have it (`flag_values`, `flag_meanings`).
+
+        Raises
+        ------
+        KeyError
+            If the quantity was not recorded.
+        """
+        variable = self[name]
+        mask = mask_of(name, self.dataset)
+        found = variable.copy(data=states(variable.values, mask)).rename(f"{name}_status")
+        found.attrs = {
+            "flag_values": np.array([*State], np.int8),
+            "flag_meanings": " ".join(state.name.lower() for state in State),
+        }
+        return found
+
+    def why(self, name: str, layer: str | None = None) -> str | None:
+        """Say why a quantity is missing, in some step or all; None if it is not.
+
+        Parameters
+        ----------
+        name : str
+            Of a quantity.
+        layer : str, optional
+            Needed for a quantity that each layer has.
+
+        Raises
+        ------
+        KeyError
+            If the quantity was not recorded, or there is no such layer.
+        ValueError
+            If no layer is given for a quantity that each layer has.
+        """
+        of_layers = "layer" in self[name].dims
+        if of_layers and layer is None:
+            raise ValueError(f"{name} is one of each layer: name it, such as {self.layers[0]!r}")
+        if of_layers and layer not in self.layers:
+            raise KeyError(f"no layer {layer!r} in this trace; it has {', '.join(self.layers)}")
+        mask = mask_of(name, self.dataset)
+        if mask is None:
+            return None
+        places = places_missing(self.dataset, name, mask)
+        if of_layers and layer not in places:
+            return None
+        return reason_for(reasons_of(self.attrs), name, layer)
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -231,7 +339,22 @@ def writable(dataset: xr.Dataset) -> xr.Dataset:
         name: storable(value) if isinstance(value, str) else value
         for name, value in dataset.attrs.items()
     }
+    if "layer" in changed and "missing" in attrs:
+        attrs["missing"] = json.dumps(_storable_layers(reasons_of(dataset.attrs)))
     return dataset.assign_coords(changed).assign_attrs(attrs)
+
+
+def _storable_layers(reasons: Reasons) -> Reasons:
+    """The reasons, by the names that layers have in a file."""
+    return {storable(layer): of for layer, of in reasons.items()}
+
+
+def _with_inferred(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset of a file of format 1, with what is missing in it as far as can be told."""
+    if "missing" in dataset.attrs:
+        reasons = _storable_layers(reasons_of(dataset.attrs))
+        dataset = dataset.assign_attrs(missing=json.dumps(reasons))
+    return with_missing(dataset, inferred(dataset)).assign_attrs(format=FORMAT)
 
 
 def _parsed(content: bytes, name: str) -> xr.Dataset:

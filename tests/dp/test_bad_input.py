@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import refused
+from tests.dp.cases import refused
 
 import dp
 from dp import Model, Net, Node

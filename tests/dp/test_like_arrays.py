@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from cases import refused
+from tests.dp.cases import refused
 
 import dp
 from dp import Node

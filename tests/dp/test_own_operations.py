@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from cases import refused
+from tests.dp.cases import refused
 
 import dp
 from dp import Node

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from cases import refused
+from tests.dp.cases import refused
 
 import dp
 

@@ -5,9 +5,9 @@ import re
 
 import numpy as np
 import pytest
-from cases import CASES, off_kinks, phi
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.dp.cases import CASES, off_kinks, phi
 
 import dp
 from dp import Node

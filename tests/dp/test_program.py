@@ -7,9 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-from cases import CASES, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.dp.cases import CASES, refused
 
 import dp
 from dp import Node

@@ -11,13 +11,13 @@ import types
 
 import numpy as np
 import pytest
-from cases import refused
-from eager import Small, X, Y, alike, same, trained
+from tests.dp.cases import refused
+from tests.dp.eager import Small, X, Y, alike, same, trained
 
 import dp
 from dp import Node
 from dp import primitives as p
-from dp.model import chain_of, set_chain
+from dp.net import chain_of, set_chain
 from dp.program import watching
 from dp.program.guards import Guard
 from gradiometer import record

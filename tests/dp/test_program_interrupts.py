@@ -10,11 +10,11 @@ import sys
 
 import numpy as np
 import pytest
-from eager import Small, X, Y
+from tests.dp.eager import Small, X, Y
 
 import dp
 from dp import Node
-from dp.node import Mode, mode
+from dp.mode import Mode, mode
 from dp.program import training, watching
 
 STEPS = 4

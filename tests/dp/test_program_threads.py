@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from cases import refused
-from eager import Small, X, Y, trained
+from tests.dp.cases import refused
+from tests.dp.eager import Small, X, Y, trained
 
 import dp
 from dp import Node
-from dp.node import Mode, mode
+from dp.mode import Mode, mode
 from dp.program import watching
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from gradiometer import contents, seal, verbs
 from gradiometer.cli import app
 from gradiometer.experiment import Experiment
-from gradiometer.recording.requires import HISTOGRAM, LAYER_QUANTITIES, STEP_QUANTITIES
+from gradiometer.quantities import HISTOGRAM, QUANTITIES
 from gradiometer.seal import FileWarning
 from gradiometer.trace import Trace, TraceError
 
@@ -155,8 +155,7 @@ def test_names_of_experiments_that_are_none_need_no_seal_of_their_own(trace):
 
 
 def test_every_quantity_has_a_range():
-    assert set(contents.PER_LAYER) == {*LAYER_QUANTITIES, HISTOGRAM}
-    assert set(contents.PER_STEP) == set(STEP_QUANTITIES)
+    assert {*QUANTITIES, HISTOGRAM} <= set(contents.RANGES)
 
 
 def put(name, value):

@@ -30,12 +30,11 @@ def test_shapes_and_labels(name):
     assert (data.x[:, ~varies] == 0).all()
 
 
-@pytest.mark.parametrize(
-    ("name", "samples", "features", "outputs"),
-    [("iris2", 100, 4, 1), ("iris", 150, 4, 3), ("digits", 1797, 64, 10), ("moons", 200, 2, 1),
-     ("circles", 200, 2, 1)],
-)  # fmt: skip
-def test_sizes(name, samples, features, outputs):
+@pytest.mark.parametrize("name", DATASETS)
+def test_sizes(name):
+    samples, features, outputs = (
+        getattr(DATASETS[name], size) for size in ("rows", "features", "outputs")
+    )
     data = load(name)
     assert data.x.dtype == data.y.dtype == np.float64
     assert data.labels.dtype == np.int64

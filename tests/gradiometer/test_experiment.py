@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dp
+from dp.optimizers import OPTIMIZERS
 from gradiometer import experiment
 from gradiometer.data import DATASETS
-from gradiometer.experiment import OPTIMIZERS, Experiment, ExperimentError
+from gradiometer.experiment import Experiment, ExperimentError
 
 SMALL = {"layers": 2, "width": 4, "steps": 3, "batch_size": 16, "activation": "tanh"}
 

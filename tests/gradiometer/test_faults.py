@@ -4,7 +4,7 @@ from concurrent.futures import Future
 
 import pandas as pd
 import pytest
-from faults import KINDS, sweep
+from tests.gradiometer.studies.faults import KINDS, sweep
 from typer.testing import CliRunner
 
 from gradiometer import plots

@@ -16,7 +16,7 @@ TRACE = OLD / "study/results/66ede0b1f66cf1d8.nc"
 def test_a_trace_loads_and_is_verified(tmp_path):
     trace = Trace.load(TRACE)
     assert '"gradlab": "0.1.0"' in trace.attrs["versions"]
-    assert trace.grad_w.shape == (3, 2)
+    assert trace.grad_w.shape == (3, 2, 2)  # layers, steps, members
     damaged = bytearray(TRACE.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (tmp_path / "damaged.nc").write_bytes(damaged)

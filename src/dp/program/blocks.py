@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import primitives as p
-from dp.node import CaptureError
+from dp.errors import CaptureError
 from dp.program.captured import Captured
 from dp.program.graph import Value, in_order
 

@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.activations import Activation
-from dp.backward import sweep, topological_order
-from dp.model import LayerCall, activation_after, consumers_of
-from dp.node import CaptureError, Node, as_matrix
+from dp.errors import CaptureError
+from dp.layers import LayerCall, activation_after
+from dp.node import Node
+from dp.order import consumers_of, topological_order
 from dp.program.graph import Builder, Value, in_order
 from dp.program.guards import Guard
 from dp.program.runs import trusting_run, watched_runs
+from dp.sweep import sweep
+from dp.validation import as_matrix
 
 Array = NDArray[Any]
 
@@ -246,6 +249,7 @@ class _Capture:
                 self.output,
                 topological_order(self.output),
                 set(self.nodes.values()),
+                Node(1.0),
                 create_graph=True,
                 also=set(self.forward),
                 shares=shares,

@@ -28,16 +28,16 @@ import numpy as np
 
 from dp import primitives as p
 from dp.activations import Activation
-from dp.backward import topological_order
 from dp.model import Model, View
 from dp.node import Node
+from dp.order import topological_order
 from dp.parameters import KEPT
 
 MISSING = object()
 SMALL = 1 << 16  # bytes of an array that are compared each time; a larger one's only at times
 
 # dp's own modules whose functions depend on attributes; all other libraries are taken as constant
-WALKED = frozenset(("dp.layers", "dp.model", "dp.losses"))
+WALKED = frozenset(("dp.layers", "dp.model", "dp.net", "dp.losses"))
 # with these, code reads attributes under names that it does not mention
 DYNAMIC = {
     "getattr", "vars", "hasattr", "eval", "exec", "globals", "locals", "dir", "attrgetter",

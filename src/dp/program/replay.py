@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import primitives as p
-from dp.node import Node, ShapeError, as_matrix
+from dp.errors import ShapeError
+from dp.node import Node
 from dp.program.blocks import Wishes
 from dp.program.captured import Captured, identifier
 from dp.program.graph import Value
@@ -23,6 +24,7 @@ from dp.program.memory import Memory, buffer
 from dp.program.notation import details
 from dp.program.products import in_parts
 from dp.program.steps import BITS, KEEP, Step, notation_of
+from dp.validation import as_matrix
 
 Array = NDArray[Any]
 Named = tuple[Array, str]

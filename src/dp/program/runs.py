@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.backward import topological_order
+from dp.errors import CaptureError
 from dp.layers import WATCH, LayerCall, LayerWatch
 from dp.mode import MODE, mode
 from dp.model import Model
-from dp.node import CaptureError, Node
+from dp.node import Node
+from dp.order import topological_order
 from dp.program.graph import settings_key
 from dp.program.guards import Guard
 from dp.program.watching import RandomStates, Watch, apart

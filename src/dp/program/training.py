@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import contextlib
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.activations import Activation
+from dp.batches import STREAMS, streams_of
+from dp.callbacks import Callback, ProgramCallback, Step
+from dp.errors import CaptureError, ShapeError
 from dp.mode import MODE, mode
-from dp.model import Model, Net
-from dp.node import CaptureError, Node, ShapeError
-from dp.parameters import check_stack, members_of, of_other_models, registered
+from dp.model import Model
+from dp.net import Net
+from dp.node import Node
+from dp.parameters import members_of, registered
 from dp.program.captured import Captured, captured, captured_rule
 from dp.program.guards import Guard
 from dp.program.memory import Table
 from dp.program.replay import Replay, fitting, quietly
 from dp.program.source import readable_step
 from dp.program.watching import apart
-
-if TYPE_CHECKING:
-    from dp.optimizers import Optimizer, Step
+from dp.untrained import check_stack, of_other_models
+from dp.updates import Updates, update_all
 
 Array = NDArray[Any]
 
@@ -51,7 +54,7 @@ class TrainingStep:
         parameters after a whole number of steps, also if an interrupt comes while they are copied.
     """
 
-    def __init__(self, optimizer: Optimizer, x: Array, y: Array, num_grad_stores: int) -> None:
+    def __init__(self, optimizer: Updates, x: Array, y: Array, num_grad_stores: int) -> None:
         _check_model(optimizer.model)
         self.optimizer, self.num_grad_stores = optimizer, num_grad_stores
         self.captured = _captured(optimizer.model, x, y)
@@ -294,13 +297,11 @@ class TrainingStep:
 
     def _update_by_name(self, number: int, told: Step | None) -> None:
         """Update parameter by parameter in the model, as eager training does."""
-        from dp.optimizers import Optimizer
-
         self.store()
         optimizer = self.optimizer
         grad = self.gradients if told is None else told.grad
         param = optimizer.model.get_param() if told is None else told.param
-        Optimizer._update_all(optimizer, param, grad, number)
+        update_all(optimizer, param, grad, number)
         self.load()
 
     def verify(self, number: int, loss: bool) -> None:
@@ -366,7 +367,7 @@ def refuse_if_changed(captured: Captured) -> None:
         )
 
 
-def one_step(optimizer: Optimizer) -> TrainingStep:
+def one_step(optimizer: Updates) -> TrainingStep:
     """Capture one step of an optimiser, on a batch of its data."""
     if optimizer.x_train is None or optimizer.y_train is None:
         raise ValueError("x_train and y_train are needed to capture a step, got None")
@@ -424,7 +425,7 @@ def _captured(model: Any, x: Array, y: Array) -> Captured:
     return found
 
 
-def _check_labels(optimizer: Optimizer, step: TrainingStep) -> None:
+def _check_labels(optimizer: Updates, step: TrainingStep) -> None:
     """Let a loss of the library's own look at every label, as eager steps would in time."""
     model, x, y = optimizer.model, optimizer.x_train, optimizer.y_train
     if not step.captured.checks_labels:
@@ -454,9 +455,7 @@ class Outcome(NamedTuple):
     batch: tuple[Node, Node] | None = None
 
 
-def train(
-    optimizer: Optimizer, steps: int, num_grad_stores: int, print_each: int | None
-) -> Outcome:
+def train(optimizer: Updates, steps: int, num_grad_stores: int, print_each: int | None) -> Outcome:
     """Train as `Optimizer._train` does, with the same batches and, but for rounding, results.
 
     The model's parameters are up to date whenever a callback is called, and at the end, also if
@@ -491,7 +490,7 @@ class _Verified(NamedTuple):
 class _Loop:
     """The batches, the program for their shape, and whom to call."""
 
-    def __init__(self, optimizer: Optimizer, num_grad_stores: int) -> None:
+    def __init__(self, optimizer: Updates, num_grad_stores: int) -> None:
         _check_model(optimizer.model)
         self.optimizer, self.num_grad_stores = optimizer, num_grad_stores
         self.readers = optimizer.program_callbacks()
@@ -560,8 +559,6 @@ class _Loop:
 
     def _watch_optimizer(self) -> None:
         """Watch what the loop itself has taken over from model and optimiser."""
-        from dp.optimizers import STREAMS
-
         optimizer, self._own = self.optimizer, Guard()
         names = ["model", "callbacks", "_update", "random_batch", "draw_rows", "_batch", STREAMS]
         names += ["y_train", *(["batch_size", "x_train"] if self.draws else [])]
@@ -639,8 +636,6 @@ class _Loop:
 
     def _draw(self, most: int) -> list[Array]:
         """Draw the rows of the next steps; of NumPy's global stream, which others use, of one."""
-        from dp.optimizers import streams_of
-
         streams = streams_of(self.optimizer)
         count = 1 if streams is None else min(AHEAD, most)
         states = [stream.bit_generator.state for stream in streams or ()]
@@ -677,8 +672,6 @@ class _Loop:
 
     def tell(self, number: int) -> Step:
         """Tell callbacks that take steps, before the update; gives what they were told."""
-        from dp.optimizers import Callback, Step
-
         now = self._in_use()
         x, y = now.batch
         loss = Node(now.loss.copy())
@@ -692,8 +685,6 @@ class _Loop:
 
     def tell_after(self) -> None:
         """Tell callbacks that take steps, after the update."""
-        from dp.optimizers import Callback
-
         now = self._in_use()
         now.store()
         for callback in self.others:
@@ -705,8 +696,6 @@ class _Loop:
 
     def close(self) -> None:
         """Leave model, optimiser and NumPy as eager training would; twice is as good as once."""
-        from dp.optimizers import streams_of
-
         np.seterr(**self._errors)
         states, drawn, left = self._chunk
         if left or (states and not drawn):  # go back, and forward again as far as was used
@@ -720,9 +709,7 @@ class _Loop:
             now.end_update()
 
 
-def _readers_come_first(optimizer: Optimizer) -> bool:
+def _readers_come_first(optimizer: Updates) -> bool:
     """Whether no callback that reads a step's buffers stands behind one that may change it."""
-    from dp.optimizers import ProgramCallback
-
     kinds = [isinstance(callback, ProgramCallback) for callback in optimizer._callbacks()]
     return kinds == sorted(kinds, reverse=True)

@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.node import Node, mode
+from dp.mode import mode
+from dp.node import Node
 
 Array = NDArray[Any]
 Result = TypeVar("Result")

@@ -6,7 +6,7 @@ from typing import Any
 
 import dp
 from dp import activations
-from dp.model import chain_of
+from dp.net import chain_of
 from gradiometer.bridges.functions import module_of
 from gradiometer.bridges.sequential_net import Sequential_Net
 from gradiometer.bridges.weights import DTYPES, check_parameters, pytorch, registered_of, write
@@ -65,24 +65,36 @@ def _checked(net: Any) -> tuple[dp.Layer, ...]:
             f"net must be a dp.Net, got {type(net).__name__}; the weights of another dp.Model go "
             "into a torch.nn.Sequential of the same sizes by copy_weights"
         )
+    _refuse_own_methods(net)
+    chain = chain_of(net)
+    _refuse_structure(net, chain)
+    check_parameters(net)
+    _refuse_output_and_dtype(net, chain)
+    return chain
+
+
+def _refuse_own_methods(net: dp.Net) -> None:
+    """Raise TypeError for a forward or logits that a subclass, or the net itself, overrides."""
     known = (dp.Net, Sequential_Net)
     for method in ("forward", "logits"):
-        if method in vars(net) or getattr(type(net), method) not in [
-            getattr(cls, method) for cls in known
-        ]:
+        accepted = [getattr(cls, method) for cls in known]
+        if method in vars(net) or getattr(type(net), method) not in accepted:
             raise TypeError(
                 f"{type(net).__name__} has a {method} of its own, which PyTorch's modules would "
                 "not follow; accepted is a dp.Net, and a subclass that leaves forward and logits "
                 "as they are"
             )
-    kept, chain = registered_of(net), chain_of(net)
+
+
+def _refuse_structure(net: dp.Net, chain: tuple[dp.Layer, ...]) -> None:
+    """Raise ValueError for what a row of PyTorch's modules has not, naming the layer."""
+    kept, first = registered_of(net), chain[0]
     for name, layer in kept.layers.items():
         if layer not in chain:
             raise ValueError(
                 f"layer {name!r} was added to the net, and its forward does not use it; accepted "
                 "is a net with its own layers alone"
             )
-    first = chain[0]
     if kept.members is not None:
         raise ValueError(
             f"layer {first.name!r} holds {kept.members} members; one net is carried at a time: "
@@ -103,18 +115,20 @@ def _checked(net: Any) -> tuple[dp.Layer, ...]:
             raise ValueError(
                 f"layer {layer.name!r} has a normalisation of its own, which is not carried"
             )
-    check_parameters(net)
+
+
+def _refuse_output_and_dtype(net: dp.Net, chain: tuple[dp.Layer, ...]) -> None:
+    """Raise ValueError for an activation of the output layer, and for a dtype PyTorch has not."""
     if chain[-1].activation not in (None, activations.get("identity")):
         raise ValueError(
             f"the output layer {chain[-1].name!r} has an activation function of its own, "
             f"{chain[-1].activation!r}, which is not carried"
         )
-    if kept.dtype.name not in DTYPES:
+    dtype = registered_of(net).dtype
+    if dtype.name not in DTYPES:
         raise ValueError(
-            f"the net's dtype is {kept.dtype}, which PyTorch has not; accepted are "
-            f"{', '.join(DTYPES)}"
+            f"the net's dtype is {dtype}, which PyTorch has not; accepted are {', '.join(DTYPES)}"
         )
-    return chain
 
 
 def _linear(torch: Any, layer: dp.Layer) -> Any:

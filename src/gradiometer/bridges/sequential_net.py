@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import dp
 from dp import initializers
 from dp.activations import Activation
-from dp.model import set_chain
+from dp.net import set_chain
 from dp.validation import one_of
 
 Array = NDArray[Any]

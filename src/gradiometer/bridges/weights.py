@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dp
-from dp.model import registered
-from dp.parameters import Registered
+from dp.parameters import Registered, registered
 
 Array = NDArray[Any]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from gradiometer.claims.statistics import (
 from gradiometer.studies.outcomes import slope
 from gradiometer.theory import bounds, maps, predict
 from gradiometer.theory.variances import of_layer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Array = NDArray[Any]
 
@@ -118,58 +121,63 @@ def root_chi(init: str, width: int) -> float:
 
 def gather_typical(laboratory: Laboratory) -> Evidence:
     """Evidence for `typical-factor`."""
+    inits, widths = ("dp", "pytorch"), (10, WIDE)
     nets = {
         (init, width): laboratory.flow(activation="sigmoid", init=init, width=width)
-        for init in ("dp", "pytorch")
-        for width in (10, WIDE)
+        for init in inits
+        for width in widths
     }
     found = {which: slopes(net, DELTA) for which, net in nets.items()}
     roots = {which: root_chi(*which) for which in found}
-    predicted = {
-        init: predict(nets[init, 10].experiment).slope("delta")[0] for init in ("dp", "pytorch")
-    }
+    fourfold = [
+        equivalence(
+            f"{init} init, width {width}: the delta shrinks fourfold per layer", each, SLOPE,
+            QUARTER,
+        )
+        for (init, width), each in found.items()
+    ]  # fmt: skip
+    by_root = [
+        equivalence(
+            f"{init} init, width {WIDE}: it shrinks by √χ₁ = {roots[init, WIDE]:.3f}",
+            found[init, WIDE], SLOPE, -math.log10(roots[init, WIDE]),
+        )
+        for init in inits
+    ]  # fmt: skip
+    predicted = {init: predict(nets[init, 10].experiment).slope("delta")[0] for init in inits}
+    as_predicted = [
+        equivalence(
+            f"{init} init, width 10: it shrinks by {10.0**-slope:.3f}, as predicted",
+            found[init, 10], SLOPE, slope,
+        )
+        for init, slope in predicted.items()
+    ]  # fmt: skip
     words = "; ".join(
         f"{init} init, width {width}: {10.0 ** -pseudo_median(each)[0]:.3f} "
         f"(√χ₁ = {roots[init, width]:.3f})"
         for (init, width), each in found.items()
     )
+    wide = {init: roots[init, WIDE] for init in inits}
     return Evidence(
-        tuple(
-            equivalence(
-                f"{init} init, width {width}: the delta shrinks fourfold per layer", each, SLOPE,
-                QUARTER,
-            )
-            for (init, width), each in found.items()
-        ),
+        tuple(fourfold),
         f"Per layer the delta's rms is multiplied by: {words}.",
-        lambda: figures.strips(
-            {f"{init} init\nwidth {width}": each for (init, width), each in found.items()},
-            f"slope of log10 {NAMES[DELTA]}\n({SLOPE})",
-            lines=[
-                (QUARTER, "fourfold"),
-                *(
-                    (-math.log10(roots[init, WIDE]), f"√χ₁ of width {WIDE}, {init} init")
-                    for init in predicted
-                ),
-            ],
-        ),
-        (
+        lambda: _factors(found, wide),
+        (*by_root, *as_predicted),
+    )
+
+
+def _factors(found: dict[tuple[str, int], Array], wide: dict[str, float]) -> Figure:
+    """The slopes by initialiser and width, beside a quarter and √χ₁ of wide layers."""
+    return figures.strips(
+        {f"{init} init\nwidth {width}": each for (init, width), each in found.items()},
+        f"slope of log10 {NAMES[DELTA]}\n({SLOPE})",
+        lines=[
+            (QUARTER, "fourfold"),
             *(
-                equivalence(
-                    f"{init} init, width {WIDE}: it shrinks by √χ₁ = {roots[init, WIDE]:.3f}",
-                    found[init, WIDE], SLOPE, -math.log10(roots[init, WIDE]),
-                )
-                for init in predicted
+                (-math.log10(root), f"√χ₁ of width {WIDE}, {init} init")
+                for init, root in wide.items()
             ),
-            *(
-                equivalence(
-                    f"{init} init, width 10: it shrinks by {10.0**-slope:.3f}, as predicted",
-                    found[init, 10], SLOPE, slope,
-                )
-                for init, slope in predicted.items()
-            ),
-        ),
-    )  # fmt: skip
+        ],
+    )
 
 
 # --- who vanishes ---------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dp
-from dp.model import watch_layers
-from gradiometer.experiment import OPTIMIZERS, Experiment
+from dp.layers import watch_layers
+from gradiometer.experiment import Experiment
 from gradiometer.studies.compute import StoppedError, run
 
 Array = NDArray[Any]
@@ -137,8 +137,8 @@ class Laboratory:
                 trace = run(experiment, at_once)
             except StoppedError:
                 raise KeyboardInterrupt from None
-            names = [name for name in trace.dataset.data_vars if "step" in trace[str(name)].dims]
-            values = {str(name): trace[str(name)].values for name in names}
+            names = [name for name in trace.quantities if "step" in trace[name].dims]
+            values = {name: trace[name].values for name in names}
             self._measured[experiment.hash] = Measured(
                 experiment,
                 {name: value[0] for name, value in values.items()},
@@ -200,7 +200,7 @@ def _trained_units(experiment: Experiment) -> tuple[NDArray[np.bool_], NDArray[n
     data = experiment.load_data()
     net = experiment.net(data)
     before = _dead(net, data.x)
-    optimizer = OPTIMIZERS[experiment.optimizer](
+    optimizer = dp.optimizers.OPTIMIZERS[experiment.optimizer](
         net,
         data.x,
         data.y,

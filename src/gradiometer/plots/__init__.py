@@ -7,13 +7,15 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
+from gradiometer.plots.decisions import decision
 from gradiometer.plots.flow import gradients, heatmap, panels, profile
 from gradiometer.plots.gallery import activations
-from gradiometer.plots.grids import NotForThisStudyError
-from gradiometer.plots.maps import heatmaps, trainability
 from gradiometer.plots.predictions import prediction
-from gradiometer.plots.studies import outcome, slopes
-from gradiometer.plots.training import decision, learning
+from gradiometer.plots.study.heatmaps import heatmaps
+from gradiometer.plots.study.layout import NotForThisStudyError
+from gradiometer.plots.study.outcomes import outcome, slopes
+from gradiometer.plots.study.trainability import trainability
+from gradiometer.plots.training import learning
 
 FIGURES: dict[str, Callable[..., Figure]] = {
     "gradients": gradients,

@@ -25,7 +25,7 @@ from gradiometer.plots.canvas import (
     middle,
     new_figure,
 )
-from gradiometer.plots.heat import cell_ends, draw_flow, log_limits
+from gradiometer.plots.cells import cell_ends, draw_flow, log_limits
 from gradiometer.plots.marks import UNRECORDED, draw_marks, lower_legend, mark_handles
 from gradiometer.plots.predictions import (
     ARRAYS,

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from gradiometer.quantities import HISTOGRAM
 from gradiometer.recording import quantities as q
 from gradiometer.recording.measure import LayerArrays, measure, nothing
 from gradiometer.recording.nonfinite import KINDS
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.requires import HISTOGRAM, pooling_of
+from gradiometer.recording.requires import pooling_of
 from gradiometer.recording.session import Session
 
 # --- from arrays ----------------------------------------------------------------------------------

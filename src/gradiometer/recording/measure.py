@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from gradiometer.quantities import HISTOGRAM
 from gradiometer.recording import quantities as q
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.requires import HISTOGRAM, measured_alone, needing
-from gradiometer.recording.requires import PER_LAYER as PER_LAYER
+from gradiometer.recording.requires import measured_alone, needing
 
 Axes = Sequence[int] | None  # of a matrix; None for all
 
@@ -162,7 +162,7 @@ def of_delta(
 def of_entries(
     array: str, x: Array, wanted: Collection[str], axes: Axes = q.MATRIX
 ) -> dict[str, Array]:
-    """The quantities of one array alone, by its name in `requires`."""
+    """The quantities of one array alone, by its name in `gradiometer.quantities`."""
     rows = [(name, of) for name, of in measured_alone(array) if name in wanted]
     flat = q.entries(x, axes) if rows else x
     return {name: of(flat) for name, of in rows}

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradiometer.quantities import HISTOGRAM, OF_LAYERS, OF_STEPS
 from gradiometer.recording import quantities as q
 from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.requires import HISTOGRAM, LAYER_QUANTITIES, STEP_QUANTITIES
-from gradiometer.recording.session import MODEL, LayerInfo, Session
+from gradiometer.recording.session import LayerInfo, Session
+from gradiometer.states import MODEL
 
 if TYPE_CHECKING:
     from gradiometer.trace import Trace
 
-__all__ = ["MODEL", "UNKNOWN", "LayerInfo", "Recorder"]
+__all__ = ["UNKNOWN", "LayerInfo", "Recorder"]
+
+NO_LABELS = "there are no labels of classes, on a reference batch, to compare the output with"
 
 
 class Recorder(Session):
@@ -78,16 +81,19 @@ class Recorder(Session):
         ValueError
             If no step has been recorded.
         """
-        import xarray as xr
-
         from gradiometer.trace import Trace
 
         session = self.session
         session.settle()
         if not session.steps:
             raise ValueError(f"nothing has been recorded yet: {session.why_nothing}")
+        missing = {name: session.mask(name) for name in session.quantities}
+        if missing.get("accuracy", np.zeros(())).any():  # which goes without saying
+            session.miss(MODEL, ("accuracy",), NO_LABELS)
         facts = {**(attributes or {}), **_facts(session)}
-        return Trace(xr.Dataset(_variables(session), _coordinates(session, members), facts))
+        return Trace.from_arrays(
+            _variables(session), _coordinates(session, members), facts, missing
+        )
 
 
 def _variables(session: Session) -> dict[str, Any]:
@@ -95,8 +101,8 @@ def _variables(session: Session) -> dict[str, Any]:
     member = ("member",) if session.members else ()
     found: dict[str, Any] = {}
     for names, dims in (
-        (LAYER_QUANTITIES, ("step", "layer", *member)),
-        (STEP_QUANTITIES, ("step", *member)),
+        (OF_LAYERS, ("step", "layer", *member)),
+        (OF_STEPS, ("step", *member)),
         ((HISTOGRAM,), ("step", "layer", *member, "bin")),
     ):
         found |= {name: (dims, session.column(name)) for name in names if session.needs(name)}

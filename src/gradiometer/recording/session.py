@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from dp.validation import one_of
+from gradiometer.quantities import HISTOGRAM, OF_STEPS, QUANTITIES
 from gradiometer.recording.clock import Clock
 from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.measure import nothing
 from gradiometer.recording.nonfinite import first_nonfinite
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.requires import HISTOGRAM, QUANTITIES, STEP_QUANTITIES, arrays_for
+from gradiometer.recording.requires import arrays_for
 from gradiometer.recording.schedule import Schedule
-
-MODEL = "(model)"  # in `missing`, what is not of one layer
+from gradiometer.states import inferred_of_layers, not_there, reason_for
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,14 @@ class Rows:
     missing : dict
         Quantity -> boolean array of the same shape, but for a histogram's bins: what could not be
         had. Quantities of which all could be had are left out.
+    told : bool
+        Whether the adapter told what is missing; or else it is inferred from NaNs.
     """
 
     steps: list[int]
     values: dict[str, Array]
     missing: dict[str, Array]
+    told: bool = True
 
     def first(self, count: int) -> Rows:
         """The first steps of them."""
@@ -65,6 +68,7 @@ class Rows:
             self.steps[:count],
             {name: rows[:count] for name, rows in self.values.items()},
             {name: rows[:count] for name, rows in self.missing.items()},
+            self.told,
         )
 
 
@@ -78,7 +82,7 @@ class Session:
     histograms : bool
         Record log10 histograms of the gradients too.
     quantities : collection of str, optional
-        Which of `requires.QUANTITIES` to record; by default, those that are not on request.
+        Which of `gradiometer.quantities` to record; by default, those that are not on request.
     max_overhead : float, optional
         Leave out steps, so that recording takes at most this share of the time: 0.05 for 5 %.
     always : int
@@ -122,10 +126,10 @@ class Session:
         wanted = [
             name
             for name, row in QUANTITIES.items()
-            if (row.default if quantities is None else name in quantities)
+            if (not row.on_request if quantities is None else name in quantities)
         ]
         self.quantities = (*wanted, *([HISTOGRAM] if histograms else []))
-        self.of_layers = [name for name in self.quantities if name not in STEP_QUANTITIES]
+        self.of_layers = [name for name in self.quantities if name not in OF_STEPS]
         self.arrays = arrays_for(self.quantities)
         self.layers: tuple[LayerInfo, ...] = ()
         self.chains: list[list[int]] | None = None
@@ -226,12 +230,13 @@ class Session:
             Norm of the gradient of all parameters together.
         missing : mapping of name to boolean array, optional
             Of the quantities in `found` with layers that could not be had: which ones. Of the shape
-            of the quantity, without a histogram's bins.
+            of the quantity, without a histogram's bins. Without it, that is inferred from NaNs, the
+            counts and the reasons (see `miss`).
         """
         if steps is self._latest:
             return
         shape = (len(steps), len(self.layers), *loss.shape[1:])
-        rows = Rows(list(steps), {}, dict(missing or {}))
+        rows = Rows(list(steps), {}, dict(missing or {}), told=missing is not None)
         for name in self.of_layers:
             values = found.get(name)
             if values is None:
@@ -319,14 +324,23 @@ class Session:
         found = [rows.values[name] for rows in self._added]
         return np.concatenate(found) if found else np.empty(0)
 
-    def mask(self, name: str) -> Array | None:
-        """What of a quantity could not be had, for all steps; None if all of it could."""
-        if not any(name in rows.missing for rows in self._added):
-            return None
-        shape = (len(self.layers), *self.members) if name in self.of_layers else self.members
-        return np.concatenate(
-            [
-                rows.missing.get(name, np.zeros((len(rows.steps), *shape), bool))
-                for rows in self._added
-            ]
-        )
+    def mask(self, name: str) -> Array:
+        """What of a quantity could not be had, in all steps; without a histogram's bins."""
+        values = self.column(name)
+        empty = not_there(values, histogram=name == HISTOGRAM)
+        found, start = np.zeros_like(empty), 0
+        for rows in self._added:
+            end = start + len(rows.steps)
+            if name in rows.missing:
+                found[start:end] = rows.missing[name] & empty[start:end]
+            elif not rows.told and name in self.of_layers and name != "nonfinite_count":
+                found[start:end] = self._inferred(name, empty)[start:end]
+            start = end
+        return found
+
+    def _inferred(self, name: str, empty: Array) -> Array:
+        """Where a quantity of layers seems to be missing, of those places that are empty."""
+        explained = [reason_for(self.missing, name, info.name) is not None for info in self.layers]
+        counted = self.needs("nonfinite_count") and name != HISTOGRAM
+        count = self.column("nonfinite_count") if counted else None
+        return inferred_of_layers(empty, explained, count)

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gradiometer.recording.nonfinite import places_in_order
+from gradiometer.states import (
+    Mask,
+    Reasons,
+    mask_of,
+    reasons_of,
+    with_missing,
+    without_masks,
+)
 from gradiometer.trace import Trace
 
 if TYPE_CHECKING:
@@ -51,22 +62,48 @@ def join(traces: Sequence[Trace], experiment: Experiment) -> Trace:
         "recording_overhead": share,
     }
     kept = {name: value for name, value in first.items() if not name.startswith("nonfinite_")}
-    joined.attrs = {**kept, **whole, **_first_nonfinite(traces)}
-    return Trace(joined)
+    joined.attrs = {**kept, **whole, **_reasons(traces), **_first_nonfinite(traces)}
+    return Trace(with_missing(joined, _missing(traces)))
 
 
 def _with_members(trace: Trace) -> Any:
-    """Its dataset; that of a single net as an ensemble of one."""
+    """Its dataset without masks; that of a single net as an ensemble of one."""
+    dataset = without_masks(trace.dataset)
     if trace.ensemble:
-        return trace.dataset
+        return dataset
     of_net = [
         name
-        for name, variable in trace.dataset.data_vars.items()
+        for name, variable in dataset.data_vars.items()
         if "step" in variable.dims or str(name).startswith("decision_")
     ]
-    alone = trace.dataset.expand_dims(member=[int(trace.attrs["seed"])])
+    alone = dataset.expand_dims(member=[int(trace.attrs["seed"])])
     # what belongs to the data is the same for all members
-    return alone.assign({n: trace.dataset[n] for n in trace.dataset.data_vars if n not in of_net})
+    return alone.assign({n: dataset[n] for n in dataset.data_vars if n not in of_net})
+
+
+def _missing(traces: Sequence[Trace]) -> dict[str, Mask]:
+    """Where quantities are missing; members are along the last axis."""
+    found = {}
+    for name in traces[0].quantities:
+        masks = [mask_of(name, trace.dataset) for trace in traces]
+        if all(mask is None for mask in masks):
+            continue
+        parts = []
+        for trace, mask in zip(traces, masks, strict=True):
+            sizes = [size for dim, size in trace[name].sizes.items() if dim != "bin"]
+            part = np.zeros(sizes, bool) if mask is None else mask
+            parts.append(part if trace.ensemble else part[..., np.newaxis])
+        found[name] = np.concatenate(parts, axis=-1)
+    return found
+
+
+def _reasons(traces: Sequence[Trace]) -> dict[str, str]:
+    """Why something is missing in any of them, as a fact of the trace; the first reason stays."""
+    found: Reasons = {}
+    for trace in traces:
+        for layer, reasons in reasons_of(trace.attrs).items():
+            found[layer] = {**reasons, **found.get(layer, {})}
+    return {"missing": json.dumps(found)} if found else {}
 
 
 def _dims(dataset: Any, name: str) -> list[str]:

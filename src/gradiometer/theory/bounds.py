@@ -15,7 +15,7 @@ import numpy as np
 
 import dp
 from dp.activations import Activation
-from dp.model import watch_layers
+from dp.layers import watch_layers
 from gradiometer.theory.moments import Array
 
 

@@ -1,24 +1,19 @@
 """Every attempt of `attempts` to break the command line ends in words, with the right status."""
 
-import importlib.util
 import os
 import re
 import shlex
 import stat
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from tests.gradiometer.cli import attempts
 from typer.testing import CliRunner
 
 import gradiometer
 from gradiometer.cli import app
 from gradiometer.studies import Study
-
-_spec = importlib.util.spec_from_file_location("attempts", Path(__file__).with_name("attempts.py"))
-attempts = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(attempts)
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="files of POSIX")
 

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from helpers import ended
+from tests.gradiometer.studies.helpers import ended
 from typer.testing import CliRunner
 
 import gradiometer

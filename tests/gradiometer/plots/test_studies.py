@@ -9,8 +9,10 @@ from matplotlib.colors import to_hex
 
 from gradiometer import plots
 from gradiometer.plots.canvas import COLOURS, MARKERS
-from gradiometer.plots.grids import Axis, Layout, Places, evenly, fitted
-from gradiometer.plots.heat import cell_ends
+from gradiometer.plots.cells import cell_ends
+from gradiometer.plots.study.axis import Axis, evenly
+from gradiometer.plots.study.layout import Layout, fitted
+from gradiometer.plots.study.places import Places
 from gradiometer.studies import Study, load
 from gradiometer.studies.folder import StudyFolder
 

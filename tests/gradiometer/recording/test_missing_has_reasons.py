@@ -1,6 +1,7 @@
-"""In every framework, what is NaN is counted as not finite, or has a reason."""
+"""In every framework, what is NaN is counted as not finite, or is missing and has a reason."""
 
 import contextlib
+import json
 import os
 import warnings
 
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 import dp
-from gradiometer import record, record_sklearn
-from gradiometer.recording.requires import PER_LAYER
+from gradiometer import State, record, record_sklearn
+from gradiometer.contents import problems
+from gradiometer.quantities import PER_LAYER, PER_STEP
+from gradiometer.states import NO_REASON
 
 if os.environ.get("GRADIOMETER_REQUIRE_FRAMEWORKS") == "1":
     import jax
@@ -30,18 +33,29 @@ pytestmark = pytest.mark.frameworks
 
 
 def without_reason(recorder):
-    """(layer, quantity) of which a step is NaN, though all is finite and no reason is given."""
+    """(layer, quantity) that is missing without a reason, or NaN though all is finite."""
     trace = recorder.trace
+    assert not [*problems(trace.dataset)]
+    reasons = json.loads(trace.attrs.get("missing", "{}"))
+    assert all(reasons[layer].items() >= of.items() for layer, of in recorder.missing.items())
     found = []
-    for i, layer in enumerate(trace["layer"].values):
-        reasons = (
-            recorder.missing.get(str(layer), {}).keys() | recorder.missing.get("(model)", {}).keys()
-        )
+    for i, layer in enumerate(trace.layers):
         broken = (trace["nonfinite_count"].values[:, i] > 0).any()
         for name in PER_LAYER:
-            nan = np.isnan(trace[name].values[:, i]).any()
-            if nan and not broken and name not in reasons:
-                found.append((str(layer), name))
+            nan = np.isnan(trace[name].values[:, i])
+            missing = trace.status(name).values[:, i] == State.MISSING
+            assert nan[missing].all()
+            if missing.any() and trace.why(name, layer) in (None, NO_REASON):
+                found.append((layer, name))
+            if (nan & ~missing).any() and not broken:
+                found.append((layer, name))
+    for name in PER_STEP:
+        finite = "nonfinite_step" not in trace.attrs
+        missing = trace.status(name).values == State.MISSING
+        if missing.any() and trace.why(name) in (None, NO_REASON):
+            found.append(("", name))
+        if finite and (np.isnan(trace[name].values) & ~missing).any():
+            found.append(("", name))
     return found
 
 

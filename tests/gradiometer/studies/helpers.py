@@ -11,7 +11,11 @@ import numpy as np
 
 from gradiometer.studies import Study, load
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[3]
+HEAD = """import sys
+from tests.gradiometer.studies.helpers import *
+from tests.gradiometer.studies.deadly import *
+"""
 BASE = {"steps": 4, "width": 4, "quantities": ["grad_mean_abs", "delta_rms"]}
 
 
@@ -79,11 +83,11 @@ def start_driver(script, *arguments, log, **options):
         f"    {line}" for line in script.strip().splitlines()
     )
     path = log.parent / "driver.py"
-    path.write_text("import sys\nfrom helpers import *\nfrom deadly import *\n" + guarded)
+    path.write_text(HEAD + guarded)
     environment = {
         **os.environ,
         # beside what is there, so that drivers import the package that is tested
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "GRADIOMETER_TEST_LOG": str(log),
     }
     return subprocess.Popen(

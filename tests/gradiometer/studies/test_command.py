@@ -4,10 +4,10 @@ import csv
 import os
 import re
 
-import deadly
 import pytest
-from helpers import small
 from rich.console import Console
+from tests.gradiometer.studies import deadly
+from tests.gradiometer.studies.helpers import small
 from typer.testing import CliRunner
 
 from gradiometer import verbs

@@ -9,10 +9,10 @@ import sys
 import threading
 from contextlib import ExitStack, contextmanager
 
-import deadly
 import pytest
-from deadly import notes
-from helpers import HERE, assert_complete, small, until
+from tests.gradiometer.studies import deadly
+from tests.gradiometer.studies.deadly import notes
+from tests.gradiometer.studies.helpers import ROOT, assert_complete, small, until
 
 from gradiometer.studies import Died, Failed, Finished, NoWorkersError, executors
 
@@ -38,7 +38,7 @@ def undisturbed(tmp_path_factory):
 def started(*command, log):
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "GRADIOMETER_TEST_LOG": str(log),
         "DASK_DISTRIBUTED__DASHBOARD__LINK": "",
     }

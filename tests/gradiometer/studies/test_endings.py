@@ -7,11 +7,11 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import deadly
 import psutil
 import pytest
-from deadly import notes
-from helpers import ended, small, start_driver, until
+from tests.gradiometer.studies import deadly
+from tests.gradiometer.studies.deadly import notes
+from tests.gradiometer.studies.helpers import ended, small, start_driver, until
 
 from gradiometer.experiment import Experiment
 from gradiometer.interrupts import TimeLimitError

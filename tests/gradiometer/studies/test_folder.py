@@ -7,10 +7,10 @@ import tempfile
 import time
 from concurrent.futures import Future
 
-import deadly
 import numpy as np
 import pytest
-from helpers import assert_complete, small, start_driver
+from tests.gradiometer.studies import deadly
+from tests.gradiometer.studies.helpers import assert_complete, small, start_driver
 
 from gradiometer.experiment import Experiment
 from gradiometer.seal import FileWarning

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import assert_complete, drain, same, small
+from tests.gradiometer.studies.helpers import assert_complete, drain, same, small
 
 from gradiometer.experiment import Experiment
 from gradiometer.studies import Study, load

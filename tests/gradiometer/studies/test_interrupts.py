@@ -8,7 +8,7 @@ import time
 
 import psutil
 import pytest
-from helpers import ended, until
+from tests.gradiometer.studies.helpers import ended, until
 
 from gradiometer.studies import Study, load
 

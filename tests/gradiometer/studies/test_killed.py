@@ -7,11 +7,11 @@ import subprocess
 import sys
 import threading
 
-import deadly
 import psutil
 import pytest
-from deadly import notes
-from helpers import assert_complete, small, start_driver, until
+from tests.gradiometer.studies import deadly
+from tests.gradiometer.studies.deadly import notes
+from tests.gradiometer.studies.helpers import assert_complete, small, start_driver, until
 
 from gradiometer.studies import Died, Failed, Finished
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import drain, small
+from tests.gradiometer.studies.helpers import drain, small
 
 from gradiometer.studies import Study, StudyError, load
 from gradiometer.studies.outcomes import (

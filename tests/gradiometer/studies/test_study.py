@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import small
+from tests.gradiometer.studies.helpers import small
 
 import gradiometer
 from gradiometer.experiment import Experiment

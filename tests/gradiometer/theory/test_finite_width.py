@@ -164,7 +164,7 @@ def test_of_a_large_one_a_selection_stands_for_all():
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_errors_are_what_dp_computes(loss, reduction, outputs):
     import dp
-    from dp.model import watch_layers
+    from dp.layers import watch_layers
 
     x = np.random.default_rng(0).normal(size=(9, 4))
     y = (np.arange(9) % 2)[:, None] if outputs == 1 else np.eye(3)[np.arange(9) % 3]
@@ -180,7 +180,7 @@ def test_errors_are_what_dp_computes(loss, reduction, outputs):
 def test_errors_of_nets_that_are_sure_are_what_dp_computes(loss):
     """Far out p or 1 - p is tiny, but not zero on both sides."""
     import dp
-    from dp.model import watch_layers
+    from dp.layers import watch_layers
 
     x = np.array([[-600.0], [-300.0], [-40.0], [20.0], [30.0], [50.0]])
     y = np.array([[0.0], [1.0], [1.0], [1.0], [0.0], [0.0]])

@@ -8,7 +8,7 @@ import pytest
 
 import dp
 from dp.activations import ACTIVATIONS
-from dp.model import watch_layers
+from dp.layers import watch_layers
 from gradiometer.data import load
 from gradiometer.theory import kernels
 from gradiometer.theory.variances import of_layer

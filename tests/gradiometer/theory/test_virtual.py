@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dp.activations import ACTIVATIONS
-from dp.model import watch_layers
+from dp.layers import watch_layers
 from gradiometer.data import Data, load
 from gradiometer.experiment import Experiment
 from gradiometer.theory import batches, infinite_width, kernels, variances, virtual

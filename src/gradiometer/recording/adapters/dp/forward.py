@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dp
-from dp.backward import topological_order
-from dp.node import as_matrix
+from dp.order import topological_order
+from dp.validation import as_matrix
 from gradiometer.recording.adapters.dp.layers import after_each
 
 Array = NDArray[Any]

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 import dp
 from dp.activations import SOFTMAX, Activation
-from dp.model import activation_after, consumers_of
+from dp.layers import activation_after
+from dp.order import consumers_of
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.measure import OF_ACTIVATION
 from gradiometer.recording.recorder import UNKNOWN, LayerInfo, Recorder

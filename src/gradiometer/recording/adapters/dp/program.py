@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import dp
 from dp.activations import SOFTMAX, Activation
-from dp.node import CaptureError
+from dp.errors import CaptureError
 from dp.program.captured import Captured, CapturedLayer, captured
 from dp.program.graph import Value, in_order
 from dp.program.replay import Replay, quietly
@@ -32,7 +32,7 @@ from gradiometer.recording.measure import (
     OF_WEIGHTS,
     LayerArrays,
 )
-from gradiometer.recording.recorder import MODEL
+from gradiometer.states import MODEL
 
 if TYPE_CHECKING:
     from gradiometer.recording.adapters.dp.recorder import DpRecorder
@@ -158,7 +158,7 @@ class ProgramReader:
         """Copy the weights after the update; measure, if enough steps wait."""
         if self._weights_after and not self._in_place:
             self._after[len(self._numbers)] = step.replay.parameters
-        if self._used is not None and step.elementwise:  # callbacks' changes were copied back
+        if self._used is not None:  # callbacks' changes were copied back
             self._used[len(self._numbers)] = step.replay.gradients
         self._numbers.append(number)
         self._open = False
@@ -348,8 +348,9 @@ class ProgramReader:
         else:
             self._gradient, self._after = np.zeros_like(self._before), np.zeros_like(self._before)
         others = self._clipping and bool(step.optimizer.other_callbacks())
-        self._used = np.full_like(self._before, np.nan) if others else None
-        if others and not step.elementwise:
+        self._used_known = step.elementwise or not others
+        self._used = np.zeros_like(self._before) if others and step.elementwise else None
+        if not self._used_known:
             for layer in self._layers:
                 self.recorder.miss(layer.row.name, ("clip_factor",), USED_UP)
         for group in self._groups:
@@ -404,6 +405,7 @@ class ProgramReader:
         found = LayerArrays(
             first(group.gradient), first(group.before), first(group.after), kept("delta"),
             reference_activation=kept("reference"), used=first(group.used),
+            used_known=self._used_known,
         )  # fmt: skip
         h, function = kept("pre"), group.layers[0].function
         if h is not None and function is not None:

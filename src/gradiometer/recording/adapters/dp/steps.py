@@ -22,7 +22,8 @@ from gradiometer.recording.measure import (
     OF_ACTIVATION,
     LayerArrays,
 )
-from gradiometer.recording.recorder import MODEL, UNKNOWN, Recorder
+from gradiometer.recording.recorder import UNKNOWN, Recorder
+from gradiometer.states import MODEL
 
 Array = NDArray[Any]
 Functions = dict[str, list[Activation | None]]  # that follow a layer's calls, by its weight
@@ -219,11 +220,11 @@ class Assembly:
             return
         found.gradient = gradients[0] if len(gradients) == 1 else sum(gradients[1:], gradients[0])
         if used is None:
-            found.used = np.full((1,) * found.gradient.ndim, np.nan)
+            found.used_known = False
             why = "it cannot be seen what your own loop does with the gradient"
             miss(row.name, ("clip_factor",), why)
         elif weight not in used:
-            found.used = np.full((1,) * found.gradient.ndim, np.nan)
+            found.used_known = False
             miss(row.name, ("clip_factor",), "its gradient was deleted before the update")
         elif "clip_factor" in self._recorder.quantities and _differ(used[weight], found.gradient):
             found.used = used[weight]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradiometer.quantities import OF_LAYERS, PER_STEP
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.jax.taps import OF_TAPS, ZERO_UNITS
 from gradiometer.recording.adapters.jax.transport import StepMessage, TapMessage
@@ -15,8 +16,8 @@ from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.measure import FROM_GRADIENT, OF_WEIGHTS, nothing
 from gradiometer.recording.nonfinite import KINDS
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.recorder import MODEL, UNKNOWN, LayerInfo
-from gradiometer.recording.requires import LAYER_QUANTITIES, PER_STEP
+from gradiometer.recording.recorder import UNKNOWN, LayerInfo
+from gradiometer.states import MODEL
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def assembled(
 
     for (layer, what), numbers in sent.items():
         if layer:
-            one = what in KINDS or what in LAYER_QUANTITIES  # or else a histogram
+            one = what in KINDS or what in OF_LAYERS  # or else a histogram
             put(layer, what, numbers.reshape(flat if one else (*flat, -1)))
     for layer, calls in taps.items():
         for what, numbers in _pooled(calls, members).items():
@@ -195,7 +196,7 @@ def _pooled(calls: Sequence[Call], members: tuple[int, ...]) -> dict[str, Array]
     if ZERO_UNITS in arrays:
         dead = arrays[ZERO_UNITS].all(axis=-2)
         found["dead_fraction"] = q.share(dead, found["activation"])
-    means = {what: x[..., 0] for what, x in arrays.items() if what in LAYER_QUANTITIES}
+    means = {what: x[..., 0] for what, x in arrays.items() if what in OF_LAYERS}
     each = [{what: x[..., i] for what, x in means.items()} for i in range(len(sizes))]
     return {**found, **pooled(each, sizes)}
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
 from dp import activations
 from dp.activations import SOFTMAX, Activation
 from dp.primitives import LECUN_SCALE, LECUN_STRETCH
 from gradiometer.recording.quantities import Array
 from gradiometer.recording.recorder import UNKNOWN
-from jax import lax
 
 
 @dataclass(frozen=True)

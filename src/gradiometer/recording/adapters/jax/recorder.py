@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
-import jax
 from gradiometer.recording.adapters.jax.assembly import (
     Call,
     assembled,

@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.jax.layers import Tree, layer_names, matched, matrices
 from gradiometer.recording.adapters.jax.transport import (
@@ -21,7 +23,6 @@ from gradiometer.recording.adapters.jax.transport import (
 )
 from gradiometer.recording.measure import of_gradient, of_weights
 from gradiometer.recording.quantities import Array
-from jax import lax
 
 
 def tap_step(

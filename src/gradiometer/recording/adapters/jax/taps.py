@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 import jax
 import jax.numpy as jnp
+import numpy as np
+
 from dp.activations import Activation
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.jax.functions import Function, function_of

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import dp
 from dp.activations import Activation
-from dp.node import mode
+from dp.mode import mode
 from gradiometer.recording.adapters.sklearn.internals import (
     backward_signature,
     check_estimator,

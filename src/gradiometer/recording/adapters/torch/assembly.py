@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from gradiometer.quantities import HISTOGRAM, PER_STEP
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.calls import Call
@@ -24,7 +25,6 @@ from gradiometer.recording.measure import FROM_GRADIENT, OF_ACTIVATION, OF_WEIGH
 from gradiometer.recording.nonfinite import KINDS
 from gradiometer.recording.quantities import Array
 from gradiometer.recording.recorder import Recorder
-from gradiometer.recording.requires import HISTOGRAM, PER_STEP
 
 BY_HAND = (
     "its gradient did not come by Tensor.backward, so that it is not known through which calls it "

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import torch
+
 from gradiometer.recording.adapters.torch.arrays import can_be_measured, in_memory
 
 

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+
 from gradiometer.recording.adapters.torch.backward import BACKWARD
 from gradiometer.recording.adapters.torch.calls import Call, Listener
 from gradiometer.recording.adapters.torch.dispatch import Dispatches

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
+from torch.overrides import TorchFunctionMode
+
 from gradiometer.recording.adapters.torch.backward import Pass
 from gradiometer.recording.adapters.torch.functions import Function
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.uses import Use
 from gradiometer.recording.quantities import Array
-from torch.overrides import TorchFunctionMode
 
 Move = Callable[[torch.Tensor], torch.Tensor]
 

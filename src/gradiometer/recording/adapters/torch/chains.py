@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+
 from gradiometer.recording.adapters.torch.backward import BACKWARD, Pass
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.chains import chains_of, layers_before

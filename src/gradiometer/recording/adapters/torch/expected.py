@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
 from gradiometer.recording.adapters.torch.calls import Call, Listener, Pending
 from gradiometer.recording.adapters.torch.functions import Function
 

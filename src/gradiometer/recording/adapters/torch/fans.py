@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from gradiometer.recording.adapters.torch.uses import name_of
 from torch import nn
+
+from gradiometer.recording.adapters.torch.uses import name_of
 
 Fans = tuple[int, int]
 UNKNOWN_FANS: Fans = (0, 0)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn import functional
+
 from dp import activations as table
 from dp.activations import Activation
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.quantities import Array
-from torch.nn import functional
 
 
 @dataclass(frozen=True)

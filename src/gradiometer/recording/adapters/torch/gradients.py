@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
+
+from gradiometer.quantities import HISTOGRAM
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.backward import Pass
@@ -21,7 +23,6 @@ from gradiometer.recording.adapters.torch.step import (
 )
 from gradiometer.recording.measure import FROM_GRADIENT
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.requires import HISTOGRAM
 
 FROZEN = "it is frozen"
 UNREACHED = "no backward pass reached it in a step"

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import nn
+
 from gradiometer.recording.adapters.torch.computed import (
     computed_weights,
     parametrization,
@@ -15,7 +17,6 @@ from gradiometer.recording.adapters.torch.fans import fans_of
 from gradiometer.recording.adapters.torch.unseen import unseen_layers
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.recorder import LayerInfo
-from torch import nn
 
 Unit = Callable[[nn.Module, torch.Tensor], int]
 

@@ -17,6 +17,9 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch import nn
+from torch.utils.checkpoint import CheckpointFunction
+
 from gradiometer.recording.adapters.torch.calls import (
     Call,
     Link,
@@ -41,8 +44,6 @@ from gradiometer.recording.adapters.torch.uses import (
     use_of,
 )
 from gradiometer.recording.quantities import Array
-from torch import nn
-from torch.utils.checkpoint import CheckpointFunction
 
 SEVERAL = "its output goes into several functions, so that none of them is its activation function"
 UNSEEN = "what takes its output cannot be seen"

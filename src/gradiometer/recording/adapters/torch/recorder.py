@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg.blas  # noqa: F401  (what sums are made by: loaded here, not in the first step)
-
 import torch
+from torch import nn
+
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array, copy_of, zero_units_among
 from gradiometer.recording.adapters.torch.assembly import Assembly
@@ -54,8 +55,8 @@ from gradiometer.recording.measure import (
     of_delta,
 )
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.recorder import MODEL, Recorder
-from torch import nn
+from gradiometer.recording.recorder import Recorder
+from gradiometer.states import MODEL
 
 NO_STEP = (
     "there were backward passes, but no step of an optimizer that updates the model; for updates "

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-
 import torch
+from torch import nn
+
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.functions import Function
 from gradiometer.recording.adapters.torch.untouched import untouched
 from gradiometer.recording.quantities import Array
-from torch import nn
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import contextlib
 from typing import Any
 
 import torch
+
 from gradiometer.recording.adapters.torch.shared import Shared
 
 

@@ -11,6 +11,7 @@ from operator import and_
 from typing import Any
 
 import torch
+
 from gradiometer.recording import measure
 from gradiometer.recording.adapters.torch.arrays import as_array, brought_back
 from gradiometer.recording.adapters.torch.backward import Pass

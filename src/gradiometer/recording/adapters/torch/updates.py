@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from gradiometer.recording.adapters.torch.shared import Shared
-from gradiometer.recording.adapters.torch.step import parameters_of
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
+
+from gradiometer.recording.adapters.torch.shared import Shared
+from gradiometer.recording.adapters.torch.step import parameters_of
 
 
 @dataclass(slots=True, eq=False)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from gradiometer.recording.adapters.torch.functions import FUNCTIONS, MODULES, Arguments, Function
 from torch import nn
+
+from gradiometer.recording.adapters.torch.functions import FUNCTIONS, MODULES, Arguments, Function
 
 
 class Kind(enum.Enum):

@@ -22,6 +22,15 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.nn.parallel import DistributedDataParallel
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
 from gradiometer.recording.adapters.torch.arrays import can_be_measured
 from gradiometer.recording.adapters.torch.backward import BACKWARD
 from gradiometer.recording.adapters.torch.backward_hooks import (
@@ -44,14 +53,6 @@ from gradiometer.recording.adapters.torch.outputs import (
     tensors_of,
 )
 from gradiometer.recording.adapters.torch.shared import Shared
-from torch import nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
-from torch.nn.parallel import DistributedDataParallel
-from torch.overrides import TorchFunctionMode
-from torch.utils.hooks import RemovableHandle
 
 
 class Watch:

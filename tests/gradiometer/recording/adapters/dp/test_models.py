@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from ways_to_train import (
+from tests.gradiometer.recording.adapters.dp.ways_to_train import (
     RATE,
     Copied,
     Extended,

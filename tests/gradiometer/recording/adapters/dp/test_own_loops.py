@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from ways_to_train import (
+from tests.gradiometer.recording.adapters.dp.ways_to_train import (
     MODELS,
     RATE,
     REFERENCE,
@@ -25,7 +25,7 @@ from ways_to_train import (
 
 import dp
 from gradiometer import record
-from gradiometer.recording.requires import PER_LAYER
+from gradiometer.quantities import PER_LAYER
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -7,11 +7,11 @@ import dp
 from gradiometer import record
 from gradiometer.data import load
 from gradiometer.experiment import Experiment
+from gradiometer.quantities import PER_LAYER
 from gradiometer.recording import quantities
 from gradiometer.recording.assembly import pooled
 from gradiometer.recording.clock import Clock
 from gradiometer.recording.measure import of_weights
-from gradiometer.recording.requires import PER_LAYER
 
 IRIS = load("iris2")
 NAMES = ["h1", "h2", "out"]

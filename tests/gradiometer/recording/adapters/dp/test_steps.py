@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from ways_to_train import (
+from tests.gradiometer.recording.adapters.dp.ways_to_train import (
     RATE,
     STEPS,
     Plain,
@@ -20,8 +20,8 @@ from ways_to_train import (
 
 import dp
 from gradiometer import record
+from gradiometer.quantities import PER_LAYER
 from gradiometer.recording import RecordingError
-from gradiometer.recording.requires import PER_LAYER
 
 # --- where a step ends ----------------------------------------------------------------------------
 

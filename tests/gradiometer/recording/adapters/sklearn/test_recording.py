@@ -20,11 +20,11 @@ from sklearn.preprocessing import StandardScaler
 
 import dp
 import gradiometer
+from gradiometer.quantities import PER_LAYER
 from gradiometer.recording import assembly
 from gradiometer.recording.adapters.sklearn import from_sklearn, record_sklearn, updates
 from gradiometer.recording.adapters.sklearn.network import ENDINGS, Network
 from gradiometer.recording.errors import RecordingError
-from gradiometer.recording.requires import PER_LAYER
 from gradiometer.recording.session import Session
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -1,7 +1,8 @@
 """The reverse sweep: from one output to every gradient, each node visited once.
 
 Order, accumulation, un-broadcasting and dtype are handled here and nowhere else. Gradients live in
-the sweep, not on Nodes, so sweeping twice gives the same answer.
+the sweep, not on Nodes, so sweeping twice gives the same answer. It asks of a Node only what
+`primitives.Recorded` has.
 """
 
 from __future__ import annotations
@@ -12,104 +13,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.node import AnomalyError, Node, ShapeError, as_matrix, describe, mode
-from dp.primitives import astype, broadcast_to, sum_to
+from dp.errors import AnomalyError, ShapeError
+from dp.mode import mode
+from dp.order import AnyNode, topological_order
+from dp.primitives import Recorded, astype, broadcast_to, sum_to
+from dp.shapes import describe
+from dp.validation import as_matrix
 from dp.watching import Sweep, Watcher, watchers
 
 Array = NDArray[Any]
 
 
-def topological_order(output: Node) -> list[Node]:
-    """Every Node that `output` was computed from, itself first, consumers before their operands."""
-    if not isinstance(output, Node):
-        raise TypeError(f"only a Node has a gradient, got {type(output).__name__}: {output!r:.60}")
-    waiting = {output: 0}  # how many consumers each node still waits for
-    stack = [output]
-    while stack:
-        for parent in stack.pop().parents:
-            if parent in waiting:
-                waiting[parent] += 1
-            else:
-                waiting[parent] = 1
-                stack.append(parent)
-    order = []
-    ready = [output]
-    while ready:
-        node = ready.pop()
-        order.append(node)
-        for parent in node.parents:
-            waiting[parent] -= 1
-            if not waiting[parent]:
-                ready.append(parent)
-    return order
-
-
-def gradients(
-    output: Node, wrt: Sequence[Node], cotangent: Any = None, create_graph: bool = False
-) -> list[Any]:
-    """Gradients of `output` with respect to the Nodes `wrt`, in one reverse sweep.
-
-    Parameters
-    ----------
-    output : Node
-        What is differentiated. If it is not 1×1, its entries are weighted by `cotangent` and
-        summed. In an ensemble, where members do not mix, each member gets its own gradient.
-    wrt : sequence of Nodes
-        Leaves or intermediate results.
-    cotangent : number, array, Node or None
-        dL/d(output), broadcastable to its shape; ones by default.
-    create_graph : bool
-        Return Nodes, which can be differentiated again, instead of arrays.
-
-    Returns
-    -------
-    list of arrays (or Nodes)
-        Each with the shape and dtype of its Node; zeros where `output` does not depend on it.
-
-    Raises
-    ------
-    TypeError
-        If `output` is no Node, or `wrt` no list of Nodes.
-    ShapeError
-        If the cotangent does not broadcast to the output.
-    """
-    if isinstance(wrt, Node) or not all(isinstance(node, Node) for node in wrt):
-        raise TypeError(f"wrt must be a list of Nodes, such as [x, w], got {wrt!r}")
-    if create_graph and not mode().recording:
-        raise ValueError(
-            "create_graph=True within no_grad: there is nothing to differentiate again"
-        )
-    order = topological_order(output)
-    watching = () if create_graph else watchers()
-    asked = _asked(watching, order)
-    found = sweep(output, order, {*wrt, *asked}, cotangent, create_graph)
-    missing = [np.zeros(node.shape, node.dtype) if node not in found else None for node in wrt]
-    if create_graph:
-        return [
-            found[n] if zero is None else Node(zero) for n, zero in zip(wrt, missing, strict=True)
-        ]
-    own = _unshared(
-        [found[n] if zero is None else zero for n, zero in zip(wrt, missing, strict=True)]
-        + [found[n] for n in asked if n in found]
-    )
-    given, deltas = own[: len(wrt)], own[len(wrt) :]
-    leaves = {
-        n: array for n, array in zip(wrt, given, strict=True) if n in found and n.name is not None
-    }
-    reached = dict(zip([n for n in asked if n in found], deltas, strict=True))
-    for watcher in watching:
-        watcher.swept(Sweep(output, order, leaves, reached, cotangent is not None))
-    return given
-
-
-def named_gradients(output: Node, cotangent: Any = None) -> dict[str, Array]:
+def named_gradients(output: AnyNode, cotangent: Any = None) -> dict[str, Array]:
     """Gradients with respect to every named leaf, as a dict name -> array."""
     return sweep_named(output, (), cotangent)[0]
 
 
 def sweep_named(
-    output: Node, also: Iterable[Node], cotangent: Any = None, caller: Any = None
-) -> tuple[dict[str, Array], list[Array | None], dict[str, Node]]:
+    output: AnyNode, also: Iterable[AnyNode], cotangent: Any = None, caller: Any = None
+) -> tuple[dict[str, Array], list[Array | None], dict[str, AnyNode]]:
     """Gradients of the named leaves and, in the same sweep, of the Nodes in `also`.
 
     A Node in `also` that `output` does not depend on gets None. The third result is the named
@@ -117,7 +39,7 @@ def sweep_named(
     watchers are told.
     """
     order = topological_order(output)
-    named: dict[str, Node] = {}
+    named: dict[str, AnyNode] = {}
     for node in reversed(order):
         if node.name is not None and named.setdefault(node.name, node) is not node:
             raise ValueError(
@@ -126,11 +48,11 @@ def sweep_named(
             )
     extra = list(also)
     watching = watchers()
-    asked = dict.fromkeys([*extra, *_asked(watching, order)])
+    asked = dict.fromkeys([*extra, *wanted_by(watching, order)])
     found = sweep(output, order, {*named.values(), *asked}, cotangent)
     reached = [name for name in named if named[name] in found]
     present = [node for node in asked if node in found]
-    own = _unshared([found[named[name]] for name in reached] + [found[node] for node in present])
+    own = unshared([found[named[name]] for name in reached] + [found[node] for node in present])
     others = dict(zip(present, own[len(reached) :], strict=True))
     by_name = dict(zip(reached, own, strict=False))
     leaves = {name: named[name] for name in reached}
@@ -143,20 +65,20 @@ def sweep_named(
     return by_name, [others.get(node) for node in extra], leaves
 
 
-def _asked(watching: Sequence[Watcher], order: list[Node]) -> list[Node]:
+def wanted_by(watching: Sequence[Watcher], order: Sequence[AnyNode]) -> list[AnyNode]:
     """The Nodes of a graph of which watchers want the cotangents."""
     return list(dict.fromkeys(node for watcher in watching for node in watcher.wanted(order)))
 
 
 def sweep(
-    output: Node,
-    order: list[Node],
-    targets: set[Node],
+    output: AnyNode,
+    order: Sequence[AnyNode],
+    targets: set[AnyNode],
     cotangent: Any = None,
     create_graph: bool = False,
-    also: Container[Node] = (),
-    shares: list[tuple[Node, Node]] | None = None,
-) -> dict[Node, Any]:
+    also: Container[AnyNode] = (),
+    shares: list[tuple[AnyNode, AnyNode]] | None = None,
+) -> dict[AnyNode, Any]:
     """Carry cotangents from `output` to `targets`, through nothing that does not lead there.
 
     Parameters
@@ -164,8 +86,11 @@ def sweep(
     output, order
         What is differentiated, and its `topological_order`.
     targets : set of Nodes
-    cotangent, create_graph
-        As in `gradients`.
+    cotangent : number, array, Node or None
+        dL/d(output), as in `dp.gradients`.
+    create_graph : bool
+        Carry Nodes, which can be differentiated again, instead of arrays. Then `cotangent` is a
+        Node.
     also : container of Nodes
         Those of which the cotangent is reported too, if the sweep passes them.
     shares : list, optional
@@ -181,8 +106,8 @@ def sweep(
         if not leads.isdisjoint(node.parents):
             leads.add(node)
     detecting = mode().detecting
-    found: dict[Node, Any] = {}
-    cotangents: dict[Node, Any] = {output: _seed(output, cotangent, create_graph)}
+    found: dict[AnyNode, Any] = {}
+    cotangents: dict[AnyNode, Any] = {output: _start(output, cotangent, create_graph)}
     for node in order:
         g = cotangents.pop(node, None)
         if g is None or node not in leads:
@@ -220,48 +145,50 @@ def sweep(
     return found
 
 
-def _seed(output: Node, cotangent: Any, create_graph: bool) -> Any:
-    if cotangent is None and not create_graph:
-        return np.ones(output.shape, output.dtype)
-    seed = cotangent
-    if not isinstance(seed, Node):
-        seed = Node(as_matrix(1.0 if seed is None else seed))
-    elif not create_graph:
-        seed = Node(seed.value)
-    if mode().detecting and not np.isfinite(seed.value).all():
-        raise AnomalyError(f"the cotangent is not finite: {seed!r}")
+def _start(output: Recorded, cotangent: Any, create_graph: bool) -> Any:
+    """dL/d(output) with its shape and dtype: a Node with `create_graph`, an array otherwise."""
+    if not create_graph:
+        if cotangent is None:
+            return np.ones(output.value.shape, output.value.dtype)
+        cotangent = cotangent.value if isinstance(cotangent, Recorded) else as_matrix(cotangent)
+    given: Array = cotangent.value if create_graph else cotangent
+    if mode().detecting and not np.isfinite(given).all():
+        raise AnomalyError(f"the cotangent is not finite: {cotangent!r}")
+    wanted = output.value.shape
     try:
-        fits = np.broadcast_shapes(seed.shape, output.shape) == output.shape
+        fits = np.broadcast_shapes(given.shape, wanted) == wanted
     except ValueError:
         fits = False
     if not fits:
         raise ShapeError(
-            f"the cotangent has shape {seed.shape}, the output {output.shape}; it must be a number "
+            f"the cotangent has shape {given.shape}, the output {wanted}; it must be a number "
             "or an array that broadcasts to the output's shape"
         )
     # as operations, so that a cotangent's own history is kept; as arrays where nobody asks for it
-    start: Any = seed if create_graph else seed.value.copy()  # what the user gave stays the user's
-    if seed.shape != output.shape:
-        start = broadcast_to(start, shape=output.shape)
-    return start if seed.dtype == output.dtype else astype(start, dtype=output.dtype)
+    start: Any = cotangent if create_graph else given.copy()  # what the user gave stays the user's
+    if given.shape != wanted:
+        start = broadcast_to(start, shape=wanted)
+    if given.dtype != output.value.dtype:
+        start = astype(start, dtype=output.value.dtype)
+    return start
 
 
-def _check_finite(share: Any, node: Node, parent: Node) -> None:
-    value = share.value if isinstance(share, Node) else share
+def _check_finite(share: Any, node: Recorded, parent: Recorded) -> None:
+    value = share.value if isinstance(share, Recorded) else share
     if not np.isfinite(value).all():
         kind = "NaN" if np.isnan(value).any() else "Inf"
-        into = f"{parent.shape}" + (f" {parent.name!r}" if parent.name else "")
+        into = f"{parent.value.shape}" + (f" {parent.name!r}" if parent.name else "")
         raise AnomalyError(
             f"backward of {_what(node)} gave {kind} in the gradient of its operand {into}"
         )
 
 
-def _what(node: Node) -> str:
+def _what(node: Recorded) -> str:
     assert node.primitive is not None
     return describe(node.primitive, node.parents, node.settings)
 
 
-def _unshared(arrays: list[Any]) -> list[Any]:
+def unshared(arrays: list[Any]) -> list[Any]:
     """Give each gradient memory of its own: rules may pass one array on to several operands."""
     seen: set[int] = set()
     own = []

@@ -1,0 +1,1 @@
+"""One package for each framework: where it keeps weights, gradients, deltas and activations."""
