@@ -121,4 +121,5 @@ PER_STEP = tuple(name for name in OF_STEPS if not QUANTITIES[name].on_request)
 ON_REQUEST = tuple(quantity.name for quantity in _ALL if quantity.on_request)
 
 GRADIENTS = ("grad_mean_abs", "grad_rms")  # the first that was recorded stands for the gradient
+DELTA = "delta_rms"
 HISTOGRAM = "grad_log10_histogram"

@@ -327,7 +327,7 @@ class Settings:
         metavar="NAME",
         read=tuple,
         none="all",
-        brief=lambda value: f"{len(value or ())} quantities",
+        brief=lambda value: f"{len(value)} {'quantity' if len(value) == 1 else 'quantities'}",
     )
     histograms: bool = setting(
         default=False,

@@ -139,13 +139,18 @@ def test_types_of_json(name, value, right):
         ("hyperparameters", {}, "hyperparameters default", "(default)"),
         ("hyperparameters", {"beta": 0.5}, "hyperparameters beta 0.5", "(beta 0.5)"),
         ("steps", 1, "1 step", "1 step"),
-        ("quantities", None, "all quantities", "0 quantities"),
+        ("quantities", ("grad_rms",), "quantities grad_rms", "1 quantity"),
         ("quantities", ("grad_rms", "delta_rms"), "quantities grad_rms, delta_rms", "2 quantities"),
     ],
 )
 def test_values_in_words(name, value, words, brief):
     assert SETTINGS[name].in_words(value) == words
     assert SETTINGS[name].in_words(value, brief=True) == brief
+
+
+def test_a_default_that_is_none_in_words():
+    assert SETTINGS["quantities"].in_words(None) == "all quantities"
+    assert SETTINGS["hyperparameters"].label({}) == "default"
 
 
 # --- verbs ----------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ from gradiometer.cli.experiments import run
 from gradiometer.cli.exports import export
 from gradiometer.cli.figures import activations, plot
 from gradiometer.cli.predictions import predict
+from gradiometer.cli.settings import CommandWithSettings
 from gradiometer.cli.studies import study
 
 for _verb in (run, predict, study, prove, plot, activations, export):  # in the order of --help
-    app.command()(_verb)
+    app.command(cls=CommandWithSettings)(_verb)
 loaded()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,17 +81,17 @@ def plot(
     from gradiometer.plots import FIGURES, STUDY_FIGURES
 
     of_study = is_study(trace)
-    known = STUDY_FIGURES if of_study else FIGURES
+    known: Collection[str] = STUDY_FIGURES if of_study else FIGURES
     chosen = figure or default_figure(trace)
     if chosen not in known:
         raise ValueError(unknown("figure", chosen, known))
     if theory and chosen not in WITH_THEORY:
         raise ValueError(f"theory goes behind {' and '.join(WITH_THEORY)}, got {chosen!r}")
     if of_study:
-        drawn = known[chosen](_loaded_study(trace))
+        drawn = STUDY_FIGURES[chosen](_loaded_study(trace))
     else:
         loaded = _loaded_trace(trace)
-        drawn = known[chosen](loaded, **({"theory": predicted(loaded)} if theory else {}))
+        drawn = FIGURES[chosen](loaded, **({"theory": predicted(loaded)} if theory else {}))
     if out is not None:
         save_figure(drawn, out)
     return drawn

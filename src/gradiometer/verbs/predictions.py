@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from gradiometer.settings import refuse_unused
 from gradiometer.verbs.experiments import describe
 from gradiometer.verbs.output import save_figure
 
@@ -43,7 +44,7 @@ def predict(
     out : path, optional
         File for a figure; its ending chooses the format.
     **settings
-        Fields of `Experiment`; they take precedence.
+        Fields of `Experiment` that matter before training; they take precedence.
 
     Returns
     -------
@@ -53,6 +54,8 @@ def predict(
     ------
     ExperimentError
         If the description is not valid.
+    UnusedSettingError
+        If a setting was given that makes no difference before training, such as `steps`.
     ValueError
         If it has more than 2000 hidden layers.
     TheoryError
@@ -69,6 +72,7 @@ def predict(
     """
     from gradiometer.theory import predict as of_experiment
 
+    refuse_unused("predict", settings)
     described = describe(experiment, **settings)
     check_depth(described)
     prediction = of_experiment(described)

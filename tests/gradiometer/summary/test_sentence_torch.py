@@ -250,7 +250,7 @@ def test_evaluations_before_the_first_step_are_not_kept():
     with record(model, sgd) as recorder:
         for _ in range(40):
             model(torch.randn(5, 6))
-            alive = len(recorder._watch.chains._layers)
+            alive = len(recorder._training._chains._layers)
         F.cross_entropy(model(torch.randn(5, 6)), torch.zeros(5, dtype=torch.long)).backward()
         sgd.step()
     assert alive <= 2 * 8

@@ -14,7 +14,7 @@ from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.gradients import NOT_UPDATED, UNREACHED, Gradients
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.step import (
-    FAR,
+    REFERENCE,
     Measured,
     Step,
     bring_back,
@@ -162,7 +162,7 @@ class Assembly:
                         counts.setdefault(kind, [0.0] * count)[i] += value
                 zero = part.zero_units
                 if zero is not None and "dead_fraction" in rows:
-                    nonfinite = part.counts.get(FAR, part.counts.get("activation"))
+                    nonfinite = part.counts.get(REFERENCE, part.counts.get("activation"))
                     rows["dead_fraction"][i] = q.share(zero, nonfinite)
             if self._first:
                 self._name_role(i, layer, mine, layer in step.gradients)
@@ -246,8 +246,8 @@ class Assembly:
     def _name_role(self, i: int, layer: Layer, calls: list[Call], gradient: bool) -> None:
         """Tell the recorder what part a layer has in the training, by its first step."""
         weight = layer.weight
-        beside = layer.beside and layer not in self._used
-        if layer not in self._called or beside:
+        unplaced = layer.holds_others and layer not in self._used
+        if layer not in self._called or unplaced:
             role = "outside"
         elif gradient:
             return

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from gradiometer.recording.adapters.torch.arrays import can_be_measured, in_memory
+from gradiometer.recording.adapters.torch.shared import Shared
 
 
 class Pass:
@@ -49,11 +51,11 @@ class Pass:
         self._scale = scale
 
 
-class Observer(Protocol):
-    """Who wants to know of backward passes."""
+class Observer:
+    """Who is told of backward passes, of any model."""
 
     def backward_begins(self, began: float) -> None:
-        """One begins, of any model; `began` is when that was seen."""
+        """One begins; `began` is when that was seen."""
 
     def backward_ends(self) -> None:
         """It has ended, or failed."""
@@ -67,33 +69,31 @@ class _Here(threading.local):
 
 
 class Backward:
-    """`torch.autograd.backward`, with those who want to know when it begins."""
+    """`torch.autograd.backward`, with observers who are told when it begins and ends."""
 
     def __init__(self) -> None:
         self._here = _Here()
         self._running: list[Pass] = []  # in all threads
-        self._observers: list[Observer] = []
         self._original: Callable[..., None] = torch.autograd.backward
         self._installed = False
-        self._lock = threading.Lock()
+        self._observers = Shared(self._install)
 
-    def join(self, observer: Observer) -> None:
-        """Tell an observer of every backward pass; the first puts this in PyTorch's place."""
-        with self._lock:
-            if not self._installed or torch.autograd.backward is self._original:
-                self._original = torch.autograd.backward
-                torch.autograd.backward = self._run
-                self._installed = True
-            self._observers.append(observer)
+    def join(self, observer: Observer, undo: contextlib.ExitStack) -> None:
+        """Tell an observer of every backward pass, until `undo` is closed."""
+        self._observers.join(observer, undo)
 
-    def leave(self, observer: Observer) -> None:
-        """Stop telling it; after the last one, PyTorch's own function is back."""
-        with self._lock:
-            self._observers.remove(observer)
-            # who has put something of their own on top still calls this one
-            if not self._observers and torch.autograd.backward == self._run:
-                torch.autograd.backward = self._original
-                self._installed = False
+    def _install(self, undo: contextlib.ExitStack) -> None:
+        # it may still be there, below a function that someone has put on top of it
+        if not self._installed or torch.autograd.backward is self._original:
+            self._original = torch.autograd.backward
+            torch.autograd.backward = self._run
+            self._installed = True
+        undo.callback(self._remove)
+
+    def _remove(self) -> None:
+        if torch.autograd.backward == self._run:
+            torch.autograd.backward = self._original
+            self._installed = False
 
     def passing(self, tensor: torch.Tensor) -> Pass | None:
         """The pass in which a gradient arrives; None if it is `torch.autograd.grad` that asks."""
@@ -117,7 +117,7 @@ class Backward:
 
     def _run(self, tensors: Any, *args: Any, **kwargs: Any) -> None:
         began = perf_counter()
-        observers = list(self._observers)
+        observers: tuple[Observer, ...] = self._observers.members
         here = self._here
         if here.passing is not None:  # checkpointing calls it again, for what was computed again
             for observer in observers:
@@ -134,7 +134,7 @@ class Backward:
             here.passing = None
             self._running.remove(passing)
             passing.running = False
-            for observer in observers:
+            for observer in reversed(observers):
                 observer.backward_ends()
 
 

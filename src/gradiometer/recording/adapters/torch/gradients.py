@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from gradiometer.recording.adapters.torch.step import (
 )
 from gradiometer.recording.measure import FROM_GRADIENT
 from gradiometer.recording.quantities import Array
+from gradiometer.recording.recorder import Recorder
 
 FROZEN = "it is frozen"
 UNREACHED = "no backward pass reached it in a step"
@@ -50,8 +51,6 @@ HOOKED_AND_AVERAGED = (
     "its gradient is averaged over processes, and a hook of its own may have changed it before"
 )
 
-Miss = Callable[[str, Collection[str], str], None]
-
 
 class Gradients:
     """Measures the gradients of a step as they come, and as they are used.
@@ -65,8 +64,8 @@ class Gradients:
         Whether any of them needs a gradient.
     averaged : bool
         Whether gradients are averaged over processes as a backward pass ends.
-    miss : callable
-        Is told why quantities of a layer cannot be had.
+    record : Recorder
+        Is told what cannot be had, and why.
     """
 
     def __init__(
@@ -75,9 +74,9 @@ class Gradients:
         wanted: frozenset[str],
         wants: bool,
         averaged: bool,
-        miss: Miss,
+        record: Recorder,
     ) -> None:
-        self._layers, self._wanted, self._wants, self._miss = layers, wanted, wants, miss
+        self._layers, self._wanted, self._wants, self._record = layers, wanted, wants, record
         self._wants_factor = "clip_factor" in wanted
         self._computed = [layer for layer in layers if layer.weight is None]
         self.averaged = averaged
@@ -236,7 +235,7 @@ class Gradients:
                 self._compare(step, layer, weight, measured)
         if why:
             step.gradients.pop(layer, None)
-            self._miss(layer.name, FROM_GRADIENT, why)
+            self._record.miss(layer.name, FROM_GRADIENT, why)
 
     def _why_not(self, step: Step, layer: Layer, weight: torch.Tensor, measured: Measured) -> str:
         if layer in step.stale and not step.owns(weight):
@@ -244,7 +243,7 @@ class Gradients:
         if measured.scale is None or any(passing.unclear for passing in step.passes):
             return SCALED_BY_SEVERAL
         if measured.scale != 1 and HISTOGRAM in self._wanted:
-            self._miss(layer.name, (HISTOGRAM,), "the loss was scaled by a GradScaler")
+            self._record.miss(layer.name, (HISTOGRAM,), "the loss was scaled by a GradScaler")
         return measured.why_not
 
     def _compare(self, step: Step, layer: Layer, weight: torch.Tensor, measured: Measured) -> None:
@@ -256,7 +255,7 @@ class Gradients:
             same = now is not None and measured.of is not None and measured.of.is_of(now)
             used = Used(None if why else self._size(now), same, foreign=False)
         if why or used is None or used.rms is None:
-            self._miss(layer.name, ("clip_factor",), why or CLEARED)
+            self._record.miss(layer.name, ("clip_factor",), why or CLEARED)
             return
         factor = q.clip_factor(measured.found["grad_rms"], used.rms)
         if used.same and layer not in step.raw:  # also where both are not finite

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
-from gradiometer.recording.adapters.torch.computed import (
+from gradiometer.recording.adapters.torch.fans import fans_of
+from gradiometer.recording.adapters.torch.parametrized import (
     computed_weights,
     parametrization,
     shape_of,
 )
-from gradiometer.recording.adapters.torch.fans import fans_of
-from gradiometer.recording.adapters.torch.unseen import unseen_layers
+from gradiometer.recording.adapters.torch.unregistered import unregistered_layers
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.recorder import LayerInfo
 
@@ -84,9 +84,9 @@ class Layer:
         Why the output is no pre-activation.
     weight_why_not : str
         Why the parameter is not the weight that is used.
-    beside : bool
-        Whether the module that uses it holds other layers, so that its place among them is not
-        known by the module's call.
+    holds_others : bool
+        Whether other layers are inside of the module that uses it, so that its place among them is
+        not known by the module's call.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Layer:
     unit: Unit | None
     why_not: str = ""
     weight_why_not: str = ""
-    beside: bool = False
+    holds_others: bool = False
     # shape of a computed weight, once a forward pass has shown it
     seen: list[torch.Size] = field(default_factory=list)
 
@@ -162,10 +162,10 @@ def find_layers(model: nn.Module) -> list[Layer]:
         if id(module) not in hidden:
             layers += _weights_of(name, module, seen_at.get(id(module), module))
     if not layers:
-        unseen = unseen_layers(model)
+        unregistered = unregistered_layers(model)
         raise RecordingError(
             f"{type(model).__name__} owns no weights, so there is nothing to record; "
-            + (unseen[0].why if unseen else f"expected {EXPECTED}")
+            + (unregistered[0].why if unregistered else f"expected {EXPECTED}")
         )
     return _marked(_each_once(layers))
 
@@ -214,13 +214,13 @@ def _holds(module: nn.Module, other: nn.Module) -> bool:
 
 
 def _marked(layers: list[Layer]) -> list[Layer]:
-    """With `beside` where it is so."""
+    """With `holds_others` where it is so."""
     found = []
     for layer in layers:
         if layer.unit is None and not isinstance(layer.output, nn.MultiheadAttention):
             inside = {id(module) for module in layer.output.modules()} - {id(layer.output)}
             if any(id(other.output) in inside for other in layers):
-                layer = replace(layer, beside=True)
+                layer = replace(layer, holds_others=True)
         found.append(layer)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,16 @@ from torch import nn
 
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array
+from gradiometer.recording.adapters.torch.calls import Call
+from gradiometer.recording.adapters.torch.forward import Forward
 from gradiometer.recording.adapters.torch.functions import Function
-from gradiometer.recording.adapters.torch.untouched import untouched
+from gradiometer.recording.adapters.torch.layers import Layer
+from gradiometer.recording.adapters.torch.measuring import Measuring, looked_at
+from gradiometer.recording.adapters.torch.restore import restored
+from gradiometer.recording.adapters.torch.step import Step, join
 from gradiometer.recording.quantities import Array
+from gradiometer.recording.recorder import Recorder
+from gradiometer.states import MODEL
 
 
 @contextlib.contextmanager
@@ -26,7 +33,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         # not model.eval(), by which some models merge weights
         for module in training:
             module.training = False
-        with untouched(model), torch.no_grad():
+        with restored(model), torch.no_grad():
             yield
     finally:
         for module in training:
@@ -88,6 +95,49 @@ class Reference:
             shown = " and ".join(map(_shown, self._inputs))
             error.add_note(f"while the model was run on reference=…, x {shown}")
             raise
+
+    def look(
+        self,
+        step: Step,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        forward: Forward,
+        measuring: Measuring,
+        record: Recorder,
+    ) -> None:
+        """Run the model on the batch, and keep in the step what is measured there."""
+        last = Last()
+
+        def note(call: Call, x: torch.Tensor, function: Function) -> None:
+            last.note(x, function)
+            call.activation = looked_at(call, x)
+
+        measuring.look = note
+        try:
+            with evaluating(model), forward.reference() as calls:
+                output = self.run(model)
+        finally:
+            measuring.look = None
+        if record.needs("dead_fraction"):
+            _take_dead_units(step, layers, calls, record)
+        if self.labels is not None and record.needs("accuracy"):
+            step.accuracy = accuracy(
+                output, self, last, lambda why: record.miss(MODEL, ("accuracy",), why)
+            )
+
+
+def _take_dead_units(
+    step: Step, layers: Sequence[Layer], calls: Sequence[Call], record: Recorder
+) -> None:
+    """Join what was measured of each layer's calls: a unit is dead if it is so in all."""
+    for layer in layers:
+        mine = [call for call in calls if call.layer is layer]
+        parts = [call.activation for call in mine if call.activation is not None]
+        if parts and len(parts) == len(mine):
+            step.reference[layer] = join(parts)
+        elif layer.unit is not None:
+            why = next((call.why_not for call in mine if call.why_not), NOT_LOOKED_AT)
+            record.miss(layer.name, ("dead_fraction",), why)
 
 
 def _what_is(given: Any) -> str:
@@ -154,6 +204,7 @@ class Last:
         return None if bool(((output >= 0) & (output <= 1)).all()) else False
 
 
+NOT_LOOKED_AT = "it was not seen on the reference batch"
 NOT_TOLD = "whether the model's output are logits or probabilities cannot be told"
 LABELS = "class numbers, 0 and 1, or one-hot rows"
 

@@ -16,15 +16,15 @@ def _install(undo: contextlib.ExitStack) -> None:
     def scale(scaler: torch.amp.GradScaler, outputs: Any) -> Any:
         scaled = original(scaler, outputs)
         if scaler.is_enabled():
-            for tell in SCALING.members:
-                tell(scaled, float(scaler.get_scale()))
+            for observer in SCALING.members:
+                observer.scaled(scaled, float(scaler.get_scale()))
         return scaled
 
     torch.amp.GradScaler.scale = scale
     undo.callback(setattr, torch.amp.GradScaler, "scale", original)
 
 
-# Who wants to know of losses that a GradScaler scales, and by how much: tell(scaled, scale). There
-# may be several scalers, so each backward pass learns its own scale from the losses it goes
+# Who is told of losses that a GradScaler scales, and by how much: observer.scaled(losses, scale).
+# There may be several scalers, so each backward pass learns its own scale from the losses it goes
 # through (`Pass.is_scaled`).
 SCALING = Shared(_install)

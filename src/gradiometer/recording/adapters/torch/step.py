@@ -20,7 +20,7 @@ from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.assembly import pooled
 from gradiometer.recording.quantities import Array
 
-FAR = "reference activation"  # the kind of array in which a reference batch is not finite
+REFERENCE = "reference activation"  # the kind of array in which a reference batch is not finite
 
 
 class Version:
@@ -117,6 +117,11 @@ class Step:
     scaled: bool = False  # a gradient of a scaled loss was asked for by torch.autograd.grad
     _owned: set[int] | None = None  # by these, when the step is over
 
+    @property
+    def is_running(self) -> bool:
+        """Whether one of its backward passes is running."""
+        return any(passing.running for passing in self.passes)
+
     def owns(self, weight: torch.Tensor) -> bool:
         """Whether an optimizer updates it; so it is taken to be if there is none."""
         if self._owned is None:
@@ -190,10 +195,10 @@ class Step:
         A delta has come back through them; or none could, and one came back through others of
         their pass.
         """
-        trained = {call.scope for call in self.calls if call.deltas}
+        trained = {call.number for call in self.calls if call.deltas}
         found: dict[Layer, list[Call]] = {}
         for call in self.calls:
-            if call.deltas or (not call.waits and call.scope in trained):
+            if call.deltas or (not call.waits and call.number in trained):
                 found.setdefault(call.layer, []).append(call)
         for layer, calls in found.items():
             if len(calls) > 1:  # looks beside those that are trained

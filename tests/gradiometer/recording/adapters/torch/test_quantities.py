@@ -157,7 +157,7 @@ def test_tensors_elsewhere_are_measured_there_and_brought_back_once_a_step(batch
     monkeypatch.setattr(torch, "cat", lambda parts: transfers.append(1) or cat(parts))
     net = Net(nn.ReLU())
     monkeypatch.setattr(
-        "gradiometer.recording.adapters.torch.recorder.accuracy", lambda *_: torch.tensor(0.5)
+        "gradiometer.recording.adapters.torch.reference.accuracy", lambda *_: torch.tensor(0.5)
     )
     there = train(net, batch, reference=batch)
     same(here, there, rtol=1e-6)  # shares in single precision

@@ -1,15 +1,16 @@
-"""Updates by optimizers: whose they are, and which of them belong together as one step."""
+"""Steps of optimizers: whose they are, and which of them belong together as one step."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -54,13 +55,12 @@ class Updates:
     ----------
     given : sequence of Optimizer, or of what holds one
         Whose steps are recorded; any optimizer's that updates the model if there is none.
-    parameters : callable
-        Gives the identities of the model's parameters as they are now.
+    model : nn.Module
     """
 
-    def __init__(self, given: Sequence[Any], parameters: Callable[[], set[int]]) -> None:
+    def __init__(self, given: Sequence[Any], model: nn.Module) -> None:
         self.given = tuple(given)
-        self._parameters = parameters
+        self._model = model
         self.running: list[Update] = []
 
     def begin(self, optimizer: Any, closure: bool, wrapper: bool = False) -> Update | None:
@@ -102,8 +102,17 @@ class Updates:
 
     def updates(self, optimizer: Any) -> bool:
         """Whether it updates any parameter of the model."""
-        mine = self._parameters()
+        mine = {id(parameter) for parameter in self._model.parameters()}
         return any(not mine.isdisjoint(parameters_of(part)) for part in parts_of(optimizer))
+
+    def parameters_to_clear(self) -> list[nn.Parameter]:
+        """Those whose gradients are cleared where a backward pass is thrown away."""
+        parameters = list(self._model.parameters())
+        if self.given:  # which do not clear the others
+            parts = [part for given in self.given for part in parts_of(given)]
+            owned = set().union(*map(parameters_of, parts))
+            parameters = [parameter for parameter in parameters if id(parameter) in owned]
+        return parameters
 
 
 def held_by(holder: Any, depth: int = 3) -> Iterator[Optimizer]:
@@ -159,20 +168,31 @@ def checked_optimizers(given: Any) -> tuple[Any, ...]:
 # --- where they are seen --------------------------------------------------------------------------
 
 
+class UpdateObserver(Protocol):
+    """Who is told of the steps of optimizers, of any model."""
+
+    def before_update(self, optimizer: Any, closure: bool, wrapper: bool = False) -> None:
+        """A step begins; `wrapper` if it is of what holds an optimizer."""
+
+    def after_update(self, optimizer: Any, failed: bool = False) -> None:
+        """It has ended."""
+
+
 def _hook_optimizers(undo: contextlib.ExitStack) -> None:
     def before(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         closure = has_closure(args[1:], kwargs)
-        for tell, _after in OPTIMIZERS.members:
-            tell(optimizer, closure)
+        for observer in OPTIMIZERS.members:
+            observer.before_update(optimizer, closure)
 
     def after(optimizer: Optimizer, *_: Any) -> None:
-        for _before, tell in OPTIMIZERS.members:
-            tell(optimizer)
+        for observer in OPTIMIZERS.members:
+            observer.after_update(optimizer)
 
     undo.callback(register_optimizer_step_pre_hook(before).remove)
     undo.callback(register_optimizer_step_post_hook(after).remove)
 
 
+# the UpdateObservers
 OPTIMIZERS = Shared(_hook_optimizers)
 
 
@@ -181,16 +201,10 @@ def has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return any(map(callable, args)) or any(map(callable, kwargs.values()))
 
 
-def hook_wrapper(
-    wrapper: Any,
-    begins: Callable[[Any, bool], None],
-    ends: Callable[[Any, bool], None],
-    undo: contextlib.ExitStack,
-) -> None:
+def hook_wrapper(wrapper: Any, observer: UpdateObserver, undo: contextlib.ExitStack) -> None:
     """Tell of the steps of what holds an optimizer, or of one of which PyTorch does not tell.
 
-    PyTorch puts its hooks into `Optimizer.__init__`, which these do not call. `ends` is told
-    whether the step failed.
+    PyTorch puts its hooks into `Optimizer.__init__`, which these do not call.
     """
     if getattr(type(wrapper).step, "hooked", False):
         return
@@ -199,14 +213,14 @@ def hook_wrapper(
 
     @functools.wraps(original)
     def step(*args: Any, **kwargs: Any) -> Any:
-        begins(wrapper, has_closure(args, kwargs))
+        observer.before_update(wrapper, has_closure(args, kwargs), wrapper=True)
         failed = True
         try:
             result = original(*args, **kwargs)
             failed = False
             return result
         finally:
-            ends(wrapper, failed)
+            observer.after_update(wrapper, failed)
 
     wrapper.step = step
 

@@ -1,4 +1,4 @@
-"""What becomes of layers' outputs in the forward pass: which function is applied to each.
+"""Which activation function is applied to each layer's output, in the forward pass.
 
 An output h is *pending* until an activation function is applied to it, by a module or a function,
 or until something else takes it: then it is its own activation. Tensors made of it are followed
@@ -9,7 +9,6 @@ count: what is computed without one is a mere look.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -20,18 +19,20 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointFunction
 
-from gradiometer.recording.adapters.torch.calls import (
-    Call,
+from gradiometer.recording.adapters.torch.calls import Call
+from gradiometer.recording.adapters.torch.deferred import Deferred
+from gradiometer.recording.adapters.torch.followed import (
+    Followed,
     Link,
-    Listener,
     Move,
     Pending,
     Running,
-    Scope,
+    tensors_of,
     version_of,
 )
 from gradiometer.recording.adapters.torch.functions import IDENTITY, Function
 from gradiometer.recording.adapters.torch.layers import Layer
+from gradiometer.recording.adapters.torch.measuring import Measuring
 from gradiometer.recording.adapters.torch.uses import (
     CASTS,
     Kind,
@@ -47,19 +48,25 @@ from gradiometer.recording.quantities import Array
 
 SEVERAL = "its output goes into several functions, so that none of them is its activation function"
 UNSEEN = "what takes its output cannot be seen"
+CHANGED = "its output was changed in place before it could be measured"
+OUTSIDE = "it was called outside the model's forward: what follows is unseen"
+DOUBTED = (
+    "on the reference batch, which has no derivatives, it cannot be told whether {} is its "
+    "activation function"
+)
 
 
-class Outputs:
+class Activations:
     """Finds the activation function of each output of a layer.
 
     Parameters
     ----------
-    listener : Listener
-        Is told of every φ(h), at once; a weak proxy.
+    measuring : Measuring
+        Is told of every φ(h), at once.
     """
 
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
+    def __init__(self, measuring: Measuring) -> None:
+        self._measuring = measuring
         # φ as it was last seen in training, against which a look without derivatives is checked
         self._known: dict[Layer, str] = {}
         self.looking_back = False  # at a reference batch, without derivatives
@@ -68,26 +75,36 @@ class Outputs:
 
     # --- outputs ----------------------------------------------------------------------------------
 
-    def pend(self, scope: Scope, call: Call, h: torch.Tensor, late: Any = None) -> None:
+    def pend(
+        self,
+        followed: Followed,
+        call: Call,
+        h: torch.Tensor,
+        whole: bool,
+        deferred: Deferred | None,
+    ) -> None:
         """A layer gave h; in a pass that is probably not trained, φ(h) is kept for later."""
-        entry = Pending.of(call, h, scope.whole)
-        entry.late = late
-        scope.pending[id(h)] = entry
-        scope.add(_link(h, entry))
+        geometry = h.shape, h.stride()
+        entry = Pending(call, h, version_of(h), whole, h.requires_grad, geometry, deferred)
+        followed.pending[id(h)] = entry
+        followed.add(Link(weakref.ref(h), entry))
 
     def settle(self, entry: Pending) -> None:
         """No activation function was applied to an output: it is its own activation."""
         if entry.applied or entry.refused or entry.h is None:
             return
+        why = ""
         if entry.hidden:
-            self.refuse(entry, f"{UNSEEN}: {entry.hidden}")
+            why = f"{UNSEEN}: {entry.hidden}"
         elif entry.changed:
-            self.refuse(entry, "its output was changed in place before it could be measured")
+            why = CHANGED
         elif not (entry.whole or self.looking_back):
-            self.refuse(entry, "it was called outside the model's forward: what follows is unseen")
-        else:
-            h, entry.h = entry.h, None
-            self._found(entry, h, _saturated(entry, IDENTITY, h), IDENTITY, h)
+            why = OUTSIDE
+        if why:
+            self.refuse(entry, why)
+            return
+        h, entry.h = entry.h, None
+        self._found(entry, h, _saturated(entry, IDENTITY, h), IDENTITY, h)
 
     def refuse(self, entry: Pending, why: str) -> None:
         """An output has no activation function that can be measured."""
@@ -109,23 +126,19 @@ class Outputs:
         if not self.looking_back:
             self._known[layer] = function.name
         elif entry.doubted and self._known.get(layer, function.name) != function.name:
-            self.refuse(
-                entry,
-                f"on the reference batch, which has no derivatives, it cannot be told whether "
-                f"{entry.doubted} is its activation function",
-            )
+            self.refuse(entry, DOUBTED.format(entry.doubted))
             return
-        if entry.late is not None:
-            entry.late.keep(entry, x, function, h)
-            entry.late = None
+        if entry.deferred is not None:
+            entry.deferred.keep(entry.call, x, function, h, entry.version)
+            entry.deferred = None
         else:
-            self._listener.activation(entry.call, x, saturated, function)
+            self._measuring.activation(entry.call, x, saturated, function)
         entry.call.units = None
 
     # --- functions --------------------------------------------------------------------------------
 
     def apply(
-        self, scope: Scope, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, followed: Followed, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[[Any], None] | None:
         """A function is about to be called; what this gives is to be told its result."""
         if takes_only_the_shape(func):
@@ -133,7 +146,7 @@ class Outputs:
         links = [
             (place, link)
             for place, argument in _arguments(args, kwargs)
-            if (link := scope.link(argument)) is not None and not link.entry.inside
+            if (link := followed.link(argument)) is not None and not link.entry.inside
         ]
         if not links or _is_hidden(links, func):
             return None
@@ -152,10 +165,10 @@ class Outputs:
         def ended(x: Any) -> None:
             for running in uses.values():
                 move = _replay(func, args, kwargs, running.link.tensor())
-                self._after(scope, running, x, move)
+                self._after(followed, running, x, move)
             for _, link in links:
                 if id(link.entry) not in uses:
-                    _follow(scope, link, x, shadow=True)
+                    followed.follow(link, x, shadow=True)
 
         return ended
 
@@ -181,34 +194,37 @@ class Outputs:
             self.settle(entry)
         return Running(link, use, saturated, 0 if tensor is None else version_of(tensor))
 
-    def _after(self, scope: Scope, running: Running, x: Any, move: Move | None) -> None:
+    def _after(self, followed: Followed, running: Running, x: Any, move: Move | None) -> None:
         """What was made of an output is known."""
         link, use, entry = running.link, running.use, running.link.entry
         results = list(tensors_of(x))
         if torch.is_grad_enabled() and entry.tracked:
             results = [tensor for tensor in results if tensor.requires_grad]
         if not results and not (use.in_place or use.elsewhere):
-            _follow(scope, link, x, shadow=True)
+            followed.follow(link, x, shadow=True)
             return
         entry.seen = True
         if use.kind is Kind.APPLIED:
-            self._applied(scope, running, x)
-        elif _is_handed_through(running, results):
-            pass
-        elif use.kind is Kind.MOVED:
-            _follow(scope, link, x, moves=link.moves if move is None else (*link.moves, move))
-        elif entry.applied:
-            self.refuse(entry, SEVERAL)
-        elif use.kind is Kind.UNKNOWN:
-            self.refuse(entry, _why_unknown(use))
-        else:
-            entry.used = True
-            if use.kind is Kind.ALTERED:
-                _follow(scope, link, x, altered=link.altered or use.name)
-            elif use.in_place:  # it is something else now
-                _drop(scope, link.tensor())
+            self._applied(followed, running, x)
+        elif not _is_handed_through(running, results):
+            self._used(followed, link, use, x, move)
 
-    def _applied(self, scope: Scope, running: Running, x: Any) -> None:
+    def _used(self, followed: Followed, link: Link, use: Use, x: Any, move: Move | None) -> None:
+        """Something that is no activation function took an output."""
+        entry = link.entry
+        if use.kind is Kind.MOVED:
+            followed.follow(link, x, moves=link.moves if move is None else (*link.moves, move))
+            return
+        if entry.applied or use.kind is Kind.UNKNOWN:
+            self.refuse(entry, SEVERAL if entry.applied else _why_unknown(use))
+            return
+        entry.used = True
+        if use.kind is Kind.ALTERED:
+            followed.follow(link, x, altered=link.altered or use.name)
+        elif use.in_place:  # it is something else now
+            followed.drop(link.tensor())
+
+    def _applied(self, followed: Followed, running: Running, x: Any) -> None:
         """A function of each entry was applied."""
         link, use, entry = running.link, running.use, running.link.entry
         assert use.function is not None
@@ -217,27 +233,30 @@ class Outputs:
             return
         if self.looking_back and self._known.get(entry.call.layer, name) != name:
             entry.doubted = name
-        elif link.altered and belongs_to_a_norm(use.name):
+            return
+        if link.altered and belongs_to_a_norm(use.name):
             entry.used = True
-        elif entry.applied or (entry.used and not link.altered):
-            self.refuse(entry, SEVERAL)
-        elif link.altered:
-            self.refuse(entry, f"{name} is applied to it only after {link.altered}")
-        elif entry.changed and not use.in_place:
+            return
+        if entry.applied or link.altered or entry.used:
+            other = entry.applied or not link.altered
+            after = f"{name} is applied to it only after {link.altered}"
+            self.refuse(entry, SEVERAL if other else after)
+            return
+        if entry.changed and not use.in_place:
             self.settle(entry)
-        else:
-            if link.moves:
-                entry.call.units = _units_of(entry, link)
-            if x is tensor:  # what uses it now uses φ(h)
-                _drop(scope, tensor)
-            entry.applied, entry.h = True, None
-            self._found(entry, x, running.saturated, use.function, tensor)
+            return
+        if link.moves:
+            entry.call.units = _units_of(entry, link)
+        if x is tensor:  # what uses it now uses φ(h)
+            followed.drop(tensor)
+        entry.applied, entry.h = True, None
+        self._found(entry, x, running.saturated, use.function, tensor)
 
     # --- modules ----------------------------------------------------------------------------------
 
-    def handed(self, scope: Scope, module: nn.Module, given: Any, is_layer: bool) -> None:
+    def handed(self, followed: Followed, module: nn.Module, given: Any, is_layer: bool) -> None:
         """A module is given a tensor."""
-        link = scope.link(given)
+        link = followed.link(given)
         if link is None or link.shadow or link.entry.inside:
             return
         if torch.is_grad_enabled() and link.entry.tracked and not given.requires_grad:
@@ -249,28 +268,24 @@ class Outputs:
             use = Use(Kind.TAKEN, use.name)
         running = self._before(link, use)
         if use.kind is Kind.TAKEN:
-            self._after(scope, running, given, None)
+            self._after(followed, running, given, None)
             self.settle(link.entry)  # measured before the layer's output takes its place in memory
         else:
             link.entry.inside = True
-            scope.running[id(module)] = running
+            followed.running[id(module)] = running
 
-    def left(self, scope: Scope, module: nn.Module, output: Any) -> None:
+    def left(self, followed: Followed, module: nn.Module, output: Any) -> None:
         """A module that was given an output has ended; without an output if it failed."""
-        running = scope.running.pop(id(module), None)
+        running = followed.running.pop(id(module), None)
         if running is not None:
             running.link.entry.inside = False
             if output is not None:
-                self._after(scope, running, output, type(module).forward.__get__(module))
+                self._after(followed, running, output, type(module).forward.__get__(module))
 
 
 def _saturated(entry: Pending, function: Function, h: torch.Tensor) -> Array | None:
     """Where φ is saturated; in a pass that is probably not trained, that is found later."""
-    return None if entry.late is not None else function.saturated(h)
-
-
-def _link(tensor: torch.Tensor, entry: Pending) -> Link:
-    return Link(weakref.ref(tensor), entry)
+    return None if entry.deferred is not None else function.saturated(h)
 
 
 def _why_unknown(use: Use) -> str:
@@ -285,27 +300,6 @@ def _is_handed_through(running: Running, results: list[torch.Tensor]) -> bool:
     if tensor is None or use.kind in (Kind.TAKEN, Kind.UNKNOWN) or len(results) != 1:
         return False
     return results[0] is tensor and version_of(tensor) == running.began
-
-
-def _follow(scope: Scope, link: Link, x: Any, **changes: Any) -> None:
-    """Follow what was made of a tensor."""
-    for tensor in tensors_of(x, real=False):
-        if tensor is not link.tensor() or "altered" in changes:
-            scope.add(link.to(tensor, **changes))
-
-
-def _drop(scope: Scope, written: torch.Tensor | None) -> None:
-    """Follow a tensor no longer, nor those that share its memory."""
-
-    def memory(tensor: torch.Tensor | None) -> torch.Tensor | None:
-        base = None if tensor is None else tensor._base
-        return tensor if base is None else base
-
-    scope.links = {
-        key: link
-        for key, link in scope.links.items()
-        if memory(link.tensor()) is not memory(written)
-    }
 
 
 def _arguments(args: Iterable[Any], kwargs: dict[str, Any]) -> Iterator[tuple[int, torch.Tensor]]:
@@ -383,19 +377,3 @@ def _units_of(entry: Pending, link: Link) -> Callable[[], torch.Tensor]:
         return numbers
 
     return units
-
-
-def tensors_of(output: Any, real: bool = True) -> Iterator[torch.Tensor]:
-    """The tensors that a module or a function gave, in their order; of real numbers only."""
-    if isinstance(output, torch.Tensor):
-        if output.is_floating_point() or not real:
-            yield output
-    elif isinstance(output, tuple | list):
-        for part in output:
-            yield from tensors_of(part, real)
-    elif isinstance(output, dict):
-        for part in output.values():
-            yield from tensors_of(part, real)
-    elif dataclasses.is_dataclass(output):
-        for part in vars(output).values():
-            yield from tensors_of(part, real)

@@ -1,4 +1,4 @@
-"""A look at a model that leaves everything as it was: buffers, attributes, random streams."""
+"""What a forward pass changes is put back: buffers, attributes, random streams."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import nn
 
 
 @contextlib.contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Put back what a forward pass changes, in evaluation mode too.
+def restored(model: nn.Module) -> Iterator[None]:
+    """Put back what a forward pass inside the block changes, in evaluation mode too.
 
     That is: values of buffers, and of vectors among the parameters that are not trained (of which
     some modules make buffers); the attributes of every module (counters, hidden states); and the

@@ -24,7 +24,7 @@ from gradiometer.recording.clock import Clock
 from gradiometer.recording.measure import of_activation, of_gradient
 
 
-class Dispatches(Clock):
+class Overhead(Clock):
     """Counts the time that recording takes, with what PyTorch needs to announce things to it.
 
     Attributes

@@ -1,4 +1,4 @@
-"""Layers that PyTorch does not see: those kept in a plain list or dict of a module."""
+"""Layers that are not registered: kept in a plain list or dict, where PyTorch does not see them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DEEP = 3  # lists in lists
 
 
 @dataclass(frozen=True)
-class Unseen:
+class Unregistered:
     """An attribute that holds layers in a plain list or dict.
 
     Attributes
@@ -39,7 +39,7 @@ class Unseen:
         )
 
 
-def unseen_layers(model: nn.Module) -> list[Unseen]:
+def unregistered_layers(model: nn.Module) -> list[Unregistered]:
     """Attributes of a model's modules with layers whose parameters are not the model's.
 
     No property is read: only what the modules' `__dict__` holds.
@@ -60,7 +60,7 @@ def unseen_layers(model: nn.Module) -> list[Unseen]:
                 name = f"{path}.{key}" if path else key
                 trainable = any(parameter.requires_grad for parameter in hidden)
                 kind = next(k for k in (dict, tuple, list) if isinstance(value, k)).__name__
-                found.append(Unseen(name, kind, trainable))
+                found.append(Unregistered(name, kind, trainable))
     return found
 
 

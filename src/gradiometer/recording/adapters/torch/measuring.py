@@ -1,0 +1,233 @@
+"""What is measured, and when: each array of a step as soon as it is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+
+from gradiometer.recording import quantities as q
+from gradiometer.recording.adapters.torch.arrays import as_array, zero_units_among
+from gradiometer.recording.adapters.torch.backward import Pass
+from gradiometer.recording.adapters.torch.calls import Call
+from gradiometer.recording.adapters.torch.chains import Chains
+from gradiometer.recording.adapters.torch.functions import Function
+from gradiometer.recording.adapters.torch.gradients import Gradients
+from gradiometer.recording.adapters.torch.layers import Layer
+from gradiometer.recording.adapters.torch.optimizers import Updates
+from gradiometer.recording.adapters.torch.step import REFERENCE, Measured, Step, Version
+from gradiometer.recording.measure import OF_ACTIVATION, of_activation, of_delta
+from gradiometer.recording.quantities import Array
+from gradiometer.recording.recorder import Recorder
+
+NO_STEP = (
+    "there were backward passes, but no step of an optimizer that updates the model; for updates "
+    "of your own call before_step() and after_step()"
+)
+
+
+class Measuring:
+    """Measures what is seen of the step that is being recorded; tensors are not kept.
+
+    Parameters
+    ----------
+    record : Recorder
+        Is told what cannot be had, and why.
+    wanted : set of str
+        Which quantities are to be measured.
+    gradients : Gradients
+    updates : Updates
+    chains : Chains
+    zero_units : bool
+        Whether dead units are looked for on the training batch.
+
+    Attributes
+    ----------
+    step : Step, optional
+        The one that is being recorded.
+    """
+
+    def __init__(
+        self,
+        record: Recorder,
+        wanted: frozenset[str],
+        gradients: Gradients,
+        updates: Updates,
+        chains: Chains,
+        zero_units: bool,
+    ) -> None:
+        self._record, self._wanted = record, wanted
+        self.gradients, self._updates, self._chains = gradients, updates, chains
+        self._zero_units = zero_units
+        self._deltas = not wanted.isdisjoint(("delta_rms", "nonfinite_count"))
+        self.step: Step | None = None
+        # told of φ(h) instead, while the model is run on the reference batch
+        self.look: Callable[[Call, torch.Tensor, Function], None] | None = None
+
+    # --- forward ----------------------------------------------------------------------------------
+
+    def called(self, call: Call) -> None:
+        """A layer was called; a call through which a delta can come counts when one has come."""
+        if self.step is not None:
+            self.step.called.add(call.layer)
+            if not call.waits:
+                self.step.calls.append(call)
+
+    def activation(
+        self, call: Call, x: torch.Tensor, saturated: Array | None, function: Function
+    ) -> None:
+        """φ(h) of a call is known."""
+        with torch._C.DisableTorchFunction():
+            if self.look is not None:
+                self.look(call, x, function)
+                return
+            if self.step is None or not x.numel():
+                return
+            array = as_array(x)
+            zero = zero_units = None
+            if self._zero_units or function.flat_where_zero:
+                zero = array == 0
+                if function.flat_where_zero:
+                    saturated = zero
+                if self._zero_units:
+                    zero_units = zero_units_of(call, zero)
+            counts: dict[str, Array] = {}
+            numbers = of_activation(array, saturated, self._wanted, counts, None)
+            call.activation = Measured(numbers, counts, zero_units, x.numel())
+            call.function = function
+
+    def miss(self, layers: Iterable[Layer], why: str) -> None:
+        """Layers were called in a way that cannot be watched."""
+        for layer in layers:
+            self._record.miss(layer.name, ("delta_rms", *OF_ACTIVATION), why)
+
+    # --- backward ---------------------------------------------------------------------------------
+
+    def backward_begins(self) -> None:
+        """Drop what belongs to gradients that were thrown away, or used for other updates."""
+        step = self.step
+        if step is None or step.is_running:
+            return
+        if step.passes:
+            self._drop_what_was_cleared(step)
+        if step.gradients and all(
+            layer in step.used and step.used[layer].foreign for layer in step.gradients
+        ):
+            self.restart(step)
+        if not step.passes:
+            step.stale = {layer for layer, old in step.old.items() if _is_still(old, layer.weight)}
+
+    def restart(self, step: Step) -> None:
+        """Forget all that came, also gradients that are still there."""
+        step.restart()
+        step.old = self.gradients.now()
+
+    def _drop_what_was_cleared(self, step: Step) -> None:
+        """Drop earlier passes, or what they brought of layers whose gradients were cleared."""
+        everything = len(step.passes) > step.counted and self.gradients.are_fresh(
+            step, self._updates.parameters_to_clear()
+        )
+        # one of several optimizers, say, has cleared its own
+        layers = set() if everything else self.gradients.thrown_away(step)
+        if not everything and not layers:
+            return
+        running = self._updates.outer()
+        if running is not None and running.closure and len(step.passes) > running.passes:
+            step.sealed = True  # the optimizer looks at other points
+        elif everything:
+            step.drop_unused()
+        else:
+            step.drop(layers)
+            if len(step.passes) > step.counted and not step.unused():
+                step.drop_unused()  # of the passes nothing is left
+
+    def delta(self, call: Call, delta: torch.Tensor, passing: Pass) -> None:
+        """dL/dh of a call has come."""
+        step = self.step
+        if step is None or not step.takes(call.layer):
+            return
+        self._reached(step, passing)
+        call.deltas += 1
+        if call.deltas == 1:
+            step.calls.append(call)
+        size = delta.numel()
+        if self._deltas and size:
+            counts: dict[str, Array] = {}
+            found = of_delta(as_array(delta), self._wanted, counts, None)
+            scale = passing.take_scale()
+            if scale != 1 and "delta_rms" in found:
+                found["delta_rms"] /= scale
+            call.delta = Measured(found, counts, size=size)
+
+    def computed(self, layer: Layer, gradient: torch.Tensor) -> None:
+        """dL/dW is computed; hooks of the parameter may change it yet."""
+        if self.step is not None:
+            self.gradients.computed(self.step, layer, gradient)
+
+    def gradient(
+        self, layers: Sequence[Layer], gradient: torch.Tensor, passing: Pass | None
+    ) -> None:
+        """dL/dW of layers has been accumulated, and nobody has clipped it yet.
+
+        Or the gradient of another parameter, then without layers.
+        """
+        step = self.step
+        if step is None:
+            return
+        if passing is not None and (not layers or any(step.takes(layer) for layer in layers)):
+            self._reached(step, passing)
+        for layer in layers:
+            if passing is not None:
+                self._chains.weight_reached(layer, passing)
+            self.gradients.accumulated(step, layer, gradient, passing)
+
+    def averaged(self) -> None:
+        """Gradients are averaged over processes before a backward pass ends."""
+        self.gradients.averaged = True
+
+    def backward_ends(self) -> None:
+        """Measure the gradients that have been averaged now."""
+        step = self.step
+        if step is not None and step.awaited and not step.is_running:
+            self.gradients.averaged_now(step)
+
+    def _reached(self, step: Step, passing: Pass) -> None:
+        """A backward pass goes through the model."""
+        if passing not in step.passes:
+            step.passes.append(passing)
+            self._record.why_nothing = NO_STEP
+
+    # --- what is trained, and was not seen --------------------------------------------------------
+
+    def unwatched(self) -> None:
+        """A pass is trained of which nothing was watched."""
+        step = self.step
+        if step is not None and not step.sealed:
+            step.unwatched = True
+
+    def scaled_by_hand(self) -> None:
+        """torch.autograd.grad was asked for gradients of a loss that a GradScaler has scaled."""
+        if self.step is not None:
+            self.step.scaled = True
+
+
+def looked_at(call: Call, x: torch.Tensor) -> Measured:
+    """What is measured of φ(h) on the reference batch."""
+    array = as_array(x)
+    nonfinite = q.nonfinite_count(q.entries(array, None))
+    return Measured({}, {REFERENCE: nonfinite}, zero_units_of(call, array == 0), x.numel())
+
+
+def zero_units_of(call: Call, zero: Array) -> Array:
+    """Which units are zero in all samples of a call; `zero` tells which entries are."""
+    layer = call.layer
+    assert layer.unit is not None
+    if call.units is None:
+        return q.zero_units(zero, 0, layer.unit(layer.output, zero))
+    return zero_units_among(call.units(), zero)
+
+
+def _is_still(old: Version, weight: torch.Tensor | None) -> bool:
+    """Whether a weight holds an old gradient that nobody has cleared."""
+    gradient = None if weight is None else weight.grad
+    return gradient is not None and old.is_of(gradient) and bool(gradient.any())

@@ -1,0 +1,131 @@
+"""Hooks of parameters, which a backward pass calls with their gradients."""
+
+from __future__ import annotations
+
+import collections
+import weakref
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import partial
+from time import perf_counter
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from gradiometer.recording.adapters.torch.backward import BACKWARD
+from gradiometer.recording.adapters.torch.layers import Layer
+from gradiometer.recording.adapters.torch.measuring import Measuring
+from gradiometer.recording.adapters.torch.overhead import Overhead
+
+_Hooked = tuple[torch.Tensor, RemovableHandle]
+
+
+class ParameterHooks:
+    """Tells of the gradients of a model's weights, as computed and as accumulated.
+
+    Parameters
+    ----------
+    model : nn.Module
+    layers : sequence of Layer
+    measuring : Measuring
+        Is told of them.
+    clock : Overhead
+    """
+
+    def __init__(
+        self, model: nn.Module, layers: Sequence[Layer], measuring: Measuring, clock: Overhead
+    ) -> None:
+        self._model, self._layers = model, layers
+        self._measuring, self._clock = measuring, clock
+        # by layer, or for a parameter that tells of its pass alone, by its identity
+        self._accumulated: dict[Layer | int, _Hooked] = {}
+        self._computed: dict[Layer, _Hooked] = {}
+
+    def watch_weights(self) -> None:
+        """Hook the weights that can have gradients, as they are now."""
+        for layer in self._layers:
+            weight = layer.weight
+            if weight is None or not weight.requires_grad:
+                continue
+            hooked = self._accumulated.get(layer)
+            if hooked is None or hooked[0] is not weight:
+                self._leave(layer)
+                handle = weight.register_post_accumulate_grad_hook(partial(self._tell, (layer,)))
+                self._accumulated[layer] = hooked = weight, handle
+            # who clips in such a hook, or makes a step, is to come later
+            put_first(weight._post_accumulate_grad_hooks, hooked[1].id)
+            if weight._backward_hooks:
+                self._watch_before_hooks(layer, weight)
+
+    def _watch_before_hooks(self, layer: Layer, weight: torch.Tensor) -> None:
+        """Hook a weight whose gradient may be changed by hooks before it is accumulated."""
+        if layer not in self._computed:
+            hook = partial(self._tell_computed, layer, weakref.ref(weight))
+            self._computed[layer] = weight, weight.register_hook(hook)
+        put_first(weight._backward_hooks, self._computed[layer][1].id)
+
+    def watch_others(self, tells: Callable[[nn.Module], bool]) -> None:
+        """Hook the parameters of modules that tell nothing else of a backward pass.
+
+        So that no pass is taken for another model's.
+        """
+        hooked = {id(weight) for weight, _ in self._accumulated.values()}
+        for module in self._model.modules():
+            mine = [parameter for parameter in module._parameters.values() if parameter is not None]
+            if tells(module) or any(id(parameter) in hooked for parameter in mine):
+                continue
+            for parameter in mine:
+                if parameter.requires_grad and id(parameter) not in self._accumulated:
+                    handle = parameter.register_post_accumulate_grad_hook(partial(self._tell, ()))
+                    self._accumulated[id(parameter)] = parameter, handle
+
+    def leave(self) -> None:
+        """Remove all hooks."""
+        for key in list(self._accumulated):
+            self._leave(key)
+
+    def _leave(self, key: Layer | int) -> None:
+        hooked = [self._accumulated.pop(key, None)]
+        if isinstance(key, Layer):
+            hooked.append(self._computed.pop(key, None))
+        for entry in hooked:
+            if entry is not None:
+                entry[1].remove()
+
+    # --- hooks ------------------------------------------------------------------------------------
+
+    def _tell(self, layers: Sequence[Layer], parameter: torch.Tensor) -> None:
+        """A gradient has been accumulated, and is still at hand."""
+        began = perf_counter()
+        with torch._C.DisableTorchFunction():
+            gradient = parameter.grad
+            if gradient is not None:
+                self._measuring.gradient(layers, gradient, BACKWARD.passing(gradient))
+        self._clock.arrived(began)
+
+    def _tell_computed(
+        self,
+        layer: Layer,
+        parameter: weakref.ref[torch.Tensor],
+        gradient: torch.Tensor,
+    ) -> None:
+        """A gradient was computed, before other hooks of its parameter may change it."""
+        began = perf_counter()
+        weight = parameter()
+        others = weight is not None and len(weight._backward_hooks or ()) > 1
+        if others and BACKWARD.passing(gradient) is not None:
+            with torch._C.DisableTorchFunction():
+                self._measuring.computed(layer, gradient)
+            self._clock.arrived(began)
+
+
+def put_first(hooks: MutableMapping[int, object], own: int) -> None:
+    """Have a hook called before all others, which keep their order.
+
+    PyTorch goes through them in the order of the plain dict, which `move_to_end` leaves as it is.
+    So the others are put in anew; at once, so that an interrupt finds either order.
+    """
+    others = [key for key in hooks if key != own]
+    if others and next(iter(hooks)) != own:
+        anew = map(hooks.__setitem__, others, map(hooks.pop, others))
+        collections.deque(anew, maxlen=0)

@@ -1,0 +1,349 @@
+"""The training of a model as it is recorded: when a step begins and ends, and what is done then."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gradiometer.recording import quantities as q
+from gradiometer.recording.adapters.torch.arrays import as_array, copy_of
+from gradiometer.recording.adapters.torch.assembly import Assembly
+from gradiometer.recording.adapters.torch.backward import BACKWARD, Observer, Pass
+from gradiometer.recording.adapters.torch.chains import Chains
+from gradiometer.recording.adapters.torch.gradients import Gradients
+from gradiometer.recording.adapters.torch.layers import Layer, find_layers, unwrapped
+from gradiometer.recording.adapters.torch.measuring import Measuring
+from gradiometer.recording.adapters.torch.optimizers import (
+    OPTIMIZERS,
+    Update,
+    Updates,
+    held_by,
+    hook_wrapper,
+    was_skipped,
+)
+from gradiometer.recording.adapters.torch.overhead import Overhead
+from gradiometer.recording.adapters.torch.reference import Reference
+from gradiometer.recording.adapters.torch.scaling import SCALING
+from gradiometer.recording.adapters.torch.step import Measured, Step
+from gradiometer.recording.adapters.torch.watch import Watch
+from gradiometer.recording.measure import FROM_GRADIENT, OF_ACTIVATION, OF_WEIGHTS
+from gradiometer.recording.quantities import Array
+from gradiometer.recording.recorder import Recorder
+from gradiometer.states import MODEL
+
+SECOND = (
+    "a second optimizer made a step after the same backward pass, which is not counted; name both: "
+    "record(model, [first, second])"
+)
+ANOTHER = (
+    "another optimizer ({}) made steps, which are not recorded, since it was not given to record; "
+    "give all, record(model, [first, second]), or none"
+)
+NO_PASS = "no backward pass by Tensor.backward reached the model in a step"
+NO_NUMBER = "what was passed to backward is not one number"
+
+
+class Training(Observer):
+    """Sees the steps of a training, and has them measured and put together.
+
+    Parameters
+    ----------
+    record : Recorder
+        What steps are added to.
+    clock : Overhead
+        Counts what recording takes.
+    model : nn.Module
+    optimizers : sequence of Optimizer, or of what holds one
+        Whose steps are recorded; any optimizer's that updates the model if there is none.
+    reference : Reference, optional
+
+    Attributes
+    ----------
+    layers : list of Layer
+        In the order of registration.
+    updates : Updates
+    done : int
+        Steps so far, recorded or not.
+    is_told : bool
+        Whether it is being told by `before_step` and `after_step` where a step begins and ends.
+    """
+
+    def __init__(
+        self,
+        record: Recorder,
+        clock: Overhead,
+        model: nn.Module,
+        optimizers: tuple[Any, ...],
+        reference: Reference | None,
+    ) -> None:
+        self._record, self._clock, self._model = record, clock, model
+        self._optimizers, self._reference = optimizers, reference
+        self.inner = unwrapped(model)
+        self.layers = find_layers(self.inner)
+        self.updates = Updates(optimizers, self.inner)
+        needs = record.needs
+        self._wanted = frozenset(record.quantities)
+        if "clip_factor" in self._wanted:
+            self._wanted |= {"grad_rms"}
+        self._gradients = Gradients(
+            self.layers,
+            self._wanted,
+            needs(*FROM_GRADIENT, "nonfinite_count"),
+            # data-parallel training averages the gradients over processes as a pass ends
+            any(isinstance(m, nn.parallel.DistributedDataParallel) for m in model.modules()),
+            record,
+        )
+        self._chains = Chains()
+        self._measuring = Measuring(
+            record,
+            self._wanted,
+            self._gradients,
+            self.updates,
+            self._chains,
+            zero_units=needs("dead_fraction") and reference is None,
+        )
+        self._watch = Watch(
+            model,
+            self.layers,
+            self._measuring,
+            clock,
+            self._chains,
+            activations=needs(*OF_ACTIVATION, "nonfinite_count"),
+            deltas=needs("delta_rms", "nonfinite_count"),
+        )
+        self._wants_weights = needs(*OF_WEIGHTS, "nonfinite_count")
+        self._places: dict[Layer, Array] = {}  # where the weights before an update are kept
+        self._assembly: Assembly | None = None  # made when the layers' order is known
+        self.is_told = False
+        self.done = 0
+        self._passes = 0  # backward, of any model, since the latest step
+        self._within: Pass | None = None  # in which updates were made that end a step
+        self._stepped: list[Any] = []  # in this step, of the optimizers given
+        self._latest_optimizer: weakref.ref[Any] | None = None
+        self._listening = contextlib.ExitStack()  # to optimizers
+
+    @property
+    def step(self) -> Step | None:
+        """The step that is being recorded."""
+        return self._measuring.step
+
+    def attach(self) -> None:
+        """See the steps of optimizers from now on."""
+        self._listen()
+        BACKWARD.join(self, self._listening)
+
+    def detach(self) -> None:
+        """Undo everything; no hook stays behind."""
+        self.rest()
+        self.is_told = False
+        self._places = {}
+        self._listening.close()
+
+    def prepare(self) -> None:
+        """Watch the step that comes, if it is to be recorded."""
+        number = self.done + 1
+        if self._record.wants(number):
+            self._measuring.step = Step(number, self._gradients.now())
+            if self.is_told:
+                self._listen()
+            self._watch.start()
+        else:
+            self.rest()
+
+    def rest(self) -> None:
+        """Watch nothing until the next step is prepared."""
+        self._measuring.step = None
+        self._watch.stop()
+        if self.is_told:
+            self._listening.close()
+
+    def _listen(self) -> None:
+        OPTIMIZERS.join(self, self._listening)
+        SCALING.join(self, self._listening)
+        for given in self._optimizers:
+            hook_wrapper(given, self, self._listening)
+
+    def scaled(self, losses: Any, scale: float) -> None:
+        """A GradScaler has scaled losses."""
+        if self.step is not None:
+            with self._clock:
+                self._watch.scaled(losses, scale)
+
+    # --- updates ----------------------------------------------------------------------------------
+
+    def before_update(self, optimizer: Any, closure: bool, wrapper: bool = False) -> None:
+        """An optimizer's step begins, of any model."""
+        with self._clock:
+            update = self.updates.begin(optimizer, closure, wrapper)
+            if update is not None and self.step is not None:
+                self._before(update, self.step)
+
+    def _before(self, update: Update, step: Step) -> None:
+        update.passes = len(step.passes)
+        if update.wrapper and any(held_by(update.optimizer)):
+            return  # what it holds makes the update
+        if update.recorded:
+            step.optimizers.append(update.optimizer)
+            if len(step.optimizers) == 1 and not self.is_told:
+                self.take_before(step)
+        if not update.closure:
+            self._gradients.use(step, update.optimizer, foreign=not update.recorded)
+
+    def after_update(self, optimizer: Any, failed: bool = False) -> None:
+        """It has ended."""
+        with self._clock:
+            update = self.updates.end(optimizer)
+            if update is not None and not failed:
+                self._after(update)
+
+    def _after(self, update: Update) -> None:
+        step, optimizer = self.step, update.optimizer
+        if was_skipped(optimizer):  # by a GradScaler
+            if step is not None and not self.is_told:
+                self._measuring.restart(step)
+            return
+        if not update.recorded:
+            self._tell_of_another(optimizer)
+            return
+        holds = any(held_by(optimizer)) if update.wrapper else False
+        if holds and not update.made:  # it only gathers gradients so far
+            return
+        if step is not None and update.closure and not step.sealed and not holds:
+            self._gradients.use(step, optimizer, foreign=False)
+        outer = self.updates.outer()
+        if outer is not None:  # which ends the step, if this was all it does
+            outer.made = True
+        elif not self.is_told and self._ends_the_step(optimizer):
+            self._end_step()
+
+    def _tell_of_another(self, optimizer: Any) -> None:
+        """Tell that an optimizer that is not recorded has updated the model."""
+        why = ANOTHER.format(type(optimizer).__name__)
+        self._record.missing.setdefault(MODEL, {}).setdefault("step", why)
+        self._record.why_nothing = why
+
+    def _ends_the_step(self, optimizer: Any) -> bool:
+        """Whether all that belongs to a step has been done, after this optimizer's update."""
+        complete = True
+        if self._optimizers:
+            self._stepped.append(self.updates.which(optimizer))
+            complete = all(any(done is o for done in self._stepped) for o in self._optimizers)
+        within = BACKWARD.inside()
+        if within is not None:  # a step for each parameter, as soon as it has its gradient
+            self._within = within if complete else None
+            return False
+        if self._optimizers:
+            if complete:
+                self._stepped = []
+            return complete
+        step, latest = self.step, self._latest_optimizer
+        self._latest_optimizer = weakref.ref(optimizer)
+        passes = self._passes if step is None else len(step.passes)
+        if passes or latest is None or latest() is optimizer:
+            return True
+        # another one, after the same backward pass
+        self._record.miss(MODEL, ("update_ratio", "loss"), SECOND)
+        if step is not None:
+            step.optimizers, step.before, step.used = [], None, {}
+        return False
+
+    def backward_ends(self) -> None:
+        """A backward pass has ended; it may end a step whose updates were made inside of it."""
+        self._passes += 1
+        if self.step is not None and self.step.is_running:
+            return
+        if self._within is not None and not self._within.running:
+            self._within = None
+            self._stepped = []
+            self._end_step()
+
+    # --- what is taken before the update ----------------------------------------------------------
+
+    def take_before(self, step: Step) -> None:
+        """Keep the weights, and run the model on the reference batch."""
+        looks = self._reference is not None and self._record.needs("dead_fraction", "accuracy")
+        if not looks and not self._wants_weights:
+            return
+        with self._clock, _quiet():
+            if self._wants_weights:
+                step.before = {}
+                for layer in self.layers:
+                    weight = layer.weight
+                    if weight is not None:
+                        kept = copy_of(weight, self._places.get(layer))
+                        self._places[layer] = kept
+                        step.before[layer] = kept, q.rms(q.entries(kept, None))
+            if self._reference is not None and looks:
+                self._reference.look(
+                    step, self._model, self.layers, self._watch.forward, self._measuring,
+                    self._record,
+                )  # fmt: skip
+
+    # --- the end of a step ------------------------------------------------------------------------
+
+    def _end_step(self) -> None:
+        """Count a step, and put it together if it is recorded."""
+        self._passes = 0
+        if self.step is None:  # one that is not recorded costs next to nothing
+            self.done += 1
+            if self._record.wants(self.done + 1):
+                self.prepare()
+            return
+        try:
+            self.finish()
+        except BaseException:
+            self.rest()
+            raise
+        self._watch.end_step()
+        self.prepare()
+
+    def finish(self, loss: torch.Tensor | float | None = None) -> None:
+        """Put the step together and add it to the record; its loss is given, or is looked up."""
+        self.done += 1
+        step, self._measuring.step = self.step, None
+        if step is None:
+            return
+        with self._clock, _quiet():
+            if self._assembly is None:
+                self._assembly = self._begin()
+            if loss is None:
+                step.loss = step.losses()
+                if not step.loss.found:
+                    self._record.miss(MODEL, ("loss",), NO_NUMBER if step.passes else NO_PASS)
+            else:
+                step.loss = Measured({"0": as_array(torch.as_tensor(loss)).reshape(())})
+            self._assembly.add(step, self._replaced())
+
+    def _begin(self) -> Assembly:
+        """Fix the layers' order: that of the forward pass; those not called come last."""
+        forward = self._watch.forward
+        called = [layer for layer in forward.order if layer in self.layers]
+        order = [*called, *(layer for layer in self.layers if layer not in called)]
+        elsewhere = any(
+            isinstance(as_array(parameter), torch.Tensor)
+            for parameter in self.inner.parameters()
+            if not parameter.is_complex()
+        )
+        made = Assembly(
+            self._record, self._gradients, order, self._wanted, elsewhere, set(called),
+            forward.uses.found, self._reference is not None,
+        )  # fmt: skip
+        self._record.chains = self._chains.found({layer: i for i, layer in enumerate(order)})
+        return made
+
+    def _replaced(self) -> set[int]:
+        """Modules that are no part of the model any more."""
+        if self._watch.modules.are_intact:
+            return set()
+        there = {id(module) for module in self.inner.modules()}
+        return {id(layer.owner) for layer in self.layers} - there
+
+
+def _quiet() -> np.errstate:
+    """What overflows while it is measured is nothing to be warned of; see `quantities`."""
+    return np.errstate(all="ignore")
