@@ -6,12 +6,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from gradiometer.settings import refuse_unused
-from gradiometer.verbs.experiments import describe
+from gradiometer.verbs.description import describe
 from gradiometer.verbs.output import save_figure
 
 if TYPE_CHECKING:
     from gradiometer.experiment import Experiment
     from gradiometer.theory import Prediction
+    from gradiometer.trace import Trace
 
 
 DEEPEST = 2000  # hidden layers: it takes a minute, and a gigabyte
@@ -81,3 +82,21 @@ def predict(
 
         save_figure(drawn(prediction), out)
     return prediction
+
+
+def predicted(trace: Trace) -> Prediction:
+    """What theory says of the experiment that a trace is of.
+
+    Raises
+    ------
+    ValueError
+        If it is of none, or the theory does not cover it.
+    """
+    from gradiometer.experiment import Experiment
+    from gradiometer.theory import predict
+
+    if not trace.experiment:
+        raise ValueError(
+            "theory needs to know the initialisation; this trace was recorded without an experiment"
+        )
+    return predict(Experiment.of(**trace.experiment))
