@@ -6,6 +6,10 @@ import argparse
 import os
 import platform
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.peers import Peer
 
 ROUNDS = {
     "lesson": 10, "wide": 5, "deep": 8, "sweep": 1, "cold": 7, "graphs": 7, "startup": 11,
@@ -58,21 +62,28 @@ def main() -> None:
         from bench import predictions
 
         predictions.main(given.draw, given.nets)
-        return
-    from bench import cold, graphs, recording, report, startup, study, timing
+    elif given.what == "startup":
+        from bench import startup
+
+        startup.main(given.rounds or ROUNDS["startup"])
+    elif given.what == "recording":
+        from bench import recording
+
+        try:
+            recording.main(given.rounds or ROUNDS["recording"], given.threads)
+        except ImportError as error:
+            raise SystemExit(f"PyTorch is not installed: {error}") from None
+    else:
+        compare(given)
+
+
+def compare(given: argparse.Namespace) -> None:
+    """Measure a workload, peer by peer; tables, and figures if there is a folder for them."""
+    from bench import graphs, study
     from bench.peers import chosen, versions
     from bench.workloads import WORKLOADS
 
     rounds = given.rounds or ROUNDS[given.what]
-    if given.what == "startup":
-        startup.main(rounds)
-        return
-    if given.what == "recording":
-        try:
-            recording.main(rounds, given.threads)
-        except ImportError as error:
-            raise SystemExit(f"PyTorch is not installed: {error}") from None
-        return
     if given.what == "graphs":
         graphs.main(rounds)
         print()
@@ -85,28 +96,37 @@ def main() -> None:
         f"Python {platform.python_version()}, {platform.machine()}, {given.threads} thread(s), "
         f"{rounds} round(s); {versions()}."
     )
-    limit = LIMIT.get(given.what, "the loop by hand")
     for dtype in [given.dtype] if given.dtype else workload.dtypes:
         if given.what == "study":
             print(f"{study.main(dtype, rounds, peers)}\n\n{machine}\n")
-            continue
-        if given.what == "cold":
-            rows = cold.measure(dtype, peers, rounds)
-            unit, first = "s per process", "first process, s"
-        elif given.what == "sweep":
-            rows = timing.fresh(dtype, peers, rounds)
-            unit, first = "s run again", "first run, s"
         else:
-            rows = timing.measure(given.what, dtype, peers, rounds, given.threads)
-            unit, first = workload.unit, "first run, s"
-        title = f"{given.what}, {dtype}"
-        text = f"## {title}\n\n{report.table(rows, unit, limit, first)}\n\n{machine}\n"
-        print(text)
-        if given.out:
-            given.out.mkdir(parents=True, exist_ok=True)
-            stem = f"{given.what}-{dtype}" + f"-{given.threads}-threads" * (given.threads > 1)
-            (given.out / f"{stem}.md").write_text(text, encoding="utf-8")
-            report.figure(rows, title, limit, given.out / f"{stem}.png")
+            table(given, dtype, peers, rounds, machine)
+
+
+def table(
+    given: argparse.Namespace, dtype: str, peers: list[Peer], rounds: int, machine: str
+) -> None:
+    """Measure in one dtype; print the table, and write it with its figure if asked to."""
+    from bench import cold, report, timing
+    from bench.workloads import WORKLOADS
+
+    first = "first run, s"
+    if given.what == "cold":
+        rows = cold.measure(dtype, peers, rounds)
+        unit, first = "s per process", "first process, s"
+    elif given.what == "sweep":
+        rows, unit = timing.fresh(dtype, peers, rounds), "s run again"
+    else:
+        rows = timing.measure(given.what, dtype, peers, rounds, given.threads)
+        unit = WORKLOADS[given.what].unit
+    title, limit = f"{given.what}, {dtype}", LIMIT.get(given.what, "the loop by hand")
+    text = f"## {title}\n\n{report.table(rows, unit, limit, first)}\n\n{machine}\n"
+    print(text)
+    if given.out:
+        given.out.mkdir(parents=True, exist_ok=True)
+        stem = f"{given.what}-{dtype}" + f"-{given.threads}-threads" * (given.threads > 1)
+        (given.out / f"{stem}.md").write_text(text, encoding="utf-8")
+        report.figure(rows, title, limit, given.out / f"{stem}.png")
 
 
 if __name__ == "__main__":

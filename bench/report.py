@@ -61,7 +61,7 @@ def figure(rows: Sequence[Row], title: str, limit: str, path: Path) -> None:
     drawing = Figure(figsize=(8, 1.2 + 0.34 * len(shown)), layout="constrained")
     axes = drawing.add_subplot()
     ours = [row.peer.module == "dp_peers" for row in shown]
-    hand = [row.peer.module == "numpy_by_hand" for row in shown]
+    hand = [row.peer.module.startswith("numpy_") for row in shown]
     colours = [OURS if o else LIMIT if h else OTHERS for o, h in zip(ours, hand, strict=True)]
     ratios = [row.ratio for row in shown]
     lowest = min(0.8, 0.9 * min(ratios))

@@ -1,125 +1,24 @@
 """The workloads: data, initial weights and batches, the same for every peer, and what they give.
 
-A `Training` describes gradient descent on a fully connected net. Whoever runs it draws the rows of
-its batches from the same stream as `dp.SGD(..., seed=...)` does, and must come to the same result.
+`bench.training` says what a training is, `bench.reference` what its result must be.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from bench.checks import check, check_change
+from bench.reference import plain_training
+from bench.training import Sweep, Training
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
 DEPTHS = range(1, 11)
 SEEDS = range(20)
-TOLERANCE = {"float64": 1e-9, "float32": 2e-2}
-
-
-@dataclass(frozen=True, eq=False)
-class Training:
-    """Gradient descent on a fully connected net with cross-entropy.
-
-    Attributes
-    ----------
-    x, y : array (samples, features), (samples, outputs)
-        One output: 0 or 1, a sigmoid. More: one-hot, a softmax.
-    weights, biases : list of arrays (…, fan_in, fan_out), (…, 1, fan_out)
-        Before the first step; stacks if there are several seeds.
-    activation : str
-        Of the hidden layers.
-    alpha : float
-        Rate of the descent, along the gradient of the loss summed over the batch.
-    steps, batch : int
-    seed : int or sequence of ints
-        Of the batches. Several: one net each, trained side by side.
-    """
-
-    x: Array
-    y: Array
-    weights: list[Array]
-    biases: list[Array]
-    activation: str
-    alpha: float
-    steps: int
-    batch: int
-    seed: int | Sequence[int] = 0
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of data, parameters and gradients."""
-        return self.x.dtype
-
-    @property
-    def depth(self) -> int:
-        """Number of hidden layers."""
-        return len(self.weights) - 1
-
-    @property
-    def widths(self) -> list[int]:
-        """Features, units of every layer, outputs."""
-        return [w.shape[-2] for w in self.weights] + [self.weights[-1].shape[-1]]
-
-    def rows(self, steps: int | None = None) -> Array:
-        """Rows of the batches: (steps, batch), or (seeds, steps, batch) for several seeds."""
-        size = (self.steps if steps is None else steps, self.batch)
-        if isinstance(self.seed, int):
-            return self.stream().integers(0, len(self.x), size=size)
-        drawn = [np.random.default_rng((s, 1)).integers(0, len(self.x), size) for s in self.seed]
-        return np.stack(drawn)
-
-    def stream(self) -> np.random.Generator:
-        """The stream of one seed's batches, from its beginning."""
-        return np.random.default_rng((self.seed, 1))
-
-    def exactly(self) -> Training:
-        """The same numbers in float64, for the result that everybody must come to."""
-        return replace(
-            self,
-            x=self.x.astype(np.float64),
-            y=self.y.astype(np.float64),
-            weights=[w.astype(np.float64) for w in self.weights],
-            biases=[b.astype(np.float64) for b in self.biases],
-        )
-
-    def alone(self, member: int) -> Training:
-        """The training of one of several seeds."""
-        assert not isinstance(self.seed, int)
-        return replace(
-            self,
-            weights=[w[member] for w in self.weights],
-            biases=[b[member] for b in self.biases],
-            seed=self.seed[member],
-        )
-
-
-@dataclass(frozen=True)
-class Steps:
-    """A training that can be continued.
-
-    Attributes
-    ----------
-    run : callable
-        Trains so many steps more.
-    parameters : callable or None
-        The weights and the bias of every layer, in turn. None: there is nothing to check.
-    """
-
-    run: Callable[[int], None]
-    parameters: Callable[[], Sequence[Array]] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Sweep:
-    """Every activation function at every depth, each with every seed."""
-
-    trainings: dict[tuple[str, int], Training]
 
 
 def lesson(dtype: str, steps: int = 100) -> Training:
@@ -184,8 +83,6 @@ class Workload:
         It is given the result and the peer's name, raises ValueError unless they agree, and
         returns a note and the factor by which the peer's time is to be multiplied.
         """
-        from bench.peers.numpy_by_hand import plain_training
-
         work = self.make(dtype)
         if self.kind == "lesson":
             lesson_means, _ = plain_training(work.exactly())
@@ -219,51 +116,6 @@ class Workload:
         size, _ = work
         gradient = np.full((4, 4), 0.999 ** (size // 2))
         return lambda found, who: (check(found, gradient, dtype, who) or "", 1.0)
-
-
-def check(found: Array, expected: Array, dtype: str, what: str, share: float = 1.0) -> None:
-    """Raise ValueError unless two recordings agree.
-
-    Parameters
-    ----------
-    found, expected : array
-        Positive numbers; `expected` in float64.
-    dtype : str
-        That of the computation, which decides the tolerance (relative).
-    what : str
-        Stands in front of the error.
-    share : float
-        Of the numbers, that must agree: below 1 where a single rounding may set a relu to zero,
-        after which that net goes its own way.
-    """
-    found = np.asarray(found, dtype=np.float64)
-    if found.shape != expected.shape:
-        raise ValueError(f"{what}: the result has shape {found.shape}, not {expected.shape}")
-    if not np.isfinite(found).all():
-        raise ValueError(f"{what}: the result is not finite")
-    # where nothing is expected, relative to the smallest normal number
-    scale = np.maximum(np.abs(expected), np.finfo(np.float32).tiny)
-    error = float(np.quantile(np.abs(found - expected) / scale, share, method="higher"))
-    if error > TOLERANCE[dtype]:
-        raise ValueError(f"{what}: differs by {error:.1e}, allowed is {TOLERANCE[dtype]:.0e}")
-
-
-def check_change(
-    found: Sequence[Array], first: Sequence[Array], expected: Sequence[Array], dtype: str, what: str
-) -> None:
-    """Raise ValueError unless parameters have changed as expected, by norm."""
-    for number, (new, old, right) in enumerate(zip(found, first, expected, strict=True)):
-        if np.shape(new) != right.shape:
-            raise ValueError(
-                f"{what}: parameter {number} has shape {np.shape(new)}, not {right.shape}"
-            )
-        should = right.astype(np.float64) - old
-        error = np.linalg.norm(np.asarray(new, dtype=np.float64) - right) / np.linalg.norm(should)
-        if not error <= TOLERANCE[dtype]:
-            raise ValueError(
-                f"{what}: parameter {number} differs by {error:.1e} of its change, "
-                f"allowed is {TOLERANCE[dtype]:.0e}"
-            )
 
 
 def _iris(activation: str, depth: int, seed: int | list[int], dtype: str, steps: int) -> Training:

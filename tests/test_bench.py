@@ -13,8 +13,7 @@ if not (ROOT / "bench" / "__init__.py").is_file():
     pytest.skip("bench/ is not here", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 try:
-    from bench import peers, report, timing, workloads
-    from bench.peers import numpy_by_hand
+    from bench import checks, peers, reference, report, timing, workloads
 finally:
     sys.path.remove(str(ROOT))
 
@@ -38,22 +37,22 @@ def near(kind):
 @pytest.mark.parametrize("name", near("lesson"))
 def test_lesson(name, dtype):
     work = workloads.lesson(dtype, steps=55)  # no multiple of the chunks of the loops by hand
-    expected, _ = numpy_by_hand.plain_training(work.exactly())
+    expected, _ = reference.plain_training(work.exactly())
     assert expected.shape == (55, 11)
     run = prepared(name, "lesson", work)
     for _ in range(2):
-        workloads.check(run(), expected, dtype, name)
+        checks.check(run(), expected, dtype, name)
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize("name", near("steps"))
 def test_steps(name, activation):
     work = workloads.random_labels([12, 9, 9, 9, 4], activation, 16, "float64")
-    _, after = numpy_by_hand.plain_training(work)
+    _, after = reference.plain_training(work)
     steps = prepared(name, "steps", work)
     steps.run(work.steps)
     first = [p for pair in zip(work.weights, work.biases, strict=True) for p in pair]
-    workloads.check_change(steps.parameters(), first, after, "float64", name)
+    checks.check_change(steps.parameters(), first, after, "float64", name)
 
 
 @pytest.mark.parametrize("name", near("sweep"))
@@ -61,10 +60,10 @@ def test_sweep(name):
     work = workloads.sweep("float64", depths=(1, 3), seeds=(0, 5), steps=4)
     found = prepared(name, "sweep", work)()
     for cell, training in work.trainings.items():
-        expected, _ = numpy_by_hand.plain_training(training.exactly())
+        expected, _ = reference.plain_training(training.exactly())
         assert expected.shape == (2, 4, cell[1] + 1)
-        workloads.check(found[cell], expected, "float64", f"{name} {cell}")
-        alone, _ = numpy_by_hand.plain_training(training.alone(1))
+        checks.check(found[cell], expected, "float64", f"{name} {cell}")
+        alone, _ = reference.plain_training(training.alone(1))
         np.testing.assert_allclose(expected[1], alone, rtol=1e-12)
 
 
@@ -76,15 +75,15 @@ def test_chain(name):
 
 def test_wrong_results_are_refused():
     expected = np.full((3, 2), 2.0)
-    workloads.check(expected, expected, "float64", "same")
+    checks.check(expected, expected, "float64", "same")
     with pytest.raises(ValueError, match="someone: differs by 5"):
-        workloads.check(expected * 1.5, expected, "float64", "someone")
+        checks.check(expected * 1.5, expected, "float64", "someone")
     with pytest.raises(ValueError, match="shape"):
-        workloads.check(expected[:2], expected, "float64", "someone")
+        checks.check(expected[:2], expected, "float64", "someone")
     with pytest.raises(ValueError, match="finite"):
-        workloads.check(expected * np.nan, expected, "float64", "someone")
+        checks.check(expected * np.nan, expected, "float64", "someone")
     with pytest.raises(ValueError, match="parameter 0"):
-        workloads.check_change([expected], [expected], [expected + 1], "float64", "someone")
+        checks.check_change([expected], [expected], [expected + 1], "float64", "someone")
 
 
 def test_who_is_chosen():

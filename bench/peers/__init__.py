@@ -61,114 +61,143 @@ class Peer:
         return function
 
 
-def _list() -> list[Peer]:
-    hand, usual = "numpy_by_hand", {"lesson": "usual_lesson", "steps": "usual_steps"}
-    both = {"lesson": "lesson", "steps": "steps"}
-    lesson, steps, sweep, chain = (
-        frozenset([kind]) for kind in ("lesson", "steps", "sweep", "chain")
-    )
-    return [
-        Peer("products", "matrix products alone", hand, {"steps": "products"}, steps),
-        Peer(
-            "products-t",
-            "matrix products alone, feature-major",
-            hand,
-            {"steps": "products_feature_major"},
-            steps,
-        ),
-        Peer(
-            "products-parts",
-            "matrix products alone, in parts",
-            hand,
-            {"steps": "products_in_parts"},
-        ),
-        Peer("numpy-exp", "NumPy by hand, best (exp)", hand, {"lesson": "best_exp"}, lesson),
-        Peer("numpy-tanh", "NumPy by hand, best (tanh)", hand, {"lesson": "best_tanh"}, lesson),
-        Peer("numpy", "NumPy by hand, best", hand, {"steps": "steps", "sweep": "stacked"}, sweep),
-        Peer("numpy-simpler", "NumPy by hand, simpler", hand, {"lesson": "simpler"}),
-        Peer("numpy-plain", "NumPy, plain", hand, {"lesson": "plain", "steps": "plain_steps"}),
-        Peer("dp", "dp", "dp_peers", {**both, "sweep": "sweep", "chain": "chain"}, chain),
-        Peer(
-            "dp-compiled",
-            "dp, compiled",
-            "dp_peers",
-            {
-                "lesson": "compiled_lesson",
-                "steps": "compiled_steps",
-                "sweep": "compiled_sweep",
-            },
-            captures=True,
-        ),
-        Peer(
-            "dp-recorded",
-            "dp, compiled, gradients recorded",
-            "dp_peers",
-            {"steps": "recorded_steps"},
-        ),
-        Peer(
-            "dp-capturing",
-            "dp, compiled, capturing included",
-            "dp_peers",
-            {"lesson": "compiled_lesson"},
-        ),
-        Peer(
-            "torch",
-            "PyTorch, tuned",
-            "torch_eager",
-            {**both, "sweep": "loop", "chain": "chain"},
-            needs="torch",
-        ),
-        Peer(
-            "torch-foreach",
-            "PyTorch, modules, foreach optimiser",
-            "torch_eager",
-            {"lesson": "foreach_lesson", "steps": "foreach_steps"},
-            needs="torch",
-        ),
-        Peer(
-            "torch-fused",
-            "PyTorch, modules, fused optimiser",
-            "torch_eager",
-            {"lesson": "fused_lesson", "steps": "fused_steps"},
-            needs="torch",
-        ),
-        Peer("torch-usual", "PyTorch, as usually written", "torch_eager", usual, needs="torch"),
-        Peer("torch-compile", "torch.compile", "torch_compile", both, needs="torch"),
-        Peer("torch-vmap", "torch.func.vmap", "torch_vmap", {"sweep": "sweep"}, needs="torch"),
-        Peer("jax-step", "JAX, jit per step", "jax_peers", both, needs="jax"),
-        Peer(
-            "jax-scan",
-            "JAX, scan as usually written",
-            "jax_peers",
-            {"lesson": "scan", "sweep": "vmap_scan"},
-            needs="jax",
-        ),
-        Peer("jax-tuned", "JAX, scan tuned by hand", "jax_peers", {"lesson": "tuned"}, needs="jax"),
-        Peer(
-            "autograd",
-            "HIPS autograd",
-            "autograd_peer",
-            {**both, "chain": "chain"},
-            needs="autograd",
-        ),
-        Peer(
-            "mygrad-unguarded",
-            "MyGrad, memory guard off",
-            "mygrad_peer",
-            {**both, "chain": "chain"},
-            needs="mygrad",
-        ),
-        Peer(
-            "mygrad",
-            "MyGrad",
-            "mygrad_peer",
-            {"lesson": "guarded_lesson", "steps": "guarded_steps", "chain": "guarded_chain"},
-            needs="mygrad",
-        ),
-    ]
+BOTH = {"lesson": "lesson", "steps": "steps"}
+USUAL = {"lesson": "usual_lesson", "steps": "usual_steps"}
+OF_LESSON, OF_STEPS, OF_SWEEP, OF_CHAIN = (
+    frozenset([kind]) for kind in ("lesson", "steps", "sweep", "chain")
+)  # what ratios refer to
+_ALL = [
+    Peer(
+        "products",
+        "matrix products alone",
+        "numpy_products",
+        {"steps": "products"},
+        OF_STEPS,
+    ),
+    Peer(
+        "products-t",
+        "matrix products alone, feature-major",
+        "numpy_products",
+        {"steps": "products_feature_major"},
+        OF_STEPS,
+    ),
+    Peer(
+        "products-parts",
+        "matrix products alone, in parts",
+        "numpy_products",
+        {"steps": "products_in_parts"},
+    ),
+    Peer(
+        "numpy-exp",
+        "NumPy by hand, best (exp)",
+        "numpy_exp",
+        {"lesson": "best_exp"},
+        OF_LESSON,
+    ),
+    Peer(
+        "numpy-tanh",
+        "NumPy by hand, best (tanh)",
+        "numpy_tanh",
+        {"lesson": "best_tanh"},
+        OF_LESSON,
+    ),
+    Peer("numpy", "NumPy by hand, best", "numpy_steps", {"steps": "steps"}),
+    Peer(
+        "numpy-stacked",
+        "NumPy by hand, stacked by seed",
+        "numpy_stacked",
+        {"sweep": "stacked"},
+        OF_SWEEP,
+    ),
+    Peer("numpy-simpler", "NumPy by hand, simpler", "numpy_simpler", {"lesson": "simpler"}),
+    Peer("numpy-plain", "NumPy, plain", "numpy_plain", {"lesson": "plain", "steps": "plain_steps"}),
+    Peer("dp", "dp", "dp_peers", {**BOTH, "sweep": "sweep", "chain": "chain"}, OF_CHAIN),
+    Peer(
+        "dp-compiled",
+        "dp, compiled",
+        "dp_peers",
+        {
+            "lesson": "compiled_lesson",
+            "steps": "compiled_steps",
+            "sweep": "compiled_sweep",
+        },
+        captures=True,
+    ),
+    Peer(
+        "dp-recorded",
+        "dp, compiled, gradients recorded",
+        "dp_peers",
+        {"steps": "recorded_steps"},
+    ),
+    Peer(
+        "dp-capturing",
+        "dp, compiled, capturing included",
+        "dp_peers",
+        {"lesson": "compiled_lesson"},
+    ),
+    Peer(
+        "torch",
+        "PyTorch, tuned",
+        "torch_eager",
+        {**BOTH, "sweep": "loop", "chain": "chain"},
+        needs="torch",
+    ),
+    Peer(
+        "torch-foreach",
+        "PyTorch, modules, foreach optimiser",
+        "torch_eager",
+        {"lesson": "foreach_lesson", "steps": "foreach_steps"},
+        needs="torch",
+    ),
+    Peer(
+        "torch-fused",
+        "PyTorch, modules, fused optimiser",
+        "torch_eager",
+        {"lesson": "fused_lesson", "steps": "fused_steps"},
+        needs="torch",
+    ),
+    Peer(
+        "torch-usual",
+        "PyTorch, as usually written",
+        "torch_eager",
+        USUAL,
+        needs="torch",
+    ),
+    Peer("torch-compile", "torch.compile", "torch_compile", BOTH, needs="torch"),
+    Peer("torch-vmap", "torch.func.vmap", "torch_vmap", {"sweep": "sweep"}, needs="torch"),
+    Peer("jax-step", "JAX, jit per step", "jax_peers", BOTH, needs="jax"),
+    Peer(
+        "jax-scan",
+        "JAX, scan as usually written",
+        "jax_peers",
+        {"lesson": "scan", "sweep": "vmap_scan"},
+        needs="jax",
+    ),
+    Peer("jax-tuned", "JAX, scan tuned by hand", "jax_peers", {"lesson": "tuned"}, needs="jax"),
+    Peer(
+        "autograd",
+        "HIPS autograd",
+        "autograd_peer",
+        {**BOTH, "chain": "chain"},
+        needs="autograd",
+    ),
+    Peer(
+        "mygrad-unguarded",
+        "MyGrad, memory guard off",
+        "mygrad_peer",
+        {**BOTH, "chain": "chain"},
+        needs="mygrad",
+    ),
+    Peer(
+        "mygrad",
+        "MyGrad",
+        "mygrad_peer",
+        {"lesson": "guarded_lesson", "steps": "guarded_steps", "chain": "guarded_chain"},
+        needs="mygrad",
+    ),
+]
 
-
-PEERS: dict[str, Peer] = {peer.name: peer for peer in _list()}
+PEERS: dict[str, Peer] = {peer.name: peer for peer in _ALL}
 
 
 def chosen(kind: str, names: list[str] | None) -> list[Peer]:

@@ -10,7 +10,7 @@ import numpy as np
 from autograd import grad
 from numpy.typing import NDArray
 
-from bench.workloads import Steps, Training
+from bench.training import Steps, Training
 
 Array = NDArray[Any]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import dp
 import gradiometer
 from bench.peers import Skipped
-from bench.workloads import Steps, Sweep, Training
+from bench.training import Steps, Sweep, Training
 
 Array = NDArray[Any]
 

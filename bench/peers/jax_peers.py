@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
-from bench.workloads import Steps, Sweep, Training
+from bench.training import Steps, Sweep, Training
 
 jax.config.update("jax_enable_x64", True)
 

@@ -10,7 +10,7 @@ import numpy as np
 from mygrad.nnet.activations import relu, sigmoid, tanh
 from numpy.typing import NDArray
 
-from bench.workloads import Steps, Training
+from bench.training import Steps, Training
 
 Array = NDArray[Any]
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.peers import torch_eager
-from bench.workloads import Steps, Training
+from bench.training import Steps, Training
 
 Array = NDArray[Any]
 

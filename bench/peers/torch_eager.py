@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from bench.workloads import Steps, Sweep, Training
+from bench.training import Steps, Sweep, Training
 
 Array = NDArray[Any]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

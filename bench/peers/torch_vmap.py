@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.func import grad, vmap
 
 from bench.peers.torch_eager import PHI, loss_of
-from bench.workloads import Sweep, Training
+from bench.training import Sweep, Training
 
 Array = NDArray[Any]
 

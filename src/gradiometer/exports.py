@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from gradiometer.trace import Trace
+    from gradiometer.labelled import LabelledRun
 
 LAYER_FACTS = ("fan_in", "fan_out", "activation")
 # TensorBoard knows its files by "tfevents"; no time or host in it: the same trace, the same files
 EVENTS = "events.out.tfevents.0.gradiometer"
 
 
-def to_frame(trace: Trace) -> pd.DataFrame:
+def to_frame(trace: LabelledRun) -> pd.DataFrame:
     """Give a trace as a tidy table: one row per step, layer, quantity and, if several, member.
 
     Parameters
@@ -98,7 +98,7 @@ def to_frame(trace: Trace) -> pd.DataFrame:
     return frame
 
 
-def to_csv(trace: Trace, path: str | os.PathLike[str]) -> None:
+def to_csv(trace: LabelledRun, path: str | os.PathLike[str]) -> None:
     """Write the table of `to_frame` as comma-separated values, atomically.
 
     Numbers have all their digits. An empty cell means "not of a layer"; a value that is not finite
@@ -147,7 +147,7 @@ def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**changed).rename(columns=heads)
 
 
-def to_parquet(trace: Trace, path: str | os.PathLike[str]) -> None:
+def to_parquet(trace: LabelledRun, path: str | os.PathLike[str]) -> None:
     """Write the table of `to_frame` as a Parquet file, atomically.
 
     The trace's `attrs` are in the schema's metadata, as JSON under the key `gradiometer`;
@@ -181,7 +181,7 @@ def to_parquet(trace: Trace, path: str | os.PathLike[str]) -> None:
         parquet.write_table(table.replace_schema_metadata(metadata), temporary)
 
 
-def to_tensorboard(trace: Trace, folder: str | os.PathLike[str]) -> None:
+def to_tensorboard(trace: LabelledRun, folder: str | os.PathLike[str]) -> None:
     """Write a run that TensorBoard shows, into a folder of its own: wholly, or not at all.
 
     Parameters
@@ -225,7 +225,7 @@ def to_tensorboard(trace: Trace, folder: str | os.PathLike[str]) -> None:
                 writer.close()
 
 
-Export = Callable[["Trace", "str | os.PathLike[str]"], None]
+Export = Callable[["LabelledRun", "str | os.PathLike[str]"], None]
 FORMATS: dict[str, Export] = {
     "csv": to_csv,
     "parquet": to_parquet,
@@ -251,7 +251,7 @@ def _histograms(dataset: xr.Dataset) -> Iterator[str]:
             yield str(name)
 
 
-def _members(trace: Trace) -> NDArray[Any]:
+def _members(trace: LabelledRun) -> NDArray[Any]:
     return np.asarray(trace.dataset["member"].values) if trace.ensemble else np.zeros(1, int)
 
 
@@ -276,7 +276,7 @@ def _plain(attrs: dict[str, Any]) -> dict[str, Any]:
 # --- TensorBoard ----------------------------------------------------------------------------------
 
 
-def _runs(trace: Trace) -> Iterator[tuple[str, xr.Dataset]]:
+def _runs(trace: LabelledRun) -> Iterator[tuple[str, xr.Dataset]]:
     """The subfolder and the data of each member; one alone has no subfolder."""
     if not trace.ensemble:
         yield "", trace.dataset
@@ -285,7 +285,7 @@ def _runs(trace: Trace) -> Iterator[tuple[str, xr.Dataset]]:
         yield f"member_{member}", trace.dataset.isel(member=i)
 
 
-def _seconds(trace: Trace) -> NDArray[np.float64]:
+def _seconds(trace: LabelledRun) -> NDArray[np.float64]:
     steps = trace.dataset["step"].values.astype(np.float64)
     spent, done = trace.attrs.get("wall_time_s"), trace.attrs.get("steps_done")
     return steps * float(spent) / float(done) if spent and done else steps

@@ -14,7 +14,7 @@ from dp.optimizers import OPTIMIZERS
 from gradiometer.data import DATASETS
 from gradiometer.declaration import Setting, declared_in, setting
 from gradiometer.experiment import Experiment, ExperimentError
-from gradiometer.quantities import PER_LAYER
+from gradiometer.quantities import OF_LAYERS
 from gradiometer.settings import (
     DEFAULTS,
     PARTS,
@@ -38,7 +38,7 @@ def test_an_experiment_has_them_all_with_their_defaults():
         ("init", INITIALIZERS),
         ("optimizer", OPTIMIZERS),
         ("data", DATASETS),
-        ("quantities", PER_LAYER),
+        ("quantities", OF_LAYERS),
         ("normalisation", ["none", "layer", "batch"]),
         ("dtype", ["float32", "float64"]),
         ("layers", []),
@@ -139,13 +139,18 @@ def test_types_of_json(name, value, right):
         ("hyperparameters", {}, "hyperparameters default", "(default)"),
         ("hyperparameters", {"beta": 0.5}, "hyperparameters beta 0.5", "(beta 0.5)"),
         ("steps", 1, "1 step", "1 step"),
-        ("quantities", None, "all quantities", "0 quantities"),
+        ("quantities", ("grad_rms",), "quantities grad_rms", "1 quantity"),
         ("quantities", ("grad_rms", "delta_rms"), "quantities grad_rms, delta_rms", "2 quantities"),
     ],
 )
 def test_values_in_words(name, value, words, brief):
     assert SETTINGS[name].in_words(value) == words
     assert SETTINGS[name].in_words(value, brief=True) == brief
+
+
+def test_a_default_that_is_none_in_words():
+    assert SETTINGS["quantities"].in_words(None) == "all quantities"
+    assert SETTINGS["hyperparameters"].label({}) == "default"
 
 
 # --- verbs ----------------------------------------------------------------------------------------

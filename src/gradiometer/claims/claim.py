@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gradiometer.claims.laboratory import Laboratory
-from gradiometer.claims.power import Planned
+from gradiometer.claims.planned import Planned
 from gradiometer.claims.statistics import Finding
 from gradiometer.claims.verdicts import Verdict, deciding, is_of_rewording, verdict
 

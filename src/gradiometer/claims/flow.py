@@ -13,7 +13,7 @@ from gradiometer.claims import figures
 from gradiometer.claims.claim import Claim, Evidence
 from gradiometer.claims.estimates import pseudo_median
 from gradiometer.claims.laboratory import Laboratory, Measured
-from gradiometer.claims.power import CHECK, EQUIVALENCE_FLOW, RANK_FLOW, SHARE_FLOW, SHIFT_FLOW
+from gradiometer.claims.planned import CHECK, EQUIVALENCE_FLOW, RANK_FLOW, SHARE_FLOW, SHIFT_FLOW
 from gradiometer.claims.statistics import (
     MARGIN,
     Finding,
@@ -23,6 +23,7 @@ from gradiometer.claims.statistics import (
     most,
     signed_rank,
 )
+from gradiometer.quantities import DELTA, GRADIENTS, QUANTITIES
 from gradiometer.studies.outcomes import slope
 from gradiometer.theory import bounds, maps, predict
 from gradiometer.theory.variances import of_layer
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-GRADIENT, DELTA = "grad_mean_abs", "delta_rms"
+GRADIENT = GRADIENTS[0]
 SLOPE = "decades per layer"
-NAMES = {GRADIENT: "mean |dL/dW|", DELTA: "rms of the delta"}
+NAMES = {name: QUANTITIES[name].label for name in (GRADIENT, DELTA)}
 WIDE = 100
 QUARTER = math.log10(4.0)
 

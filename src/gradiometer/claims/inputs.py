@@ -6,11 +6,12 @@ import numpy as np
 
 from gradiometer.claims import figures
 from gradiometer.claims.claim import Claim, Evidence
-from gradiometer.claims.flow import DELTA, NAMES, SLOPE, in_words, slopes
+from gradiometer.claims.flow import NAMES, SLOPE, in_words, slopes
 from gradiometer.claims.laboratory import LEARNING_RATE, STEPS, Laboratory
 from gradiometer.claims.learning import learnt, loss, of
-from gradiometer.claims.power import EQUIVALENCE_FLOW, RANK, RANK_FLOW, SHARE
+from gradiometer.claims.planned import EQUIVALENCE_FLOW, RANK, RANK_FLOW, SHARE
 from gradiometer.claims.statistics import equivalence, most, signed_rank
+from gradiometer.quantities import DELTA
 
 # name -> scaling of an experiment; Iris is in cm
 SCALINGS: dict[str, str | float] = {"standardised": "standardise", "raw cm": "raw", "raw mm": 10.0}

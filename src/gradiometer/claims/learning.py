@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gradiometer.claims import figures
 from gradiometer.claims.claim import Claim, Evidence
 from gradiometer.claims.laboratory import LEARNING_RATE, STEPS, Laboratory, Measured
-from gradiometer.claims.power import SHARE
+from gradiometer.claims.planned import SHARE
 from gradiometer.claims.statistics import most
 from gradiometer.studies.outcomes import LEARNT
 

@@ -10,46 +10,17 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
 
 from gradiometer.claims import statistics
+from gradiometer.claims.claim import Claim
 from gradiometer.claims.laboratory import LEAST_SEEDS, Laboratory
+from gradiometer.claims.planned import Planned
 from gradiometer.claims.statistics import Finding
 
-if TYPE_CHECKING:
-    from gradiometer.claims.claim import Claim
-
 MOST_LOOKED_AT = 200  # seeds, in search of how many are enough
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A test that a claim will make.
-
-    Attributes
-    ----------
-    kind : str
-        "check", "rank", "equivalence", "shift" or "share".
-    flow : bool
-        Whether it is of the nets of a single step, of which there are more than seeds.
-    """
-
-    kind: str
-    flow: bool = False
-
-    def nets(self, laboratory: Laboratory) -> int:
-        """How many nets it has at most (of each group, if it compares two)."""
-        return laboratory.flow_seeds if self.flow else laboratory.seeds
-
-
-CHECK = Planned("check")
-SHARE, SHARE_FLOW = Planned("share"), Planned("share", True)
-RANK, RANK_FLOW = Planned("rank"), Planned("rank", True)
-EQUIVALENCE, EQUIVALENCE_FLOW = Planned("equivalence"), Planned("equivalence", True)
-SHIFT_FLOW = Planned("shift", True)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import FrameType
 from typing import Any
@@ -26,6 +26,7 @@ from gradiometer.claims.papers import (
 from gradiometer.claims.power import too_few
 from gradiometer.claims.statistics import Finding, correct, tests_among
 from gradiometer.claims.verdicts import Verdict
+from gradiometer.events import Begun, ClaimBegun, ClaimJudged, Guarded, Listener, TooFewSeeds
 from gradiometer.interrupts import Interrupts
 from gradiometer.versions import versions
 
@@ -33,7 +34,8 @@ FORMAT = 1
 KINDS = ("gradiometer proofs", "gradlab proofs")  # the second: as the project was called first
 SEEDS = 50
 
-Progress = Callable[[int, int, str], None]
+# a claim, what was found, and the experiments that it rests on
+Tested = tuple[Claim, Evidence, list[dict[str, Any]]]
 
 
 class ProofsError(ValueError):
@@ -231,7 +233,7 @@ def prove(
     seeds: int = SEEDS,
     first_seed: int = 0,
     papers: bool = False,
-    progress: Progress | None = None,
+    on_event: Listener | None = None,
 ) -> Proofs:
     """Put claims to the test.
 
@@ -249,8 +251,9 @@ def prove(
         The first of their seeds. A verdict that hangs on the seeds is another with others.
     papers : bool
         Find the papers' figures again.
-    progress : callable, optional
-        `progress(done, total, name)`, called before each claim and figure, and at the end.
+    on_event : callable, optional
+        Called with `Begun`, `TooFewSeeds` where it applies, `ClaimBegun` before each claim and each
+        number from a paper, and `ClaimJudged` for each claim at the end.
 
     Returns
     -------
@@ -268,40 +271,38 @@ def prove(
     rows = targets() if papers else []
     if not wanted and not rows:
         raise ValueError("no claim was named; give names, or None for all of them")
-    found: list[tuple[Claim, Evidence, list[dict[str, Any]]]] = []
+    tell = Guarded(on_event)
+    names = (*(claim.name for claim in wanted), *(target.source for target in rows))
+    tell(Begun("prove", names, len(names)))
+    for name, why in few.items():
+        tell(TooFewSeeds(name, why))
+    found: list[Tested] = []
     reproductions: list[Reproduction] = []
     interrupted = False
-    total = len(wanted) + len(rows)
-
-    def tell(what: str) -> None:
-        if progress is not None:
-            progress(len(found) + len(reproductions), total, what)
-
     try:
         with _stoppable():
-            for claim in wanted:
-                tell(claim.name)
-                laboratory.used.clear()
-                evidence = claim.gather(laboratory)
-                experiments = [{"hash": e.hash, **e.chosen()} for e in laboratory.used]
-                found.append((claim, evidence, experiments))
-            for target in rows:
-                tell(target.source)
+            for done, claim in enumerate(wanted):
+                tell(ClaimBegun(claim.name, done, len(names)))
+                found.append(_tested(claim, laboratory))
+            for done, target in enumerate(rows, len(wanted)):
+                tell(ClaimBegun(target.source, done, len(names)))
                 reproductions.append(reproduce(target))
-            tell("")
     except KeyboardInterrupt:
         if not found and not reproductions:
             raise
         interrupted = True
+    proofs = _judged(found, few)
+    for proof in proofs:
+        tell(ClaimJudged(proof.name, str(proof.verdict)))
     return Proofs(
-        seeds,
-        _judged(found, few),
-        tuple(reproductions),
-        versions("scipy"),
-        interrupted,
-        first_seed,
-        few,
+        seeds, proofs, tuple(reproductions), versions("scipy"), interrupted, first_seed, few
     )
+
+
+def _tested(claim: Claim, laboratory: Laboratory) -> Tested:
+    laboratory.used.clear()
+    evidence = claim.gather(laboratory)
+    return claim, evidence, [{"hash": e.hash, **e.chosen()} for e in laboratory.used]
 
 
 @contextlib.contextmanager
@@ -329,10 +330,7 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _judged(
-    found: Sequence[tuple[Claim, Evidence, list[dict[str, Any]]]],
-    few: dict[str, str],
-) -> tuple[Proof, ...]:
+def _judged(found: Sequence[Tested], few: dict[str, str]) -> tuple[Proof, ...]:
     """Verdicts, from p-values corrected over all tests."""
     corrected = iter(
         correct([f for _, evidence, _ in found for f in (*evidence.said, *evidence.reworded)])

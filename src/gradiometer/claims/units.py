@@ -14,7 +14,7 @@ from gradiometer.claims.flow import GRADIENT, NAMES, WIDE, in_words, logs
 from gradiometer.claims.laboratory import LEARNING_RATE, STEPS, Laboratory, pre_activations
 from gradiometer.claims.learning import learnt
 from gradiometer.claims.learning import of as of_nets
-from gradiometer.claims.power import CHECK, EQUIVALENCE, EQUIVALENCE_FLOW, RANK, RANK_FLOW, SHARE
+from gradiometer.claims.planned import CHECK, EQUIVALENCE, EQUIVALENCE_FLOW, RANK, RANK_FLOW, SHARE
 from gradiometer.claims.statistics import (
     check,
     clopper_pearson,

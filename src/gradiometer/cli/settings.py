@@ -8,82 +8,67 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-Settings = dict[str, Any]
+from gradiometer.declaration import Setting
+from gradiometer.settings import SETTINGS, used_by
 
-# flag -> type and help; what there may be several of is named in the singular
-FLAGS: dict[str, Any] = {
-    "data": Annotated[
-        str | None, typer.Option(help="iris2, iris, digits, moons or circles. [iris2]")
-    ],
-    "scaling": Annotated[
-        str | None, typer.Option(help="standardise, raw, or a factor. [standardise]")
-    ],
-    "layers": Annotated[int | None, typer.Option(help="Number of hidden layers. [10]")],
-    "width": Annotated[int | None, typer.Option(help="Units per hidden layer. [10]")],
-    "activation": Annotated[
-        str | None, typer.Option(help="Activation of the hidden layers. [sigmoid]")
-    ],
-    "clip": Annotated[float | None, typer.Option(help="Ceiling of a clipped relu.")],
-    "init": Annotated[str | None, typer.Option(help="Initialiser. [dp]")],
-    "init_scale": Annotated[float | None, typer.Option(help="Factor on the initial weights. [1]")],
-    "normalisation": Annotated[str | None, typer.Option(help="none, layer or batch. [none]")],
-    "residual": Annotated[
-        bool | None, typer.Option("--residual/--no-residual", help="Skip connections. [no]")
-    ],
-    "loss": Annotated[
-        str | None, typer.Option(help="cross_entropy or squared_error. [cross_entropy]")
-    ],
-    "reduction": Annotated[str | None, typer.Option(help="sum or mean over the batch. [sum]")],
-    "optimizer": Annotated[str | None, typer.Option(help="sgd, momentum, rmsprop or adam. [sgd]")],
-    "learning_rate": Annotated[float | None, typer.Option(help="Learning rate. [0.001]")],
-    "hyperparameter": Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=NUMBER", help="Of the optimiser, such as beta=0.5; repeat for more."
-        ),
-    ],
-    "steps": Annotated[int | None, typer.Option(help="Number of updates. [100]")],
-    "batch_size": Annotated[int | None, typer.Option(help="Rows per step. [128]")],
-    "seed": Annotated[int | None, typer.Option(help="Seed of weights and batches. [0]")],
-    "members": Annotated[
-        int | None, typer.Option(help="Nets side by side: seeds seed, seed+1, … [1]")
-    ],
-    "dtype": Annotated[str | None, typer.Option(help="float32 or float64. [float64]")],
-    "every": Annotated[int | None, typer.Option(help="Record every k-th step. [1]")],
-    "quantity": Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Record only this quantity; repeat for more."),
-    ],
-    "histograms": Annotated[
-        bool | None, typer.Option("--histograms/--no-histograms", help="Gradient histograms. [no]")
-    ],
-    "decision": Annotated[
-        bool | None, typer.Option("--decision/--no-decision", help="Record its decision. [yes]")
-    ],
-}
-_SEVERAL = {"hyperparameter": "hyperparameters", "quantity": "quantities"}
+Settings = dict[str, Any]  # what was given, by the names of flags
+METAVARS: dict[type, str] = {int: "INTEGER", float: "NUMBER", str: "NAME"}
 
 
 def flag_for_each_setting(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command these flags; it gets what was said as `settings`, to be read by `chosen`."""
+    """Give a command these flags; it gets what was given as `settings`, to be read by `chosen`.
+
+    Those that the verb of that name does not use are hidden: the verb says why it refuses them.
+    """
     own = inspect.signature(command, eval_str=True).parameters.values()
     own_names = [parameter.name for parameter in own if parameter.name != "settings"]
+    used = used_by(command.__name__)
+    flags = {_flag(each): _annotation(each, hidden=each not in used) for each in SETTINGS.values()}
 
     @functools.wraps(command)
     def called(**given: Any) -> None:
-        settings = {name: value for name, value in given.items() if name in FLAGS}
+        settings = {name: value for name, value in given.items() if name in flags}
         command(**{name: given[name] for name in own_names}, settings=settings)
 
     kind = inspect.Parameter.KEYWORD_ONLY
-    flags = [
-        inspect.Parameter(name, kind, default=None, annotation=annotation)
-        for name, annotation in FLAGS.items()
-    ]
     kept = [parameter.replace(kind=kind) for parameter in own if parameter.name != "settings"]
-    called.__signature__ = inspect.Signature([*kept, *flags])  # type: ignore[attr-defined]
-    called.__annotations__ = {p.name: p.annotation for p in [*kept, *flags]}
+    added = [
+        inspect.Parameter(name, kind, default=None, annotation=annotation)
+        for name, annotation in flags.items()
+    ]
+    called.__signature__ = inspect.Signature([*kept, *added])  # type: ignore[attr-defined]
+    called.__annotations__ = {p.name: p.annotation for p in [*kept, *added]}
     return called
+
+
+def _flag(setting: Setting) -> str:
+    return setting.flag or setting.name
+
+
+def _annotation(setting: Setting, hidden: bool) -> Any:
+    """The type of a flag, and typer's option for it."""
+    if bool in setting.types:
+        name = setting.name.replace("_", "-")
+        return Annotated[bool | None, typer.Option(f"--{name}/--no-{name}", hidden=hidden)]
+    # what may be a word or a number is read as a word first
+    kind = next((each for each in (str, int, float) if each in setting.types), str)
+    option = typer.Option(metavar=setting.metavar or METAVARS[kind], hidden=hidden)
+    return Annotated[list[str] | None if setting.flag else kind | None, option]
+
+
+class CommandWithSettings(TyperCommand):
+    """A command that looks up the choices of its settings when its help is asked for."""
+
+    def format_help(self, *arguments: Any) -> None:
+        """Write the help."""
+        declared = {_flag(each): each for each in SETTINGS.values()}
+        for flag in self.params:
+            setting = declared.get(flag.name or "")
+            if setting is not None and hasattr(flag, "help") and not flag.help:
+                flag.help = setting.full_help() + " Repeat for more." * bool(setting.flag)
+        super().format_help(*arguments)
 
 
 def chosen(settings: Settings) -> Settings:
@@ -94,31 +79,9 @@ def chosen(settings: Settings) -> Settings:
     ValueError
         For a hyperparameter that is not NAME=NUMBER.
     """
-    given = {_SEVERAL.get(flag, flag): value for flag, value in settings.items()}
-    given["scaling"] = _number_or_word(given["scaling"])
-    given["hyperparameters"] = _hyperparameters(given["hyperparameters"])
-    given["quantities"] = given["quantities"] or None
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _hyperparameters(pairs: list[str] | None) -> dict[str, float] | None:
-    """From "beta=0.5" and the like."""
-    if not pairs:
-        return None
     found = {}
-    for pair in pairs:
-        name, _, value = pair.partition("=")
-        try:
-            found[name.strip()] = float(value)
-        except ValueError:
-            raise ValueError(
-                f"a hyperparameter is given as NAME=NUMBER, such as beta=0.5, got {pair!r}"
-            ) from None
+    for setting in SETTINGS.values():
+        given = settings[_flag(setting)]
+        if given is not None and given != []:
+            found[setting.name] = given if setting.read is None else setting.read(given)
     return found
-
-
-def _number_or_word(text: str | None) -> Any:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text

@@ -1,12 +1,14 @@
-"""Every figure, from a Trace and nothing else; or from a study's results; or from a prediction.
+"""Every figure, from a labelled run, a study's results, or a prediction; and nothing else.
 
 Figures are matplotlib Figures made without pyplot, so nothing is shown, kept open, or shared.
 """
 
 from collections.abc import Callable
+from typing import Concatenate
 
 from matplotlib.figure import Figure
 
+from gradiometer.labelled import LabelledRun, LabelledStudy
 from gradiometer.plots.decisions import decision
 from gradiometer.plots.flow import gradients, heatmap, panels, profile
 from gradiometer.plots.gallery import activations
@@ -17,7 +19,7 @@ from gradiometer.plots.study.outcomes import outcome, slopes
 from gradiometer.plots.study.trainability import trainability
 from gradiometer.plots.training import learning
 
-FIGURES: dict[str, Callable[..., Figure]] = {
+FIGURES: dict[str, Callable[Concatenate[LabelledRun, ...], Figure]] = {
     "gradients": gradients,
     "panels": panels,
     "heatmap": heatmap,
@@ -27,7 +29,7 @@ FIGURES: dict[str, Callable[..., Figure]] = {
 }
 
 # each takes the results of a study, and raises NotForThisStudyError where it lacks what is shown
-STUDY_FIGURES: dict[str, Callable[..., Figure]] = {
+STUDY_FIGURES: dict[str, Callable[Concatenate[LabelledStudy, ...], Figure]] = {
     "outcome": outcome,
     "slopes": slopes,
     "heatmaps": heatmaps,

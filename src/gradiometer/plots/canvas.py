@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from gradiometer.trace import Trace
+    from gradiometer.labelled import LabelledRun
 
 Array = NDArray[Any]
 
@@ -87,7 +87,7 @@ def loggable(values: Array) -> Array:
     return np.where((values >= SMALLEST) & (values <= LARGEST), values, np.nan)
 
 
-def middle(trace: Trace, values: Array) -> Array:
+def middle(trace: LabelledRun, values: Array) -> Array:
     """The median over an ensemble's members, the last axis; else the values themselves.
 
     A member that is not finite counts as larger than all others, so the median is not finite where

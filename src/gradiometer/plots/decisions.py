@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
-    from gradiometer.trace import Trace
+    from gradiometer.labelled import LabelledRun
 
 UNKNOWN_GREY = 0.75
 USUAL = 250  # samples: more of them are drawn smaller, and let each other shine through
 MOST_COLOURS = 4  # classes: of more, each has its name on it
 
 
-def decision(trace: Trace, member: int | None = None) -> Figure:
+def decision(trace: LabelledRun, member: int | None = None) -> Figure:
     """The samples and the net's decision in the plane of the first two principal components.
 
     The paler a region, the less sure the net is there; where its output is not finite it decides
@@ -74,7 +74,7 @@ def decision(trace: Trace, member: int | None = None) -> Figure:
     return figure
 
 
-def _of_member(trace: Trace, member: int | None) -> tuple[xr.Dataset, str]:
+def _of_member(trace: LabelledRun, member: int | None) -> tuple[xr.Dataset, str]:
     """The data of one net, and which of an ensemble it is."""
     data = trace.dataset
     if trace.ensemble:

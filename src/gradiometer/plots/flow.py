@@ -35,20 +35,20 @@ from gradiometer.plots.predictions import (
 )
 from gradiometer.plots.scales import fitting_axis, log_axis, step_axis
 from gradiometer.plots.titles import set_title
-from gradiometer.plots.values import DELTA, GRADIENTS, quantities_of, recorded_values
+from gradiometer.plots.values import quantities_of, recorded_values
 from gradiometer.plots.words import plain
+from gradiometer.quantities import DELTA, GRADIENTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from gradiometer.theory import Prediction
-    from gradiometer.trace import Trace
+    from gradiometer.labelled import LabelledPrediction, LabelledRun
 
 BAND = "median and 10–90 % of {} nets"
 MOST_NAMES = 12  # layers: a legend of more would crowd out the chart
 
 
-def panels(trace: Trace) -> Figure:
+def panels(trace: LabelledRun) -> Figure:
     """Gradients over steps, one panel per layer on its own scale, as in the lesson.
 
     An ensemble shows its median and the band from the 10th to the 90th percentile. Values that are
@@ -97,7 +97,7 @@ def panels(trace: Trace) -> Figure:
     return figure
 
 
-def gradients(trace: Trace) -> Figure:
+def gradients(trace: LabelledRun) -> Figure:
     """Mean |dL/dW| of all layers over steps in one chart with a log axis.
 
     An ensemble shows its median and the band from the 10th to the 90th percentile. Gradients that
@@ -147,7 +147,7 @@ def gradients(trace: Trace) -> Figure:
     return figure
 
 
-def heatmap(trace: Trace, theory: Prediction | None = None) -> Figure:
+def heatmap(trace: LabelledRun, theory: LabelledPrediction | None = None) -> Figure:
     """Depth × step heatmaps of log10 mean |dL/dW| and of log10 of the delta's rms.
 
     Both have the same colours. Exact zeros are white and dotted, values that are not finite red and
@@ -166,7 +166,7 @@ def heatmap(trace: Trace, theory: Prediction | None = None) -> Figure:
     ValueError
         If neither was recorded, or the prediction is of other layers.
     """
-    chosen = quantities_of(trace, GRADIENTS, DELTA)
+    chosen = quantities_of(trace, GRADIENTS, [DELTA])
     if theory is not None:
         theory.check_layers(trace.layers)
     figure = new_figure(11 if len(chosen) > 1 else 6.5, 4.6)
@@ -204,7 +204,7 @@ def heatmap(trace: Trace, theory: Prediction | None = None) -> Figure:
 
 
 def profile(
-    trace: Trace, steps: Sequence[int] | None = None, theory: Prediction | None = None
+    trace: LabelledRun, steps: Sequence[int] | None = None, theory: LabelledPrediction | None = None
 ) -> Figure:
     """Mean |dL/dW| and the delta's rms over the layers, at chosen steps, on a log axis.
 
@@ -228,7 +228,7 @@ def profile(
         If a step was not recorded, or none is given; if neither gradient nor delta was recorded; or
         if the prediction is of other layers.
     """
-    chosen = quantities_of(trace, GRADIENTS, DELTA)
+    chosen = quantities_of(trace, GRADIENTS, [DELTA])
     recorded = [int(step) for step in trace.dataset["step"].values]
     if steps is None:
         steps = list(dict.fromkeys([recorded[0], recorded[len(recorded) // 2], recorded[-1]]))
@@ -276,7 +276,7 @@ def profile(
 
 
 def _heatmap_axes(
-    figure: Figure, quantities: list[str], theory: Prediction | None
+    figure: Figure, quantities: list[str], theory: LabelledPrediction | None
 ) -> tuple[list[Axes], dict[str, Axes]]:
     """Axes of the heatmaps, and of the columns of what is predicted, by quantity."""
     predicted_columns = [name for name in quantities if theory is not None and name in ARRAYS]
@@ -297,7 +297,7 @@ def _heatmap_axes(
 # --- shared by these ------------------------------------------------------------------------------
 
 
-def _names(trace: Trace) -> list[str]:
+def _names(trace: LabelledRun) -> list[str]:
     return [f"{i}: {plain(name)}" for i, name in enumerate(trace.layers, start=1)]
 
 

@@ -11,20 +11,21 @@ from gradiometer.plots.canvas import Array, draw_line, loggable, new_figure
 from gradiometer.plots.marks import draw_marks, lower_legend, mark_handles
 from gradiometer.plots.scales import log_axis
 from gradiometer.plots.titles import settings_parts, wrapped_title
-from gradiometer.plots.values import DELTA, GRADIENTS
 from gradiometer.plots.words import plain
+from gradiometer.quantities import QUANTITIES
+from gradiometer.settings import SETTINGS, used_by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from gradiometer.theory import Prediction
+    from gradiometer.labelled import LabelledPrediction
 
 GREY = "#888888"
 # which of a prediction's arrays belong to a quantity of a trace
 ARRAYS = {"grad_mean_abs": "gradient", "delta_rms": "delta"}
 
 
-def prediction(prediction: Prediction) -> Figure:
+def prediction(prediction: LabelledPrediction) -> Figure:
     """Predicted mean |dL/dW| and rms of the delta over the layers, on a log axis.
 
     The line is the median over nets simulated at initialisation, the band holds 90 % of them;
@@ -38,7 +39,6 @@ def prediction(prediction: Prediction) -> Figure:
     figure = new_figure(10, 4.8)
     both = figure.subplots(1, 2)
     depth = np.arange(1, len(prediction.layers) + 1)
-    labels = {**GRADIENTS, **DELTA}
     for axes, quantity in zip(both, ARRAYS, strict=True):
         shown = draw_behind(axes, depth, prediction, quantity, colour="#0072B2", marker="o")
         name = ARRAYS[quantity]
@@ -56,25 +56,15 @@ def prediction(prediction: Prediction) -> Figure:
         log_axis(axes, *shown, wide)
         depth_axis(axes, depth, list(prediction.layers))
         axes.set_xlim(0.5, len(depth) + 0.5)
-        axes.set(title=labels[quantity], xlabel="layer, from the input to the output")
+        axes.set(title=QUANTITIES[quantity].label, xlabel="layer, from the input to the output")
         axes.grid(alpha=0.25)
     handles = [*both[0].get_legend_handles_labels()[0], *mark_handles(figure, neutral=True)]
     lower_legend(figure, handles)
     experiment = prediction.experiment.model_dump(mode="json")
     # training makes no difference to the first step
-    untold = (
-        "optimizer",
-        "learning_rate",
-        "hyperparameters",
-        "steps",
-        "members",
-        "seed",
-        "dtype",
-        "every",
-        "quantities",
-        "decision",
-    )
-    parts = [part for part in settings_parts(experiment, "", untold=untold) if part]
+    used = used_by("predict")
+    untold = [each.name for each in SETTINGS.values() if each not in used]
+    parts = settings_parts(experiment, "", untold=untold)
     parts.append(prediction.basis.rstrip(".").lower())
     wrapped_title(figure, "The gradient's profile at the first step, predicted", parts)
     return figure
@@ -83,7 +73,7 @@ def prediction(prediction: Prediction) -> Figure:
 def draw_behind(
     axes: Axes,
     depth: Array,
-    theory: Prediction,
+    theory: LabelledPrediction,
     quantity: str,
     colour: str = GREY,
     marker: str = "",
@@ -106,7 +96,7 @@ def draw_behind(
     return [middle, low, high]
 
 
-def predicted(theory: Prediction, quantity: str) -> tuple[Array, Array, Array]:
+def predicted(theory: LabelledPrediction, quantity: str) -> tuple[Array, Array, Array]:
     """Median, low and high of a quantity of a trace; (layers,) each."""
     name = ARRAYS[quantity]
     found: tuple[Array, Array, Array] = tuple(

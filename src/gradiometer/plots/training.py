@@ -22,10 +22,10 @@ from gradiometer.plots.titles import set_title
 from gradiometer.plots.values import not_recorded, recorded_values
 
 if TYPE_CHECKING:
-    from gradiometer.trace import Trace
+    from gradiometer.labelled import LabelledRun
 
 
-def learning(trace: Trace) -> Figure:
+def learning(trace: LabelledRun) -> Figure:
     """Loss and accuracy over steps; an ensemble's members thin, their median bold.
 
     The axis of the loss is linear, or a log one if the loss spans more than six decades. Values

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gradiometer.plots.canvas import Array
+from gradiometer.quantities import QUANTITIES
 
 if TYPE_CHECKING:
-    from gradiometer.trace import Trace
-
-# the first that a trace has stands for the gradient
-GRADIENTS = {"grad_mean_abs": "mean |dL/dW|", "grad_rms": "rms of dL/dW"}
-DELTA = {"delta_rms": "rms of the delta"}
+    from gradiometer.labelled import LabelledRun
 
 
-def recorded_values(trace: Trace, name: str) -> Array:
+def recorded_values(trace: LabelledRun, name: str) -> Array:
     """A quantity's values: ±inf where they are not finite, NaN where they were not recorded.
 
     A trace has NaN for both. NaN of a layer was not recorded where none of the layer's entries is
@@ -33,7 +31,7 @@ def recorded_values(trace: Trace, name: str) -> Array:
     return values
 
 
-def _absent_of_layers(trace: Trace, name: str, unknown: Array) -> Array:
+def _absent_of_layers(trace: LabelledRun, name: str, unknown: Array) -> Array:
     reasons = _reasons(trace)
     explained = np.array([name in reasons.get(layer, {}) for layer in trace.layers])
     explained = explained.reshape(1, -1, *[1] * (unknown.ndim - 2))
@@ -45,7 +43,7 @@ def _absent_of_layers(trace: Trace, name: str, unknown: Array) -> Array:
     return np.asarray((count == 0) | (explained & (np.isnan(count) | never)))
 
 
-def _absent_of_steps(trace: Trace, name: str, unknown: Array) -> Array:
+def _absent_of_steps(trace: LabelledRun, name: str, unknown: Array) -> Array:
     if unknown.all() and any(name in reasons for reasons in _reasons(trace).values()):
         return unknown
     if "nonfinite_step" not in trace.attrs:
@@ -54,7 +52,7 @@ def _absent_of_steps(trace: Trace, name: str, unknown: Array) -> Array:
     return np.broadcast_to(before.reshape(-1, *[1] * (unknown.ndim - 1)), unknown.shape)
 
 
-def _reasons(trace: Trace) -> dict[str, dict[str, Any]]:
+def _reasons(trace: LabelledRun) -> dict[str, dict[str, Any]]:
     """Layer -> quantity -> why it is missing."""
     found: dict[str, dict[str, Any]] = json.loads(trace.attrs.get("missing", "{}"))
     return found
@@ -63,7 +61,7 @@ def _reasons(trace: Trace) -> dict[str, dict[str, Any]]:
 # --- which quantities there are -------------------------------------------------------------------
 
 
-def quantities_of(trace: Trace, *choices: dict[str, str]) -> list[tuple[str, str]]:
+def quantities_of(trace: LabelledRun, *choices: Sequence[str]) -> list[tuple[str, str]]:
     """Of each choice the first quantity that was recorded, and its label.
 
     Raises
@@ -73,14 +71,11 @@ def quantities_of(trace: Trace, *choices: dict[str, str]) -> list[tuple[str, str
     """
     chosen = []
     for choice in choices:
-        there = [(name, label) for name, label in choice.items() if name in trace.dataset]
-        chosen += there[:1]
+        chosen += [name for name in choice if name in trace.dataset][:1]
     if not chosen:
-        wanted = [next(iter(choice.items())) for choice in choices]
-        raise not_recorded(
-            " and no ".join(label for _, label in wanted), *(name for name, _ in wanted)
-        )
-    return chosen
+        wanted = [choice[0] for choice in choices]
+        raise not_recorded(" and no ".join(QUANTITIES[name].label for name in wanted), *wanted)
+    return [(name, QUANTITIES[name].label) for name in chosen]
 
 
 def not_recorded(what: str, *names: str) -> ValueError:

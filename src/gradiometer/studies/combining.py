@@ -3,52 +3,49 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiometer.quantities import PER_LAYER, PER_STEP
-from gradiometer.studies.study import StudyError
+from gradiometer.quantities import OF_LAYERS, OF_STEPS, PER_LAYER, PER_STEP
+from gradiometer.studies.study import Study, StudyError
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from gradiometer.experiment import Experiment
-    from gradiometer.studies.results import StudyResults
     from gradiometer.trace import Trace
 
 Array = NDArray[Any]
 
 
 def combine(
-    results: StudyResults,
+    study: Study,
+    traces: Iterable[tuple[Experiment, Trace]],
     quantities: Sequence[str] | None,
     steps: Sequence[int] | None,
     largest: int,
 ) -> xr.Dataset:
-    """Make the dataset of `StudyResults.select`, one trace at a time."""
+    """Make the dataset of `StudyResults.select`, one trace of a finished experiment at a time."""
     import xarray as xr
 
-    study = results.study
-    if not results.finished:
-        raise StudyError(f"{results.folder.path}: no experiment is finished")
-    axes = _axes(results)
+    axes = _axes(study)
     frame = _Frame(study.experiments, _names(quantities), _numbers(steps))
     frame.check_size(_shape(axes), largest, chosen=not (quantities is None and steps is None))
     cells = {
         name: np.full((*_shape(axes), *frame.shape(name)), np.nan) for name in frame.quantities
     }
     finished = np.zeros(_shape(axes), bool)
-    for experiment, trace in results.traces():
-        cell = _cell(results, experiment, axes)
+    for experiment, trace in traces:
+        cell = _cell(study, experiment, axes)
         finished[cell] = True
         frame.fill({name: values[cell] for name, values in cells.items()}, trace, experiment)
     dims = tuple(axes) if study.is_grid else ("experiment",)
     hashes = np.empty(_shape(axes), object)
     for experiment in study.experiments:
-        hashes[_cell(results, experiment, axes)] = experiment.hash
+        hashes[_cell(study, experiment, axes)] = experiment.hash
     coords: dict[str, Any] = {"hash": (dims, hashes.astype(str)), "finished": (dims, finished)}
     if study.is_grid:
         coords |= {name: _labels(values) for name, values in axes.items()}
@@ -77,7 +74,7 @@ class _Frame:
         steps: Sequence[int] | None,
     ) -> None:
         recorded = {name for e in experiments for name in (e.quantities or PER_LAYER)}
-        there = [*(name for name in PER_LAYER if name in recorded), *PER_STEP]
+        there = [*(name for name in OF_LAYERS if name in recorded), *PER_STEP]
         for name in quantities or ():
             if name not in there:
                 raise StudyError(f"no quantity {name!r} was recorded; there are {', '.join(there)}")
@@ -95,11 +92,11 @@ class _Frame:
 
     def dims(self, name: str) -> tuple[str, ...]:
         """Of a quantity of one experiment."""
-        return ("step", *(() if name in PER_STEP else ("layer",)), "member")
+        return ("step", *(() if name in OF_STEPS else ("layer",)), "member")
 
     def shape(self, name: str) -> tuple[int, ...]:
         """In the order of `dims`."""
-        of_layers = () if name in PER_STEP else (self.layers,)
+        of_layers = () if name in OF_STEPS else (self.layers,)
         return (len(self.steps), *of_layers, self.members)
 
     def check_size(self, cells: tuple[int, ...], largest: int, *, chosen: bool) -> None:
@@ -122,7 +119,7 @@ class _Frame:
             values = trace[name].values[known]
             if not trace.ensemble:
                 values = values[..., np.newaxis]
-            if name in PER_STEP:
+            if name in OF_STEPS:
                 cell[at] = values
             else:
                 cell[at, : experiment.layers + 1] = values
@@ -140,9 +137,8 @@ def _numbers(given: Any) -> list[int] | None:
     return None if given is None else np.atleast_1d(given).tolist()
 
 
-def _axes(results: StudyResults) -> dict[str, tuple[Any, ...]]:
+def _axes(study: Study) -> dict[str, tuple[Any, ...]]:
     """The axes of the dataset; a list that is no grid has a single one."""
-    study = results.study
     if study.is_grid:
         return study.axes
     return {"experiment": tuple(e.hash for e in study.experiments)}
@@ -153,9 +149,9 @@ def _shape(axes: dict[str, tuple[Any, ...]]) -> tuple[int, ...]:
 
 
 def _cell(
-    results: StudyResults, experiment: Experiment, axes: dict[str, tuple[Any, ...]]
+    study: Study, experiment: Experiment, axes: dict[str, tuple[Any, ...]]
 ) -> tuple[int, ...]:
-    if not results.study.is_grid:
+    if not study.is_grid:
         return (axes["experiment"].index(experiment.hash),)
     return tuple(values.index(getattr(experiment, name)) for name, values in axes.items())
 

@@ -18,7 +18,7 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from gradiometer.experiment import Experiment
 from gradiometer.files import (
@@ -34,9 +34,6 @@ from gradiometer.regular import NotRegularError, read_regular
 from gradiometer.seal import DamagedError, owner_of, sealed
 from gradiometer.trace import TraceError
 
-if TYPE_CHECKING:
-    from gradiometer.studies.study import Study
-
 DESCRIPTION, INDEX = "study.toml", "experiments.csv"
 
 
@@ -47,6 +44,27 @@ HALF_WRITTEN = re.compile(r"\.([0-9a-f]{16})\.nc\..*")  # see `files.replacing`
 
 class FolderError(OSError):
     """A folder that cannot be written to, or holds what must not be replaced."""
+
+
+class Described(Protocol):
+    """What a folder asks of the study whose results it keeps; see `Study`."""
+
+    @property
+    def experiments(self) -> tuple[Experiment, ...]:
+        """All of them, finished or not."""
+
+    @property
+    def axes(self) -> dict[str, tuple[Any, ...]]:
+        """The settings that differ, with their values."""
+
+    def varied(self, experiment: Experiment) -> dict[str, Any]:
+        """The settings of one experiment that differ between experiments."""
+
+    def save(self, path: Path) -> None:
+        """Write the description."""
+
+    def load(self, path: Path) -> Described:
+        """Read the description of another study; raises ValueError if it is none."""
 
 
 class StudyFolder:
@@ -63,7 +81,7 @@ class StudyFolder:
 
     # --- beginning --------------------------------------------------------------------------------
 
-    def check(self, study: Study, resume: bool) -> None:
+    def check(self, study: Described, resume: bool) -> None:
         """Check that the folder may be used; nothing is written.
 
         Raises
@@ -85,7 +103,7 @@ class StudyFolder:
                 "--resume to use those that are of this study"
             )
 
-    def open(self, study: Study, resume: bool = False) -> None:
+    def open(self, study: Described, resume: bool = False) -> None:
         """Make the folder, check it again, and write the description.
 
         Of several drivers that begin at the same time one does this after the other: a folder never
@@ -131,12 +149,10 @@ class StudyFolder:
             "a folder that can, with --out"
         )
 
-    def _check_same(self, study: Study, resume: bool) -> None:
-        from gradiometer.studies.study import Study, StudyError
-
+    def _check_same(self, study: Described, resume: bool) -> None:
         try:
-            found = Study.load(self.path / DESCRIPTION)
-        except StudyError as error:
+            found = study.load(self.path / DESCRIPTION)
+        except ValueError as error:
             raise FolderError(
                 f"{error}; choose another folder, or remove that file so that it is written again"
             ) from None
@@ -304,7 +320,7 @@ class StudyFolder:
 
     # --- what is where ----------------------------------------------------------------------------
 
-    def write_index(self, study: Study, finished: Collection[Experiment]) -> Path:
+    def write_index(self, study: Described, finished: Collection[Experiment]) -> Path:
         """Write which file is which experiment, and whether it is done: `experiments.csv`."""
         there = {experiment.hash for experiment in finished}
         table = io.StringIO()

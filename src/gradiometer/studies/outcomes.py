@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiometer.summary import GRADIENTS, REACHES_WITHIN_DECADES
+from gradiometer.quantities import GRADIENTS
+from gradiometer.summary import REACHES_WITHIN_DECADES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradiometer.quantities import GRADIENTS
 from gradiometer.seal import FileWarning
 from gradiometer.studies.folder import DESCRIPTION, StudyFolder
 from gradiometer.studies.outcomes import outcomes, sentence, summarise
 from gradiometer.studies.study import Study, StudyError
-from gradiometer.summary import GRADIENTS
 from gradiometer.trace import Trace, TraceError
 
 if TYPE_CHECKING:
@@ -234,12 +234,14 @@ class StudyResults:
         Raises
         ------
         StudyError
-            If a quantity or step was not recorded; or if the dataset would take more than 4 GiB and
-            neither quantities nor steps were given.
+            If no experiment is finished; if a quantity or step was not recorded; or if the dataset
+            would take more than 4 GiB and neither quantities nor steps were given.
         """
         from gradiometer.studies.combining import combine
 
-        return combine(self, quantities, steps, LARGEST)
+        if not self.finished:
+            raise StudyError(f"{self.folder.path}: no experiment is finished")
+        return combine(self.study, self.traces(), quantities, steps, LARGEST)
 
     def to_dataframe(self) -> pd.DataFrame:
         """Give a tidy table: the settings that differ, then the columns of `Trace.to_dataframe`.

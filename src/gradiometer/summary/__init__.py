@@ -4,8 +4,7 @@
 # chains.py    which layers may be compared
 # sentence.py  the words
 
-from gradiometer.summary.chains import GRADIENTS
 from gradiometer.summary.numbers import decades_lost, layer_table
 from gradiometer.summary.sentence import REACHES_WITHIN_DECADES, sentence
 
-__all__ = ["GRADIENTS", "REACHES_WITHIN_DECADES", "decades_lost", "layer_table", "sentence"]
+__all__ = ["REACHES_WITHIN_DECADES", "decades_lost", "layer_table", "sentence"]

@@ -7,30 +7,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gradiometer.quantities import DELTA, GRADIENTS
+
 if TYPE_CHECKING:
-    from gradiometer.trace import Trace
-
-GRADIENTS, DELTA = ("grad_mean_abs", "grad_rms"), "delta_rms"
+    from gradiometer.labelled import LabelledRun
 
 
-def roles(trace: Trace) -> list[str]:
+def roles(trace: LabelledRun) -> list[str]:
     """What part each layer has in the training; see `LayerInfo`."""
     if "role" not in trace.dataset:
         return ["trained"] * trace.dataset.sizes["layer"]
     return [str(role) for role in trace.dataset["role"].values]
 
 
-def gradient_of(trace: Trace) -> str | None:
+def gradient_of(trace: LabelledRun) -> str | None:
     """The quantity by which the gradient is told, the first that was recorded."""
     return next((name for name in GRADIENTS if name in trace.dataset), None)
 
 
-def median(trace: Trace, quantity: str, step: int, layer: int) -> float:
+def median(trace: LabelledRun, quantity: str, step: int, layer: int) -> float:
     """Of the members."""
     return float(np.median(trace[quantity].values[step, layer]))
 
 
-def chains(trace: Trace) -> list[list[int]]:
+def chains(trace: LabelledRun) -> list[list[int]]:
     """The trained layers of each chain, of which what is compared is known at the first step.
 
     A chain goes from a layer that has none before it to one that has none after it. What adapters

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from gradiometer.trace import Trace
+    from gradiometer.labelled import LabelledRun
 
 
-def layer_table(trace: Trace) -> list[dict[str, Any]]:
+def layer_table(trace: LabelledRun) -> list[dict[str, Any]]:
     """One row per layer: its gradient at the first and last step, delta, dead and saturated share.
 
     Returns
@@ -38,7 +38,7 @@ def layer_table(trace: Trace) -> list[dict[str, Any]]:
 
 
 def decades_lost(
-    trace: Trace,
+    trace: LabelledRun,
     quantity: str = "grad_mean_abs",
     step: int = 0,
     layers: tuple[int, int] = (0, -1),

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradiometer.summary.chains import DELTA, GRADIENTS, chains, gradient_of, median, roles
+from gradiometer.quantities import DELTA, GRADIENTS
+from gradiometer.summary.chains import chains, gradient_of, median, roles
 from gradiometer.summary.numbers import decades_lost
 
 if TYPE_CHECKING:
-    from gradiometer.trace import Trace
+    from gradiometer.labelled import LabelledRun
 
 # The gradient "does not reach" the first layer if the delta there is below a thousandth of the
 # output layer's, and "explodes" if it is above a thousand times it.
@@ -26,7 +27,7 @@ NAMES = {
 }
 
 
-def sentence(trace: Trace) -> str:
+def sentence(trace: LabelledRun) -> str:
     """Say whether the gradient reaches the first layer, at the first step and at the last.
 
     Judged by the delta, as the field defines vanishing and exploding; dL/dW also depends on what
@@ -66,7 +67,7 @@ def sentence(trace: Trace) -> str:
 class _Told:
     """One chain, and what is said of it."""
 
-    def __init__(self, trace: Trace, chain: Sequence[int], only: bool) -> None:
+    def __init__(self, trace: LabelledRun, chain: Sequence[int], only: bool) -> None:
         self.trace, self.chain, self.only = trace, chain, only
         self.ends = chain[0], chain[-1]
         self.gradient = gradient_of(trace)
@@ -222,7 +223,7 @@ class _Told:
         return f"The gradient {verb} {name}: {NAMES[self.shown]} is {number}."
 
 
-def _nothing(trace: Trace) -> str:
+def _nothing(trace: LabelledRun) -> str:
     """No layer of which at the first step anything could be compared."""
     recorded = [name for name in (*GRADIENTS, DELTA) if name in trace.dataset]
     known = [~np.isnan(trace[name].values) for name in recorded]
@@ -252,7 +253,7 @@ def _nothing(trace: Trace) -> str:
     )
 
 
-def _cut(trace: Trace) -> str:
+def _cut(trace: LabelledRun) -> str:
     """A sentence on layers that should be trained, and are not reached; "" if there are none."""
     part = roles(trace)
     if "trained" not in part:
@@ -285,7 +286,7 @@ def _change(decades: float, way: str = "") -> str:
     return f"{text} decades {way}" if way else text
 
 
-def _thawed(trace: Trace) -> str:
+def _thawed(trace: LabelledRun) -> str:
     """Layers that were frozen in the first step and are trained later; "" if there are none."""
     gradient = gradient_of(trace)
     if gradient is None or "frozen" not in roles(trace):
@@ -301,7 +302,7 @@ def _thawed(trace: Trace) -> str:
     return f" From step {step} on {who}, frozen at first, {'are' if more else 'is'} trained too."
 
 
-def _dead(trace: Trace) -> str:
+def _dead(trace: LabelledRun) -> str:
     """Layers of which most units are dead at the last step; "" if there are none."""
     if "dead_fraction" not in trace.dataset or trace.dataset.sizes["step"] == 1:
         return ""
@@ -316,7 +317,7 @@ def _dead(trace: Trace) -> str:
     return f" By then {many[worst]:.0%} of the units of {trace.layers[worst]!r} are dead{others}."
 
 
-def _divergence(trace: Trace) -> str:
+def _divergence(trace: LabelledRun) -> str:
     attrs = trace.attrs
     if trace.ensemble:
         bad = trace["nonfinite_count"].values.any(axis=(0, 1))

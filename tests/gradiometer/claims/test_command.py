@@ -12,13 +12,14 @@ import pytest
 from markupsafe import escape
 from typer.testing import CliRunner
 
-from gradiometer import verbs
+import gradiometer
 from gradiometer.claims import CLAIMS, Proofs
 from gradiometer.claims.catalogue import CLAIMS as TABLE
 from gradiometer.claims.claim import Claim
 from gradiometer.cli import app
 from gradiometer.reports.proofs import page
-from gradiometer.verbs import claims as verb
+from gradiometer.verbs import prove as verb
+from gradiometer.verbs.output import OutputError
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -176,8 +177,8 @@ def test_bad_input(tmp_path):
     result = call("prove", "sigmoid-slope", "--out", file / "folder")
     assert result.exit_code == 2
     assert f"{file / 'folder'}: cannot be written to" in result.output
-    with pytest.raises(verbs.OutputError, match="got an empty one"):
-        verbs.prove(["sigmoid-slope"], out="")
+    with pytest.raises(OutputError, match="got an empty one"):
+        gradiometer.prove(["sigmoid-slope"], out="")
 
 
 def test_what_is_not_ours_stays(tmp_path):
@@ -191,10 +192,10 @@ def test_what_is_not_ours_stays(tmp_path):
 
 
 def test_the_verb_is_the_same(tmp_path):
-    found = verbs.prove(["sigmoid-slope"], out=tmp_path)
+    found = gradiometer.prove(["sigmoid-slope"], out=tmp_path)
     assert found["sigmoid-slope"].verdict == "holds"
     assert (tmp_path / "report.html").exists()
-    assert verbs.prove(["sigmoid-slope"]).to_json() == found.to_json()
+    assert gradiometer.prove(["sigmoid-slope"]).to_json() == found.to_json()
 
 
 # --- interrupts -----------------------------------------------------------------------------------

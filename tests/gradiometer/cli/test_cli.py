@@ -19,8 +19,8 @@ from gradiometer.cli import app
 from gradiometer.cli.tables import log_bars, print_report
 from gradiometer.experiment import Experiment, ExperimentError
 from gradiometer.trace import Trace
-from gradiometer.verbs import experiments
-from gradiometer.verbs.experiments import FIGURE_NAMES
+from gradiometer.verbs import run as run_verb
+from gradiometer.verbs.output import FIGURE_NAMES
 
 SMALL = ["--layers", "2", "--width", "3", "--steps", "4"]
 
@@ -221,10 +221,10 @@ def test_an_interrupted_repeat_keeps_the_complete_trace(tmp_path, monkeypatch):
 def test_what_comes_into_the_folder_meanwhile_stays(tmp_path, monkeypatch):
     original = Experiment.run
 
-    def meanwhile(self, progress=None, **options):
+    def meanwhile(self, **options):
         if self.seed == 0:
             gradiometer.run(self.model_copy(update={"seed": 1}), out=tmp_path / "out")
-        return original(self, progress, **options)
+        return original(self, **options)
 
     monkeypatch.setattr(Experiment, "run", meanwhile)
     done = call("run", *SMALL, "--out", tmp_path / "out")
@@ -315,7 +315,7 @@ def test_version():
 def test_every_setting_is_a_flag():
     import inspect
 
-    from gradiometer.cli.experiments import run
+    from gradiometer.cli.run import run
 
     own = {"experiment", "out", "overwrite", "theory", "timeout"}
     flags = set(inspect.signature(run).parameters) - own
@@ -349,7 +349,7 @@ def test_an_interrupt_while_drawing_keeps_the_data(tmp_path, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiments, "save_figure", interrupted)
+    monkeypatch.setattr(run_verb, "save_figure", interrupted)
     done = call("run", *SMALL, "--out", tmp_path)
     assert done.exit_code == 130
     assert "Interrupted while drawing" in done.output

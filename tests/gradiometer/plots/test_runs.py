@@ -14,7 +14,6 @@ from gradiometer import plots
 from gradiometer.experiment import Experiment
 from gradiometer.plots.canvas import COLOURS, MARKERS, band, middle
 from gradiometer.plots.gallery import _range
-from gradiometer.plots.titles import DEFAULTS
 from gradiometer.plots.values import recorded_values
 from gradiometer.trace import Trace
 
@@ -501,10 +500,6 @@ def test_one_net_that_is_not_finite_is_marked_and_leaves_the_median():
 
 
 # --- titles ---------------------------------------------------------------------------------------
-
-
-def test_defaults_are_the_experiments():
-    assert Experiment().model_dump(mode="json") == DEFAULTS
 
 
 @pytest.mark.parametrize(

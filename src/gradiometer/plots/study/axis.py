@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from gradiometer.declaration import Setting
 from gradiometer.plots.words import plain
-
-# an axis by its name; others go by the setting's own
-TITLES = {
-    "layers": "number of hidden layers",
-    "width": "units per hidden layer",
-    "activation": "activation function",
-    "clip": "ceiling of a clipped relu",
-    "init": "initialiser",
-    "init_scale": "factor on the initial weights",
-    "scaling": "scaling of the features",
-    "batch_size": "rows per batch",
-}
-# how a value is told where no axis tells the setting
-WORDS = {
-    "activation": "{}",
-    "data": "{}",
-    "dtype": "{}",
-    "init": "{} init",
-    "loss": "{} loss",
-    "normalisation": "{} norm",
-    "optimizer": "{}",
-}
+from gradiometer.settings import SETTINGS
 
 
 @dataclass(frozen=True)
@@ -57,37 +37,27 @@ class Axis:
         return _numeric(self.values)
 
     @property
+    def declared(self) -> Setting:
+        """The setting that it is."""
+        return SETTINGS[self.name]
+
+    @property
     def title(self) -> str:
         """What stands beside the axis."""
-        return TITLES.get(self.name, self.word)
+        return self.declared.axis_title
 
     @property
     def word(self) -> str:
         """The setting's name as a word."""
-        return self.name.replace("_", " ")
+        return self.declared.word
 
     def label(self, value: Any) -> str:
         """A value in few letters."""
-        if value is None:
-            return "none" if self.name == "clip" else "default"
-        if isinstance(value, bool):
-            return "yes" if value else "no"
-        if isinstance(value, (int, float)):
-            return f"{value:g}"
-        if isinstance(value, Mapping):
-            return ", ".join(f"{k} {v:g}" for k, v in value.items()) or "default"
-        return plain(", ".join(value) if isinstance(value, tuple) else str(value))
+        return plain(self.declared.label(value))
 
     def in_words(self, value: Any) -> str:
         """A value and what it is of."""
-        if value is None or value is False or value == "none":
-            return f"no {self.word}"
-        if value is True:
-            return self.word
-        if self.name == "layers":
-            return f"{value} {'layer' if value == 1 else 'layers'}"
-        words = WORDS.get(self.name, f"{self.word} {{}}").format(self.label(value))
-        return words.replace("_", " ") if self.name == "loss" else words
+        return plain(self.declared.in_words(value))
 
     def thinned(self, count: int) -> Axis:
         """Of its values `count` or fewer, evenly spaced."""

@@ -28,7 +28,7 @@ from gradiometer.plots.study.places import Places, panel_size
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from gradiometer.experiment import Experiment
+    from gradiometer.labelled import DescribedExperiment
 
 STYLES = ("-", "--", "-.", ":")
 
@@ -62,7 +62,9 @@ class Curves:
     def _lines(self) -> tuple[Any, ...]:
         return self.line.values if self.line else (None,)
 
-    def _experiments(self, settings: Mapping[str, Any], line: Any) -> list[Experiment | None]:
+    def _experiments(
+        self, settings: Mapping[str, Any], line: Any
+    ) -> list[DescribedExperiment | None]:
         """The experiments of a line in a panel, (x,)."""
         whole = {**settings, self.line.name: line} if self.line else settings
         return [self.layout.at({**whole, self.x.name: value}) for value in self.x.values]
@@ -130,7 +132,9 @@ class _Numbers:
     marks: dict[Mark, Array]
 
 
-def _numbers(curves: Curves, name: str, experiments: Sequence[Experiment | None]) -> _Numbers:
+def _numbers(
+    curves: Curves, name: str, experiments: Sequence[DescribedExperiment | None]
+) -> _Numbers:
     """The outcome of some experiments, not all of which need to be there."""
     numbers = np.full((3, len(experiments)), np.nan)
     marks = {kind: np.zeros(len(experiments), bool) for kind in STUDY_MARKS}

@@ -18,19 +18,20 @@ from gradiometer.plots.marks import UNFINISHED, lower_legend
 from gradiometer.plots.scales import step_axis
 from gradiometer.plots.study.axis import Axis, evenly
 from gradiometer.plots.study.layout import MEDIANS, Layout, NotForThisStudyError, fitted
-from gradiometer.plots.values import GRADIENTS, quantities_of, recorded_values
+from gradiometer.plots.values import quantities_of, recorded_values
+from gradiometer.quantities import GRADIENTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from gradiometer.studies import StudyResults
+    from gradiometer.labelled import LabelledStudy
 
 MOST_PANELS = 40
 MOST_STEPS = 200  # more than the points that a small panel has
 WRAP = 6  # panels side by side where nothing else says how many
 
 
-def heatmaps(results: StudyResults, *, most: int = MOST_PANELS) -> Figure:
+def heatmaps(results: LabelledStudy, *, most: int = MOST_PANELS) -> Figure:
     """Small multiples of depth × step heatmaps of log10 mean |dL/dW|, all with the same colours.
 
     The depth goes across, or whatever else is a number; other settings go down. An experiment that

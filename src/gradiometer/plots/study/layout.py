@@ -13,16 +13,14 @@ import numpy as np
 from gradiometer.plots.canvas import Array
 from gradiometer.plots.study.axis import Axis, evenly, in_order
 from gradiometer.plots.titles import settings_parts, wrapped_title
+from gradiometer.settings import SETTINGS
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from gradiometer.experiment import Experiment
-    from gradiometer.studies import StudyResults
+    from gradiometer.labelled import DescribedExperiment, LabelledStudy
 
-# of no effect on what a figure of a study shows
-UNSEEN = ("quantities", "histograms", "decision")
 # the setting that goes along x, if the study varies it
 X_FIRST = ("layers", "width", "init_scale", "clip", "scaling", "learning_rate")
 MEDIANS = "medians over {} seeds"
@@ -57,7 +55,7 @@ class Layout:
         If no experiment is finished.
     """
 
-    def __init__(self, results: StudyResults) -> None:
+    def __init__(self, results: LabelledStudy) -> None:
         self.results = results
         study = results.study
         if not results.finished:
@@ -75,11 +73,11 @@ class Layout:
     def _key(self, settings: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(settings[name] for name in self.axes)
 
-    def at(self, settings: Mapping[str, Any]) -> Experiment | None:
+    def at(self, settings: Mapping[str, Any]) -> DescribedExperiment | None:
         """The experiment with these settings, one for each axis, if the study has it."""
         return self._at.get(self._key(settings))
 
-    def is_finished(self, experiment: Experiment) -> bool:
+    def is_finished(self, experiment: DescribedExperiment) -> bool:
         """Whether its results are there."""
         return experiment.hash in self._finished
 
@@ -163,6 +161,7 @@ class Layout:
         seeds = nets.format(study.members) if study.members > 1 else ""
         told = f"{number} {'net' if number == 1 else 'nets'}" + (f": {seeds}" if seeds else "")
         untold = [name for name, axis in self.axes.items() if axis.total > 1]
+        unseen = [each.name for each in SETTINGS.values() if not each.changes_numbers]
         wrapped_title(
             figure,
             text,
@@ -171,7 +170,7 @@ class Layout:
                 *settings_parts(
                     study.experiments[0].model_dump(mode="json"),
                     told,
-                    untold=[*untold, *UNSEEN],
+                    untold=[*untold, *unseen],
                 ),
             ],
         )

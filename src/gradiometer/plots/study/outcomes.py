@@ -13,12 +13,12 @@ from gradiometer.plots.canvas import Array, new_figure
 from gradiometer.plots.marks import STUDY_MARKS, lower_legend, mark_handles
 from gradiometer.plots.study.curves import Curves
 from gradiometer.plots.study.layout import MEDIANS, Layout, NotForThisStudyError
-from gradiometer.plots.values import DELTA, GRADIENTS
+from gradiometer.quantities import DELTA, GRADIENTS, QUANTITIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from gradiometer.studies import StudyResults
+    from gradiometer.labelled import LabelledStudy
 
 MOST_LINES = 10
 MOST_PANELS = 8  # along the side that has one panel for each combination of further settings
@@ -27,7 +27,7 @@ INTERVAL = f"{MEDIANS} with 95 % bootstrap intervals"
 GREY = "#555555"
 
 
-def outcome(results: StudyResults) -> Figure:
+def outcome(results: LabelledStudy) -> Figure:
     """Final accuracy, and how far the gradient falls from the output to layer 1, over a setting.
 
     Along x goes a setting that is a number, the depth before all others, and else words. One line
@@ -52,7 +52,7 @@ def outcome(results: StudyResults) -> Figure:
     curves = Curves(layout, x, line)
     heads = {
         "accuracy": "accuracy at the last recorded step",
-        "delta_decades": f"fall of the {DELTA['delta_rms']}\nfrom output to layer 1 (decades)",
+        "delta_decades": f"fall of the {QUANTITIES[DELTA].label}\nfrom output to layer 1 (decades)",
         "gradient_decades": f"fall of {_gradient(results)}\nfrom output to layer 1 (decades)",
     }
     heads = {name: head for name, head in heads.items() if curves.has(name)}
@@ -85,7 +85,7 @@ def outcome(results: StudyResults) -> Figure:
     return figure
 
 
-def slopes(results: StudyResults) -> Figure:
+def slopes(results: LabelledStudy) -> Figure:
     """By how much gradient and delta change from layer to layer, over depth.
 
     The slopes of log10 mean |dL/dW| and of log10 of the delta's rms at the first step, over the
@@ -118,7 +118,7 @@ def slopes(results: StudyResults) -> Figure:
     facets = layout.few_panels(layout.others(x, line), MOST_PANELS, x, line)
     curves = Curves(layout, x, line)
     heads = {
-        "delta_slope": f"slope of log10 {DELTA['delta_rms']}",
+        "delta_slope": f"slope of log10 {QUANTITIES[DELTA].label}",
         "gradient_slope": f"slope of log10 {_gradient(results)}",
     }
     heads = {name: head for name, head in heads.items() if curves.has(name)}
@@ -147,7 +147,7 @@ def slopes(results: StudyResults) -> Figure:
     return figure
 
 
-def _medians(results: StudyResults) -> str:
+def _medians(results: LabelledStudy) -> str:
     """What points and bars are; {} stands for the number of seeds."""
     summary = results.summary()
     known = summary[[name for name in summary if name.endswith("_low")]].notna()
@@ -184,10 +184,11 @@ def _sign(axes: Axes, *, told: bool) -> None:
             )  # fmt: skip
 
 
-def _gradient(results: StudyResults) -> str:
+def _gradient(results: LabelledStudy) -> str:
     """What stands for the gradient: the first that was recorded."""
     chosen = results.finished[0].quantities
-    return next(label for name, label in GRADIENTS.items() if chosen is None or name in chosen)
+    name = next(name for name in GRADIENTS if chosen is None or name in chosen)
+    return QUANTITIES[name].label
 
 
 def _height(rows: int, each: float = 2.6) -> float:

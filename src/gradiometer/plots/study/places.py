@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LETTER = 5.2  # points, of a digit below an axis
-# Log axes where values are spread more evenly on them; but what happens with each layer is to be
-# seen as a straight line, and seeds are names.
-LINEAR = ("layers", "seed")
-LOG = ("init_scale", "learning_rate")  # factors
 
 
 def panel_size(axes: Axes) -> tuple[float, float]:
@@ -43,7 +39,7 @@ class Places:
         self.numeric = axis.numeric
         known = [value for value in axis.values if value is not None]
         numbers = np.array(known if self.numeric else range(len(axis.values)), float)
-        self.log = self.numeric and _is_log(axis.name, numbers)
+        self.log = self.numeric and _is_log(axis.declared.scale, numbers)
         scaled = np.log10(numbers) if self.log else numbers
         width = np.ptp(scaled) or (math.log10(4) if self.log else 1.0)
         if self.numeric and len(known) < len(axis.values):
@@ -105,11 +101,11 @@ class Places:
         axes.tick_params(axis="x", labelsize=8)
 
 
-def _is_log(name: str, numbers: Array) -> bool:
-    """Whether numbers are better shown on a log axis."""
-    if name in LINEAR or numbers[0] <= 0:
+def _is_log(scale: str, numbers: Array) -> bool:
+    """Whether numbers are better shown on a log axis: where that spaces them more evenly."""
+    if scale == "linear" or numbers[0] <= 0:
         return False
-    if name in LOG:
+    if scale == "log":
         return True
     if len(numbers) < 3:
         return bool(numbers[-1] / numbers[0] > 8)

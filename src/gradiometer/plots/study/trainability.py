@@ -19,26 +19,26 @@ from gradiometer.plots.marks import ENDLESS, NONFINITE, NOTHING, UNFINISHED, low
 from gradiometer.plots.study.axis import Axis
 from gradiometer.plots.study.layout import MEDIANS, Layout, NotForThisStudyError, by_experiment
 from gradiometer.plots.study.places import Places
-from gradiometer.plots.values import DELTA
+from gradiometer.quantities import DELTA, QUANTITIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
     from matplotlib.colorbar import Colorbar
 
-    from gradiometer.studies import StudyResults
+    from gradiometer.labelled import LabelledStudy
 
 TRAINS = 0.9  # accuracy
 DIVERGING = "PuOr"  # told apart by colour-blind readers
 MOST_MAPS = 6
 FALLS = {
-    "delta_decades": f"the {DELTA['delta_rms']}",
+    "delta_decades": f"the {QUANTITIES[DELTA].label}",
     "gradient_decades": "the gradient",
 }
 EDGE = "black"
 
 
-def trainability(results: StudyResults, *, trains: float = TRAINS) -> Figure:
+def trainability(results: LabelledStudy, *, trains: float = TRAINS) -> Figure:
     """Maps of depth × scale of the initial weights: final accuracy, and the fall of the delta.
 
     The fall, in decades from the output layer to layer 1 at the first step, is of the delta's rms

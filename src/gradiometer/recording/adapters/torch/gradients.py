@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gradiometer.quantities import HISTOGRAM
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.backward import Pass
@@ -15,7 +16,6 @@ from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.step import Gradient, Step, Used, Version, parameters_of
 from gradiometer.recording.measure import FROM_GRADIENT
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.requires import HISTOGRAM
 from gradiometer.recording.session import Session
 
 FROZEN = "it is frozen"

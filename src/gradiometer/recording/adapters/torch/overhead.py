@@ -19,10 +19,10 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from gradiometer.quantities import PER_LAYER
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.clock import Clock
 from gradiometer.recording.measure import of_activation, of_gradient
-from gradiometer.recording.requires import PER_LAYER
 
 
 class Overhead(Clock):

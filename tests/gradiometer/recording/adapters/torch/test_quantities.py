@@ -25,8 +25,8 @@ from tests.gradiometer.recording.adapters.torch.torch_nets import (
 
 import dp
 from gradiometer import record
+from gradiometer.quantities import PER_LAYER
 from gradiometer.recording.adapters.torch import arrays
-from gradiometer.recording.measure import PER_LAYER
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.usefixtures("double_precision")]
 

@@ -9,7 +9,7 @@ import pytest
 
 import dp
 from gradiometer import record
-from gradiometer.recording.measure import PER_LAYER
+from gradiometer.quantities import PER_LAYER
 
 if os.environ.get("GRADIOMETER_REQUIRE_FRAMEWORKS") == "1":
     import torch

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from gradiometer.verbs.experiments import describe
+from gradiometer.settings import refuse_unused
+from gradiometer.verbs.description import describe
 from gradiometer.verbs.output import save_figure
 
 if TYPE_CHECKING:
     from gradiometer.experiment import Experiment
     from gradiometer.theory import Prediction
+    from gradiometer.trace import Trace
 
 
 DEEPEST = 2000  # hidden layers: it takes a minute, and a gigabyte
@@ -43,7 +45,7 @@ def predict(
     out : path, optional
         File for a figure; its ending chooses the format.
     **settings
-        Fields of `Experiment`; they take precedence.
+        Fields of `Experiment` that matter before training; they take precedence.
 
     Returns
     -------
@@ -53,6 +55,8 @@ def predict(
     ------
     ExperimentError
         If the description is not valid.
+    UnusedSettingError
+        If a setting was given that makes no difference before training, such as `steps`.
     ValueError
         If it has more than 2000 hidden layers.
     TheoryError
@@ -69,6 +73,7 @@ def predict(
     """
     from gradiometer.theory import predict as of_experiment
 
+    refuse_unused("predict", settings)
     described = describe(experiment, **settings)
     check_depth(described)
     prediction = of_experiment(described)
@@ -77,3 +82,21 @@ def predict(
 
         save_figure(drawn(prediction), out)
     return prediction
+
+
+def predicted(trace: Trace) -> Prediction:
+    """What theory says of the experiment that a trace is of.
+
+    Raises
+    ------
+    ValueError
+        If it is of none, or the theory does not cover it.
+    """
+    from gradiometer.experiment import Experiment
+    from gradiometer.theory import predict
+
+    if not trace.experiment:
+        raise ValueError(
+            "theory needs to know the initialisation; this trace was recorded without an experiment"
+        )
+    return predict(Experiment.of(**trace.experiment))
