@@ -13,7 +13,7 @@ from gradiometer.recording import quantities as q
 from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.quantities import Array
 from gradiometer.recording.session import LayerInfo, Session
-from gradiometer.states import MODEL
+from gradiometer.states import MODEL, Reasons
 
 if TYPE_CHECKING:
     from gradiometer.trace import Trace
@@ -88,9 +88,7 @@ class Recorder(Session):
         if not session.steps:
             raise ValueError(f"nothing has been recorded yet: {session.why_nothing}")
         missing = {name: session.mask(name) for name in session.quantities}
-        if missing.get("accuracy", np.zeros(())).any():  # which goes without saying
-            session.miss(MODEL, ("accuracy",), NO_LABELS)
-        facts = {**(attributes or {}), **_facts(session)}
+        facts = {**(attributes or {}), **_facts(session, _reasons(session, missing))}
         return Trace.from_arrays(
             _variables(session), _coordinates(session, members), facts, missing
         )
@@ -128,13 +126,21 @@ def _coordinates(session: Session, members: Sequence[int] | None) -> dict[str, A
     return found
 
 
-def _facts(session: Session) -> dict[str, Any]:
+def _reasons(session: Session, missing: Mapping[str, Array]) -> Reasons:
+    """Those that were given, and what goes without saying: an accuracy takes labels."""
+    given = {layer: dict(reasons) for layer, reasons in session.missing.items()}
+    if missing.get("accuracy", np.zeros(())).any():
+        given.setdefault(MODEL, {}).setdefault("accuracy", NO_LABELS)
+    return given
+
+
+def _facts(session: Session, reasons: Reasons) -> dict[str, Any]:
     """What a trace's attributes tell of the recording."""
     found: dict[str, Any] = {}
     trained = [i for i, info in enumerate(session.layers) if info.role == "trained"]
     if session.chains is not None and session.chains != [trained]:
         found["chains"] = json.dumps(session.chains)
-    if session.missing:
-        found["missing"] = json.dumps(session.missing)
+    if reasons:
+        found["missing"] = json.dumps(reasons)
     found["recording_overhead"] = session.schedule.overhead
     return {**found, **session.nonfinite}
