@@ -17,7 +17,7 @@ from gradiometer.cli import app
 from gradiometer.data import load
 from gradiometer.experiment import Experiment
 from gradiometer.plots import FIGURES
-from gradiometer.quantities import HISTOGRAM, PER_LAYER, PER_STEP
+from gradiometer.quantities import HISTOGRAM, QUANTITIES
 from gradiometer.verbs import run_folder
 
 ROOT = Path(__file__).parents[1]
@@ -108,7 +108,7 @@ def test_defaults_of_the_hyperparameters_are_listed():
 
 def test_every_quantity_and_figure_is_listed():
     quantities = re.findall(r"`(\w+)`", " ".join(rows("quantities.md", "name")))
-    assert quantities == [*PER_LAYER, *PER_STEP]
+    assert quantities == [*QUANTITIES]
     assert HISTOGRAM in (ROOT / "docs" / "quantities.md").read_text(encoding="utf-8")
     assert [name.strip("`") for name in rows("figures.md", "name")] == list(FIGURES)
 

@@ -40,7 +40,7 @@ from gradiometer.versions import versions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dp.program.training import TrainingStep
+    from dp.program.arrays import StepArrays
     from gradiometer.trace import Trace
 
 
@@ -335,8 +335,8 @@ class _Counting(dp.ProgramCallback):
     def after_update(self, step: dp.Step) -> None:
         self._count(step.number, step.loss.value)
 
-    def after_program_update(self, number: int, step: TrainingStep) -> None:
-        self._count(number, step.loss)
+    def after_program_update(self, number: int, arrays: StepArrays) -> None:
+        self._count(number, arrays.loss)
 
     def _count(self, number: int, loss: NDArray[Any]) -> None:
         self.done = number

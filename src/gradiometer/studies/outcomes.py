@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiometer.quantities import GRADIENTS
+from gradiometer.quantities import DELTA, GRADIENTS
 from gradiometer.summary import REACHES_WITHIN_DECADES
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _spoilt(recorded: Recorded) -> Iterator[Any]:
         yield np.asarray(recorded["nonfinite_count"][:]).any(axis=(0, 1))
     if "loss" in recorded:
         yield np.asarray(~np.isfinite(recorded["loss"][:]).all(axis=0))
-    for name in (*GRADIENTS, "delta_rms"):
+    for name in (*GRADIENTS, DELTA):
         if name in recorded:
             yield ~np.isfinite(recorded[name][:]).all(axis=(0, 1))
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradiometer.states import mask_of
+
 if TYPE_CHECKING:
     from gradiometer.labelled import LabelledRun
 
@@ -18,8 +20,8 @@ def layer_table(trace: LabelledRun) -> list[dict[str, Any]]:
     list of dicts
         `layer` (name), `depth` (from 1), and, as medians over the members of an ensemble: `first`
         and `last`, mean |dL/dW| at the first and last step; `delta`, its rms at the first step;
-        `dead` and `saturated`, shares at the last step, NaN where a layer is not finite. What was
-        not recorded is NaN too.
+        `dead` and `saturated`, shares at the last step. None is what is missing; NaN, or an
+        infinity, what is not finite.
     """
     rows = []
     for i, name in enumerate(trace.layers):
@@ -31,10 +33,27 @@ def layer_table(trace: LabelledRun) -> list[dict[str, Any]]:
             ("dead", "dead_fraction", -1),
             ("saturated", "saturated_fraction", -1),
         ):
-            known = quantity in trace.dataset
-            row[key] = float(np.median(trace[quantity].values[step, i])) if known else np.nan
+            row[key] = median(trace, quantity, step, i)
         rows.append(row)
     return rows
+
+
+def median(trace: LabelledRun, quantity: str, step: int, layer: int) -> float | None:
+    """Of a quantity's numbers over members; None if it is missing in all, or was not recorded.
+
+    Parameters
+    ----------
+    trace : Trace
+    quantity : str
+    step, layer : int
+        Positions.
+    """
+    if quantity not in trace.dataset:
+        return None
+    values, missing = trace[quantity].values[step, layer], mask_of(quantity, trace.dataset)
+    if missing is not None:
+        values = np.atleast_1d(values)[~np.atleast_1d(missing[step, layer])]
+    return float(np.median(values)) if np.size(values) else None
 
 
 def decades_lost(

@@ -411,7 +411,8 @@ def test_dp_imports_numpy_alone():
 
 def test_bars_are_logarithmic_and_mark_what_has_no_logarithm():
     assert log_bars([1e-4, 1e-2, 1.0], width=5) == ["█", "███", "█████"]
-    assert log_bars([0.0, 1.0, float("inf")], width=5) == ["0", "█", "not finite"]
+    assert log_bars([0.0, 1.0, float("inf"), None], width=5) == ["0", "█", "not finite", ""]
+    assert log_bars([0.0, float("nan")]) == ["0", "not finite"]
 
 
 def test_names_are_no_markup(capsys):

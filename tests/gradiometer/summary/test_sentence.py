@@ -119,6 +119,16 @@ def test_the_table_has_medians_over_members():
     )
 
 
+def test_the_table_tells_missing_from_not_finite():
+    trace = Experiment.of(data="iris", layers=1, width=3, steps=2, members=2).run()
+    trace.dataset["dead_fraction"][-1, 0] = np.nan
+    trace.dataset["grad_mean_abs"][0, 0] = [0.5, np.inf]
+    first, last = trace.table()
+    assert first["first"] == np.inf
+    assert np.isnan(first["dead"])
+    assert last["saturated"] is None  # of a softmax
+
+
 def test_a_trace_of_chosen_quantities_still_says_something():
     trace = trace_with([1e-5, 1e-2, 1], [1e-6, 1e-3, 1])
     without = trace.dataset.drop_vars(["grad_mean_abs"])
@@ -127,7 +137,7 @@ def test_a_trace_of_chosen_quantities_still_says_something():
     assert "does not reach the first layer: at the first step the rms of the delta" in (
         delta.sentence()
     )
-    assert np.isnan(delta.table()[0]["first"])
+    assert delta.table()[0]["first"] is None
     with pytest.raises(KeyError, match="record it with quantities="):
         Trace(delta.dataset.drop_vars(["delta_rms"])).sentence()
 
