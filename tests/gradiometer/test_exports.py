@@ -17,7 +17,7 @@ from gradiometer.cli import app
 from gradiometer.experiment import Experiment
 from gradiometer.exports import FORMATS, to_csv, to_frame
 from gradiometer.optional import MissingLibraryError
-from gradiometer.recording.measure import HISTOGRAM, PER_STEP
+from gradiometer.quantities import HISTOGRAM, PER_STEP
 from gradiometer.trace import Trace
 
 SEED = 3  # members are named by their seeds
