@@ -19,7 +19,7 @@ from gradiometer.cli import app
 from gradiometer.cli.tables import log_bars, print_report
 from gradiometer.experiment import Experiment, ExperimentError
 from gradiometer.trace import Trace
-from gradiometer.verbs import run as run_verb
+from gradiometer.verbs import run_folder
 from gradiometer.verbs.output import FIGURE_NAMES
 
 SMALL = ["--layers", "2", "--width", "3", "--steps", "4"]
@@ -349,7 +349,7 @@ def test_an_interrupt_while_drawing_keeps_the_data(tmp_path, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_verb, "save_figure", interrupted)
+    monkeypatch.setattr(run_folder, "save_figure", interrupted)
     done = call("run", *SMALL, "--out", tmp_path)
     assert done.exit_code == 130
     assert "Interrupted while drawing" in done.output
@@ -411,7 +411,8 @@ def test_dp_imports_numpy_alone():
 
 def test_bars_are_logarithmic_and_mark_what_has_no_logarithm():
     assert log_bars([1e-4, 1e-2, 1.0], width=5) == ["█", "███", "█████"]
-    assert log_bars([0.0, 1.0, float("inf")], width=5) == ["0", "█", "not finite"]
+    assert log_bars([0.0, 1.0, float("inf"), None], width=5) == ["0", "█", "not finite", ""]
+    assert log_bars([0.0, float("nan")]) == ["0", "not finite"]
 
 
 def test_names_are_no_markup(capsys):

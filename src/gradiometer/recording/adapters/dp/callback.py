@@ -23,7 +23,7 @@ class Callback(dp.ProgramCallback):
         self._recorder = recorder
         self.reads_loss = recorder.needs("loss")
         self.offset = 0  # steps before this loop
-        self._all = recorder.every == 1 and recorder.max_overhead is None
+        self._all = recorder.schedule.all
         self._reader: Any = None
 
     def before_update(self, step: dp.Step) -> None:

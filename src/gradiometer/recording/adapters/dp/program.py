@@ -23,6 +23,7 @@ from gradiometer.recording.adapters.dp import layers as of_layers
 from gradiometer.recording.adapters.dp.forward import NO_FORWARD, Passage, has_forward
 from gradiometer.recording.adapters.dp.layers import Called, Row
 from gradiometer.recording.adapters.dp.steps import NO_LABELS, flattened, joined
+from gradiometer.recording.assembly import add_arrays
 from gradiometer.recording.chains import chains_of, layers_before
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.measure import (
@@ -158,7 +159,7 @@ class ProgramReader:
         """Copy the weights after the update; measure, if enough steps wait."""
         if self._weights_after and not self._in_place:
             self._after[len(self._numbers)] = step.flat_weights
-        if self._used is not None and step.written_back:  # callbacks' changes were copied back
+        if self._used is not None:  # callbacks' changes were copied back
             self._used[len(self._numbers)] = step.flat_gradients
         self._numbers.append(number)
         self._open = False
@@ -171,7 +172,9 @@ class ProgramReader:
         if not count:
             return
         groups = [(group.place, self._arrays(group, count)) for group in self._groups]
-        self.recorder.add(self._numbers, groups, self._loss[:count], self._accuracies[:count])
+        add_arrays(
+            self.recorder, self._numbers, groups, self._loss[:count], self._accuracies[:count]
+        )
         # only now: an interrupt while measuring leaves them to be measured again
         self._numbers = []
         if self._open:  # asked for in the middle of a step, whose first half moves to the front
@@ -346,8 +349,9 @@ class ProgramReader:
         else:
             self._gradient, self._after = np.zeros_like(self._before), np.zeros_like(self._before)
         others = self._clipping and step.edited
-        self._used = np.full_like(self._before, np.nan) if others else None
-        if others and not step.written_back:
+        self._used_known = step.written_back or not others
+        self._used = np.zeros_like(self._before) if others and step.written_back else None
+        if not self._used_known:
             for layer in self._layers:
                 self.recorder.miss(layer.row.name, ("clip_factor",), USED_UP)
         for group in self._groups:
@@ -402,6 +406,7 @@ class ProgramReader:
         found = LayerArrays(
             first(group.gradient), first(group.before), first(group.after), kept("delta"),
             reference_activation=kept("reference"), used=first(group.used),
+            used_known=self._used_known,
         )  # fmt: skip
         h, function = kept("pre"), group.layers[0].function
         if h is not None and function is not None:
