@@ -102,7 +102,7 @@ def compile_graph(
     merging : bool
         Do at once what several layers do alike.
     """
-    layout = lay_out(captured, keep, beside and beside.layout, by_rows)
+    layout = lay_out(captured, keep, None if beside is None else beside.layout, by_rows)
     lowered = lower(layout, batches)
     merged = merge(layout, lowered) if merging else unmerged(lowered)
     shared = beside.parameters if beside is not None and layout.like(beside.layout) else None
