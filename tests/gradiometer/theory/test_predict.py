@@ -271,5 +271,5 @@ def test_a_layer_that_the_trace_lacks_is_named():
     mask = np.zeros(trace["grad_mean_abs"].shape, bool)
     mask[0, 1] = True
     dataset = trace.dataset.assign_attrs(missing='{"h2": {"grad_mean_abs": "it was frozen"}}')
-    with pytest.raises(TheoryError, match="no mean .* of layer 'h2' at step 1: it was frozen"):
+    with pytest.raises(TheoryError, match=r"no mean .* of layer 'h2' at step 1: it was frozen"):
         compare(predict(experiment), Trace(with_missing(dataset, {"grad_mean_abs": mask})))
