@@ -6,7 +6,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 import dp
-from gradiometer import verbs
+import gradiometer
 from gradiometer.cli import app
 from gradiometer.data import load
 from gradiometer.trace import Trace
@@ -25,7 +25,7 @@ def main() -> None:
         trace = Trace.load(Path(folder) / "trace.nc")
         for file, figure in FIGURES.items():
             getattr(trace.plot, figure)().savefig(DOCS / f"{file}.png", dpi=110)
-        study = verbs.study("lesson", out=Path(folder) / "study")
+        study = gradiometer.study("lesson", out=Path(folder) / "study")
         study.plot.outcome().savefig(DOCS / "study.png", dpi=90)
     (DOCS / "program.txt").write_text(program(), encoding="utf-8")
 

@@ -15,9 +15,9 @@ from dp.optimizers import OPTIMIZERS
 from gradiometer.cli import app
 from gradiometer.data import DATASETS, load
 from gradiometer.plots import FIGURES
-from gradiometer.quantities import HISTOGRAM, PER_LAYER, PER_STEP
+from gradiometer.quantities import HISTOGRAM, QUANTITIES
 from gradiometer.settings import SETTINGS
-from gradiometer.verbs import experiments
+from gradiometer.verbs import run_folder
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,7 +42,7 @@ def test_what_the_page_says_to_type_works(page, folder, monkeypatch):
             pytest.importorskip(framework)
     monkeypatch.chdir(folder)
     # one figure of each run instead of six, for the sake of time; all are drawn in their own tests
-    monkeypatch.setattr(experiments, "FIGURE_NAMES", ("gradients",))
+    monkeypatch.setattr(run_folder, "FIGURE_NAMES", ("gradients",))
     text = page.read_text(encoding="utf-8")
     names = {"__name__": "__main__"}
     for block in BLOCK.finditer(text):
@@ -129,7 +129,7 @@ def test_defaults_of_the_hyperparameters_are_listed():
 
 def test_every_quantity_and_figure_is_listed():
     quantities = re.findall(r"`(\w+)`", " ".join(rows("quantities.md", "name")))
-    assert quantities == [*PER_LAYER, *PER_STEP]
+    assert quantities == [*QUANTITIES]
     assert HISTOGRAM in (ROOT / "docs" / "quantities.md").read_text(encoding="utf-8")
     assert [name.strip("`") for name in rows("figures.md", "name")] == list(FIGURES)
 

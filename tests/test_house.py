@@ -129,10 +129,6 @@ STILL_TOO_LONG = {
     "src/dp/program/graph.py _simpler",
     "src/dp/program/guards.py _reach",
     "src/dp/program/steps.py _steps",
-    "src/gradiometer/bridges/dp_to_torch.py _checked",
-    "src/gradiometer/claims/flow.py gather_typical",
-    "src/gradiometer/plots/maps.py heatmaps",
-    "src/gradiometer/plots/training.py decision",
     "src/gradiometer/recording/adapters/torch/outputs.py _after",
     "src/gradiometer/recording/adapters/torch/outputs.py _applied",
 }

@@ -19,7 +19,7 @@ from dp.optimizers import SGD, Adam, Optimizer, RMS_Prop, SGD_Momentum
 from dp.primitives import declare
 
 if TYPE_CHECKING:
-    from dp.program import Program, capture
+    from dp.program.program import Program, capture
 
 __all__ = [
     "SGD",
@@ -65,7 +65,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ("Program", "capture"):  # loaded when first used: `import dp` is light
-        from dp import program
+        from dp.program import program
 
         return getattr(program, name)
     raise AttributeError(f"module 'dp' has no attribute {name!r}")

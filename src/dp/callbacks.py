@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from dp.node import Node
+
+if TYPE_CHECKING:
+    from dp.program.arrays import StepArrays
 
 Array = NDArray[Any]
 
@@ -70,10 +73,10 @@ class ProgramCallback(Callback):
         """Say which of a captured model's values it will read, besides loss and gradients."""
         return ()
 
-    def before_program_update(self, number: int, step: Any) -> None:
+    def before_program_update(self, number: int, arrays: StepArrays) -> None:
         """Called when the gradients are known and the parameters not yet changed."""
 
-    def after_program_update(self, number: int, step: Any) -> None:
+    def after_program_update(self, number: int, arrays: StepArrays) -> None:
         """Called when the parameters have been changed."""
 
     def undone(self, number: int) -> None:

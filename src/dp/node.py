@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import primitives as p
-from dp.answers import Answers, not_while_capturing
 from dp.errors import AnomalyError, ShapeError
 from dp.hints import Guarded, check_subclass, hint_at_missing
 from dp.indexing import checked_axis, matrix_index, one_axis, wanted_shape
 from dp.mode import MODE
 from dp.numpy_functions import COMPARISONS, PRIMITIVES, apply_function, apply_ufunc
 from dp.order import topological_order
+from dp.plain_values import PlainValues, not_while_capturing
 from dp.shapes import NO_SETTINGS, anomaly_message, check_shapes, describe
 from dp.sweep import named_gradients
 from dp.validation import as_matrix, integer, number
@@ -27,7 +27,7 @@ FLOAT64 = np.dtype(np.float64)
 _new = object.__new__
 
 
-class Node(Answers):
+class Node(PlainValues):
     """A matrix, or a stack of matrices, that remembers how it was computed.
 
     Parameters

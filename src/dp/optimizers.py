@@ -175,9 +175,9 @@ class Optimizer(Updates):
         done, batch = 0, None
         # eager steps say what is wrong inside these
         if self.compile and mode() == Mode():
-            from dp.program import training
+            from dp.program.loop import train as train_compiled
 
-            done, loss, batch = training.train(self, steps, num_grad_stores, print_each)
+            done, loss, batch = train_compiled(self, steps, num_grad_stores, print_each)
             if loss is not None:
                 return loss
         if not done:

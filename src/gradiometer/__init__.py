@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from gradiometer.states import State
     from gradiometer.studies import Study
     from gradiometer.trace import Trace
-    from gradiometer.verbs import activations, export, plot, predict, prove, run
+    from gradiometer.verbs.activations import activations
+    from gradiometer.verbs.export import export
+    from gradiometer.verbs.plot import plot
+    from gradiometer.verbs.predict import predict
+    from gradiometer.verbs.prove import prove
+    from gradiometer.verbs.run import run
+    from gradiometer.verbs.study import study
 
 __version__ = "0.1.0"
 
@@ -23,17 +29,18 @@ _HOMES = {
     "State": "gradiometer.states",
     "Study": "gradiometer.studies",
     "Trace": "gradiometer.trace",
-    "activations": "gradiometer.verbs",
+    "activations": "gradiometer.verbs.activations",
     "copy_weights": "gradiometer.bridges",
-    "export": "gradiometer.verbs",
+    "export": "gradiometer.verbs.export",
     "from_sklearn": "gradiometer.recording.adapters.sklearn",
     "from_torch": "gradiometer.bridges",
-    "plot": "gradiometer.verbs",
-    "predict": "gradiometer.verbs",
-    "prove": "gradiometer.verbs",
+    "plot": "gradiometer.verbs.plot",
+    "predict": "gradiometer.verbs.predict",
+    "prove": "gradiometer.verbs.prove",
     "record": "gradiometer.recording",
     "record_sklearn": "gradiometer.recording.adapters.sklearn",
-    "run": "gradiometer.verbs",
+    "run": "gradiometer.verbs.run",
+    "study": "gradiometer.verbs.study",
     "to_torch": "gradiometer.bridges",
 }
 
@@ -54,6 +61,7 @@ __all__ = [
     "record",
     "record_sklearn",
     "run",
+    "study",
     "to_torch",
 ]
 

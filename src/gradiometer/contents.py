@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiometer.quantities import HISTOGRAM, PER_LAYER, PER_STEP, QUANTITIES, Quantity
+from gradiometer.quantities import HISTOGRAM, OF_LAYERS, OF_STEPS, QUANTITIES, Quantity
 from gradiometer.settings import SETTINGS
 from gradiometer.states import (
     MODEL,
@@ -85,7 +85,6 @@ PICTURE = {
     "grid_x": ("grid_x",),
     "grid_y": ("grid_y",),
 }
-OF_LAYERS = {*PER_LAYER, HISTOGRAM}
 RANGES = {
     **{name: _range(quantity) for name, quantity in QUANTITIES.items()},
     HISTOGRAM: COUNT,
@@ -128,8 +127,9 @@ def _dimensions(dataset: xr.Dataset) -> Iterator[str]:
         if not size:
             yield f"there is no {dimension}: its dimension has the length 0"
     for quantity, variable in dataset.data_vars.items():
-        known = quantity in OF_LAYERS or quantity in PER_STEP
-        of_layers = quantity in OF_LAYERS or (not known and "layer" in variable.dims)
+        recorded_of_layers = quantity in OF_LAYERS or quantity == HISTOGRAM
+        known = recorded_of_layers or quantity in OF_STEPS
+        of_layers = recorded_of_layers or (not known and "layer" in variable.dims)
         if not known and "step" not in variable.dims:
             continue
         dims = ("step", "layer") if of_layers else ("step",)

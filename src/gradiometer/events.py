@@ -16,9 +16,10 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Value = TypeVar("Value")
 
@@ -196,8 +197,8 @@ class Interrupted(Event):
     doing : str
         What it ended: "training", "comparing", "drawing", "running" (a study) or "proving".
     done, total : int
-        How many steps, experiments or claims were finished, and how many there are; both 0 if
-        nothing of the kind is counted.
+        How many steps, experiments or claims were finished, and how many there are; 0 where that is
+        not known.
     """
 
     signal: int

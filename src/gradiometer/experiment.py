@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +28,7 @@ from dp.validation import unknown
 from gradiometer.data import Data, load
 from gradiometer.decision import add_decision
 from gradiometer.declaration import Setting
+from gradiometer.events import Guarded, Listener, StepRecorded
 from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import Interrupts, OutOfTime, check_time_limit
 from gradiometer.memory import check_memory
@@ -39,10 +40,8 @@ from gradiometer.versions import versions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dp.program.training import TrainingStep
+    from dp.program.arrays import StepArrays
     from gradiometer.trace import Trace
-
-Progress = Callable[[int, int, float, float], None]
 
 
 # Raised whenever a description gives other numbers than before, so that results kept on disk are
@@ -234,7 +233,7 @@ class Experiment(_Fields):
             compile=True,
         )
 
-    def run(self, progress: Progress | None = None, *, timeout: float | None = None) -> Trace:
+    def run(self, *, on_event: Listener | None = None, timeout: float | None = None) -> Trace:
         """Train the net and record the flow of its gradient.
 
         Divergence is no error: non-finite values are recorded. An interrupt (Ctrl-C) ends the
@@ -242,8 +241,9 @@ class Experiment(_Fields):
 
         Parameters
         ----------
-        progress : callable, optional
-            `progress(step, steps, loss, accuracy)`, called after each step (means over members).
+        on_event : callable, optional
+            Called with `StepRecorded` for every step that is recorded. If it raises an error, it is
+            called no more, and the training goes on.
         timeout : float, optional
             Seconds after which the training ends, as by an interrupt; checked after each step. The
             trace's attribute `time_limit` then holds them.
@@ -275,7 +275,7 @@ class Experiment(_Fields):
                 quantities=self.quantities and (*self.quantities, *PER_STEP),
             ) as recorder,
         ):
-            counting = _Counting(self.steps, recorder, progress, interrupts, timeout)
+            counting = _Counting(self.steps, recorder, on_event, interrupts, timeout)
             optimizer.callbacks.append(counting)
             try:
                 optimizer.train(self.steps, print_each=None)
@@ -286,17 +286,9 @@ class Experiment(_Fields):
                     raise
             trace = recorder.to_trace(
                 {
-                    "experiment": self.model_dump_json(),
-                    "experiment_hash": self.hash,
-                    "seed": self.seed,
-                    "dtype": self.dtype,
-                    "versions": json.dumps(versions()),
+                    **self._attributes(),
+                    **counting.attributes(),
                     "wall_time_s": time.perf_counter() - started,
-                    "steps_done": counting.done,
-                    "interrupted": int(counting.done < self.steps),
-                    # whoever has more to do looks at this: it may have come after the last step
-                    **({"asked_to_stop": 1} if interrupts.signal is not None else {}),
-                    **({"time_limit": float(timeout)} if counting.late and timeout else {}),
                 },
                 members=self.seeds if self.members > 1 else None,
             )
@@ -308,9 +300,19 @@ class Experiment(_Fields):
                     trace.attrs["decision_missing"] = "there was not enough memory"
         return trace
 
+    def _attributes(self) -> dict[str, Any]:
+        """What a trace says of the experiment that it is of."""
+        return {
+            "experiment": self.model_dump_json(),
+            "experiment_hash": self.hash,
+            "seed": self.seed,
+            "dtype": self.dtype,
+            "versions": json.dumps(versions()),
+        }
+
 
 class _Counting(dp.ProgramCallback):
-    """Counts the steps that were completed, and reports them."""
+    """Counts the steps that were completed, and ends the training when it is time."""
 
     # the recorder reads it anyway
     reads_loss = True
@@ -320,12 +322,12 @@ class _Counting(dp.ProgramCallback):
         self,
         steps: int,
         recorder: Recorder,
-        progress: Progress | None,
+        on_event: Listener | None,
         interrupts: Interrupts,
         timeout: float | None = None,
     ) -> None:
-        self.steps, self.recorder, self.progress = steps, recorder, progress
-        self.interrupts = interrupts
+        self.steps, self.recorder, self.tell = steps, recorder, Guarded(on_event)
+        self.interrupts, self.timeout = interrupts, timeout
         self.done = 0
         self.late = False
         self._end = None if timeout is None else time.monotonic() + timeout
@@ -333,8 +335,8 @@ class _Counting(dp.ProgramCallback):
     def after_update(self, step: dp.Step) -> None:
         self._count(step.number, step.loss.value)
 
-    def after_program_update(self, number: int, step: TrainingStep) -> None:
-        self._count(number, step.loss)
+    def after_program_update(self, number: int, arrays: StepArrays) -> None:
+        self._count(number, arrays.loss)
 
     def _count(self, number: int, loss: NDArray[Any]) -> None:
         self.done = number
@@ -343,8 +345,22 @@ class _Counting(dp.ProgramCallback):
         if self._end is not None and number < self.steps and time.monotonic() > self._end:
             self.late = True
             raise OutOfTime
-        if self.progress is not None:
-            self.progress(number, self.steps, float(loss.mean()), self.recorder.accuracy)
+        if self.tell:
+            accuracy = self.recorder.accuracy
+            self.tell(StepRecorded(number, self.steps, float(loss.mean()), accuracy, (), {}))
+
+    def attributes(self) -> dict[str, Any]:
+        """What a trace says of how far the training came, and what ended it."""
+        found: dict[str, Any] = {
+            "steps_done": self.done,
+            "interrupted": int(self.done < self.steps),
+        }
+        if self.interrupts.signal is not None:
+            # whoever has more to do looks at this: it may have come after the last step
+            found["asked_to_stop"] = 1
+        if self.late and self.timeout:
+            found["time_limit"] = float(self.timeout)
+        return found
 
 
 def _in_words(error: ValidationError, file: str = "", elsewhere: Collection[str] = ()) -> str:

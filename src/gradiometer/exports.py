@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 from gradiometer.files import replacing, spreadsheet_text, storable
 from gradiometer.locks import IN_FOLDER, Lock
 from gradiometer.optional import library
-from gradiometer.states import is_mask
+from gradiometer.states import Mask, State, is_mask, mask_of
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
     from gradiometer.labelled import LabelledRun
+
+Array = NDArray[Any]
 
 LAYER_FACTS = ("fan_in", "fan_out", "activation")
 # TensorBoard knows its files by "tfevents"; no time or host in it: the same trace, the same files
@@ -46,10 +48,11 @@ def to_frame(trace: LabelledRun) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns `step`, `layer` (name), `depth` (1 at the input), `member` (for ensembles alone),
-        `quantity`, `value` (float64), and, where the trace has them, `fan_in`, `fan_out` and
-        `activation` of the layer. What is not of a layer, such as the loss, has these, `layer`
-        and `depth` missing. Sorted by quantity (in the trace's order), step, depth and member.
-        Its `attrs` are those of the trace.
+        `quantity`, `value` (float64), `status` ("recorded", "zero", "not_finite" or "missing", a
+        category; the value is NaN where it is missing), and, where the trace has them, `fan_in`,
+        `fan_out` and `activation` of the layer. What is not of a layer, such as the loss, has none
+        of these, no `layer` and no `depth`. Sorted by quantity (in the trace's order), step, depth
+        and member. Its `attrs` are those of the trace.
 
     Notes
     -----
@@ -60,14 +63,12 @@ def to_frame(trace: LabelledRun) -> pd.DataFrame:
 
     dataset = trace.dataset
     steps, members = dataset["step"].values, _members(trace)
-    names, blocks, values = [*_numbers(dataset)], [], []
+    names, blocks = [*_numbers(dataset)], []
+    values, codes = [np.empty(0)], [np.empty(0, np.int8)]
     for number, name in enumerate(names):
-        variable = dataset[name]
-        if trace.ensemble:
-            variable = variable.broadcast_like(dataset["member"])
-        of_layers = "layer" in variable.dims
-        variable = variable.transpose("step", *(["layer"] if of_layers else []), ...)
-        values.append(variable.values.astype(np.float64).ravel())
+        of_layers = "layer" in dataset[name].dims
+        values.append(_in_rows(trace, dataset[name]).astype(np.float64))
+        codes.append(_in_rows(trace, trace.status(name)))
         shape = (len(steps), dataset.sizes["layer"] if of_layers else 1, len(members))
         step, layer, member = np.indices(shape).reshape(3, -1)
         blocks.append([np.full_like(step, number), step, layer if of_layers else layer - 1, member])
@@ -84,7 +85,8 @@ def to_frame(trace: LabelledRun) -> pd.DataFrame:
         "depth": of_layer(_depth(dataset)),
         **({"member": members[member]} if trace.ensemble else {}),
         "quantity": pd.Series(names, dtype=None if names else object).array.take(quantity),
-        "value": np.concatenate([np.empty(0), *values]),
+        "value": np.concatenate(values),
+        "status": pd.Categorical.from_codes(np.concatenate(codes), [state.word for state in State]),
         **{
             name: of_layer(
                 _texts(dataset[name]) if name == "activation" else dataset[name].values.tolist()
@@ -101,8 +103,9 @@ def to_frame(trace: LabelledRun) -> pd.DataFrame:
 def to_csv(trace: LabelledRun, path: str | os.PathLike[str]) -> None:
     """Write the table of `to_frame` as comma-separated values, atomically.
 
-    Numbers have all their digits. An empty cell means "not of a layer"; a value that is not finite
-    is written as NaN, inf or -inf. The facts in the trace's `attrs` have no place in such a file.
+    Numbers have all their digits. A value that is not finite is written as NaN, inf or -inf; the
+    cell of a missing one is empty, and so are the layer and its facts of what is not of a layer.
+    The facts in the trace's `attrs` have no place in such a file.
     Texts that a spreadsheet would take for a formula have an apostrophe before them; see
     `without_formulas`.
 
@@ -118,9 +121,9 @@ def to_csv(trace: LabelledRun, path: str | os.PathLike[str]) -> None:
         If the file cannot be written; an older one is then untouched.
     """
     frame = without_formulas(to_frame(trace))
-    unknown = frame["value"].isna()
-    if unknown.any():
-        frame["value"] = frame["value"].astype(object).where(~unknown, "NaN")
+    nan = frame["value"].isna() & (frame["status"] == State.NOT_FINITE.word)
+    if nan.any():
+        frame["value"] = frame["value"].astype(object).where(~nan, "NaN")
     with replacing(Path(path)) as temporary:
         frame.to_csv(temporary, index=False, encoding="utf-8", lineterminator="\n")
 
@@ -151,8 +154,8 @@ def to_parquet(trace: LabelledRun, path: str | os.PathLike[str]) -> None:
     """Write the table of `to_frame` as a Parquet file, atomically.
 
     The trace's `attrs` are in the schema's metadata, as JSON under the key `gradiometer`;
-    `pandas.read_parquet` gives them as the `attrs` of its frame. NaNs are kept apart from what is
-    missing.
+    `pandas.read_parquet` gives them as the `attrs` of its frame. A missing value is null, and one
+    that is not finite stays NaN or infinite.
 
     Parameters
     ----------
@@ -175,7 +178,9 @@ def to_parquet(trace: LabelledRun, path: str | os.PathLike[str]) -> None:
     table = arrow.Table.from_pandas(frame, preserve_index=False)
     # pyarrow takes the NaNs of a frame for missing values
     place = table.schema.get_field_index("value")
-    table = table.set_column(place, "value", arrow.array(frame["value"].to_numpy()))
+    missing = (frame["status"] == State.MISSING.word).to_numpy()
+    values = arrow.array(frame["value"].to_numpy(), mask=missing)
+    table = table.set_column(place, "value", values)
     metadata = {**table.schema.metadata, "gradiometer": facts, "PANDAS_ATTRS": facts}
     with replacing(Path(path)) as temporary:
         parquet.write_table(table.replace_schema_metadata(metadata), temporary)
@@ -204,7 +209,8 @@ def to_tensorboard(trace: LabelledRun, folder: str | os.PathLike[str]) -> None:
     Tags are `<quantity>/<layer>`, such as "grad_mean_abs/h1", and the bare name for what is not of
     a layer, such as "loss". Each member of an ensemble is a run of its own, `member_<seed>`, so
     that members share the charts. Histograms of the gradient have log10 |dL/dW| along their axis;
-    their outermost bins, which have no end, are drawn half a decade wide.
+    their outermost bins, which have no end, are drawn half a decade wide. What is missing has no
+    point and no histogram.
 
     TensorBoard keeps scalars in single precision: there, what is below 1e-45 becomes 0, and what
     is above 3e38 infinite. A trace does not know the time of day: times are counted from 1970, the
@@ -243,6 +249,14 @@ def _numbers(dataset: xr.Dataset) -> Iterator[str]:
         of_steps = "step" in variable.dims and {*variable.dims} <= {"step", "layer", "member"}
         if of_steps and variable.dtype.kind in "biuf" and not is_mask(name, dataset):
             yield str(name)
+
+
+def _in_rows(trace: LabelledRun, variable: xr.DataArray) -> Array:
+    """Its values in the order of a table's rows: by step, layer and member."""
+    if trace.ensemble:
+        variable = variable.broadcast_like(trace.dataset["member"])
+    of_layers = ["layer"] if "layer" in variable.dims else []
+    return variable.transpose("step", *of_layers, ...).values.ravel()
 
 
 def _histograms(dataset: xr.Dataset) -> Iterator[str]:
@@ -299,9 +313,12 @@ def _events(
     yield Event(wall_time=0.0, file_version="brain.Event:2")
     for i, step in enumerate(dataset["step"].values):
         event = Event(wall_time=float(seconds[i]), step=int(step))
-        for tag, values in scalars.items():
-            event.summary.value.add(tag=tag, simple_value=values[i])
-        for tag, (edges, counts) in histograms.items():
+        for tag, (values, missing) in scalars.items():
+            if not missing[i]:
+                event.summary.value.add(tag=tag, simple_value=values[i])
+        for tag, (edges, counts, missing) in histograms.items():
+            if missing[i]:
+                continue
             occupied = np.flatnonzero(counts[i])
             # TensorBoard draws every bin it is given, and their ends where min and max are; with
             # no entries there are empty bins, for it cannot read a histogram without any
@@ -314,23 +331,24 @@ def _events(
         yield event
 
 
-def _scalars(dataset: xr.Dataset) -> dict[str, list[float]]:
-    """Values over the steps by tag, in TensorBoard's precision."""
+def _scalars(dataset: xr.Dataset) -> dict[str, tuple[list[float], Mask]]:
+    """Values over the steps, in TensorBoard's precision, and which are missing; by tag."""
     found = {}
     for name in _numbers(dataset):
-        variable = dataset[name]
+        variable = dataset[name].transpose("step", ...)
         with np.errstate(over="ignore"):
-            values = variable.transpose("step", ...).values.astype(np.float32)
+            values = variable.values.astype(np.float32)
+        missing = _missing(dataset, name)
         if "layer" not in variable.dims:
-            found[name] = values.tolist()
+            found[name] = values.tolist(), missing
             continue
         for i, layer in enumerate(_texts(dataset["layer"])):
-            found[f"{name}/{layer}"] = values[:, i].tolist()
+            found[f"{name}/{layer}"] = values[:, i].tolist(), missing[:, i]
     return found
 
 
-def _bars(dataset: xr.Dataset) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-    """Edges (bins + 1) and counts (steps, bins) of histograms by tag."""
+def _bars(dataset: xr.Dataset) -> dict[str, tuple[Array, Array, Mask]]:
+    """Of histograms the edges (bins + 1), counts (steps, bins), and which are missing; by tag."""
     found = {}
     for name in _histograms(dataset):
         counts = dataset[name].transpose("step", "layer", "bin").values
@@ -338,9 +356,18 @@ def _bars(dataset: xr.Dataset) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         width = left[-1] - left[-2]
         # the outermost bins have no end, and a chart needs one
         edges = np.array([left[1] - width, *left[1:], left[-1] + width])
+        missing = _missing(dataset, name)
         for i, layer in enumerate(_texts(dataset["layer"])):
-            found[f"{name}/{layer}"] = (edges, counts[:, i])
+            found[f"{name}/{layer}"] = (edges, counts[:, i], missing[:, i])
     return found
+
+
+def _missing(dataset: xr.Dataset, name: str) -> Mask:
+    """Where a quantity is missing: (steps,) or (steps, layers)."""
+    found = mask_of(name, dataset)
+    if found is not None:
+        return found
+    return np.zeros([size for dim, size in dataset[name].sizes.items() if dim != "bin"], bool)
 
 
 @contextlib.contextmanager

@@ -42,6 +42,9 @@ class LabelledRun(Protocol):
     def __getitem__(self, name: str) -> xr.DataArray:
         """A quantity by name; (step, layer[, member]), or (step[, member])."""
 
+    def status(self, name: str) -> xr.DataArray:
+        """The state of each of a quantity's numbers: codes of `gradiometer.State`."""
+
 
 class DescribedExperiment(Protocol):
     """The settings of a run; see `Experiment`. Each setting is an attribute, too."""

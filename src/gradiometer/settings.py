@@ -48,9 +48,9 @@ def _data_sets() -> Iterable[str]:
 
 
 def _quantities() -> Iterable[str]:
-    from gradiometer.quantities import PER_LAYER
+    from gradiometer.quantities import OF_LAYERS
 
-    return PER_LAYER
+    return OF_LAYERS
 
 
 def _check_scaling(scaling: Any) -> str | float:
@@ -61,7 +61,7 @@ def _check_scaling(scaling: Any) -> str | float:
 
 def _check_quantities(quantities: Any) -> tuple[str, ...] | None:
     """In one order, so that equal choices have equal hashes."""
-    from gradiometer.quantities import GRADIENTS, PER_LAYER
+    from gradiometer.quantities import GRADIENTS, OF_LAYERS
 
     if quantities is None:
         return None
@@ -73,7 +73,7 @@ def _check_quantities(quantities: Any) -> tuple[str, ...] | None:
             f"{' or '.join(GRADIENTS)} must be among them, for a run is about its gradient, "
             f"got {named!r}"
         )
-    return tuple(name for name in PER_LAYER if name in named)
+    return tuple(name for name in OF_LAYERS if name in named)
 
 
 def _number_or_word(text: str) -> float | str:

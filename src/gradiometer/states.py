@@ -35,6 +35,11 @@ class State(IntEnum):
     NOT_FINITE = 2  # NaN or infinite
     MISSING = 3  # it could not be had
 
+    @property
+    def word(self) -> str:
+        """As tables have it."""
+        return self.name.lower()
+
 
 def states(values: Array, missing: Mask | None = None) -> NDArray[np.int8]:
     """The state of each value.
@@ -204,9 +209,9 @@ def inferred_of_layers(nan: Mask, explained: list[bool], count: Array | None) ->
 
 
 def _inferred_of_steps(dataset: xr.Dataset, name: str, nan: Mask, reasons: Reasons) -> Mask:
-    if nan.all() and any(name in of for of in reasons.values()):
-        return nan
-    if "nonfinite_step" not in dataset.attrs:
+    explained = any(name in of for of in reasons.values())
+    # a share of right answers is a number in a net that diverged, too
+    if name == "accuracy" or "nonfinite_step" not in dataset.attrs or (nan.all() and explained):
         return nan
     # before the first step that is not finite, a loss is finite
     before = dataset["step"].values < int(dataset.attrs["nonfinite_step"])

@@ -138,7 +138,7 @@ class Trace:
         found = variable.copy(data=states(variable.values, mask)).rename(f"{name}_status")
         found.attrs = {
             "flag_values": np.array([*State], np.int8),
-            "flag_meanings": " ".join(state.name.lower() for state in State),
+            "flag_meanings": " ".join(state.word for state in State),
         }
         return found
 

@@ -14,8 +14,9 @@ from tests.dp.cases import CASES, refused
 import dp
 from dp import Node
 from dp import primitives as p
-from dp.program import blocks, products, training
-from dp.program.captured import captured
+from dp.program import blocks, products
+from dp.program import step as training
+from dp.program.capture import captured
 from dp.program.notation import NOTATIONS
 from dp.program.replay import Replay
 

@@ -10,7 +10,8 @@ import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
-from gradiometer import contents, seal, verbs
+import gradiometer
+from gradiometer import contents, seal
 from gradiometer.cli import app
 from gradiometer.experiment import Experiment
 from gradiometer.quantities import HISTOGRAM, QUANTITIES
@@ -104,8 +105,8 @@ def test_every_verb_that_reads_a_trace_verifies_it(trace, tmp_path):
     spoilt[len(spoilt) // 2] ^= 1
     path.write_bytes(spoilt)
     for verb in (
-        lambda: verbs.plot(path),
-        lambda: verbs.export(path, "csv"),
+        lambda: gradiometer.plot(path),
+        lambda: gradiometer.export(path, "csv"),
         lambda: Trace.from_bytes(bytes(spoilt)),
     ):
         with pytest.raises(TraceError, match="it is damaged"):
@@ -124,7 +125,7 @@ def test_a_file_without_a_checksum_is_read_and_told_of(trace, tmp_path):
     assert old.verified is False
     xr.testing.assert_identical(old.dataset, trace.dataset)
     with pytest.warns(FileWarning, match=r"old\.nc: has no checksum"):
-        verbs.plot(path)
+        gradiometer.plot(path)
     done = call("export", path, "--to", "csv")
     assert done.exit_code == 0
     assert done.stderr.splitlines() == [

@@ -14,6 +14,7 @@ import dp
 from dp.optimizers import OPTIMIZERS
 from gradiometer import experiment
 from gradiometer.data import DATASETS
+from gradiometer.events import ListenerWarning
 from gradiometer.experiment import Experiment, ExperimentError
 
 SMALL = {"layers": 2, "width": 4, "steps": 3, "batch_size": 16, "activation": "tanh"}
@@ -206,11 +207,20 @@ def test_bad_files_are_named(text, words, tmp_path):
         Experiment.load(path)
 
 
-def test_progress_is_told_of_every_step():
+def test_every_step_is_told():
     told = []
-    Experiment.of(**SMALL).run(lambda *now: told.append(now))
-    assert [(step, steps) for step, steps, _, _ in told] == [(1, 3), (2, 3), (3, 3)]
-    assert all(np.isfinite(loss) and 0 <= accuracy <= 1 for _, _, loss, accuracy in told)
+    Experiment.of(**SMALL).run(on_event=told.append)
+    assert [(event.step, event.steps) for event in told] == [(1, 3), (2, 3), (3, 3)]
+    assert all(np.isfinite(event.loss) and 0 <= event.accuracy <= 1 for event in told)
+
+
+def test_a_listener_that_fails_loses_no_training():
+    def fails(event):
+        raise OSError("the page is gone")
+
+    with pytest.warns(ListenerWarning, match="the page is gone"):
+        trace = Experiment.of(**SMALL).run(on_event=fails)
+    assert trace.attrs["steps_done"] == SMALL["steps"]
 
 
 def test_a_trace_says_where_it_comes_from():

@@ -17,7 +17,7 @@ from gradiometer.cli import app
 from gradiometer.experiment import Experiment
 from gradiometer.exports import FORMATS, to_csv, to_frame
 from gradiometer.optional import MissingLibraryError
-from gradiometer.recording.measure import HISTOGRAM, PER_STEP
+from gradiometer.quantities import HISTOGRAM, PER_STEP
 from gradiometer.trace import Trace
 
 SEED = 3  # members are named by their seeds
@@ -90,7 +90,7 @@ def test_the_table_has_every_number_in_order(trace):
     assert_same(in_rows(frame), expected)
     member = ["member"] if trace.ensemble else []
     facts = ["fan_in", "fan_out", "activation"]
-    assert [*frame] == ["step", "layer", "depth", *member, "quantity", "value", *facts]
+    assert [*frame] == ["step", "layer", "depth", *member, "quantity", "value", "status", *facts]
     assert frame["value"].dtype == np.float64
     assert frame["step"].dtype == np.int64
     pd.testing.assert_frame_equal(trace.to_dataframe(), frame)
@@ -120,12 +120,62 @@ def test_a_table_of_single_precision_and_few_quantities():
     trace = Experiment.of(layers=1, width=2, steps=2, dtype="float32").run()
     few = Trace(trace.dataset[["grad_rms"]].drop_vars(["depth", "fan_in", "activation"]))
     frame = to_frame(few)
-    assert [*frame] == ["step", "layer", "depth", "quantity", "value", "fan_out"]
+    assert [*frame] == ["step", "layer", "depth", "quantity", "value", "status", "fan_out"]
     assert frame["depth"].tolist() == [1, 2, 1, 2]
     np.testing.assert_array_equal(frame["value"], trace["grad_rms"].values.ravel())
     none = to_frame(Trace(trace.dataset[["step", "layer"]]))
     assert len(none) == 0
     assert [*none] == [*to_frame(trace)]
+
+
+@pytest.fixture
+def partial():
+    """A trace with numbers of all four states, and one histogram that is missing."""
+    gradient = np.array([[0.5, 0.0], [np.nan, np.nan]])
+    histogram = np.zeros((2, 2, 3))
+    histogram[:, 0] = 1
+    return Trace.from_arrays(
+        {
+            "grad_rms": (("step", "layer"), gradient),
+            HISTOGRAM: (("step", "layer", "bin"), histogram),
+            "loss": (("step",), np.array([np.nan, np.inf])),
+        },
+        {"step": [1, 2], "layer": ["h1", "out"], "bin": [-np.inf, -1.0, 0.0]},
+        {},
+        {
+            "grad_rms": np.array([[False, False], [False, True]]),
+            "loss": np.array([True, False]),
+            HISTOGRAM: np.array([[False, False], [False, True]]),
+        },
+    )
+
+
+def test_four_states_in_every_table(partial, tmp_path):
+    frame = to_frame(partial)
+    words = ["recorded", "zero", "not_finite", "missing", "missing", "not_finite"]
+    assert frame["status"].tolist() == words
+    assert frame["quantity"].unique().tolist() == ["grad_rms", "loss"]
+    partial.to_csv(tmp_path / "t.csv")
+    raw = pd.read_csv(tmp_path / "t.csv", dtype=str, keep_default_na=False)
+    assert raw["value"].tolist() == ["0.5", "0.0", "NaN", "", "", "inf"]
+    assert raw["status"].tolist() == words
+
+
+def test_what_is_missing_is_null_in_parquet(partial, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    partial.to_parquet(tmp_path / "t.parquet")
+    values = parquet.read_table(tmp_path / "t.parquet")["value"].to_pylist()
+    assert [value is None for value in values] == [False, False, False, True, True, False]
+    assert np.isnan(values[2])
+
+
+def test_what_is_missing_is_not_in_the_event_files(partial, tmp_path):
+    pytest.importorskip("tensorboardX")
+    partial.to_tensorboard(tmp_path / "run")
+    _, first, second = events_in(tmp_path / "run")
+    bars = f"{HISTOGRAM}/h1", f"{HISTOGRAM}/out"
+    assert {v.tag for v in first.summary.value} == {"grad_rms/h1", "grad_rms/out", *bars}
+    assert {v.tag for v in second.summary.value} == {"grad_rms/h1", "loss", bars[0]}
 
 
 def test_what_is_alike_in_all_members_is_repeated(ensemble):

@@ -7,6 +7,7 @@ import pytest
 from tests.gradiometer.studies.faults import KINDS, sweep
 from typer.testing import CliRunner
 
+import gradiometer
 from gradiometer import plots
 from gradiometer.claims import Proofs
 from gradiometer.cli import app
@@ -15,7 +16,8 @@ from gradiometer.exports import FORMATS
 from gradiometer.studies import Study, load
 from gradiometer.studies.compute import compute
 from gradiometer.trace import Trace
-from gradiometer.verbs import claims, experiments, studies
+from gradiometer.verbs import prove, run, run_folder
+from gradiometer.verbs import study as study_verb
 from gradiometer.verbs.output import OutputError
 
 SAMPLE = 12  # of the faults of each kind, one in so many
@@ -66,13 +68,13 @@ def sweep_of_run(trained, monkeypatch, tmp_path, **options):
     """`gradiometer run` with a training that is done already, and a single figure."""
     ended = []
 
-    def run(experiment, progress=None, **options):
+    def known(experiment, **options):
         ended.append(experiment)
         return trained
 
-    monkeypatch.setattr(Experiment, "run", run)
-    monkeypatch.setattr(experiments, "FIGURE_NAMES", ("learning",))
-    monkeypatch.setattr(experiments, "predict_first_step", lambda *_, **__: None)
+    monkeypatch.setattr(Experiment, "run", known)
+    monkeypatch.setattr(run_folder, "FIGURE_NAMES", ("learning",))
+    monkeypatch.setattr(run, "compare_with_theory", lambda *_: None)
     flags = [f"--{name}={value}" for name, value in SETTINGS.items()]
 
     def operation(root):
@@ -114,10 +116,10 @@ def test_every_fault_in_run(trained, monkeypatch, tmp_path, lasting, record_prop
 
 def test_the_trace_that_cannot_be_written_is_in_the_error(trained, monkeypatch, tmp_path):
     monkeypatch.setattr(Experiment, "run", lambda *_, **__: trained)
-    monkeypatch.setattr(experiments, "keep_elsewhere", lambda *_: None)
+    monkeypatch.setattr(run_folder, "keep_elsewhere", lambda *_: None)
     monkeypatch.setattr(Trace, "save", lambda *_: (tmp_path / "none" / "x").touch())
     with pytest.raises(OutputError, match="nor can the trace be kept in any other") as raised:
-        experiments.run(out=tmp_path / "out", **SETTINGS)
+        gradiometer.run(out=tmp_path / "out", **SETTINGS)
     assert raised.value.trace is trained
 
 
@@ -139,7 +141,7 @@ def test_an_error_that_comes_again_and_again_loses_no_training(trained, monkeypa
     monkeypatch.setattr(Experiment, "run", lambda *_, **__: trained)
     monkeypatch.setattr(Trace, "to_bytes", refuse)
     with pytest.raises(OutputError, match="cannot be kept elsewhere, for lack of memory") as raised:
-        experiments.run(out=tmp_path / "out", **SETTINGS)
+        gradiometer.run(out=tmp_path / "out", **SETTINGS)
     assert raised.value.trace is trained
     assert not files_below(tmp_path)
 
@@ -173,7 +175,7 @@ def sweep_of_study(monkeypatch, tmp_path, **options):
         computed.clear()
         for _ in events(root):
             pass
-        for _ in studies.write(load(root / "out")):
+        for _ in study_verb.write(load(root / "out")):
             pass
 
     def check(root, fault, raised):
@@ -246,14 +248,14 @@ def test_every_fault_in_an_export(to, there, trained, monkeypatch, tmp_path, rec
 
 
 def sweep_of_proofs(monkeypatch, tmp_path, **options):
-    proofs = claims.prove(["sigmoid-slope"])
+    proofs = gradiometer.prove(["sigmoid-slope"])
     began = []
 
     def operation(root):
         began.clear()
-        with claims.folder_for(root / "out") as folder:
+        with prove.folder_for(root / "out") as folder:
             began.append(folder)
-            for _ in claims.save(proofs, folder):
+            for _ in prove.save(proofs, folder):
                 pass
 
     def check(root, fault, raised):

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gradiometer import verbs
+import gradiometer
 from gradiometer.experiment import Experiment, ExperimentError
 from gradiometer.regular import (
     MOST_BYTES,
@@ -17,9 +17,9 @@ from gradiometer.regular import (
     read_regular,
 )
 from gradiometer.seal import FileWarning
-from gradiometer.studies import SetAside, Study, StudyError, load
-from gradiometer.verbs.claims import folder_for
+from gradiometer.studies import ResultSetAside, Study, StudyError, load
 from gradiometer.verbs.output import OutputError
+from gradiometer.verbs.prove import folder_for
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
 
@@ -100,13 +100,13 @@ def test_pipes_in_a_study_s_folder(tmp_path):
         with pytest.warns(FileWarning, match="it is a named pipe"):
             assert len(load(folder).finished) == 1
         events = [*study.events(folder, resume=True, executor=threads)]
-    (aside,) = [event for event in events if isinstance(event, SetAside)]
+    (aside,) = [event for event in events if isinstance(event, ResultSetAside)]
     assert "named pipe" in aside.text
     assert len(load(folder).finished) == 2
     (folder / "study.toml").unlink()
     os.mkfifo(folder / "study.toml")
     with pytest.raises(StudyError, match="not the folder of a study"):
-        verbs.plot(load(folder))
+        gradiometer.plot(load(folder))
 
 
 def test_pipes_in_a_folder_of_proofs(tmp_path):

@@ -14,7 +14,7 @@ from dp.optimizers import OPTIMIZERS
 from gradiometer.data import DATASETS
 from gradiometer.declaration import Setting, declared_in, setting
 from gradiometer.experiment import Experiment, ExperimentError
-from gradiometer.quantities import PER_LAYER
+from gradiometer.quantities import OF_LAYERS
 from gradiometer.settings import (
     DEFAULTS,
     PARTS,
@@ -38,7 +38,7 @@ def test_an_experiment_has_them_all_with_their_defaults():
         ("init", INITIALIZERS),
         ("optimizer", OPTIMIZERS),
         ("data", DATASETS),
-        ("quantities", PER_LAYER),
+        ("quantities", OF_LAYERS),
         ("normalisation", ["none", "layer", "batch"]),
         ("dtype", ["float32", "float64"]),
         ("layers", []),

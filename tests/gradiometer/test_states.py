@@ -156,6 +156,47 @@ def test_without_counts_a_reason_decides():
     assert status[1, 1] == State.NOT_FINITE
 
 
+NAN, INF = float("nan"), float("inf")
+
+
+def inferred_in(values, attrs=None, quantity="delta_rms", **more):
+    """Where a quantity of a trace of format 1 is missing."""
+    dims = ("step", "layer") if np.ndim(values) == 2 else ("step",)
+    variables = {quantity: (dims, np.array(values))}
+    variables |= {name: (dims, np.array(values, float)) for name, values in more.items()}
+    coords = {"step": range(1, len(values) + 1), "layer": ["l0", "l1"]}
+    reasons = {"missing": json.dumps((attrs or {}).get("missing", {}))}
+    dataset = xr.Dataset(variables, coords, {"format": 1, **(attrs or {}), **reasons})
+    return (Trace(dataset).status(quantity).values == State.MISSING).tolist()
+
+
+def test_nan_is_missing_where_no_entry_is_counted():
+    values, count = [[NAN, 1.0], [NAN, INF], [NAN, NAN]], [[0, 0], [0, 0], [3, 3]]
+    found = inferred_in(values, nonfinite_count=count)
+    assert found == [[True, False], [True, False], [False, False]]
+    # what can never be had of the first layer is not what diverged
+    reasons = {"l0": {"delta_rms": "it cannot be seen"}}
+    found = inferred_in(values, {"missing": reasons}, nonfinite_count=count)
+    assert [row[0] for row in found] == [True, True, True]
+
+
+@pytest.mark.parametrize("count", [{}, {"nonfinite_count": np.full((2, 2), NAN)}])
+def test_nan_with_a_reason_is_missing_where_nothing_is_counted(count):
+    values = [[NAN, NAN], [1.0, 1.0]]
+    assert inferred_in(values, **count) == [[False, False]] * 2
+    reasons = {"l1": {"delta_rms": "it is frozen"}}
+    assert inferred_in(values, {"missing": reasons}, **count) == [[False, True], [False, False]]
+
+
+def test_a_loss_is_missing_before_the_first_step_that_is_not_finite():
+    loss = [NAN, 1.0, NAN, INF]
+    assert inferred_in(loss, quantity="loss") == [True, False, True, False]
+    attrs = {"nonfinite_step": 3}
+    assert inferred_in(loss, attrs, quantity="loss") == [True, False, False, False]
+    # a share of right answers is a number in a net that diverged, too
+    assert inferred_in(loss, attrs, quantity="accuracy") == [True, False, True, False]
+
+
 def test_files_of_format_1_are_read():
     for path in (OLD / "study/results").iterdir():
         trace = Trace.load(path)

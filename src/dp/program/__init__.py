@@ -1,6 +1,6 @@
 """Programs: a captured graph as readable NumPy source, and replayed at full speed.
 
-captured.py  runs a function twice, and keeps the graph of its value and gradients
+capture.py   runs a function twice, and keeps the graph of its value and gradients
 graph.py     that graph as values, simplified
 notation.py  how each primitive is written in NumPy
 source.py    the values as a page to read
@@ -11,9 +11,7 @@ memory.py    … in buffers that are made once …
 products.py  … matrix products as BLAS does them best …
 replay.py    … and written out as the fast form
 program.py   what a user holds: capture and Program
-training.py  the training loop on top of it
+arrays.py    where a compiled step keeps its numbers, for callbacks
+step.py      one training step
+loop.py      the training loop on top of it
 """
-
-from dp.program.program import Program, capture
-
-__all__ = ["Program", "capture"]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.errors import CaptureError
-from dp.program.captured import Captured
+from dp.program.capture import Captured
 from dp.program.graph import Value, in_order
 
 Array = NDArray[Any]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.program.blocks import Wishes, zeros
-from dp.program.captured import Captured
+from dp.program.capture import Captured
 from dp.program.graph import Value, in_order
 from dp.program.merging import Merging, Slab
 from dp.program.steps import Step, notation_of

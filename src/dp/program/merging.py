@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.program.blocks import Wishes
-from dp.program.captured import Captured
+from dp.program.capture import Captured
 from dp.program.graph import Value, settings_key
 from dp.program.steps import Step, Steps, notation_of
 

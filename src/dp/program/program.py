@@ -10,21 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.node import Node
-from dp.optimizers import Optimizer
-from dp.program.captured import Captured, captured
+from dp.program.capture import Captured, captured
 from dp.program.replay import Replay, check_shape, fitting, quietly
 from dp.program.source import readable
-from dp.program.training import TrainingStep, one_step, refuse_if_changed
+from dp.program.step import TrainingStep, one_step, refuse_if_changed
+from dp.updates import Updates
 
 Array = NDArray[Any]
 
 
 @overload
-def capture(function: Optimizer) -> TrainingStep: ...
+def capture(function: Updates) -> TrainingStep: ...
 @overload
 def capture(function: Callable[..., Node], *arguments: Any, gradient: bool = True) -> Program: ...
 def capture(
-    function: Callable[..., Node] | Optimizer, *arguments: Any, gradient: bool = True
+    function: Callable[..., Node] | Updates, *arguments: Any, gradient: bool = True
 ) -> Program | TrainingStep:
     """Capture a function of Nodes, and its gradients, or a whole training step, as a program.
 
@@ -59,7 +59,7 @@ def capture(
     >>> "h1 = np.tanh(h1_pre)" in program.source
     True
     """
-    if isinstance(function, Optimizer):
+    if isinstance(function, Updates):
         return one_step(function)
     return Program(captured(function, arguments, gradient))
 

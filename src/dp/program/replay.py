@@ -18,7 +18,7 @@ from dp import primitives as p
 from dp.errors import ShapeError
 from dp.node import Node
 from dp.program.blocks import Wishes
-from dp.program.captured import Captured, identifier
+from dp.program.capture import Captured, identifier
 from dp.program.graph import Value
 from dp.program.memory import Memory, buffer
 from dp.program.notation import details

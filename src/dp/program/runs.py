@@ -1,7 +1,7 @@
 """Running a function while it is captured, and refusing what a program could not repeat.
 
 A function is run on the batch given and on two others, with other parameters: what differs between
-the graphs would be frozen. What it looks at meanwhile is seen by `watching.py`, and what it depends
+the graphs would be frozen. What it looks at meanwhile is seen by `reads.py`, and what it depends
 on besides is found by `guards.py`.
 """
 
@@ -23,7 +23,7 @@ from dp.node import Node
 from dp.order import topological_order
 from dp.program.graph import settings_key
 from dp.program.guards import Guard
-from dp.program.watching import RandomStates, Watch, apart
+from dp.program.reads import RandomStates, Watch, apart
 
 Array = NDArray[Any]
 

@@ -11,7 +11,7 @@ import numpy as np
 from dp import primitives as p
 from dp import special
 from dp.errors import CaptureError
-from dp.program.captured import Captured, Origin, free_name
+from dp.program.capture import Captured, Origin, free_name
 from dp.program.graph import Value
 from dp.program.notation import LOOSE, NOTATIONS, SIGN, TIGHT, details
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.program.blocks import VIEWS, Blocks, Wishes, zeros
-from dp.program.captured import Captured
+from dp.program.capture import Captured
 from dp.program.graph import Value
 from dp.program.notation import NOTATIONS, Notation
 

@@ -1,39 +1,19 @@
-"""Put claims to the test, one after the other, and say what came out."""
+"""What came out of the claims that were put to the test: verdicts, tables, files."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from types import FrameType
 from typing import Any
 
-from gradiometer.claims.catalogue import chosen
-from gradiometer.claims.claim import Claim, Evidence, Proof, judge
-from gradiometer.claims.laboratory import Laboratory
-from gradiometer.claims.papers import (
-    BASES,
-    Reproduction,
-    by_basis,
-    in_words,
-    reproduce,
-    targets,
-)
-from gradiometer.claims.power import too_few
-from gradiometer.claims.statistics import Finding, correct, tests_among
+from gradiometer.claims.claim import Proof
+from gradiometer.claims.reproductions import BASES, Reproduction, by_basis, in_words
+from gradiometer.claims.statistics import Finding, tests_among
 from gradiometer.claims.verdicts import Verdict
-from gradiometer.interrupts import Interrupts
-from gradiometer.versions import versions
 
 FORMAT = 1
 KINDS = ("gradiometer proofs", "gradlab proofs")  # the second: as the project was called first
-SEEDS = 50
-
-Progress = Callable[[int, int, str], None]
 
 
 class ProofsError(ValueError):
@@ -223,128 +203,3 @@ def _row(fields: dict[str, Any]) -> Reproduction:
         fields = {**fields, "expected": fields["published"]}
         del fields["published"]
     return Reproduction(**{**fields, "ours": _number(fields["ours"])})
-
-
-def prove(
-    claims: Sequence[str] | None = None,
-    *,
-    seeds: int = SEEDS,
-    first_seed: int = 0,
-    papers: bool = False,
-    progress: Progress | None = None,
-) -> Proofs:
-    """Put claims to the test.
-
-    An interrupt (Ctrl-C) ends it; the proofs until then are given, p-values corrected for their
-    tests alone. An interrupt before the first is raised again.
-
-    Parameters
-    ----------
-    claims : sequence of str, optional
-        Names in `CLAIMS`; by default all, or with `papers` none.
-    seeds : int
-        Nets of each experiment that is trained. Experiments of a single step have four times as
-        many, and at least 200.
-    first_seed : int
-        The first of their seeds. A verdict that hangs on the seeds is another with others.
-    papers : bool
-        Find the papers' figures again.
-    progress : callable, optional
-        `progress(done, total, name)`, called before each claim and figure, and at the end.
-
-    Returns
-    -------
-    Proofs
-
-    Raises
-    ------
-    ValueError
-        If there is no claim of such a name, `seeds` is too few or too many, or
-        `first_seed` is negative.
-    """
-    wanted = chosen([] if papers and claims is None else claims)
-    laboratory = Laboratory(seeds, first_seed)
-    few = too_few(wanted, seeds)
-    rows = targets() if papers else []
-    if not wanted and not rows:
-        raise ValueError("no claim was named; give names, or None for all of them")
-    found: list[tuple[Claim, Evidence, list[dict[str, Any]]]] = []
-    reproductions: list[Reproduction] = []
-    interrupted = False
-    total = len(wanted) + len(rows)
-
-    def tell(what: str) -> None:
-        if progress is not None:
-            progress(len(found) + len(reproductions), total, what)
-
-    try:
-        with _stoppable():
-            for claim in wanted:
-                tell(claim.name)
-                laboratory.used.clear()
-                evidence = claim.gather(laboratory)
-                experiments = [{"hash": e.hash, **e.chosen()} for e in laboratory.used]
-                found.append((claim, evidence, experiments))
-            for target in rows:
-                tell(target.source)
-                reproductions.append(reproduce(target))
-            tell("")
-    except KeyboardInterrupt:
-        if not found and not reproductions:
-            raise
-        interrupted = True
-    return Proofs(
-        seeds,
-        _judged(found, few),
-        tuple(reproductions),
-        versions("scipy"),
-        interrupted,
-        first_seed,
-        few,
-    )
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Being asked to end raises KeyboardInterrupt, as Ctrl-C does, also between two trainings.
-
-    Each training has `Interrupts` of its own. One around all of them would not do: it would heed no
-    signal after the first training, which tells it to finish.
-    """
-
-    def came(number: int, frame: FrameType | None) -> None:
-        Interrupts.latest = number
-        signal.default_int_handler(number, frame)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                before[number] = signal.signal(number, came)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _judged(
-    found: Sequence[tuple[Claim, Evidence, list[dict[str, Any]]]],
-    few: dict[str, str],
-) -> tuple[Proof, ...]:
-    """Verdicts, from p-values corrected over all tests."""
-    corrected = iter(
-        correct([f for _, evidence, _ in found for f in (*evidence.said, *evidence.reworded)])
-    )
-    return tuple(
-        judge(
-            claim,
-            evidence,
-            [next(corrected) for _ in evidence.said],
-            [next(corrected) for _ in evidence.reworded],
-            experiments,
-            few.get(claim.name, ""),
-        )
-        for claim, evidence, experiments in found
-    )

@@ -8,16 +8,19 @@ import sys
 from gradiometer.cli.ending import end_if_asked_twice, loaded  # first: see there
 
 # isort: split
+from gradiometer.cli import activations, export, plot, predict, prove, run, study
 from gradiometer.cli.app import SHOW_TRACEBACK, app, one_line, unexpected
-from gradiometer.cli.claims import prove
-from gradiometer.cli.experiments import run
-from gradiometer.cli.exports import export
-from gradiometer.cli.figures import activations, plot
-from gradiometer.cli.predictions import predict
 from gradiometer.cli.settings import CommandWithSettings
-from gradiometer.cli.studies import study
 
-for _verb in (run, predict, study, prove, plot, activations, export):  # in the order of --help
+for _verb in (  # in the order of --help
+    run.run,
+    predict.predict,
+    study.study,
+    prove.prove,
+    plot.plot,
+    activations.activations,
+    export.export,
+):
     app.command(cls=CommandWithSettings)(_verb)
 loaded()
 

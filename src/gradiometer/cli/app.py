@@ -10,6 +10,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from gradiometer.optional import MissingLibraryError
+
 SHOW_TRACEBACK = "GRADIOMETER_TRACEBACK"  # environment variable, for those who look for a fault
 LONGEST = 1500  # characters of a message
 
@@ -33,7 +35,7 @@ def errors_in_words() -> Iterator[None]:
         fail(f"not enough memory{why}; choose a smaller width, batch or number of members", 1)
     except BrokenPipeError:
         raise  # typer's: whoever read our output has gone
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MissingLibraryError) as error:
         if os.environ.get(SHOW_TRACEBACK):
             raise
         fail(_words_of(error))

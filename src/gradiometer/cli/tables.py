@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gradiometer.settings import SETTINGS
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from gradiometer.trace import Trace
 
 BAR_WIDTH = 14
+MISSING = "–"
 NARROW = 76  # columns that the table needs
 STUDY_COLUMNS = {
     "accuracy": "accuracy",
@@ -74,7 +76,7 @@ def _table(rows: list[dict[str, Any]], trace: Trace) -> Table:
     for row, bar in zip(rows, bars, strict=True):
         table.add_row(
             f"{row['depth']} {row['layer']}",
-            *(f"{row[key]:.2e}" for key in ("first", "last", "delta")),
+            *(_number(row[key]) for key in ("first", "last", "delta")),
             *(_share(row[key]) for key in ("dead", "saturated")),
             bar,
         )
@@ -144,28 +146,36 @@ def _with_interval(row: pd.Series, name: str) -> str:
         return _share(row[name])
     middle, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
     if middle != middle:
-        return "–"
+        return MISSING
     interval = "" if low != low else f" [{low:.2f}, {high:.2f}]"
     return f"{middle:.2f}{interval}"
 
 
-def _share(value: float) -> str:
-    return "–" if value != value else f"{value:.0%}"
+def _number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.2e}"
 
 
-def log_bars(values: list[float], width: int = BAR_WIDTH) -> list[str]:
+def _share(value: float | None) -> str:
+    if value is None:
+        return MISSING
+    return f"{value:.0%}" if value == value else "nan"
+
+
+def log_bars(values: Sequence[float | None], width: int = BAR_WIDTH) -> list[str]:
     """Bars on a common log scale, from the smallest value (one cell) to the largest (`width`)."""
     import math
 
-    logs = [math.log10(v) if math.isfinite(v) and v > 0 else None for v in values]
-    present = [x for x in logs if x is not None]
-    if not present:
-        return ["0" if v == 0 else "not finite" for v in values]
-    low, span = min(present), max(max(present) - min(present), 1.0)
+    known = [v for v in values if v is not None and math.isfinite(v) and v > 0]
+    low, high = (math.log10(end(known, default=1.0)) for end in (min, max))
+    span = max(high - low, 1.0)
     bars = []
-    for value, log in zip(values, logs, strict=True):
-        if log is None:
-            bars.append("0" if value == 0 else "not finite")
+    for value in values:
+        if value is None:
+            bars.append("")
+        elif value == 0:
+            bars.append("0")
+        elif math.isfinite(value) and value > 0:
+            bars.append("█" * (1 + round((width - 1) * (math.log10(value) - low) / span)))
         else:
-            bars.append("█" * (1 + round((width - 1) * (log - low) / span)))
+            bars.append("not finite")
     return bars

@@ -40,9 +40,6 @@ def learning(trace: LabelledRun) -> Figure:
         name: recorded_values(trace, name) for name in ("loss", "accuracy") if name in trace.dataset
     }
     recorded = {name: values for name, values in recorded.items() if not np.isnan(values).all()}
-    # a share of right answers is a number in a net that diverged, too: none at all was not measured
-    if not np.isfinite(recorded.get("accuracy", 0.0)).any():
-        del recorded["accuracy"]
     if not recorded:
         raise not_recorded("loss and no accuracy", "loss", "accuracy")
     figure = new_figure(7.5, 5 if len(recorded) > 1 else 3.2)

@@ -6,43 +6,26 @@ one after the other measures each as it comes (`of_gradient` and its like).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiometer.quantities import HISTOGRAM as HISTOGRAM
-from gradiometer.quantities import PER_LAYER as PER_LAYER
-from gradiometer.quantities import PER_STEP as PER_STEP
-from gradiometer.quantities import of
+from gradiometer.quantities import HISTOGRAM
 from gradiometer.recording import quantities as q
 from gradiometer.recording.quantities import Array
+from gradiometer.recording.requires import measured_alone, needing
 
 Axes = Sequence[int] | None  # of a matrix; None for all
 
-OF_GRADIENT, OF_DELTA, OF_ACTIVATION, OF_WEIGHTS = (
-    of("gradient"),
-    of("delta"),
-    of("activation"),
-    of("weights"),
-)
-FROM_GRADIENT = (*OF_GRADIENT, HISTOGRAM)  # all that needs dL/dW
-# the arrays in which a layer's entries that are not finite are counted, in the order of a step
-KINDS = ("activation", "delta", "gradient", "weight after the update")
+FROM_GRADIENT = needing("gradient")
+OF_DELTA = needing("delta")
+OF_ACTIVATION = needing("activation", "reference_activation")
+OF_WEIGHTS = needing("weight")
+OF_INPUT = needing("input")
 # what nothing is known of where activations are not finite, and their number
 SHARES = {"saturated_fraction", "dead_fraction", "nonfinite_count"}
-
-
-# whose units do not saturate each by itself
-OF_ALL_UNITS = ("softmax", "log_softmax", "softmin")
-
-
-def why_not_saturated(function: str) -> str:
-    """Why the saturated share of an activation function is missing."""
-    if function in OF_ALL_UNITS:
-        return f"the units of a {function} do not saturate each by itself"
-    return f"where {function} saturates is not known"
 
 
 @dataclass
@@ -62,8 +45,14 @@ class LayerArrays:
     reference_activation : array (…, samples, units)
         φ on the reference batch, for dead units.
     used : array (…, fan_in, fan_out)
-        The gradient that the update was given, if it was another one than dL/dW; NaN if it is not
-        known.
+        The gradient that the update was given, if it was another one than dL/dW.
+    used_known : bool
+        Whether it is known what the update was given.
+    input : array (…, batch, fan_in)
+    live : boolean array (…, batch, fan_in)
+        Which entries of the input are of a live unit; see `live_units`. By default, as they are in
+        `input`.
+    pre_activation : array (…, batch, units)
     """
 
     gradient: Array | None = None
@@ -74,18 +63,19 @@ class LayerArrays:
     saturated: NDArray[np.bool_] | None = None
     reference_activation: Array | None = None
     used: Array | None = None
+    used_known: bool = True
+    input: Array | None = None
+    live: NDArray[np.bool_] | None = None
+    pre_activation: Array | None = None
 
-
-def one_step(
-    number: int, layers: Sequence[LayerArrays], loss: Array, accuracy: Array
-) -> tuple[list[int], list[tuple[list[int], LayerArrays]], Array, Array]:
-    """The arguments of `Recorder.add` for a single step, from the arrays of each of its layers."""
-    groups = [
-        # one step and one layer, as leading axes
-        ([i], LayerArrays(**{k: None if x is None else x[None, None] for k, x in vars(of).items()}))
-        for i, of in enumerate(layers)
-    ]
-    return [number], groups, np.asarray(loss)[None], np.asarray(accuracy)[None]
+    def mapped(self, function: Callable[[Array], Array]) -> LayerArrays:
+        """The same with another array for each of its arrays."""
+        arrays = {
+            name: function(value)
+            for name, value in vars(self).items()
+            if value is not None and not isinstance(value, bool)
+        }
+        return replace(self, **arrays)
 
 
 def nothing(name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -111,7 +101,7 @@ def measure(
     counts: dict[str, Array] = {}
     if arrays.gradient is not None:
         found |= of_gradient(arrays.gradient, wanted, counts)
-        if "clip_factor" in wanted:
+        if "clip_factor" in wanted and arrays.used_known:
             found["clip_factor"] = _clip_factor(arrays.gradient, arrays.used)
     if arrays.delta is not None:
         found |= of_delta(arrays.delta, wanted, counts)
@@ -119,6 +109,15 @@ def measure(
         found |= of_activation(arrays.activation, arrays.saturated, wanted, counts)
     if arrays.reference_activation is not None and "dead_fraction" in wanted:
         found["dead_fraction"] = q.dead_fraction(arrays.reference_activation)
+    for name in ("input", "pre_activation"):
+        array = getattr(arrays, name)
+        if array is not None:
+            found |= of_entries(name, array, wanted)
+    if arrays.delta is not None and arrays.weight is not None:
+        live = arrays.live
+        if live is None and arrays.input is not None and "backward_live_rms" in wanted:
+            live = live_units(arrays.input)
+        found |= of_backward(arrays.delta, arrays.weight, live, wanted)
     found |= of_weights(arrays.weight, arrays.weight_after, wanted, counts)
     return found, counts
 
@@ -157,6 +156,58 @@ def of_delta(
     found = {"delta_rms": q.rms(x)} if "delta_rms" in wanted else {}
     if "nonfinite_count" in wanted:
         counts["delta"] = q.nonfinite_count(x, found.get("delta_rms"))
+    return found
+
+
+def of_entries(
+    array: str, x: Array, wanted: Collection[str], axes: Axes = q.MATRIX
+) -> dict[str, Array]:
+    """The quantities of one array alone, by its name in `gradiometer.quantities`."""
+    rows = [(name, of) for name, of in measured_alone(array) if name in wanted]
+    flat = q.entries(x, axes) if rows else x
+    return {name: of(flat) for name, of in rows}
+
+
+def live_units(x: Array) -> Array:
+    """Which entries of a layer's input are of a live unit: one that is not zero on every sample.
+
+    Parameters
+    ----------
+    x : array (…, samples, units)
+        Of one call of the layer.
+
+    Returns
+    -------
+    boolean array (…, 1, units)
+    """
+    return ~q.zero_units(x == 0)[..., None, :]
+
+
+def of_backward(
+    delta: Array, weight: Array, live: Array | None, wanted: Collection[str]
+) -> dict[str, Array]:
+    """Quantities of W^T delta: of the delta as it comes to the layer's input, before φ' of it.
+
+    Where the input is φ of the layer before and goes nowhere else, that layer's delta is φ' times
+    this. So the three factors `backward_rms` / `delta_rms` of this layer, `backward_live_rms` /
+    `backward_rms`, and `delta_rms` of the layer before / `backward_live_rms` are the weights' gain,
+    the loss by dead units and the slope of live ones.
+
+    Parameters
+    ----------
+    delta : array (…, batch, units)
+    weight : array (…, fan_in, units)
+    live : boolean array (…, batch or 1, fan_in), optional
+        See `live_units`.
+    """
+    found: dict[str, Array] = {}
+    if "backward_rms" not in wanted and (live is None or "backward_live_rms" not in wanted):
+        return found
+    back = delta @ q.transposed(weight)
+    if "backward_rms" in wanted:
+        found["backward_rms"] = q.rms(q.entries(back))
+    if live is not None and "backward_live_rms" in wanted:
+        found["backward_live_rms"] = q.rms(q.entries(q.where_true(live, back)))
     return found
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -265,51 +265,15 @@ def log10_histogram(x: Array) -> Array:
     return xp.stack([*(a - b for a, b in itertools.pairwise(above)), above[-1]], axis=-1)
 
 
-# --- several calls of one layer in one step -------------------------------------------------------
-
-ROOT_MEAN_SQUARE = ("delta_rms",)
-
-
-def pooled(parts: Sequence[Mapping[str, Array]], sizes: Sequence[int]) -> dict[str, Array]:
-    """The quantities of several batches of a layer together, from those of each.
-
-    Parameters
-    ----------
-    parts : sequence of mappings
-        Quantities of `delta` or `activation`, all with the same names: numbers, or arrays of one
-        for each member.
-    sizes : sequence of int
-        How many entries each of them has.
-
-    Returns
-    -------
-    dict
-        What the quantities of the joined batches are: means (and shares) weighted by size, the root
-        of mean squares, and by them the standard deviation of the union.
-    """
-    if len(parts) == 1:
-        return dict(parts[0])
-    weights = np.asarray(sizes, dtype=np.float64) / sum(sizes)
-    columns = {name: np.array([part[name] for part in parts], np.float64) for name in parts[0]}
-    found = {}
-    for name, values in columns.items():
-        if name in ROOT_MEAN_SQUARE:
-            found[name] = _root_of_squares(weights, values)
-        elif name == "activation_std":
-            means = columns["activation_mean"]
-            away = means - weights @ means
-            found[name] = _root_of_squares(np.tile(weights, 2), np.concatenate([values, away]))
-        else:
-            found[name] = weights @ values
-    return found
+def transposed(matrix: Array) -> Array:
+    """Matrices in the last two axes, the other way round."""
+    return _namespace(matrix).matrix_transpose(matrix)
 
 
-def _root_of_squares(weights: Array, values: Array) -> Array:
-    """Root of a weighted sum of squares along the first axis, also where squares overflow."""
-    with np.errstate(all="ignore"):
-        largest = np.abs(values).max(axis=0)
-        unit = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-        return np.sqrt(weights @ (values / unit) ** 2) * unit
+def where_true(true: Array, x: Array) -> Array:
+    """The entries where something is true; 0 elsewhere, also of what is not finite."""
+    xp = _namespace(x)
+    return xp.where(true, x, xp.zeros_like(x))
 
 
 # --- arrays of any library ------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 study.py        what is to be run: a base, and the axes of a grid
 ready.py        studies that come with gradiometer, by name
+events.py       what happens to the experiments
 execution.py    the driver's loop: what to start next, retries, interrupts
 executors.py    who computes: processes, a Dask cluster, any Executor
 processes.py    worker processes of this machine, watched
@@ -10,45 +11,45 @@ grouping.py     members trained in groups, joined into one trace
 folder.py       where results are kept, and who works on which experiment
 results.py      all results of a folder, labelled
 outcomes.py     what became of each net, and medians over seeds with their intervals
-progress.py     the live display
+progress.py     how many are done, running, failed; how fast
 """
 
-from gradiometer.studies.execution import (
-    Began,
-    Died,
-    Event,
-    ExperimentsFailedError,
-    Failed,
-    Finished,
-    SetAside,
-    Silent,
-    Stopping,
-    TakenBack,
-    Waiting,
+from gradiometer.studies.events import (
+    ExperimentBegun,
+    ExperimentEvent,
+    ExperimentFailed,
+    ExperimentFinished,
+    ExperimentTakenBack,
+    ResultSetAside,
+    StudyStopping,
+    StudyWaiting,
+    WorkerDied,
+    WorkerSilent,
 )
+from gradiometer.studies.execution import ExperimentsFailedError
 from gradiometer.studies.folder import FolderError
 from gradiometer.studies.processes import LocalProcesses, NoWorkersError, WorkerDiedError
 from gradiometer.studies.results import StudyResults, load
 from gradiometer.studies.study import Study, StudyError
 
 __all__ = [
-    "Began",
-    "Died",
-    "Event",
+    "ExperimentBegun",
+    "ExperimentEvent",
+    "ExperimentFailed",
+    "ExperimentFinished",
+    "ExperimentTakenBack",
     "ExperimentsFailedError",
-    "Failed",
-    "Finished",
     "FolderError",
     "LocalProcesses",
     "NoWorkersError",
-    "SetAside",
-    "Silent",
-    "Stopping",
+    "ResultSetAside",
     "Study",
     "StudyError",
     "StudyResults",
-    "TakenBack",
-    "Waiting",
+    "StudyStopping",
+    "StudyWaiting",
+    "WorkerDied",
     "WorkerDiedError",
+    "WorkerSilent",
     "load",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiometer.quantities import PER_LAYER, PER_STEP
+from gradiometer.quantities import OF_LAYERS, OF_STEPS, PER_LAYER, PER_STEP
 from gradiometer.studies.study import Study, StudyError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class _Frame:
         steps: Sequence[int] | None,
     ) -> None:
         recorded = {name for e in experiments for name in (e.quantities or PER_LAYER)}
-        there = [*(name for name in PER_LAYER if name in recorded), *PER_STEP]
+        there = [*(name for name in OF_LAYERS if name in recorded), *PER_STEP]
         for name in quantities or ():
             if name not in there:
                 raise StudyError(f"no quantity {name!r} was recorded; there are {', '.join(there)}")
@@ -92,11 +92,11 @@ class _Frame:
 
     def dims(self, name: str) -> tuple[str, ...]:
         """Of a quantity of one experiment."""
-        return ("step", *(() if name in PER_STEP else ("layer",)), "member")
+        return ("step", *(() if name in OF_STEPS else ("layer",)), "member")
 
     def shape(self, name: str) -> tuple[int, ...]:
         """In the order of `dims`."""
-        of_layers = () if name in PER_STEP else (self.layers,)
+        of_layers = () if name in OF_STEPS else (self.layers,)
         return (len(self.steps), *of_layers, self.members)
 
     def check_size(self, cells: tuple[int, ...], largest: int, *, chosen: bool) -> None:
@@ -119,7 +119,7 @@ class _Frame:
             values = trace[name].values[known]
             if not trace.ensemble:
                 values = values[..., np.newaxis]
-            if name in PER_STEP:
+            if name in OF_STEPS:
                 cell[at] = values
             else:
                 cell[at, : experiment.layers + 1] = values

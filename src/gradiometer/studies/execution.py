@@ -13,7 +13,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from gradiometer.experiment import Experiment
@@ -22,6 +22,18 @@ from gradiometer.interrupts import Interrupts, TimeLimitError
 from gradiometer.locks import Lock
 from gradiometer.memory import TooLargeError
 from gradiometer.studies import compute as in_worker
+from gradiometer.studies.events import (
+    ExperimentBegun,
+    ExperimentEvent,
+    ExperimentFailed,
+    ExperimentFinished,
+    ExperimentTakenBack,
+    ResultSetAside,
+    StudyStopping,
+    StudyWaiting,
+    WorkerDied,
+    WorkerSilent,
+)
 from gradiometer.studies.executors import Workers, cause_of_death
 from gradiometer.studies.folder import StudyFolder
 from gradiometer.studies.processes import NoWorkersError
@@ -38,100 +50,19 @@ WAITED = 10.0  # seconds that experiments under way have left after SIGTERM
 STORM = 12
 
 
-# --- what happens ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to an experiment."""
-
-    experiment: Experiment
-
-
-@dataclass(frozen=True)
-class Began(Event):
-    """It was handed to the workers, which can work on `slots` at a time; some may have to wait."""
-
-    slots: int
-
-
-@dataclass(frozen=True)
-class TakenBack(Event):
-    """It was handed to the workers, but will not be begun."""
-
-
-@dataclass(frozen=True)
-class Finished(Event):
-    """It is done; `new` tells whether it was computed by this driver."""
-
-    new: bool
-    _read: Callable[[], Trace] = field(repr=False, compare=False)
-
-    @property
-    def trace(self) -> Trace:
-        """What it recorded; read from its file, or as the worker sent it."""
-        return self._read()
-
-
-@dataclass(frozen=True)
-class Died(Event):
-    """It took its worker process with it, and will be tried again."""
-
-    cause: str
-    attempt: int
-
-
-@dataclass(frozen=True)
-class Silent(Event):
-    """Its worker gives no sign of life; `text` says for how long, and what will become of it."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Failed(Event):
-    """It will not be done: `cause` says why in a line, `text` with the traceback."""
-
-    cause: str
-    text: str
-    attempts: int
-
-
-@dataclass(frozen=True)
-class SetAside(Event):
-    """Its file was damaged, or another's; `text` says where it is now. It is done anew."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Waiting(Event):
-    """Nothing can be done for a while; `text` says for what one waits: workers, other drivers."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Stopping(Event):
-    """An interrupt came: this experiment, and others under way, are waited for."""
-
-
 class ExperimentsFailedError(RuntimeError):
     """Experiments of a study failed; all others are done.
 
     Attributes
     ----------
-    failures : list of Failed
+    failures : list of ExperimentFailed
     """
 
-    def __init__(self, failures: list[Failed]) -> None:
+    def __init__(self, failures: list[ExperimentFailed]) -> None:
         self.failures = failures
         first = failures[0]
         count = "an experiment" if len(failures) == 1 else f"{len(failures)} experiments"
         super().__init__(f"{count} failed, the first, {first.experiment.title}: {first.cause}")
-
-
-# --- the loop -------------------------------------------------------------------------------------
 
 
 def execute(
@@ -143,7 +74,7 @@ def execute(
     attempts: int = 3,
     compute: Compute | None = None,
     timeout: float | None = None,
-) -> Iterator[Event]:
+) -> Iterator[ExperimentEvent]:
     """Run experiments, those first that take longest; give what happens as it does.
 
     What is finished is in the folder before it is told. Those that another driver works on are left
@@ -205,7 +136,7 @@ class _Execution:
         self.told = False
         self.waited_for = ""
 
-    def those_there(self, experiments: Sequence[Experiment]) -> Iterator[Event]:
+    def those_there(self, experiments: Sequence[Experiment]) -> Iterator[ExperimentEvent]:
         """Tell what the folder has; the rest waits, the longest first."""
         missing = []
         there = self.folder.files() if self.folder is not None else set()
@@ -218,7 +149,7 @@ class _Execution:
                 missing.append(_Task(experiment))
         self.waiting.extend(sorted(missing, key=lambda task: -cost(task.experiment)))
 
-    def loop(self) -> Iterator[Event]:
+    def loop(self) -> Iterator[ExperimentEvent]:
         """Hand out, wait, take what is done, until there is nothing left."""
         try:
             while self.waiting or self.running or self.elsewhere:
@@ -229,7 +160,7 @@ class _Execution:
                         raise KeyboardInterrupt
                     if not self.told:
                         self.told = True
-                        yield Stopping(next(iter(self.running.values())).experiment)
+                        yield StudyStopping(next(iter(self.running.values())).experiment)
                 else:
                     yield from self._hand_out()
                     yield from self._say_for_what_one_waits()
@@ -261,7 +192,7 @@ class _Execution:
 
     # --- handing out ------------------------------------------------------------------------------
 
-    def _hand_out(self) -> Iterator[Event]:
+    def _hand_out(self) -> Iterator[ExperimentEvent]:
         slots = self.workers.slots()
         looked_at = len(self.elsewhere)
         while len(self.running) < AHEAD * slots:
@@ -274,7 +205,7 @@ class _Execution:
                 return
             yield from self._start(task, slots)
 
-    def _say_for_what_one_waits(self) -> Iterator[Event]:
+    def _say_for_what_one_waits(self) -> Iterator[ExperimentEvent]:
         others = len(self.elsewhere)
         if self.running:
             text = ""
@@ -286,10 +217,10 @@ class _Execution:
             text = ""
         if text and text != self.waited_for:
             task = (self.elsewhere or self.waiting)[0]
-            yield Waiting(task.experiment, text)
+            yield StudyWaiting(task.experiment, text)
         self.waited_for = text
 
-    def _start(self, task: _Task, slots: int) -> Iterator[Event]:
+    def _start(self, task: _Task, slots: int) -> Iterator[ExperimentEvent]:
         if self.folder is not None and task.claim is None:
             task.claim = self.folder.claim(task.experiment)
             if task.claim is None:
@@ -302,7 +233,7 @@ class _Execution:
                 return
             aside = self.folder.set_aside(task.experiment)
             if aside:
-                yield SetAside(task.experiment, aside)
+                yield ResultSetAside(task.experiment, aside)
         settings = task.experiment.given()
         try:
             future = self.workers.executor.submit(
@@ -312,24 +243,26 @@ class _Execution:
             task.release()
             raise NoWorkersError(f"the executor takes no more work ({error})") from None
         self.running[future] = task
-        yield Began(task.experiment, slots)
+        yield ExperimentBegun(task.experiment, slots)
 
-    def _take_back(self) -> Iterator[Event]:
+    def _take_back(self) -> Iterator[ExperimentEvent]:
         """Keep workers from beginning anything new."""
         for future, task in [*self.running.items()]:
             if self.workers.take_back(future):
                 del self.running[future]
                 task.release()
                 self.waiting.appendleft(task)
-                yield TakenBack(task.experiment)
+                yield ExperimentTakenBack(task.experiment)
 
     def _is_done(self, experiment: Experiment) -> bool:
         return self.folder is not None and self.folder.is_done(experiment)
 
-    def _found(self, experiment: Experiment) -> Finished:
+    def _found(self, experiment: Experiment) -> ExperimentFinished:
         assert self.folder is not None
         folder, path = self.folder, str(self.folder.path_of(experiment))
-        return Finished(experiment, False, lambda: Trace.from_bytes(folder.read(experiment), path))
+        return ExperimentFinished(
+            experiment, False, lambda: Trace.from_bytes(folder.read(experiment), path)
+        )
 
     # --- waiting ----------------------------------------------------------------------------------
 
@@ -351,18 +284,18 @@ class _Execution:
         if self.end is None and interrupts.signal not in (None, signal.SIGINT):
             self.end = time.monotonic() + WAITED
 
-    def _complain(self) -> Iterator[Event]:
+    def _complain(self) -> Iterator[ExperimentEvent]:
         """Tell once of each worker that is stopped or stuck."""
         for future, task in self.running.items():
             text = "" if future in self.complained else self.workers.complaint(future)
             if text:
                 self.complained.add(future)
-                yield Silent(task.experiment, text)
+                yield WorkerSilent(task.experiment, text)
         self.complained.intersection_update(self.running)
 
     # --- taking results ---------------------------------------------------------------------------
 
-    def _take(self, future: Future[bytes], task: _Task) -> Event:
+    def _take(self, future: Future[bytes], task: _Task) -> ExperimentEvent:
         try:
             content = future.result()
         except CancelledError:
@@ -381,7 +314,7 @@ class _Execution:
                 self._note(interrupts)
         task.release()
         self._was_able()
-        return Finished(experiment, True, lambda: Trace.from_bytes(content))
+        return ExperimentFinished(experiment, True, lambda: Trace.from_bytes(content))
 
     def _write_what_is_done(self) -> list[tuple[Experiment, bytes]]:
         """Write what workers have sent before an error ends the study; gives what cannot be."""
@@ -396,7 +329,7 @@ class _Execution:
                 unwritten.append((task.experiment, future.result()))
         return unwritten
 
-    def _failed(self, task: _Task, error: BaseException) -> Event:
+    def _failed(self, task: _Task, error: BaseException) -> ExperimentEvent:
         death = cause_of_death(error)
         if death is None and isinstance(error, in_worker.StoppedError):
             death = str(error), 1
@@ -409,7 +342,7 @@ class _Execution:
         if death and task.attempts < self.attempts:
             # at the end: what kills workers must not keep the others waiting
             self.waiting.append(task)
-            return Died(task.experiment, cause, task.attempts)
+            return WorkerDied(task.experiment, cause, task.attempts)
         if death:
             cause = f"failed after {task.attempts} tries: {cause}"
         in_words = isinstance(error, (TimeLimitError, TooLargeError))
@@ -419,7 +352,7 @@ class _Execution:
         if self.folder is not None:
             self.folder.note_failure(task.experiment, text)
         task.release()
-        return Failed(task.experiment, cause, text, task.attempts)
+        return ExperimentFailed(task.experiment, cause, text, task.attempts)
 
     def _was_able(self) -> None:
         """Note that a worker lived to the end of an experiment."""

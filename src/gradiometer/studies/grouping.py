@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradiometer.recording.recorder import places_in_order
+from gradiometer.recording.nonfinite import places_in_order
 from gradiometer.states import (
     Mask,
     Reasons,

@@ -1,72 +1,25 @@
-"""The live display of a study: how many are done, running, failed; how fast; how long still."""
+"""How far a study is: how many experiments are done, running, failed; how fast they are done."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from gradiometer.studies.execution import (
-    Began,
-    Died,
-    Event,
-    Failed,
-    Finished,
-    SetAside,
-    Silent,
-    Stopping,
-    Waiting,
-    cost,
+from gradiometer.studies.events import (
+    ExperimentBegun,
+    ExperimentEvent,
+    ExperimentFailed,
+    ExperimentFinished,
+    ResultSetAside,
+    StudyStopping,
+    StudyWaiting,
+    WorkerDied,
+    WorkerSilent,
 )
+from gradiometer.studies.execution import cost
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from gradiometer.studies.study import Study
-
-
-@contextmanager
-def display(study: Study, console: Console | None = None) -> Iterator[Callable[[Event], None]]:
-    """Show the progress while inside; each event is to be told to the function it gives.
-
-    Parameters
-    ----------
-    study : Study
-    console : rich.console.Console, optional
-        The standard error stream by default.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("{task.fields[counts]}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=console or Console(stderr=True),
-    )
-    tally = Tally(study)
-    task = bar.add_task("", total=tally.work, counts=tally.counts, rate="")
-
-    def saw(event: Event) -> None:
-        bar.start()  # not before there is anything to show
-        words = tally.add(event)
-        # work counts, not experiments: deep nets take longer
-        bar.update(
-            task,
-            total=tally.work,
-            completed=tally.work_done,
-            counts=tally.counts,
-            rate=tally.rate,
-        )
-        if words:
-            bar.console.print(words, markup=False, highlight=False, soft_wrap=True)
-
-    try:
-        yield saw
-    finally:
-        bar.stop()
 
 
 class Tally:
@@ -94,36 +47,36 @@ class Tally:
         """Experiments that workers are at; others may wait in front of them."""
         return min(len(self._handed_out), self._slots)
 
-    def add(self, event: Event) -> str:
+    def add(self, event: ExperimentEvent) -> str:
         """Count an event; gives what is to be said of it, or ""."""
         experiment = event.experiment
         name = experiment.title
-        if isinstance(event, Began):
+        if isinstance(event, ExperimentBegun):
             self._handed_out.add(experiment.hash)
             self._slots = event.slots
             return ""
-        if isinstance(event, SetAside):
+        if isinstance(event, ResultSetAside):
             return f"warning: {event.text}"
-        if isinstance(event, Waiting):
+        if isinstance(event, StudyWaiting):
             return event.text
-        if isinstance(event, Silent):
+        if isinstance(event, WorkerSilent):
             return f"warning: {name}: {event.text}"
-        if isinstance(event, Stopping):
+        if isinstance(event, StudyStopping):
             return (
                 f"Interrupted: waiting for {self.running} experiments under way; "
                 "interrupt again to drop them."
             )
         self._handed_out.discard(experiment.hash)
-        if isinstance(event, Died):
+        if isinstance(event, WorkerDied):
             return f"warning: {name}: {event.cause}; it will be tried again"
-        if isinstance(event, Finished):
+        if isinstance(event, ExperimentFinished):
             self.done += 1
             self.new += event.new
             if event.new:
                 self.work_done += cost(experiment)
             else:  # it was no work
                 self.work -= cost(experiment)
-        if isinstance(event, Failed):
+        if isinstance(event, ExperimentFailed):
             self.failed += 1
             self.work_done += cost(experiment)
             return f"failed: {name}: {event.cause}"

@@ -19,7 +19,8 @@ from gradiometer.experiment import Experiment, ExperimentError
 from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import check_time_limit
 from gradiometer.settings import SETTINGS
-from gradiometer.studies.execution import Event, ExperimentsFailedError, Failed, Finished, execute
+from gradiometer.studies.events import ExperimentEvent, ExperimentFailed, ExperimentFinished
+from gradiometer.studies.execution import ExperimentsFailedError, execute
 from gradiometer.studies.executors import workers_for
 from gradiometer.studies.folder import StudyFolder
 from gradiometer.studies.processes import BELOW_GUARD, NoWorkersError
@@ -326,9 +327,9 @@ class Study:
             )
         ) as events:
             for event in events:
-                if isinstance(event, Finished):
+                if isinstance(event, ExperimentFinished):
                     yield event.trace
-                elif isinstance(event, Failed):
+                elif isinstance(event, ExperimentFailed):
                     failures.append(event)
         if failures:
             raise ExperimentsFailedError(failures)
@@ -345,7 +346,7 @@ class Study:
         attempts: int = 3,
         timeout: float | None = None,
         compute: Compute | None = None,
-    ) -> Generator[Event, None, None]:
+    ) -> Generator[ExperimentEvent, None, None]:
         """Run what is missing, and say what happens as it does; parameters as for `run`.
 
         Parameters
@@ -356,8 +357,8 @@ class Study:
 
         Yields
         ------
-        Event
-            See `gradiometer.studies.execution`.
+        ExperimentEvent
+            See `gradiometer.studies.events`.
         """
         for name, number in [("workers", workers), ("at_once", at_once), ("attempts", attempts)]:
             if number is not None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from gradiometer.quantities import DELTA, GRADIENTS
+from gradiometer.states import Mask, mask_name, mask_of
 
 if TYPE_CHECKING:
     from gradiometer.labelled import LabelledRun
@@ -18,8 +21,8 @@ def layer_table(trace: LabelledRun) -> list[dict[str, Any]]:
     list of dicts
         `layer` (name), `depth` (from 1), and, as medians over the members of an ensemble: `first`
         and `last`, mean |dL/dW| at the first and last step; `delta`, its rms at the first step;
-        `dead` and `saturated`, shares at the last step, NaN where a layer is not finite. What was
-        not recorded is NaN too.
+        `dead` and `saturated`, shares at the last step. None is what is missing; NaN, or an
+        infinity, what is not finite.
     """
     rows = []
     for i, name in enumerate(trace.layers):
@@ -31,10 +34,27 @@ def layer_table(trace: LabelledRun) -> list[dict[str, Any]]:
             ("dead", "dead_fraction", -1),
             ("saturated", "saturated_fraction", -1),
         ):
-            known = quantity in trace.dataset
-            row[key] = float(np.median(trace[quantity].values[step, i])) if known else np.nan
+            row[key] = median(trace, quantity, step, i)
         rows.append(row)
     return rows
+
+
+def median(trace: LabelledRun, quantity: str, step: int, layer: int) -> float | None:
+    """Of a quantity's numbers over members; None if it is missing in all, or was not recorded.
+
+    Parameters
+    ----------
+    trace : Trace
+    quantity : str
+    step, layer : int
+        Positions.
+    """
+    if quantity not in trace.dataset:
+        return None
+    values, missing = trace[quantity].values[step, layer], mask_of(quantity, trace.dataset)
+    if missing is not None:
+        values = np.atleast_1d(values)[~np.atleast_1d(missing[step, layer])]
+    return float(np.median(values)) if np.size(values) else None
 
 
 def decades_lost(
@@ -59,11 +79,48 @@ def decades_lost(
     -------
     float
         The median over members is taken first. Infinite if the first layer's is exactly zero;
-        negative if it grows; NaN if either is not finite.
+        negative if it grows; NaN if either is missing or not finite.
+
+    Raises
+    ------
+    KeyError
+        If the quantity was not recorded.
     """
-    values = trace[quantity].values[step]
-    first, output = (float(np.median(values[i])) for i in layers)
+    trace[quantity]  # raises a KeyError that says what there is
+    first, output = (median(trace, quantity, step, layer) for layer in layers)
+    if first is None or output is None or not np.isfinite([first, output]).all():
+        return float("nan")
     with np.errstate(all="ignore"):
-        if not np.isfinite([first, output]).all():
-            return float("nan")
         return float(np.log10(np.divide(output, first)))
+
+
+class Recorded(Protocol):
+    """Quantities by name: a dict of arrays, a dataset, or an open file."""
+
+    def __contains__(self, name: object, /) -> bool: ...
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+def diverged_members(recorded: Recorded) -> Mask:
+    """Which members have a loss, gradient or delta that is not finite, at any step.
+
+    Parameters
+    ----------
+    recorded : Recorded
+        Quantities as array-likes (steps[, layers], members), as in a trace.
+
+    Returns
+    -------
+    boolean array (members,)
+    """
+    found = []
+    if "nonfinite_count" in recorded:
+        found.append(np.asarray(recorded["nonfinite_count"][:]).any(axis=(0, 1)))
+    for name in ("loss", *GRADIENTS, DELTA):
+        if name not in recorded:
+            continue
+        spoilt = ~np.isfinite(np.asarray(recorded[name][:]))
+        if mask_name(name) in recorded:
+            spoilt &= ~np.asarray(recorded[mask_name(name)][:], bool)
+        found.append(spoilt.reshape(-1, spoilt.shape[-1]).any(axis=0))
+    return np.asarray(np.any(found, axis=0))

@@ -1,11 +1,17 @@
-"""The verbs, such as `run` and `plot`, as Python functions; the command line calls these."""
+"""The verbs, such as `run` and `plot`, as Python functions: a file for each, of its name.
 
-from gradiometer.verbs.claims import prove
-from gradiometer.verbs.experiments import run
-from gradiometer.verbs.exports import export
-from gradiometer.verbs.figures import activations, plot
-from gradiometer.verbs.output import OutputError
-from gradiometer.verbs.predictions import predict
-from gradiometer.verbs.studies import study
+`gradiometer.run` is the function `run` of `gradiometer.verbs.run`, and so on. The command line
+calls these functions, and prints the events that they tell.
 
-__all__ = ["OutputError", "activations", "export", "plot", "predict", "prove", "run", "study"]
+run.py          one experiment
+predict.py      what will happen, before anything is trained
+study.py        many experiments
+prove.py        the textbook's statements, tested
+plot.py         one figure
+activations.py  the gallery of activation functions
+export.py       a trace for other tools
+
+description.py  which experiment is meant
+run_folder.py   the folder of a run
+output.py       files and folders that verbs write
+"""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from gradiometer.trace import Trace
 
 TRACE, DESCRIPTION = "trace.nc", "experiment.toml"
+# of a run; named here too, so that a folder can be checked without loading matplotlib
+FIGURE_NAMES = ("gradients", "panels", "heatmap", "profile", "learning", "decision")
+WITH_THEORY = ("heatmap", "profile")  # those that a prediction can be shown behind
 
 
 class OutputError(OSError):

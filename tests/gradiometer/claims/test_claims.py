@@ -9,7 +9,9 @@ import pytest
 
 from gradiometer.claims import CLAIMS, Proofs, ProofsError, Verdict, prove
 from gradiometer.claims.laboratory import Laboratory
-from gradiometer.claims.papers import Reproduction, Target, by_basis, in_words, reproduce, targets
+from gradiometer.claims.papers import targets
+from gradiometer.claims.reproductions import Reproduction, Target, by_basis, in_words, reproduce
+from gradiometer.events import Begun, ClaimBegun, ClaimJudged
 
 HOLDS, REWORDED, FAILS = Verdict.HOLDS, Verdict.REWORDED, Verdict.FAILS
 EXPECTED = {
@@ -284,23 +286,30 @@ def test_groups_make_the_same_nets():
 
 
 def test_an_interrupt_keeps_what_is_proved():
-    def at_the_third(done, total, name):
-        if done == 2:
+    def at_the_third(event):
+        if isinstance(event, ClaimBegun) and event.done == 2:
             raise KeyboardInterrupt
 
-    found = prove(["sigmoid-slope", "tanh-range", "tanh-keeps"], progress=at_the_third)
+    found = prove(["sigmoid-slope", "tanh-range", "tanh-keeps"], on_event=at_the_third)
     assert [proof.name for proof in found.proofs] == ["sigmoid-slope", "tanh-range"]
     assert found.interrupted
     assert found.sentence().endswith("Interrupted: this is what was done until then.")
 
-    def at_once(done, total, name):
+    def at_once(event):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prove(["sigmoid-slope"], progress=at_once)
+        prove(["sigmoid-slope"], on_event=at_once)
 
 
-def test_progress_is_told():
+def test_claims_and_verdicts_are_told():
     told = []
-    prove(["sigmoid-slope", "tanh-range"], progress=lambda *each: told.append(each))
-    assert told == [(0, 2, "sigmoid-slope"), (1, 2, "tanh-range"), (2, 2, "")]
+    names = ("sigmoid-slope", "tanh-range")
+    prove(names, on_event=told.append)
+    assert told == [
+        Begun("prove", names, 2),
+        ClaimBegun("sigmoid-slope", 0, 2),
+        ClaimBegun("tanh-range", 1, 2),
+        ClaimJudged("sigmoid-slope", "holds"),
+        ClaimJudged("tanh-range", "holds as reworded"),
+    ]

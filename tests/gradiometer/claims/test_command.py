@@ -12,13 +12,14 @@ import pytest
 from markupsafe import escape
 from typer.testing import CliRunner
 
-from gradiometer import verbs
+import gradiometer
 from gradiometer.claims import CLAIMS, Proofs
 from gradiometer.claims.catalogue import CLAIMS as TABLE
 from gradiometer.claims.claim import Claim
 from gradiometer.cli import app
 from gradiometer.reports.proofs import page
-from gradiometer.verbs import claims as verb
+from gradiometer.verbs import prove as verb
+from gradiometer.verbs.output import OutputError
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -129,10 +130,11 @@ def test_one_command_proves_and_tells(tmp_path):
 
 
 def test_papers(tmp_path, monkeypatch):
-    from gradiometer.claims import papers, proofs
+    from gradiometer.claims import papers, proving
+    from gradiometer.claims.reproductions import Target
 
     few = papers.targets()[:2]
-    monkeypatch.setattr(proofs, "targets", lambda: few)
+    monkeypatch.setattr(proving, "targets", lambda: few)
     result = call("prove", "--papers", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert "2 of 2 numbers from papers are reproduced within tolerance." in result.output
@@ -146,8 +148,8 @@ def test_papers(tmp_path, monkeypatch):
     assert result.output.count("published") == 1
     assert result.output.count("by formula") == 1
     assert "section 4.4" in result.output
-    wrong = papers.Target("Nobody 1900", "one", 1.0, 0.1, "absolute", "theory", lambda: 2.0)
-    monkeypatch.setattr(proofs, "targets", lambda: [*few, wrong])
+    wrong = Target("Nobody 1900", "one", 1.0, 0.1, "absolute", "theory", lambda: 2.0)
+    monkeypatch.setattr(proving, "targets", lambda: [*few, wrong])
     result = call("prove", "sigmoid-slope", "--papers", "--out", tmp_path)
     assert result.exit_code == 1
     assert "NO" in result.output
@@ -176,8 +178,8 @@ def test_bad_input(tmp_path):
     result = call("prove", "sigmoid-slope", "--out", file / "folder")
     assert result.exit_code == 2
     assert f"{file / 'folder'}: cannot be written to" in result.output
-    with pytest.raises(verbs.OutputError, match="got an empty one"):
-        verbs.prove(["sigmoid-slope"], out="")
+    with pytest.raises(OutputError, match="got an empty one"):
+        gradiometer.prove(["sigmoid-slope"], out="")
 
 
 def test_what_is_not_ours_stays(tmp_path):
@@ -191,10 +193,10 @@ def test_what_is_not_ours_stays(tmp_path):
 
 
 def test_the_verb_is_the_same(tmp_path):
-    found = verbs.prove(["sigmoid-slope"], out=tmp_path)
+    found = gradiometer.prove(["sigmoid-slope"], out=tmp_path)
     assert found["sigmoid-slope"].verdict == "holds"
     assert (tmp_path / "report.html").exists()
-    assert verbs.prove(["sigmoid-slope"]).to_json() == found.to_json()
+    assert gradiometer.prove(["sigmoid-slope"]).to_json() == found.to_json()
 
 
 # --- interrupts -----------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from gradiometer.cli import app
 from gradiometer.cli.tables import log_bars, print_report
 from gradiometer.experiment import Experiment, ExperimentError
 from gradiometer.trace import Trace
-from gradiometer.verbs import experiments
-from gradiometer.verbs.experiments import FIGURE_NAMES
+from gradiometer.verbs import run_folder
+from gradiometer.verbs.output import FIGURE_NAMES
 
 SMALL = ["--layers", "2", "--width", "3", "--steps", "4"]
 
@@ -221,10 +221,10 @@ def test_an_interrupted_repeat_keeps_the_complete_trace(tmp_path, monkeypatch):
 def test_what_comes_into_the_folder_meanwhile_stays(tmp_path, monkeypatch):
     original = Experiment.run
 
-    def meanwhile(self, progress=None, **options):
+    def meanwhile(self, **options):
         if self.seed == 0:
             gradiometer.run(self.model_copy(update={"seed": 1}), out=tmp_path / "out")
-        return original(self, progress, **options)
+        return original(self, **options)
 
     monkeypatch.setattr(Experiment, "run", meanwhile)
     done = call("run", *SMALL, "--out", tmp_path / "out")
@@ -315,7 +315,7 @@ def test_version():
 def test_every_setting_is_a_flag():
     import inspect
 
-    from gradiometer.cli.experiments import run
+    from gradiometer.cli.run import run
 
     own = {"experiment", "out", "overwrite", "theory", "timeout"}
     flags = set(inspect.signature(run).parameters) - own
@@ -349,7 +349,7 @@ def test_an_interrupt_while_drawing_keeps_the_data(tmp_path, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiments, "save_figure", interrupted)
+    monkeypatch.setattr(run_folder, "save_figure", interrupted)
     done = call("run", *SMALL, "--out", tmp_path)
     assert done.exit_code == 130
     assert "Interrupted while drawing" in done.output
@@ -411,7 +411,8 @@ def test_dp_imports_numpy_alone():
 
 def test_bars_are_logarithmic_and_mark_what_has_no_logarithm():
     assert log_bars([1e-4, 1e-2, 1.0], width=5) == ["█", "███", "█████"]
-    assert log_bars([0.0, 1.0, float("inf")], width=5) == ["0", "█", "not finite"]
+    assert log_bars([0.0, 1.0, float("inf"), None], width=5) == ["0", "█", "not finite", ""]
+    assert log_bars([0.0, float("nan")]) == ["0", "not finite"]
 
 
 def test_names_are_no_markup(capsys):

@@ -1,6 +1,5 @@
 """Folders and files that verbs write: refused before any work, never shared, never lost."""
 
-import contextlib
 import os
 import re
 import signal
@@ -15,8 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 import gradiometer
-from gradiometer import verbs
 from gradiometer.cli import app
+from gradiometer.cli.prove import ProvePrinter
+from gradiometer.events import ClaimBegun
 from gradiometer.experiment import Experiment
 from gradiometer.exports import FORMATS
 from gradiometer.files import remove_leftovers, replacing, write_atomically
@@ -24,8 +24,10 @@ from gradiometer.locks import IN_FOLDER, Lock
 from gradiometer.studies import FolderError, Study, load
 from gradiometer.studies.folder import StudyFolder
 from gradiometer.trace import Trace, TraceError
-from gradiometer.verbs import experiments
+from gradiometer.verbs import run as run_verb
+from gradiometer.verbs import run_folder
 from gradiometer.verbs.output import OutputError
+from gradiometer.verbs.run_folder import RunFolder
 
 SETTINGS = {"layers": 1, "width": 2, "steps": 2}
 FLAGS = [f"--{name}={value}" for name, value in SETTINGS.items()]
@@ -127,10 +129,10 @@ def test_an_empty_path_is_refused(arguments, saved, tmp_path, monkeypatch, no_wo
 def test_an_empty_path_is_refused_in_python_too(saved):
     for verb in (
         lambda: gradiometer.run(out="", **SETTINGS),
-        lambda: verbs.prove(["sigmoid-slope"], out=""),
-        lambda: verbs.plot(saved, out=""),
-        lambda: verbs.export(saved, "csv", out=""),
-        lambda: verbs.study("lesson", out=""),
+        lambda: gradiometer.prove(["sigmoid-slope"], out=""),
+        lambda: gradiometer.plot(saved, out=""),
+        lambda: gradiometer.export(saved, "csv", out=""),
+        lambda: gradiometer.study("lesson", out=""),
     ):
         with pytest.raises(OutputError, match=r"out must be the name of a f.*, got an empty one"):
             verb()
@@ -149,7 +151,7 @@ def test_what_is_no_file_is_not_replaced(saved, tmp_path):
         for to in ("csv", "parquet"):
             pytest.importorskip({"csv": "csv", "parquet": "pyarrow"}[to])
             with pytest.raises(OutputError, match=f"{name}: cannot be written .*{words}"):
-                verbs.export(saved, to, tmp_path / name)
+                gradiometer.export(saved, to, tmp_path / name)
         with pytest.raises(OSError, match=words):
             Trace.load(saved).save(tmp_path / name)
     assert sorted(os.listdir(tmp_path)) == ["folder", "link", "pipe"]
@@ -202,8 +204,8 @@ def test_what_a_killed_study_or_proof_left_is_removed_by_the_next(tmp_path):
         killed_while_writing(tmp_path / name)
     study = Study({"steps": 2, "width": 2}, over={"layers": [1]})
     with ThreadPoolExecutor(1) as threads:
-        verbs.study(study, out=tmp_path, executor=threads)
-    verbs.prove(["relu-slope"], seeds=5, out=tmp_path)
+        gradiometer.study(study, out=tmp_path, executor=threads)
+    gradiometer.prove(["relu-slope"], seeds=5, out=tmp_path)
     assert {name for name in os.listdir(tmp_path) if name[0] == "."} <= {".claims"}
 
 
@@ -218,7 +220,7 @@ def test_an_export_that_was_killed_does_not_keep_the_next_out(saved, tmp_path):
     )
     subprocess.run([sys.executable, "-c", script, saved, tmp_path], check=False)
     assert any(path.is_dir() for path in tmp_path.iterdir())
-    verbs.export(saved, "tensorboard", tmp_path)
+    gradiometer.export(saved, "tensorboard", tmp_path)
     (made,) = tmp_path.iterdir()
     assert "tfevents" in made.name
 
@@ -264,7 +266,7 @@ def test_the_name_is_on_the_disk_too(tmp_path, monkeypatch):
 
 def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch, saved):
     monkeypatch.chdir(saved.parent)
-    for verb in (verbs.plot, lambda name: verbs.export(name, "csv")):
+    for verb in (gradiometer.plot, lambda name: gradiometer.export(name, "csv")):
         with pytest.raises(TraceError, match="got an empty name"):
             verb("")
 
@@ -281,33 +283,33 @@ class Swallowing:
             pass
 
 
-@pytest.mark.parametrize("where", ["draw", "predict_first_step"])
+@pytest.mark.parametrize("where", ["draw", "compare_with_theory"])
 def test_a_signal_that_a_finaliser_swallows_ends_a_run(where, tmp_path, monkeypatch, capsys):
-    real = getattr(experiments, where)
+    owner = RunFolder if where == "draw" else run_verb
+    real = getattr(owner, where)
 
     def swallowing(*args, **options):
         Swallowing()
         return real(*args, **options)
 
-    monkeypatch.setattr(experiments, where, swallowing)
+    monkeypatch.setattr(owner, where, swallowing)
     done = call("run", *FLAGS, "--out", tmp_path)
     assert done.exit_code == 128 + signal.SIGTERM
     assert "Traceback" not in capsys.readouterr().err + done.output
     assert (tmp_path / "trace.nc").exists()
-    assert (tmp_path / "profile.png").exists() == (where == "predict_first_step")
+    assert (tmp_path / "profile.png").exists() == (where == "compare_with_theory")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_sigterm_keeps_the_claims_that_are_proved(tmp_path, monkeypatch):
-    @contextlib.contextmanager
-    def ended_at_the_second():
-        def progress(done, total, name):
-            if done == 1:
-                os.kill(os.getpid(), signal.SIGTERM)
+    show = ProvePrinter.show
 
-        yield progress
+    def ended_at_the_second(printer, event):
+        if isinstance(event, ClaimBegun) and event.done == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        show(printer, event)
 
-    monkeypatch.setattr("gradiometer.cli.claims._progress_bar", ended_at_the_second)
+    monkeypatch.setattr(ProvePrinter, "show", ended_at_the_second)
     done = call("prove", "relu-slope", "sigmoid-slope", "--seeds", 5, "--out", tmp_path)
     assert done.exit_code == 128 + signal.SIGTERM, done.output
     assert "relu-slope" in (tmp_path / "proofs.json").read_text()
@@ -320,10 +322,10 @@ def test_of_two_runs_that_overlap_both_are_kept(tmp_path, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
     run = Experiment.run
 
-    def slow(experiment, progress=None, **options):
+    def slow(experiment, **options):
         begun.set()
         assert go_on.wait(60)
-        return run(experiment, progress, **options)
+        return run(experiment, **options)
 
     monkeypatch.setattr(Experiment, "run", slow)
     first = threading.Thread(target=gradiometer.run, kwargs={"out": tmp_path / "out", **SETTINGS})
@@ -341,7 +343,7 @@ def test_of_two_runs_that_overlap_both_are_kept(tmp_path, monkeypatch):
 def test_while_one_writes_another_waits(tmp_path, monkeypatch):
     """Between the look at the folder and the writing nobody else may write."""
     looked, go_on = threading.Event(), threading.Event()
-    may_replace = experiments._may_replace
+    may_replace = run_folder._may_replace
 
     def slow(folder, experiment, trace):
         found = may_replace(folder, experiment, trace)
@@ -350,7 +352,7 @@ def test_while_one_writes_another_waits(tmp_path, monkeypatch):
             assert go_on.wait(60)
         return found
 
-    monkeypatch.setattr(experiments, "_may_replace", slow)
+    monkeypatch.setattr(run_folder, "_may_replace", slow)
     first = threading.Thread(target=gradiometer.run, kwargs={"out": tmp_path / "out", **SETTINGS})
     first.start()
     assert looked.wait(60)
@@ -373,7 +375,7 @@ def test_a_second_proof_is_refused_before_any_work(tmp_path, no_work):
         Lock.take(tmp_path / "out" / IN_FOLDER),
         pytest.raises(OutputError, match="another gradiometer is at work there"),
     ):
-        verbs.prove(["sigmoid-slope"], out=tmp_path / "out")
+        gradiometer.prove(["sigmoid-slope"], out=tmp_path / "out")
 
 
 START = """

@@ -212,7 +212,7 @@ def test_panels_with_nothing_below_them_have_step_numbers():
 # --- values that were not recorded ----------------------------------------------------------------
 
 
-def _of(**variables):
+def _of(attrs=None, **variables):
     """A trace of these quantities alone, (steps, layers[, members]) or (steps,)."""
     arrays = {name: np.array(values, dtype=float) for name, values in variables.items()}
     layers = next((a.shape[1] for a in arrays.values() if a.ndim > 1), 1)
@@ -222,6 +222,7 @@ def _of(**variables):
         xr.Dataset(
             {name: (dims[a.ndim], a) for name, a in arrays.items()},
             {"step": np.arange(1, steps + 1), "layer": [f"l{i}" for i in range(layers)]},
+            {"format": 1, **(attrs or {})},
         )
     )
 
@@ -229,35 +230,13 @@ def _of(**variables):
 NAN, INF = float("nan"), float("inf")
 
 
-def test_nan_was_not_recorded_where_no_entry_is_counted():
-    trace = _of(
-        delta_rms=[[NAN, 1.0], [NAN, INF], [NAN, NAN]],
-        nonfinite_count=[[0, 0], [0, 0], [3, 3]],
-    )
+def test_values_are_nan_where_missing_and_infinite_where_not_finite():
+    rms = [[NAN, 1.0], [NAN, -INF], [0.0, NAN]]
+    trace = _of(delta_rms=rms, nonfinite_count=[[0, 0], [1, 1], [0, 3]])
     np.testing.assert_array_equal(
-        recorded_values(trace, "delta_rms"), [[NAN, 1.0], [NAN, INF], [INF, INF]]
+        recorded_values(trace, "delta_rms"), [[NAN, 1.0], [INF, -INF], [0.0, INF]]
     )
-    # what can never be had of the first layer is not what diverged
-    trace.attrs["missing"] = json.dumps({"l0": {"delta_rms": "it cannot be seen"}})
-    np.testing.assert_array_equal(recorded_values(trace, "delta_rms")[:, 0], [NAN, NAN, NAN])
-
-
-@pytest.mark.parametrize("count", [None, NAN])
-def test_nan_with_a_reason_was_not_recorded_where_nothing_is_counted(count):
-    gradient = [[NAN, NAN], [1.0, 1.0]]
-    counts = {} if count is None else {"nonfinite_count": np.full((2, 2), count)}
-    trace = _of(grad_mean_abs=gradient, **counts)
-    assert np.isinf(recorded_values(trace, "grad_mean_abs")[0]).all()
-    trace.attrs["missing"] = json.dumps({"l1": {"grad_mean_abs": "it is frozen"}})
-    np.testing.assert_array_equal(recorded_values(trace, "grad_mean_abs")[0], [INF, NAN])
-    assert np.isnan(trace["grad_mean_abs"].values[0]).all()  # the trace itself is left alone
-
-
-def test_loss_is_nan_for_want_of_a_record_before_the_first_step_that_is_not_finite():
-    trace = _of(loss=[NAN, 1.0, NAN, INF])
-    np.testing.assert_array_equal(recorded_values(trace, "loss"), [NAN, 1.0, NAN, INF])
-    trace.attrs["nonfinite_step"] = 3
-    np.testing.assert_array_equal(recorded_values(trace, "loss"), [NAN, 1.0, INF, INF])
+    np.testing.assert_array_equal(trace["delta_rms"], rms)  # the trace itself is left alone
 
 
 def test_members_that_were_not_recorded_do_not_count():
@@ -277,7 +256,9 @@ def partial():
         values[:, 0] = np.nan
         values[1, 1] = np.nan
 
-    return _altered(_run(), leave_out, "grad_mean_abs", "delta_rms")
+    altered = _altered(_run(), leave_out, "grad_mean_abs", "delta_rms")
+    # in this format NaN is missing where nothing is counted as not finite
+    return Trace(altered.dataset.assign_attrs(format=1))
 
 
 @pytest.mark.parametrize("name", FLOW)
@@ -320,8 +301,7 @@ def test_learning_shows_what_was_recorded(quantities, panels):
 
 
 def test_learning_of_a_regression_that_diverged_at_once():
-    trace = _of(loss=[NAN, NAN], accuracy=[NAN, NAN])
-    trace.attrs["nonfinite_step"] = 1
+    trace = _of(loss=[NAN, NAN], accuracy=[NAN, NAN], attrs={"nonfinite_step": 1})
     figure = trace.plot.learning()
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss"]
     assert _legend(figure) == ["not finite"]

@@ -11,7 +11,7 @@ import pytest
 import dp
 from gradiometer import State, record, record_sklearn
 from gradiometer.contents import problems
-from gradiometer.recording.measure import PER_LAYER, PER_STEP
+from gradiometer.quantities import PER_LAYER, PER_STEP
 from gradiometer.states import NO_REASON
 
 if os.environ.get("GRADIOMETER_REQUIRE_FRAMEWORKS") == "1":

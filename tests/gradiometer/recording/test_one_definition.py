@@ -9,7 +9,7 @@ from sklearn.neural_network import MLPRegressor
 
 import dp
 from gradiometer import from_torch, record, record_sklearn
-from gradiometer.recording.measure import PER_LAYER
+from gradiometer.quantities import PER_LAYER
 
 if os.environ.get("GRADIOMETER_REQUIRE_FRAMEWORKS") == "1":
     import jax

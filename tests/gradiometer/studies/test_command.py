@@ -10,22 +10,24 @@ from tests.gradiometer.studies import deadly
 from tests.gradiometer.studies.helpers import small
 from typer.testing import CliRunner
 
-from gradiometer import verbs
+import gradiometer
 from gradiometer.cli import app
+from gradiometer.cli.study import StudyPrinter
+from gradiometer.events import Begun
 from gradiometer.experiment import Experiment
 from gradiometer.studies import (
-    Began,
-    Died,
+    ExperimentBegun,
+    ExperimentFailed,
+    ExperimentFinished,
     ExperimentsFailedError,
-    Failed,
-    Finished,
-    SetAside,
+    ResultSetAside,
     Study,
     StudyError,
     StudyResults,
+    WorkerDied,
     compute,
 )
-from gradiometer.studies.progress import Tally, display
+from gradiometer.studies.progress import Tally
 from gradiometer.studies.ready import READY
 
 
@@ -147,12 +149,12 @@ def test_intervals_are_told_of_where_there_are_some():
 
 
 def test_an_interrupt_while_drawing_ends_it(done, monkeypatch):
-    from gradiometer.verbs import studies
+    from gradiometer.verbs import study
 
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(studies, "save_figure", interrupted)
+    monkeypatch.setattr(study, "save_figure", interrupted)
     ended = call("study", done[0], "--resume", "--workers", "1")
     assert ended.exit_code == 130
     assert "Interrupted while drawing" in ended.output
@@ -185,29 +187,29 @@ def test_what_fails_is_told_at_the_end(described, tmp_path, monkeypatch, threads
 
 def test_the_verb_gives_results(tmp_path, threads):
     seen = []
-    results = verbs.study(
-        small(layers=(1, 2)), out=tmp_path / "out", executor=threads, progress=seen.append
+    results = gradiometer.study(
+        small(layers=(1, 2)), out=tmp_path / "out", executor=threads, on_event=seen.append
     )
     assert isinstance(results, StudyResults)
     assert len(results.finished) == 4
-    assert sum(isinstance(event, Finished) for event in seen) == 4
+    assert sum(isinstance(event, ExperimentFinished) for event in seen) == 4
     assert (tmp_path / "out" / "summary.csv").is_file()
 
 
 def test_the_verb_raises_after_all_others_are_done(tmp_path, threads, monkeypatch):
     monkeypatch.setattr(compute, "compute", deadly.failing)
     with pytest.raises(ExperimentsFailedError):
-        verbs.study(small(layers=(1, 3)), out=tmp_path / "out", executor=threads)
+        gradiometer.study(small(layers=(1, 3)), out=tmp_path / "out", executor=threads)
     assert (tmp_path / "out" / "summary.csv").is_file()
 
 
 def test_a_study_in_python_has_its_members():
     with pytest.raises(StudyError, match="members is for descriptions"):
-        verbs.study(small(), members=3)
+        gradiometer.study(small(), members=3)
 
 
 def test_the_folder_is_named_after_the_study():
-    from gradiometer.verbs.studies import describe
+    from gradiometer.verbs.study import describe
 
     assert describe("widths")[1] == describe(Study(name="widths"))[1]
     assert str(describe("widths")[1]) == os.path.join("runs", "widths")
@@ -221,21 +223,21 @@ def test_the_tally():
     one, two, three = study.experiments
     tally = Tally(study)
     assert tally.counts == "0/3 done · 0 running"
-    assert not tally.add(Finished(one, False, lambda: None))
+    assert not tally.add(ExperimentFinished(one, False, lambda: None))
     assert tally.counts == "1/3 done · 0 running"
     assert tally.rate == ""
     for experiment in (two, three):
-        tally.add(Began(experiment, 1))
+        tally.add(ExperimentBegun(experiment, 1))
     assert tally.counts == "1/3 done · 1 running"
-    assert tally.add(Died(two, "it died", 1)) == (
+    assert tally.add(WorkerDied(two, "it died", 1)) == (
         f"warning: {two.title}: it died; it will be tried again"
     )
-    tally.add(Finished(three, True, lambda: None))
+    tally.add(ExperimentFinished(three, True, lambda: None))
     assert "nets/s" in tally.rate
-    assert tally.add(Failed(two, "no luck", "", 3)) == f"failed: {two.title}: no luck"
+    assert tally.add(ExperimentFailed(two, "no luck", "", 3)) == f"failed: {two.title}: no luck"
     assert tally.counts == "2/3 done · 0 running · 1 failed"
     assert tally.work_done == pytest.approx(tally.work)
-    assert tally.add(SetAside(one, "moved")) == "warning: moved"
+    assert tally.add(ResultSetAside(one, "moved")) == "warning: moved"
 
 
 def test_the_display(threads):
@@ -244,9 +246,11 @@ def test_the_display(threads):
     study = small(layers=(1, 2), activation=("tanh",))
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=100)
-    with display(study, console) as saw:
+    with StudyPrinter(console) as printer:
+        printer(Begun("study", study, 2))
+        assert not shown.getvalue()  # not before there is anything to show
         for event in study.events(None, executor=threads):
-            saw(event)
+            printer(event)
     assert "2/2 done · 0 running" in shown.getvalue()
     assert "nets/s" in shown.getvalue()
 

@@ -14,7 +14,13 @@ from tests.gradiometer.studies import deadly
 from tests.gradiometer.studies.deadly import notes
 from tests.gradiometer.studies.helpers import ROOT, assert_complete, small, until
 
-from gradiometer.studies import Died, Failed, Finished, NoWorkersError, executors
+from gradiometer.studies import (
+    ExperimentFailed,
+    ExperimentFinished,
+    NoWorkersError,
+    WorkerDied,
+    executors,
+)
 
 pytest.importorskip("distributed")
 pytestmark = [
@@ -91,7 +97,7 @@ def test_a_cluster_gives_the_same_numbers(cluster, tmp_path, undisturbed):
     address, _ = cluster
     study = small()
     events = [*study.events(tmp_path / "out", cluster=address, compute=deadly.slow)]
-    assert len([e for e in events if isinstance(e, Finished)]) == len(study.experiments)
+    assert len([e for e in events if isinstance(e, ExperimentFinished)]) == len(study.experiments)
     assert_complete(study, tmp_path / "out", undisturbed)
     assert len({pid for _, _, pid in notes()}) == 2
     assert set(begun().values()) == {1}
@@ -114,7 +120,9 @@ def test_a_dask_worker_killed_in_the_middle(cluster, tmp_path, undisturbed):
     thread.start()
     events = [*study.events(tmp_path / "out", cluster=address, compute=deadly.slow)]
     thread.join()
-    assert not [e for e in events if isinstance(e, (Failed, Died))]  # Dask tries again by itself
+    assert not [
+        e for e in events if isinstance(e, (ExperimentFailed, WorkerDied))
+    ]  # Dask tries again by itself
     # it may be killed just when it is done; what it had done already stays done
     again = {name for name, times in begun().items() if times > 1}
     assert len(again) <= 2
@@ -126,12 +134,12 @@ def test_the_driver_of_a_cluster_leaves_and_resumes(cluster, tmp_path, undisturb
     address, _ = cluster
     study = small()
     events = study.events(tmp_path / "out", cluster=address, compute=deadly.slow)
-    until(lambda: isinstance(next(events), Finished))
+    until(lambda: isinstance(next(events), ExperimentFinished))
     events.close()
     there = {path.stem for path in (tmp_path / "out" / "results").glob("*.nc")}
     assert there
     again = study.events(tmp_path / "out", resume=True, cluster=address, compute=deadly.slow)
-    new = {e.experiment.hash for e in again if isinstance(e, Finished) and e.new}
+    new = {e.experiment.hash for e in again if isinstance(e, ExperimentFinished) and e.new}
     assert new == {e.hash for e in study.experiments} - there
     assert not any(begun()[name] > 1 for name in there)
     assert_complete(study, tmp_path / "out", undisturbed)
@@ -144,7 +152,7 @@ def test_an_experiment_that_kills_every_dask_worker(cluster, tmp_path):
         for _ in range(3):  # more than it may kill
             stack.enter_context(worker(address, log=tmp_path / "log"))
         events = [*study.events(tmp_path / "out", cluster=address, compute=deadly.deadly)]
-    [failed] = [e for e in events if isinstance(e, Failed)]
+    [failed] = [e for e in events if isinstance(e, ExperimentFailed)]
     assert "the Dask worker process died" in failed.cause
     assert "failed after 4 tries" in failed.cause
 

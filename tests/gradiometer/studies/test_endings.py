@@ -16,13 +16,13 @@ from tests.gradiometer.studies.helpers import ended, small, start_driver, until
 from gradiometer.experiment import Experiment
 from gradiometer.interrupts import TimeLimitError
 from gradiometer.studies import (
-    Died,
-    Failed,
-    Finished,
+    ExperimentFailed,
+    ExperimentFinished,
     NoWorkersError,
-    Silent,
     Study,
     StudyError,
+    WorkerDied,
+    WorkerSilent,
     execution,
     load,
     processes,
@@ -56,18 +56,18 @@ def test_what_never_ends_is_ended_and_the_rest_goes_on(log, tmp_path):
     study = small(layers=(1, 3), activation=("tanh",))
     folder = tmp_path / "out"
     events = [*study.events(folder, workers=1, timeout=5, compute=deadly.sleeping)]
-    (failed,) = of(Failed, events)
+    (failed,) = of(ExperimentFailed, events)
     assert failed.experiment.layers == 3
     assert failed.cause == failed.text == "took longer than its time limit of 5 s"
     assert failed.attempts == 1
-    assert not of(Died, events)
-    assert [event.experiment.layers for event in of(Finished, events)] == [1]
+    assert not of(WorkerDied, events)
+    assert [event.experiment.layers for event in of(ExperimentFinished, events)] == [1]
     text = (folder / "failed" / f"{failed.experiment.hash}.txt").read_text()
     assert failed.cause in text
     assert "Traceback" not in text
     until(lambda: gone({pid for _, _, pid in notes()}), 10)
     again = [*study.events(folder, workers=1, resume=True)]  # with a worker that ends
-    assert [event.experiment.layers for event in of(Finished, again) if event.new] == [3]
+    assert [event.experiment.layers for event in of(ExperimentFinished, again) if event.new] == [3]
     assert not (folder / "failed" / f"{failed.experiment.hash}.txt").exists()
 
 
@@ -75,7 +75,7 @@ def test_elsewhere_the_time_is_looked_at_after_each_step(tmp_path):
     study = Study({"steps": 10**7, "width": 2, "every": 10**6}, over={"layers": [1, 2]})
     with ThreadPoolExecutor(2) as threads:
         events = [*study.events(None, executor=threads, workers=2, timeout=0.5)]
-    assert [event.cause for event in of(Failed, events)] == [LIMIT, LIMIT]
+    assert [event.cause for event in of(ExperimentFailed, events)] == [LIMIT, LIMIT]
 
 
 def test_groups_of_members_share_the_time():
@@ -121,14 +121,14 @@ def test_a_stopped_worker_is_reported_and_ended(log, tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "SILENCE", 4.0)
     study = small(layers=(1, 3), activation=("tanh",))
     events = [*study.events(tmp_path / "out", workers=2, attempts=1, compute=deadly.stopped)]
-    (silent,) = of(Silent, events)
+    (silent,) = of(WorkerSilent, events)
     assert silent.experiment.layers == 3
     assert "has sent no heartbeat for 1.5 s" in silent.text
     assert silent.text in Tally(study).add(silent)
-    (failed,) = of(Failed, events)
+    (failed,) = of(ExperimentFailed, events)
     assert failed.experiment == silent.experiment
     assert "sent no heartbeat for 4 s, was stopped or stuck, and was ended" in failed.cause
-    assert [event.experiment.layers for event in of(Finished, events)] == [1]
+    assert [event.experiment.layers for event in of(ExperimentFinished, events)] == [1]
     until(lambda: gone({pid for _, _, pid in notes()}), 10)
 
 
@@ -138,8 +138,8 @@ def test_a_worker_that_works_long_is_not_taken_for_stopped(log, monkeypatch):
     monkeypatch.setattr(processes, "GRACE", 0.0)
     study = small(layers=(3,), activation=("tanh",))
     events = [*study.events(None, workers=1, timeout=9.0, compute=deadly.sleeping)]
-    assert not of(Silent, events)
-    assert [event.cause for event in of(Failed, events)] == [
+    assert not of(WorkerSilent, events)
+    assert [event.cause for event in of(ExperimentFailed, events)] == [
         "took longer than its time limit of 9 s"
     ]
 
@@ -160,8 +160,8 @@ def test_what_needs_too_much_does_not_keep_the_rest_from_being_done(log, monkeyp
     monkeypatch.setattr(execution, "STORM", 2)
     study = small()
     events = [*study.events(None, workers=1, attempts=2, compute=deadly.deadly_if_deep)]
-    assert {event.experiment.layers for event in of(Finished, events)} == {1}
-    assert {event.experiment.layers for event in of(Failed, events)} == {2, 3, 4}
+    assert {event.experiment.layers for event in of(ExperimentFinished, events)} == {1}
+    assert {event.experiment.layers for event in of(ExperimentFailed, events)} == {2, 3, 4}
 
 
 @pytest.mark.parametrize(

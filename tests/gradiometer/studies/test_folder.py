@@ -15,12 +15,12 @@ from tests.gradiometer.studies.helpers import assert_complete, small, start_driv
 from gradiometer.experiment import Experiment
 from gradiometer.seal import FileWarning
 from gradiometer.studies import (
+    ExperimentFailed,
+    ExperimentFinished,
     ExperimentsFailedError,
-    Failed,
-    Finished,
     FolderError,
     NoWorkersError,
-    SetAside,
+    ResultSetAside,
     Study,
     StudyError,
     load,
@@ -43,7 +43,7 @@ def run(study, threads):
 
 
 def new(events):
-    return [e.experiment for e in events if isinstance(e, Finished) and e.new]
+    return [e.experiment for e in events if isinstance(e, ExperimentFinished) and e.new]
 
 
 def test_a_file_for_each_experiment(run, study, tmp_path):
@@ -120,7 +120,7 @@ def test_a_spoilt_file_is_set_aside_and_done_anew(spoil, run, study, tmp_path):
     path.write_bytes(spoilt)
     events = run(tmp_path, resume=True)
     assert new(events) == [experiment]
-    [told] = [e for e in events if isinstance(e, SetAside)]
+    [told] = [e for e in events if isinstance(e, ResultSetAside)]
     assert told.text.startswith(str(path))
     [aside] = (tmp_path / "aside").iterdir()
     assert str(aside) in told.text
@@ -225,7 +225,7 @@ def test_other_files_in_the_folder_stay(run, study, tmp_path):
 
 def test_what_fails_is_reported_and_stops_nothing(run, study, tmp_path):
     events = run(tmp_path, compute=deadly.failing)
-    [failed] = [e for e in events if isinstance(e, Failed)]
+    [failed] = [e for e in events if isinstance(e, ExperimentFailed)]
     assert failed.experiment.layers == 3
     assert failed.cause == "ArithmeticError: three is"
     assert "Traceback" in failed.text
@@ -392,5 +392,5 @@ def test_a_link_that_leads_to_itself_is_set_aside(run, study, tmp_path):
     first.symlink_to(first.name)
     with pytest.warns(FileWarning, match="it is a link that leads to itself"):
         load(tmp_path)
-    assert [e.experiment for e in run(tmp_path, resume=True) if isinstance(e, SetAside)]
+    assert [e.experiment for e in run(tmp_path, resume=True) if isinstance(e, ResultSetAside)]
     assert len(load(tmp_path).finished) == len(study.experiments)

@@ -13,7 +13,7 @@ from tests.gradiometer.studies import deadly
 from tests.gradiometer.studies.deadly import notes
 from tests.gradiometer.studies.helpers import assert_complete, small, start_driver, until
 
-from gradiometer.studies import Died, Failed, Finished
+from gradiometer.studies import ExperimentFailed, ExperimentFinished, WorkerDied
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
@@ -77,10 +77,10 @@ def test_workers_killed_in_the_middle(how_many, log, tmp_path, undisturbed):
     events = [*study.events(tmp_path / "out", workers=2, compute=deadly.slow)]
     thread.join()
     assert len(killed) == how_many
-    died = [event for event in events if isinstance(event, Died)]
+    died = [event for event in events if isinstance(event, WorkerDied)]
     assert {event.experiment.hash for event in died} == set(lost.values())
     assert all("was killed by signal 9 (SIGKILL" in event.cause for event in died)
-    assert not [event for event in events if isinstance(event, Failed)]
+    assert not [event for event in events if isinstance(event, ExperimentFailed)]
     again = {name for name, times in begun().items() if times > 1}
     assert again == set(lost.values())
     assert_complete(study, tmp_path / "out", undisturbed)
@@ -100,7 +100,7 @@ def test_the_driver_killed_and_resumed(log, tmp_path, undisturbed):
     first = begun()
     assert len(set(first) - there) <= 2 + 2  # in the middle, or ended and not yet written
     events = [*study.events(tmp_path / "out", resume=True, workers=2, compute=deadly.slow)]
-    new = {e.experiment.hash for e in events if isinstance(e, Finished) and e.new}
+    new = {e.experiment.hash for e in events if isinstance(e, ExperimentFinished) and e.new}
     assert new == {e.hash for e in study.experiments} - there
     assert not any(begun()[name] > 1 for name in there)
     assert_complete(study, tmp_path / "out", undisturbed)
@@ -114,14 +114,16 @@ def test_what_was_half_written_when_the_driver_died_is_not_a_result(tmp_path, un
     (results / whole.name).unlink()
     (results / f".{whole.name}.abc.nc").write_bytes(whole.read_bytes()[:1000])
     events = study.events(tmp_path / "out", resume=True, workers=1)
-    assert [e.experiment.hash for e in events if isinstance(e, Finished) and e.new] == [whole.stem]
+    assert [e.experiment.hash for e in events if isinstance(e, ExperimentFinished) and e.new] == [
+        whole.stem
+    ]
     assert_complete(study, tmp_path / "out", undisturbed)
 
 
 def test_an_experiment_that_always_kills_its_worker(log, tmp_path):
     study = small()
     events = [*study.events(tmp_path / "out", workers=2, compute=deadly.deadly)]
-    failed = [event for event in events if isinstance(event, Failed)]
+    failed = [event for event in events if isinstance(event, ExperimentFailed)]
     assert [event.experiment.layers for event in failed] == [3, 3]
     for event in failed:
         assert event.cause.startswith("failed after 3 tries: the worker process ")
@@ -129,27 +131,27 @@ def test_an_experiment_that_always_kills_its_worker(log, tmp_path):
         assert event.cause in text
         assert "layers = 3" in text
     assert {begun()[event.experiment.hash] for event in failed} == {3}
-    done = [event for event in events if isinstance(event, Finished)]
+    done = [event for event in events if isinstance(event, ExperimentFinished)]
     assert len(done) == 6
     assert {begun()[event.experiment.hash] for event in done} == {1}
 
 
 def test_tries_are_counted_as_told(log, tmp_path):
     events = [*small().events(None, workers=1, attempts=1, compute=deadly.deadly)]
-    assert {e.attempts for e in events if isinstance(e, Failed)} == {1}
-    assert not [e for e in events if isinstance(e, Died)]
+    assert {e.attempts for e in events if isinstance(e, ExperimentFailed)} == {1}
+    assert not [e for e in events if isinstance(e, WorkerDied)]
 
 
 def test_one_that_kills_its_worker_once_is_done(log, tmp_path, undisturbed):
     study = small()
     events = [*study.events(tmp_path / "out", workers=2, compute=deadly.deadly_once)]
-    assert len([e for e in events if isinstance(e, Died)]) == 2
+    assert len([e for e in events if isinstance(e, WorkerDied)]) == 2
     assert_complete(study, tmp_path / "out", undisturbed)
 
 
 def test_a_worker_that_ends_by_itself(log):
     events = [*small().events(None, workers=1, compute=deadly.leaving)]
-    causes = {e.cause for e in events if isinstance(e, Failed)}
+    causes = {e.cause for e in events if isinstance(e, ExperimentFailed)}
     assert all("ended by itself with status 7" in cause for cause in causes)
     assert len(causes) == 2
 
@@ -157,7 +159,7 @@ def test_a_worker_that_ends_by_itself(log):
 def test_a_worker_that_is_asked_to_end_has_not_finished(log, tmp_path, undisturbed):
     study = small()
     events = [*study.events(tmp_path / "out", workers=1, compute=deadly.stopped_once)]
-    died = [e for e in events if isinstance(e, Died)]
+    died = [e for e in events if isinstance(e, WorkerDied)]
     assert all(e.cause.startswith("stopped after step ") for e in died)
     assert len(died) == 2
     assert_complete(study, tmp_path / "out", undisturbed)

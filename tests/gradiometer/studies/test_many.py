@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from gradiometer.studies import Study
-from gradiometer.studies.execution import Finished
+from gradiometer.studies.execution import ExperimentFinished
 from gradiometer.studies.folder import StudyFolder
 
 COUNT = 5000
@@ -45,7 +45,7 @@ def test_memory_stays_flat(study, tmp_path):
     events = study.events(tmp_path, executor=AtOnce(), compute=content)
     done = 0
     for event in events:
-        if isinstance(event, Finished):
+        if isinstance(event, ExperimentFinished):
             done += 1
             if done in (500, COUNT):
                 del event

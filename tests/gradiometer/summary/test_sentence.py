@@ -20,6 +20,11 @@ def trace_with(gradient, delta=None, **experiment):
     return trace
 
 
+def missing_where_nan(trace):
+    """The trace, NaN counted as missing: so it is in files of format 1 where all is finite."""
+    return Trace(trace.dataset.assign_attrs(format=1))
+
+
 @pytest.mark.parametrize("experiment", [{}, {"members": 3}])
 @pytest.mark.parametrize(
     ("gradient", "delta", "words"),
@@ -119,6 +124,16 @@ def test_the_table_has_medians_over_members():
     )
 
 
+def test_the_table_tells_missing_from_not_finite():
+    trace = Experiment.of(data="iris", layers=1, width=3, steps=2, members=2).run()
+    trace.dataset["dead_fraction"][-1, 0] = np.nan
+    trace.dataset["grad_mean_abs"][0, 0] = [0.5, np.inf]
+    first, last = trace.table()
+    assert first["first"] == np.inf
+    assert np.isnan(first["dead"])
+    assert last["saturated"] is None  # of a softmax
+
+
 def test_a_trace_of_chosen_quantities_still_says_something():
     trace = trace_with([1e-5, 1e-2, 1], [1e-6, 1e-3, 1])
     without = trace.dataset.drop_vars(["grad_mean_abs"])
@@ -127,13 +142,13 @@ def test_a_trace_of_chosen_quantities_still_says_something():
     assert "does not reach the first layer: at the first step the rms of the delta" in (
         delta.sentence()
     )
-    assert np.isnan(delta.table()[0]["first"])
+    assert delta.table()[0]["first"] is None
     with pytest.raises(KeyError, match="record it with quantities="):
         Trace(delta.dataset.drop_vars(["delta_rms"])).sentence()
 
 
 def test_layers_that_are_not_trained_are_no_ends():
-    trace = trace_with([np.nan, 1e-2, 1], [np.nan, 1e-3, 1])
+    trace = missing_where_nan(trace_with([np.nan, 1e-2, 1], [np.nan, 1e-3, 1]))
     del trace.attrs["experiment"]
     frozen = Trace(trace.dataset.assign_coords(role=("layer", ["frozen", "trained", "trained"])))
     assert "falls by 2.0 decades from 'out' to 'h2' (the delta falls by 3.0)" in frozen.sentence()
@@ -186,5 +201,6 @@ def test_gradients_that_are_in_the_trace_are_not_denied(role):
     )
     missed = trace_with([np.nan, 1, 1])
     missed.dataset["grad_mean_abs"][-1, 0] = 1.0
+    missed = missing_where_nan(missed)
     later = Trace(missed.dataset.assign_coords(role=("layer", ["unreached", "trained", "trained"])))
     assert "No gradient reaches" not in later.sentence()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import dp
 
 if TYPE_CHECKING:
-    from dp.program.captured import Captured
+    from dp.program.arrays import StepArrays
+    from dp.program.capture import Captured
     from dp.program.graph import Value
-    from dp.program.training import TrainingStep
     from gradiometer.recording.adapters.dp.recorder import DpRecorder
 
 
@@ -23,7 +23,7 @@ class Callback(dp.ProgramCallback):
         self._recorder = recorder
         self.reads_loss = recorder.needs("loss")
         self.offset = 0  # steps before this loop
-        self._all = recorder.every == 1 and recorder.max_overhead is None
+        self._all = recorder.schedule.all
         self._reader: Any = None
 
     def before_update(self, step: dp.Step) -> None:
@@ -56,19 +56,19 @@ class Callback(dp.ProgramCallback):
 
     # Every microsecond of these two counts: a compiled step of a small net takes fifty.
 
-    def before_program_update(self, number: int, step: TrainingStep) -> None:
+    def before_program_update(self, number: int, arrays: StepArrays) -> None:
         """Take what belongs to the weights before the update."""
         recorder = self._recorder
         if self._all or recorder.wants(self.offset + number):
             started = perf_counter()
-            self._reader.before_update(step)
+            self._reader.before_update(arrays)
             recorder.timed.seconds += perf_counter() - started
 
-    def after_program_update(self, number: int, step: TrainingStep) -> None:
+    def after_program_update(self, number: int, arrays: StepArrays) -> None:
         """Complete the step with what the update did."""
         recorder, number = self._recorder, self.offset + number
         recorder.done = number
         if self._all or recorder.wants(number):
             started = perf_counter()
-            self._reader.after_update(number, step)
+            self._reader.after_update(number, arrays)
             recorder.timed.seconds += perf_counter() - started

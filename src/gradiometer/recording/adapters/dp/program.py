@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 import dp
 from dp.activations import SOFTMAX, Activation
 from dp.errors import CaptureError
-from dp.program.captured import Captured, CapturedLayer, captured
+from dp.program.arrays import StepArrays
+from dp.program.capture import Captured, CapturedLayer, captured
 from dp.program.graph import Value, in_order
 from dp.program.replay import Replay, quietly
-from dp.program.training import TrainingStep, pure
+from dp.program.step import pure
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.dp import layers as of_layers
 from gradiometer.recording.adapters.dp.forward import NO_FORWARD, Passage, has_forward
 from gradiometer.recording.adapters.dp.layers import Called, Row
 from gradiometer.recording.adapters.dp.steps import NO_LABELS, flattened, joined
+from gradiometer.recording.assembly import add_arrays
 from gradiometer.recording.chains import chains_of, layers_before
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.measure import (
@@ -103,7 +105,7 @@ class ProgramReader:
 
     def __init__(self, recorder: DpRecorder, reference: tuple[Any, Any] | None) -> None:
         self.model, self.recorder, self.reference = recorder.model, recorder, reference
-        self._step: TrainingStep | None = None
+        self._step: StepArrays | None = None
         self._numbers: list[int] = []
         self._open = False  # whether a step is between its two halves
         needs = recorder.needs
@@ -132,7 +134,7 @@ class ProgramReader:
                 wanted += [layer.pre_activation, layer.activation]
         return wanted
 
-    def before_update(self, step: TrainingStep) -> None:
+    def before_update(self, step: StepArrays) -> None:
         """Copy what belongs to the weights before the update."""
         if step is not self._step:
             self.flush()
@@ -153,12 +155,12 @@ class ProgramReader:
         for kept in self._kept:
             kept.take(at)
 
-    def after_update(self, number: int, step: TrainingStep) -> None:
+    def after_update(self, number: int, step: StepArrays) -> None:
         """Copy the weights after the update; measure, if enough steps wait."""
         if self._weights_after and not self._in_place:
-            self._after[len(self._numbers)] = step.replay.parameters
-        if self._used is not None and step.elementwise:  # callbacks' changes were copied back
-            self._used[len(self._numbers)] = step.replay.gradients
+            self._after[len(self._numbers)] = step.flat_weights
+        if self._used is not None:  # callbacks' changes were copied back
+            self._used[len(self._numbers)] = step.flat_gradients
         self._numbers.append(number)
         self._open = False
         if len(self._numbers) == len(self._after):
@@ -170,7 +172,9 @@ class ProgramReader:
         if not count:
             return
         groups = [(group.place, self._arrays(group, count)) for group in self._groups]
-        self.recorder.add(self._numbers, groups, self._loss[:count], self._accuracies[:count])
+        add_arrays(
+            self.recorder, self._numbers, groups, self._loss[:count], self._accuracies[:count]
+        )
         # only now: an interrupt while measuring leaves them to be measured again
         self._numbers = []
         if self._open:  # asked for in the middle of a step, whose first half moves to the front
@@ -186,11 +190,11 @@ class ProgramReader:
 
     # --- getting ready ----------------------------------------------------------------------------
 
-    def _prepare(self, step: TrainingStep) -> None:
+    def _prepare(self, step: StepArrays) -> None:
         self._step = step
         calls: dict[str, list[CapturedLayer]] = {}
         for layer in step.captured.layers:
-            if f"{layer.name}_weight" not in step.replay.views:
+            if f"{layer.name}_weight" not in step.weights:
                 raise RecordingError(
                     f"the loss does not depend on layer {layer.name!r}, so that its program has no "
                     "place for its weights; record it without compile=True"
@@ -209,7 +213,7 @@ class ProgramReader:
         self._layers = []
         for place, row in enumerate(rows):
             weight, mine = row.parameter, calls.get(row.parameter, [])
-            if weight not in step.replay.views:
+            if weight not in step.weights:
                 quantities = (*FROM_GRADIENT, *OF_WEIGHTS)
                 self.recorder.miss(row.name, quantities, NOT_HELD)
                 if row.layer:
@@ -217,7 +221,7 @@ class ProgramReader:
                 continue
             if mine:
                 of_layers.miss_activation(self.recorder, row, functions[weight])
-            view = step.replay.views[weight]
+            view = step.weights[weight]
             self._places[weight] = place
             far = self._far.get(weight, [])
             self._layers.append(_Layer(row, mine, single.get(weight), far, view))
@@ -225,7 +229,7 @@ class ProgramReader:
         self._group()
         self._make_room(step)
 
-    def _find_chains(self, step: TrainingStep) -> None:
+    def _find_chains(self, step: StepArrays) -> None:
         """See which layers lead to which, once."""
         if self.recorder.chains is not None:
             return
@@ -239,7 +243,7 @@ class ProgramReader:
         before = layers_before(marked, order, lambda value: value.operands)
         self.recorder.chains = chains_of(before, dict.fromkeys(before, 0))
 
-    def _prepare_forward(self, step: TrainingStep) -> None:
+    def _prepare_forward(self, step: StepArrays) -> None:
         """The forward pass on the reference batch, which shares the training step's parameters.
 
         Every layer's activation function is found in it: a loss of logits does not show the last.
@@ -254,9 +258,9 @@ class ProgramReader:
                 self.recorder.miss(layer.name, ("dead_fraction",), why)
             return
         if self.reference is not None:
-            x = dp.Node(self.reference[0]).value.astype(step.replay.parameters.dtype, copy=False)
+            x = dp.Node(self.reference[0]).value.astype(step.flat_weights.dtype, copy=False)
         else:
-            x = step.replay.arrays[step.x]
+            x = step.x
         if not (self._dead or self._accuracy):
             with dp.watch_layers() as watch:
                 passage = Passage(self.model.forward(dp.Node(x)), list(watch.calls))
@@ -278,24 +282,24 @@ class ProgramReader:
                 known.append(call.function)
             self._far.setdefault(weight, []).append(call.activation)
         read = [value for values in self._far.values() for value in values]
-        self._forward = Replay(self._captured_forward, read, beside=step.replay)
+        self._forward = step.beside(self._captured_forward, read)
         np.copyto(self._forward.arrays[self._captured_forward.inputs[0]], x)
 
-    def _run_forward(self, step: TrainingStep) -> None:
+    def _run_forward(self, step: StepArrays) -> None:
         forward = self._forward
         assert forward is not None
         if self.reference is None:
             place = forward.arrays[self._captured_forward.inputs[0]]
-            np.copyto(place, step.replay.arrays[step.x])
+            np.copyto(place, step.x)
         if not forward.shares_parameters:
             for name, view in forward.views.items():
-                np.copyto(view, step.replay.views[name])
+                np.copyto(view, step.weights[name])
         with quietly(self._captured_forward):
             forward.run()
 
-    def _labels(self, step: TrainingStep) -> Array | None:
+    def _labels(self, step: StepArrays) -> Array | None:
         if self.reference is None:
-            return step.replay.arrays[step.y]
+            return step.y
         labels = self.reference[1]
         return None if labels is None else dp.Node(labels).value
 
@@ -323,12 +327,12 @@ class ProgramReader:
                 places = [self._places[layer.row.parameter] for layer in layers]
                 self._groups.append(_Group(places, layers))
 
-    def _make_room(self, step: TrainingStep) -> None:
+    def _make_room(self, step: StepArrays) -> None:
         """Memory for as many steps as are measured together."""
         sources: list[tuple[_Group, str, list[Array]]] = []
         for group in self._groups:
             sources += [(group, what, arrays) for what, arrays in self._sources(group, step)]
-        flat = step.replay.parameters
+        flat = step.flat_weights
         size = sum(array.nbytes for _, _, them in sources for array in them) + 3 * flat.nbytes
         count = max(1, min(64, AT_MOST // max(size, 1)))
         self._kept = []
@@ -338,15 +342,16 @@ class ProgramReader:
             self._kept.append(kept)
         # a large step is measured at its end, where it lies; only callbacks that are handed the
         # gradients may have changed them by then
-        self._in_place = count == 1 and not step.optimizer.other_callbacks()
+        self._in_place = count == 1 and not step.edited
         self._before = np.zeros((count, flat.size), flat.dtype)
         if self._in_place:
-            self._gradient, self._after = step.replay.gradients[None], flat[None]
+            self._gradient, self._after = step.flat_gradients[None], flat[None]
         else:
             self._gradient, self._after = np.zeros_like(self._before), np.zeros_like(self._before)
-        others = self._clipping and bool(step.optimizer.other_callbacks())
-        self._used = np.full_like(self._before, np.nan) if others else None
-        if others and not step.elementwise:
+        others = self._clipping and step.edited
+        self._used_known = step.written_back or not others
+        self._used = np.zeros_like(self._before) if others and step.written_back else None
+        if not self._used_known:
             for layer in self._layers:
                 self.recorder.miss(layer.row.name, ("clip_factor",), USED_UP)
         for group in self._groups:
@@ -363,16 +368,16 @@ class ProgramReader:
         # what is copied before the update, besides the layers' own
         self._whole: list[tuple[Array, Array]] = []
         if self._gradients and not self._in_place:
-            self._whole.append((self._gradient, step.replay.gradients))
+            self._whole.append((self._gradient, step.flat_gradients))
         if self._weights_before:
-            self._whole.append((self._before, step.replay.parameters))
+            self._whole.append((self._before, step.flat_weights))
         if self._loss_too:
             self._whole.append((self._loss, step.loss[..., 0, 0]))
 
-    def _sources(self, group: _Group, step: TrainingStep) -> list[tuple[str, list[Array]]]:
+    def _sources(self, group: _Group, step: StepArrays) -> list[tuple[str, list[Array]]]:
         """What is copied of a group's layers besides weights, call by call."""
         found = []
-        arrays, first = step.replay.arrays, group.layers[0]
+        arrays, first = step.values, group.layers[0]
         for i, call in enumerate(first.calls):
             mine = [layer.calls[i] for layer in group.layers]
             if self._deltas and call.delta is not None:
@@ -401,6 +406,7 @@ class ProgramReader:
         found = LayerArrays(
             first(group.gradient), first(group.before), first(group.after), kept("delta"),
             reference_activation=kept("reference"), used=first(group.used),
+            used_known=self._used_known,
         )  # fmt: skip
         h, function = kept("pre"), group.layers[0].function
         if h is not None and function is not None:
@@ -428,7 +434,7 @@ class ProgramReader:
             (len(rows), len(weights), *weights[0].shape),
             rows.dtype,
             rows,
-            starts[0] - _start(self._step.replay.parameters),
+            starts[0] - _start(self._step.flat_weights),
             (rows.strides[0], apart, *weights[0].strides),
         )
 

@@ -16,11 +16,11 @@ from gradiometer.recording.adapters.dp import layers as of_layers
 from gradiometer.recording.adapters.dp.forward import Forward, Passage, array_of
 from gradiometer.recording.adapters.dp.layers import Row
 from gradiometer.recording.adapters.dp.watch import Pass
+from gradiometer.recording.assembly import add_arrays, one_step
 from gradiometer.recording.measure import (
     FROM_GRADIENT,
     OF_ACTIVATION,
     LayerArrays,
-    one_step,
 )
 from gradiometer.recording.recorder import UNKNOWN, Recorder
 from gradiometer.states import MODEL
@@ -171,7 +171,7 @@ class Assembly:
         flat = [flattened(found, len(members)) for found in arrays]
         shaped = np.broadcast_to(np.asarray(seen, np.float64), members)
         step = one_step(number, flat, shaped, np.broadcast_to(accuracy, members))
-        self._recorder.add(*step, loss_seen=given is not None)
+        add_arrays(self._recorder, *step, loss_seen=given is not None)
 
     def _arrays(
         self,
@@ -220,11 +220,11 @@ class Assembly:
             return
         found.gradient = gradients[0] if len(gradients) == 1 else sum(gradients[1:], gradients[0])
         if used is None:
-            found.used = np.full((1,) * found.gradient.ndim, np.nan)
+            found.used_known = False
             why = "it cannot be seen what your own loop does with the gradient"
             miss(row.name, ("clip_factor",), why)
         elif weight not in used:
-            found.used = np.full((1,) * found.gradient.ndim, np.nan)
+            found.used_known = False
             miss(row.name, ("clip_factor",), "its gradient was deleted before the update")
         elif "clip_factor" in self._recorder.quantities and _differ(used[weight], found.gradient):
             found.used = used[weight]

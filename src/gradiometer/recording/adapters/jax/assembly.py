@@ -7,19 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradiometer.quantities import OF_LAYERS, PER_STEP
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.jax.taps import OF_TAPS, ZERO_UNITS
 from gradiometer.recording.adapters.jax.transport import StepMessage, TapMessage
+from gradiometer.recording.assembly import pooled
 from gradiometer.recording.errors import RecordingError
-from gradiometer.recording.measure import (
-    HISTOGRAM,
-    KINDS,
-    OF_GRADIENT,
-    OF_WEIGHTS,
-    PER_LAYER,
-    PER_STEP,
-    nothing,
-)
+from gradiometer.recording.measure import FROM_GRADIENT, OF_WEIGHTS, nothing
+from gradiometer.recording.nonfinite import KINDS
 from gradiometer.recording.quantities import Array
 from gradiometer.recording.recorder import UNKNOWN, LayerInfo
 from gradiometer.states import MODEL
@@ -66,7 +61,7 @@ def described(
             reasons["saturated_fraction"] = why
         if name not in weights:
             why = f"no weight has this name; weights: {listed(weights)}"
-            reasons |= dict.fromkeys((*OF_GRADIENT, *OF_WEIGHTS), why)
+            reasons |= dict.fromkeys((*FROM_GRADIENT, *OF_WEIGHTS), why)
     return infos, missing
 
 
@@ -86,7 +81,7 @@ def missing_in(
     for name in names:
         if name not in step:
             yield name, OF_TAPS, NOT_DIFFERENTIATED
-        for what in (*OF_GRADIENT, HISTOGRAM, *OF_WEIGHTS):
+        for what in (*FROM_GRADIENT, *OF_WEIGHTS):
             if (name, what) not in sent:
                 yield name, (what,), UNTOLD.get(what, "tap_step was given no gradient of it")
     for what in PER_STEP:
@@ -158,7 +153,7 @@ def assembled(
 
     for (layer, what), numbers in sent.items():
         if layer:
-            one = what in KINDS or what in PER_LAYER  # or else a histogram
+            one = what in KINDS or what in OF_LAYERS  # or else a histogram
             put(layer, what, numbers.reshape(flat if one else (*flat, -1)))
     for layer, calls in taps.items():
         for what, numbers in _pooled(calls, members).items():
@@ -201,9 +196,9 @@ def _pooled(calls: Sequence[Call], members: tuple[int, ...]) -> dict[str, Array]
     if ZERO_UNITS in arrays:
         dead = arrays[ZERO_UNITS].all(axis=-2)
         found["dead_fraction"] = q.share(dead, found["activation"])
-    means = {what: x[..., 0] for what, x in arrays.items() if what in PER_LAYER}
+    means = {what: x[..., 0] for what, x in arrays.items() if what in OF_LAYERS}
     each = [{what: x[..., i] for what, x in means.items()} for i in range(len(sizes))]
-    return {**found, **q.pooled(each, sizes)}
+    return {**found, **pooled(each, sizes)}
 
 
 def _flat(members: tuple[int, ...]) -> tuple[int, ...]:

@@ -22,15 +22,15 @@ from gradiometer.recording.adapters.sklearn.internals import (
 )
 from gradiometer.recording.adapters.sklearn.network import Network
 from gradiometer.recording.adapters.sklearn.reference import Reference, dense
+from gradiometer.recording.assembly import add_arrays, one_step
 from gradiometer.recording.errors import RecordingError
+from gradiometer.recording.functions import why_not_saturated
 from gradiometer.recording.measure import (
     FROM_GRADIENT,
     OF_ACTIVATION,
     OF_DELTA,
     OF_WEIGHTS,
     LayerArrays,
-    one_step,
-    why_not_saturated,
 )
 from gradiometer.recording.recorder import LayerInfo, Recorder
 
@@ -171,7 +171,7 @@ class Updates:
 
     def _add(self) -> None:
         if self._ready is not None:
-            self.recorder.add(*self._ready)
+            add_arrays(self.recorder, *self._ready)
             self._ready = None
 
     def _begin(self, layers: tuple[LayerInfo, ...], functions: Sequence[Activation | None]) -> None:

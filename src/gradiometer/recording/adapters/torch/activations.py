@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointFunction
 
+from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.deferred import Deferred
 from gradiometer.recording.adapters.torch.followed import (
@@ -30,7 +31,6 @@ from gradiometer.recording.adapters.torch.followed import (
     tensors_of,
     version_of,
 )
-from gradiometer.recording.adapters.torch.functions import IDENTITY, Function
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.measuring import Measuring
 from gradiometer.recording.adapters.torch.uses import (
@@ -44,6 +44,7 @@ from gradiometer.recording.adapters.torch.uses import (
     use_by,
     use_of,
 )
+from gradiometer.recording.functions import IDENTITY, Function
 from gradiometer.recording.quantities import Array
 
 SEVERAL = "its output goes into several functions, so that none of them is its activation function"
@@ -284,8 +285,9 @@ class Activations:
 
 
 def _saturated(entry: Pending, function: Function, h: torch.Tensor) -> Array | None:
-    """Where φ is saturated; in a pass that is probably not trained, that is found later."""
-    return None if entry.deferred is not None else function.saturated(h)
+    """Where φ is saturated; None if its zeros tell that, or if it is found later."""
+    later = entry.deferred is not None or function.flat_where_zero
+    return None if later else function.saturated(as_array(h))
 
 
 def _why_unknown(use: Use) -> str:

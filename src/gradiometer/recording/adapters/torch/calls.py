@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from gradiometer.recording.adapters.torch.functions import Function
 from gradiometer.recording.adapters.torch.layers import Layer
+from gradiometer.recording.assembly import Measured
+from gradiometer.recording.functions import Function
+from gradiometer.recording.quantities import Array
 
 
 @dataclass(slots=True, eq=False)
@@ -25,8 +26,10 @@ class Call:
         Whether a delta may still come: only then is the call part of the training.
     deltas : int
         How often one has come that counts.
-    delta, activation
-        What was measured of it, and of φ(h).
+    delta, activation, input, pre_activation : Measured, optional
+        What was measured of dL/dh, of φ(h), of what the layer was given, and of h.
+    live : boolean array (1, fan_in), optional
+        Which units of the input are not zero on every sample.
     function : Function, optional
         φ, as soon as it is known.
     why_not : str
@@ -42,8 +45,11 @@ class Call:
     number: int
     waits: bool
     deltas: int = 0
-    delta: Any = None
-    activation: Any = None
+    delta: Measured | None = None
+    activation: Measured | None = None
+    input: Measured | None = None
+    pre_activation: Measured | None = None
+    live: Array | None = None
     function: Function | None = None
     why_not: str = ""
     without_gradients: bool = False

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.calls import Call
-from gradiometer.recording.adapters.torch.functions import Function
 from gradiometer.recording.adapters.torch.measuring import Measuring
+from gradiometer.recording.functions import Function
 
 CHANGED = (
     "its activation was changed in place before it could be measured, in a pass that was taken for "
@@ -60,7 +61,7 @@ class Deferred:
     ) -> None:
         """Note x = φ(h) of a call."""
         tensors = [(x.detach(), x._version)]
-        if h is not None and function.known is not None and not function.flat_where_zero:
+        if h is not None and function.saturates and not function.flat_where_zero:
             tensors.append((h.detach(), h_version))
         self._kept.append(_Kept(call, function, call.units, tensors))
 
@@ -76,7 +77,7 @@ class Deferred:
                 self._lost()
                 continue
             (x, _), *below = one.tensors
-            saturated = one.function.saturated(below[0][0]) if below else None
+            saturated = one.function.saturated(as_array(below[0][0])) if below else None
             call.units = one.units
             measuring.activation(call, x, saturated, one.function)
             call.units = None

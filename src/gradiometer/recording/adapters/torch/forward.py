@@ -194,7 +194,7 @@ class Forward:
                 self._activations.handed(scope, module, args[0], bool(layers))
         self._clock.entered(began)
 
-    def leave(self, module: nn.Module, output: Any) -> None:
+    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         """Its call has ended; without an output if it failed."""
         layers = self._modules.layers.get(id(module))
         if layers is None:
@@ -211,7 +211,7 @@ class Forward:
             with torch._C.DisableTorchFunction():
                 self._activations.left(scope, module, output)
                 if layers and output is not None:
-                    self._called(scope, layers, output)
+                    self._called(scope, layers, args, output)
         elif isinstance(output, torch.Tensor):
             self._modules.computed(module, output)
         scope.depth -= 1
@@ -287,7 +287,7 @@ class Forward:
 
     # --- layers -----------------------------------------------------------------------------------
 
-    def _called(self, scope: Scope, layers: Sequence[Layer], output: Any) -> None:
+    def _called(self, scope: Scope, layers: Sequence[Layer], args: Any, output: Any) -> None:
         h = output if isinstance(output, torch.Tensor) else next(tensors_of(output), None)
         for layer in layers:
             self.order.setdefault(layer)
@@ -302,9 +302,9 @@ class Forward:
             return
         for layer in layers:
             call = Call(layer, scope.number, h.requires_grad, without_gradients=blind)
-            self._watch(scope, call, h)
+            self._watch(scope, call, args[0] if args else None, h)
 
-    def _watch(self, scope: Scope, call: Call, h: torch.Tensor) -> None:
+    def _watch(self, scope: Scope, call: Call, given: Any, h: torch.Tensor) -> None:
         """Watch what becomes of a layer's output, forward and backward."""
         layer, looking = call.layer, self._looked_at is not None
         # the place of one inside of which others are is not that of its module's output
@@ -316,7 +316,7 @@ class Forward:
         if self._looked_at is not None:
             self._looked_at.append(call)
         else:
-            self._measuring.called(call)
+            self._measuring.called(call, given, h)
             if call.waits and self.wants_deltas and layer.unit is not None:
                 hook = partial(self._delta, call, scope.this)
                 scope.this.latest = weakref.ref(hook)
@@ -385,9 +385,9 @@ def _hook_modules(undo: contextlib.ExitStack) -> None:
         for forward in MODULE_CALLS.members:
             forward.enter(module, args)
 
-    def leave(module: nn.Module, _args: Any, output: Any) -> None:
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
         for forward in MODULE_CALLS.members:
-            forward.leave(module, output)
+            forward.leave(module, args, output)
 
     undo.callback(register_module_forward_pre_hook(enter).remove)
     undo.callback(register_module_forward_hook(leave, always_call=True).remove)

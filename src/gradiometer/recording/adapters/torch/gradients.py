@@ -8,21 +8,15 @@ from typing import Any
 
 import torch
 
+from gradiometer.quantities import HISTOGRAM
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.backward import Pass
 from gradiometer.recording.adapters.torch.layers import Layer
-from gradiometer.recording.adapters.torch.step import (
-    Measured,
-    Step,
-    Used,
-    Version,
-    measure_gradient,
-    parameters_of,
-)
-from gradiometer.recording.measure import FROM_GRADIENT, HISTOGRAM
+from gradiometer.recording.adapters.torch.step import Gradient, Step, Used, Version, parameters_of
+from gradiometer.recording.measure import FROM_GRADIENT
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.recorder import Recorder
+from gradiometer.recording.session import Session
 
 FROZEN = "it is frozen"
 UNREACHED = "no backward pass reached it in a step"
@@ -63,7 +57,7 @@ class Gradients:
         Whether any of them needs a gradient.
     averaged : bool
         Whether gradients are averaged over processes as a backward pass ends.
-    record : Recorder
+    session : Session
         Is told what cannot be had, and why.
     """
 
@@ -73,9 +67,9 @@ class Gradients:
         wanted: frozenset[str],
         wants: bool,
         averaged: bool,
-        record: Recorder,
+        session: Session,
     ) -> None:
-        self._layers, self._wanted, self._wants, self._record = layers, wanted, wants, record
+        self._layers, self._wanted, self._wants, self._session = layers, wanted, wants, session
         self._wants_factor = "clip_factor" in wanted
         self._computed = [layer for layer in layers if layer.weight is None]
         self.averaged = averaged
@@ -115,7 +109,7 @@ class Gradients:
             scale = None
         if self.averaged:
             step.awaited.append(layer)
-            step.gradients.setdefault(layer, Measured(of=Version(gradient))).scale = scale
+            step.gradients.setdefault(layer, Gradient(of=Version(gradient))).scale = scale
         else:
             step.gradients[layer] = self._measured(step.raw.get(layer), gradient, scale)
 
@@ -132,10 +126,10 @@ class Gradients:
 
     def _measured(
         self, raw: torch.Tensor | None, gradient: torch.Tensor, scale: float | None
-    ) -> Measured:
+    ) -> Gradient:
         if not self._wants:
-            return Measured(of=Version(gradient), scale=scale)
-        measured = measure_gradient(gradient if raw is None else raw, self._wanted)
+            return Gradient(of=Version(gradient), scale=scale)
+        measured = Gradient.measured(gradient if raw is None else raw, self._wanted)
         measured.of, measured.scale = Version(gradient), scale
         if scale not in (1.0, None):
             _divide(measured, scale)
@@ -149,7 +143,7 @@ class Gradients:
             if layer in step.used or weight is None or id(weight) not in left:
                 continue
             # perhaps zero, but nobody has set it to zero
-            if measured.of is not None and measured.of.is_of(weight.grad):
+            if measured.is_still(weight.grad):
                 return False
         used = {id(parameter) for layer in step.used for parameter in layer.trained}
         gradients = [parameter.grad for parameter in parameters if id(parameter) not in used]
@@ -160,8 +154,7 @@ class Gradients:
         found = set()
         for layer in step.unused():
             measured, weight = step.gradients.get(layer), layer.weight
-            of = None if measured is None else measured.of
-            if of is not None and weight is not None and of.is_of(weight.grad):
+            if measured is not None and weight is not None and measured.is_still(weight.grad):
                 continue  # perhaps zero, but nobody has set it to zero
             gradients = [p.grad for p in layer.trained if p.requires_grad]
             if gradients and not any(g is not None and bool(g.any()) for g in gradients):
@@ -184,8 +177,7 @@ class Gradients:
                 if now is not None and not foreign and self._wants:
                     self._as_used(step, layer, now, scale)
                 continue
-            same = now is not None and measured.of is not None and measured.of.is_of(now)
-            step.used[layer] = Used(self._size(now, scale), same, foreign)
+            step.used[layer] = Used(self._size(now, scale), measured.is_still(now), foreign)
         if self._computed:
             came = {call.layer for call in step.calls if call.deltas}
             for layer in self._computed:
@@ -208,7 +200,7 @@ class Gradients:
             return UNREACHED
         if step.scaled and not step.optimizers:
             return SCALED_BY_HAND
-        step.gradients[layer] = measured = measure_gradient(now, self._wanted)
+        step.gradients[layer] = measured = Gradient.measured(now, self._wanted)
         step.used[layer] = Used(None, same=True, foreign=False)
         if scale is not None:
             _divide(measured, float(scale))
@@ -234,34 +226,33 @@ class Gradients:
                 self._compare(step, layer, weight, measured)
         if why:
             step.gradients.pop(layer, None)
-            self._record.miss(layer.name, FROM_GRADIENT, why)
+            self._session.miss(layer.name, FROM_GRADIENT, why)
 
-    def _why_not(self, step: Step, layer: Layer, weight: torch.Tensor, measured: Measured) -> str:
+    def _why_not(self, step: Step, layer: Layer, weight: torch.Tensor, measured: Gradient) -> str:
         if layer in step.stale and not step.owns(weight):
             return NOT_CLEARED
         if measured.scale is None or any(passing.unclear for passing in step.passes):
             return SCALED_BY_SEVERAL
         if measured.scale != 1 and HISTOGRAM in self._wanted:
-            self._record.miss(layer.name, (HISTOGRAM,), "the loss was scaled by a GradScaler")
+            self._session.miss(layer.name, (HISTOGRAM,), "the loss was scaled by a GradScaler")
         return measured.why_not
 
-    def _compare(self, step: Step, layer: Layer, weight: torch.Tensor, measured: Measured) -> None:
+    def _compare(self, step: Step, layer: Layer, weight: torch.Tensor, measured: Gradient) -> None:
         """Find by how much the gradient was clipped."""
         why, used = measured.no_factor, step.used.get(layer)
         if not why and used is None:
             why = self._why_unused(step, weight, measured)
             now = weight.grad
-            same = now is not None and measured.of is not None and measured.of.is_of(now)
-            used = Used(None if why else self._size(now), same, foreign=False)
+            used = Used(None if why else self._size(now), measured.is_still(now), foreign=False)
         if why or used is None or used.rms is None:
-            self._record.miss(layer.name, ("clip_factor",), why or CLEARED)
+            self._session.miss(layer.name, ("clip_factor",), why or CLEARED)
             return
         factor = q.clip_factor(measured.found["grad_rms"], used.rms)
         if used.same and layer not in step.raw:  # also where both are not finite
             factor = _or_one(factor)
         measured.found["clip_factor"] = factor
 
-    def _why_unused(self, step: Step, weight: torch.Tensor, measured: Measured) -> str:
+    def _why_unused(self, step: Step, weight: torch.Tensor, measured: Gradient) -> str:
         """Why it is not known what a layer's gradient was as it was used, at the end of a step."""
         if step.sealed:
             return SEVERAL_TIMES
@@ -276,7 +267,7 @@ class Gradients:
         return ""
 
 
-def _divide(measured: Measured, scale: float | None) -> None:
+def _divide(measured: Gradient, scale: float | None) -> None:
     """Undo what a GradScaler did to the loss."""
     for name in ("grad_mean_abs", "grad_rms"):
         if name in measured.found:

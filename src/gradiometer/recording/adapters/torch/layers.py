@@ -16,7 +16,7 @@ from gradiometer.recording.adapters.torch.parametrized import (
 )
 from gradiometer.recording.adapters.torch.unregistered import unregistered_layers
 from gradiometer.recording.errors import RecordingError
-from gradiometer.recording.recorder import LayerInfo
+from gradiometer.recording.session import LayerInfo
 
 Unit = Callable[[nn.Module, torch.Tensor], int]
 
@@ -104,6 +104,11 @@ class Layer:
     def weight(self) -> torch.Tensor | None:
         """The parameter as it is now; None if it is not to be measured, or is none any more."""
         return None if self.weight_why_not else self.owner._parameters.get(self.parameter)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether its output is the product of its input and the weight, plus a bias."""
+        return self.unit is not None and isinstance(self.owner, nn.Linear)
 
     @property
     def trained(self) -> list[torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 
@@ -11,19 +12,30 @@ from gradiometer.recording.adapters.torch.arrays import as_array, zero_units_amo
 from gradiometer.recording.adapters.torch.backward import Pass
 from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.chains import Chains
-from gradiometer.recording.adapters.torch.functions import Function
+from gradiometer.recording.adapters.torch.grad_norm import AVERAGED, IN_TURNS
 from gradiometer.recording.adapters.torch.gradients import Gradients
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.optimizers import Updates
-from gradiometer.recording.adapters.torch.step import REFERENCE, Measured, Step, Version
-from gradiometer.recording.measure import OF_ACTIVATION, of_activation, of_delta
+from gradiometer.recording.adapters.torch.step import Step, Version
+from gradiometer.recording.assembly import REFERENCE, Measured
+from gradiometer.recording.functions import Function
+from gradiometer.recording.measure import (
+    live_units,
+    of_activation,
+    of_backward,
+    of_delta,
+    of_entries,
+)
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.recorder import Recorder
+from gradiometer.recording.requires import arrays_for, needing
+from gradiometer.recording.session import Session
 
 NO_STEP = (
     "there were backward passes, but no step of an optimizer that updates the model; for updates "
     "of your own call before_step() and after_step()"
 )
+# what is measured of a layer's calls
+OF_CALLS = needing("input", "pre_activation", "activation", "reference_activation", "delta")
 
 
 class Measuring:
@@ -31,7 +43,7 @@ class Measuring:
 
     Parameters
     ----------
-    record : Recorder
+    session : Session
         Is told what cannot be had, and why.
     wanted : set of str
         Which quantities are to be measured.
@@ -49,29 +61,51 @@ class Measuring:
 
     def __init__(
         self,
-        record: Recorder,
+        session: Session,
         wanted: frozenset[str],
         gradients: Gradients,
         updates: Updates,
         chains: Chains,
         zero_units: bool,
     ) -> None:
-        self._record, self._wanted = record, wanted
+        self._session, self._wanted = session, wanted
         self.gradients, self._updates, self._chains = gradients, updates, chains
         self._zero_units = zero_units
-        self._deltas = not wanted.isdisjoint(("delta_rms", "nonfinite_count"))
+        self._arrays = arrays_for(wanted)
+        self._deltas = "delta" in self._arrays
+        self._backward = not wanted.isdisjoint(("backward_rms", "backward_live_rms"))
+        self._norm = "grad_norm" in wanted
         self.step: Step | None = None
         # told of φ(h) instead, while the model is run on the reference batch
         self.look: Callable[[Call, torch.Tensor, Function], None] | None = None
 
     # --- forward ----------------------------------------------------------------------------------
 
-    def called(self, call: Call) -> None:
-        """A layer was called; a call through which a delta can come counts when one has come."""
-        if self.step is not None:
-            self.step.called.add(call.layer)
-            if not call.waits:
-                self.step.calls.append(call)
+    def called(self, call: Call, given: Any, h: torch.Tensor) -> None:
+        """A layer was given something, and gave h.
+
+        A call through which a delta can come counts when one has come.
+        """
+        if self.step is None:
+            return
+        self.step.called.add(call.layer)
+        if not call.waits:
+            self.step.calls.append(call)
+        if call.layer.unit is None:
+            return
+        if "pre_activation" in self._arrays:
+            found = of_entries("pre_activation", as_array(h), self._wanted, None)
+            call.pre_activation = Measured(found, size=h.numel())
+        if "input" in self._arrays and isinstance(given, torch.Tensor) and given.numel():
+            self._measure_input(call, given)
+
+    def _measure_input(self, call: Call, given: torch.Tensor) -> None:
+        if not given.is_floating_point():
+            return
+        array = as_array(given)
+        call.input = Measured(of_entries("input", array, self._wanted, None), size=given.numel())
+        if call.layer.is_linear and "backward_live_rms" in self._wanted:
+            call.live = live_units(array.reshape(-1, array.shape[-1]))
 
     def activation(
         self, call: Call, x: torch.Tensor, saturated: Array | None, function: Function
@@ -99,7 +133,7 @@ class Measuring:
     def miss(self, layers: Iterable[Layer], why: str) -> None:
         """Layers were called in a way that cannot be watched."""
         for layer in layers:
-            self._record.miss(layer.name, ("delta_rms", *OF_ACTIVATION), why)
+            self._session.miss(layer.name, OF_CALLS, why)
 
     # --- backward ---------------------------------------------------------------------------------
 
@@ -152,11 +186,15 @@ class Measuring:
             step.calls.append(call)
         size = delta.numel()
         if self._deltas and size:
-            counts: dict[str, Array] = {}
-            found = of_delta(as_array(delta), self._wanted, counts, None)
+            array, counts = as_array(delta), dict[str, Array]()
+            found = of_delta(array, self._wanted, counts, None)
+            weight = call.layer.weight
+            if self._backward and call.layer.is_linear and weight is not None:
+                flat = array.reshape(-1, array.shape[-1])
+                found |= of_backward(flat, as_array(weight).T, call.live, self._wanted)
             scale = passing.take_scale()
-            if scale != 1 and "delta_rms" in found:
-                found["delta_rms"] /= scale
+            if scale != 1:
+                found = {name: value / scale for name, value in found.items()}
             call.delta = Measured(found, counts, size=size)
 
     def computed(self, layer: Layer, gradient: torch.Tensor) -> None:
@@ -165,15 +203,26 @@ class Measuring:
             self.gradients.computed(self.step, layer, gradient)
 
     def gradient(
-        self, layers: Sequence[Layer], gradient: torch.Tensor, passing: Pass | None
+        self,
+        layers: Sequence[Layer],
+        parameter: torch.Tensor,
+        gradient: torch.Tensor,
+        passing: Pass | None,
+        hooked: bool,
     ) -> None:
         """dL/dW of layers has been accumulated, and nobody has clipped it yet.
 
-        Or the gradient of another parameter, then without layers.
+        Or the gradient of another parameter, then without layers; others may have `hooked` it.
         """
         step = self.step
         if step is None:
             return
+        if self._norm and passing is not None and not step.sealed:
+            if step.counted:
+                step.norm.why_not = IN_TURNS
+            elif self.gradients.averaged:
+                step.norm.why_not = AVERAGED
+            step.norm.accumulated(parameter, gradient, passing, hooked)
         if passing is not None and (not layers or any(step.takes(layer) for layer in layers)):
             self._reached(step, passing)
         for layer in layers:
@@ -195,7 +244,7 @@ class Measuring:
         """A backward pass goes through the model."""
         if passing not in step.passes:
             step.passes.append(passing)
-            self._record.why_nothing = NO_STEP
+            self._session.why_nothing = NO_STEP
 
     # --- what is trained, and was not seen --------------------------------------------------------
 

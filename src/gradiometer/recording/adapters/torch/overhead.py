@@ -8,6 +8,7 @@ and what one takes is measured once per process, on a small net.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import statistics
 from collections.abc import Callable
@@ -18,9 +19,10 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from gradiometer.quantities import PER_LAYER
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.clock import Clock
-from gradiometer.recording.measure import PER_LAYER, of_activation, of_gradient
+from gradiometer.recording.measure import of_activation, of_gradient
 
 
 class Overhead(Clock):
@@ -95,95 +97,102 @@ _ALL = frozenset(PER_LAYER)
 
 
 class _Trial:
-    """A small net that is trained, and what its hooks spend in their own code."""
+    """A small net that is trained while something of it is announced to hooks.
 
-    def __init__(self, mode: TorchFunctionMode | None = None) -> None:
-        self.layers = [
-            nn.Linear(_WIDTH, _WIDTH, device="cpu", dtype=torch.float32) for _ in range(_DEPTH)
-        ]
-        self._x = torch.ones(32, _WIDTH, device="cpu", dtype=torch.float32)
-        self._mode = mode
-        self.looks = False
-        self.hook: Callable[[torch.Tensor], None] | None = None
-        self.spent, self.times = 0.0, list[float]()
+    Parameters
+    ----------
+    announced : str
+        "nothing", "modules", "functions", "gradients"; or "numbers", which are measured.
+
+    Attributes
+    ----------
+    times, spent : list of float
+        Of each round: seconds it took but for the hooks' own code, and seconds spent in that.
+    """
+
+    def __init__(self, announced: str) -> None:
+        settings: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
+        self._x = torch.ones(32, _WIDTH, **settings)
+        self._layers = [nn.Linear(_WIDTH, _WIDTH, **settings) for _ in range(_DEPTH)]
+        self._announced = announced
+        self._hooks = 0.0  # seconds in this round
+        self.times, self.spent = list[float](), list[float]()
+        for layer in self._layers:
+            if announced == "modules":
+                layer.register_forward_pre_hook(self._timed(_nothing))
+                layer.register_forward_hook(self._timed(_nothing), always_call=True)
+            elif announced == "numbers":
+                layer.weight.register_post_accumulate_grad_hook(self._timed(_measure_gradient))
+
+    def _timed(self, do: Callable[..., object]) -> Callable[..., None]:
+        def hook(*args: Any) -> None:
+            began = perf_counter()
+            do(*args)
+            self._hooks += perf_counter() - began
+
+        return hook
 
     def run(self) -> None:
         """Go forward and backward once."""
-        self.spent, began = 0.0, perf_counter()
-        if self._mode is None:
+        self._hooks, began = 0.0, perf_counter()
+        with _Passing() if self._announced == "functions" else contextlib.nullcontext():
             h = self._forward()
-        else:
-            with self._mode:
-                h = self._forward()
         # by the engine itself: nobody is told of it as of a backward pass
         torch.autograd.Variable._execution_engine.run_backward(
             (h,), (torch.ones_like(h),), False, False, (),
             allow_unreachable=True, accumulate_grad=True,
         )  # fmt: skip
-        self.times.append(perf_counter() - began - self.spent)
-        for layer in self.layers:
+        self.times.append(perf_counter() - began - self._hooks)
+        self.spent.append(self._hooks)
+        for layer in self._layers:
             layer.weight.grad = layer.bias.grad = None
 
     def _forward(self) -> torch.Tensor:
         h = self._x
-        for layer in self.layers:
+        for layer in self._layers:
             h = layer(h)
-            if self.hook is not None:
-                began = perf_counter()
-                h.register_hook(self.hook)
-                self.spent += perf_counter() - began
+            if self._announced == "gradients":
+                self._timed(h.register_hook)(self._timed(_nothing))
             h = torch.relu(h)
-            if self.looks:
-                self._look(h)
+            if self._announced == "numbers":
+                self._timed(_measure_activation)(h)
         return h
 
-    def _look(self, h: torch.Tensor) -> None:
-        """Measure an activation as a recorder does."""
-        began = perf_counter()
-        array = as_array(h)
-        of_activation(array, array == 0, _ALL, {}, None)
-        self.spent += perf_counter() - began
 
-    def nothing(self, *_: Any) -> None:
-        """Do nothing, which takes time too."""
-        began = perf_counter()
-        self.spent += perf_counter() - began
-
-    def measure(self, parameter: torch.Tensor) -> None:
-        """Measure a gradient as a recorder does."""
-        began = perf_counter()
-        of_gradient(as_array(parameter.grad), _ALL, {}, None)
-        self.spent += perf_counter() - began
+def _nothing(*_: Any) -> None:
+    """Do nothing, which takes time too."""
 
 
-class _Quiet(TorchFunctionMode):
+def _measure_activation(h: torch.Tensor) -> None:
+    array = as_array(h)
+    of_activation(array, array == 0, _ALL, {}, None)
+
+
+def _measure_gradient(parameter: torch.Tensor) -> None:
+    assert parameter.grad is not None
+    of_gradient(as_array(parameter.grad), _ALL, {}, None)
+
+
+class _Passing(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*args, **(kwargs or {}))
 
 
 def _measured() -> Costs:
-    plain, modules, hooks, numbers = _Trial(), _Trial(), _Trial(), _Trial()
-    functions = _Trial(_Quiet())
-    for layer in modules.layers:
-        layer.register_forward_pre_hook(modules.nothing)
-        layer.register_forward_hook(modules.nothing, always_call=True)
-    hooks.hook, numbers.looks = hooks.nothing, True
-    for layer in numbers.layers:
-        layer.weight.register_post_accumulate_grad_hook(numbers.measure)
-    spent = []
+    kinds = ("nothing", "modules", "functions", "gradients", "numbers")
+    trials = {announced: _Trial(announced) for announced in kinds}
     for _ in range(_ROUNDS):  # in turns, so that whatever else the machine does meets all alike
-        for trial in (plain, modules, functions, hooks, numbers):
+        for trial in trials.values():
             trial.run()
-        spent.append(numbers.spent)
 
-    def more(trial: _Trial) -> float:
-        return max(0.0, _typical(trial.times) - _typical(plain.times))
+    def more(announced: str) -> float:
+        return max(0.0, _typical(trials[announced].times) - _typical(trials["nothing"].times))
 
     return Costs(
-        more(modules) / _DEPTH,
-        more(functions) / (2 * _DEPTH),
-        more(hooks) / _DEPTH,
-        min(1.0, more(numbers) / _typical(spent)),
+        more("modules") / _DEPTH,
+        more("functions") / (2 * _DEPTH),
+        more("gradients") / _DEPTH,
+        min(1.0, more("numbers") / _typical(trials["numbers"].spent)),
     )
 
 

@@ -30,12 +30,19 @@ class ParameterHooks:
     measuring : Measuring
         Is told of them.
     clock : Overhead
+    every : bool
+        Whether the gradients of all parameters are wanted.
     """
 
     def __init__(
-        self, model: nn.Module, layers: Sequence[Layer], measuring: Measuring, clock: Overhead
+        self,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        measuring: Measuring,
+        clock: Overhead,
+        every: bool,
     ) -> None:
-        self._model, self._layers = model, layers
+        self._model, self._layers, self._all = model, layers, every
         self._measuring, self._clock = measuring, clock
         # by layer, or for a parameter that tells of its pass alone, by its identity
         self._accumulated: dict[Layer | int, _Hooked] = {}
@@ -67,15 +74,17 @@ class ParameterHooks:
     def watch_others(self, tells: Callable[[nn.Module], bool]) -> None:
         """Hook the parameters of modules that tell nothing else of a backward pass.
 
-        So that no pass is taken for another model's.
+        So that no pass is taken for another model's; all parameters, if their norm is wanted.
         """
         hooked = {id(weight) for weight, _ in self._accumulated.values()}
         for module in self._model.modules():
             mine = [parameter for parameter in module._parameters.values() if parameter is not None]
-            if tells(module) or any(id(parameter) in hooked for parameter in mine):
+            told = tells(module) or any(id(parameter) in hooked for parameter in mine)
+            if told and not self._all:
                 continue
             for parameter in mine:
-                if parameter.requires_grad and id(parameter) not in self._accumulated:
+                known = id(parameter) in self._accumulated or id(parameter) in hooked
+                if parameter.requires_grad and not known:
                     handle = parameter.register_post_accumulate_grad_hook(partial(self._tell, ()))
                     self._accumulated[id(parameter)] = parameter, handle
 
@@ -100,7 +109,10 @@ class ParameterHooks:
         with torch._C.DisableTorchFunction():
             gradient = parameter.grad
             if gradient is not None:
-                self._measuring.gradient(layers, gradient, BACKWARD.passing(gradient))
+                own = any(layer in self._computed for layer in layers)
+                hooked = len(parameter._backward_hooks or ()) > own
+                passing = BACKWARD.passing(gradient)
+                self._measuring.gradient(layers, parameter, gradient, passing, hooked)
         self._clock.arrived(began)
 
     def _tell_computed(

@@ -47,9 +47,6 @@ class TorchRecorder(Recorder):
         If the model owns no weights, or hides them.
     """
 
-    # the first step takes what only a first step does, which says little of later ones
-    always = 2
-
     def __init__(
         self,
         model: nn.Module,
@@ -61,12 +58,13 @@ class TorchRecorder(Recorder):
         quantities: Collection[str] | None = None,
         max_overhead: float | None = None,
     ) -> None:
-        super().__init__(every, histograms, quantities, max_overhead)
+        # the first step takes what only a first step does, which says little of later ones
+        super().__init__(every, histograms, quantities, max_overhead, always=2)
         self.timed = clock = Overhead()
         optimizers = checked_optimizers(optimizer)
         batch = None if reference is None else Reference(reference)
         # the training is known to PyTorch's global hooks, which must not keep this alive
-        self._training = Training(weakref.proxy(self), clock, model, optimizers, batch)
+        self._training = Training(weakref.proxy(self.session), clock, model, optimizers, batch)
         self._tell_unregistered()
         self._check_optimizers(optimizers)
         self._attached = False
@@ -75,7 +73,7 @@ class TorchRecorder(Recorder):
     def _tell_unregistered(self) -> None:
         """Tell of layers that PyTorch does not see."""
         for layers in unregistered_layers(self._training.inner):
-            self.miss(layers.name, self._of_layers, layers.why)
+            self.miss(layers.name, self.of_layers, layers.why)
             if layers.trainable:
                 warnings.warn(layers.why, UserWarning, stacklevel=4)
 
@@ -141,7 +139,7 @@ class TorchRecorder(Recorder):
             )
         if training.is_told:  # the step before was not finished
             training.rest()
-        elif not training.done:
+        elif not self.session.done:
             self._turn_on()
         training.is_told = True
         training.prepare()

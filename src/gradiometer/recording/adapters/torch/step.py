@@ -6,21 +6,17 @@ import math
 import weakref
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import and_
-from typing import Any
 
 import torch
 
 from gradiometer.recording import measure
-from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array, brought_back
 from gradiometer.recording.adapters.torch.backward import Pass
 from gradiometer.recording.adapters.torch.calls import Call
+from gradiometer.recording.adapters.torch.grad_norm import PARTLY, GradNorm
 from gradiometer.recording.adapters.torch.layers import Layer
+from gradiometer.recording.assembly import Measured
 from gradiometer.recording.quantities import Array
-
-REFERENCE = "reference activation"  # the kind of array in which a reference batch is not finite
 
 
 class Version:
@@ -39,19 +35,11 @@ class Version:
 
 
 @dataclass(slots=True)
-class Measured:
-    """What was measured of one array: of a weight's gradient, or in one call of a layer.
+class Gradient(Measured):
+    """What was measured of dL/dW.
 
     Attributes
     ----------
-    found : dict
-        Quantities by name; numbers, or tensors without axes that lie on a device.
-    counts : dict
-        Entries that are not finite, by the kind of array.
-    zero_units : array of bool, optional
-        Which units of an activation are zero on every sample.
-    size : int
-        Number of entries.
     of : Version, optional
         The tensor that was measured.
     scale : float, or None
@@ -60,14 +48,21 @@ class Measured:
         Why nothing is told of it after all; why no `clip_factor` is.
     """
 
-    found: dict[str, Array] = field(default_factory=dict)
-    counts: dict[str, Array] = field(default_factory=dict)
-    zero_units: Array | None = None
-    size: int = 0
     of: Version | None = None
     scale: float | None = 1.0
     why_not: str = ""
     no_factor: str = ""
+
+    @classmethod
+    def measured(cls, gradient: torch.Tensor, wanted: frozenset[str]) -> Gradient:
+        """Its quantities as it is now."""
+        counts: dict[str, Array] = {}
+        found = measure.of_gradient(as_array(gradient), wanted, counts, None)
+        return cls(found, counts, of=Version(gradient))
+
+    def is_still(self, gradient: torch.Tensor | None) -> bool:
+        """Whether this is what was measured, and nobody has changed it since."""
+        return self.of is not None and self.of.is_of(gradient)
 
 
 @dataclass(slots=True)
@@ -99,7 +94,7 @@ class Step:
     calls: list[Call] = field(default_factory=list)
     called: set[Layer] = field(default_factory=set)  # trained or not
     unwatched: bool = False  # a pass that was taken for an evaluation was trained
-    gradients: dict[Layer, Measured] = field(default_factory=dict)
+    gradients: dict[Layer, Gradient] = field(default_factory=dict)
     updates: dict[Layer, Measured] = field(default_factory=dict)
     passes: list[Pass] = field(default_factory=list)  # backward, through the model
     stale: set[Layer] = field(default_factory=set)  # to whose old gradients these passes add
@@ -107,7 +102,8 @@ class Step:
     loss: Measured = field(default_factory=Measured)
     before: dict[Layer, tuple[Array, Array]] | None = None  # the weight, and its rms
     reference: dict[Layer, Measured] = field(default_factory=dict)  # on the reference batch
-    accuracy: Array = math.nan
+    accuracy: float = math.nan
+    norm: GradNorm = field(default_factory=GradNorm)  # of the gradient of all parameters
     optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
     used: dict[Layer, Used] = field(default_factory=dict)
     # dL/dW as backward computed it, of weights that have hooks by which others may change it
@@ -146,6 +142,7 @@ class Step:
         self.drop(came - used.keys())
         del self.passes[self.counted :]
         self.awaited = []
+        self.norm = GradNorm(why_not=PARTLY if used else "")
         self.unwatched = self.unwatched and bool(used)
 
     def unused(self) -> set[Layer]:
@@ -162,6 +159,8 @@ class Step:
             else:
                 kept.append(call)
         self.calls = kept
+        if layers:
+            self.norm.why_not = PARTLY
         for layer in layers:
             self.gradients.pop(layer, None)
             self.raw.pop(layer, None)
@@ -176,6 +175,7 @@ class Step:
     def renew(self, layer: Layer) -> None:
         """Forget what is known of a layer, of which an optimizer that is not recorded made use."""
         del self.used[layer]
+        self.norm.why_not = PARTLY
         self.gradients.pop(layer, None)
         self.raw.pop(layer, None)
         self.calls = [call for call in self.calls if call.layer is not layer]
@@ -193,8 +193,10 @@ class Step:
         """The calls of each layer that belong to the step's training passes.
 
         A delta has come back through them; or none could, and one came back through others of
-        their pass.
+        their pass. Of a pass that was not watched nothing is known, so that there are none.
         """
+        if self.unwatched:
+            return {}
         trained = {call.number for call in self.calls if call.deltas}
         found: dict[Layer, list[Call]] = {}
         for call in self.calls:
@@ -206,30 +208,19 @@ class Step:
                 found[layer] = seen or calls
         return found
 
+    def bring_back(self) -> None:
+        """Replace numbers that lie on a device, all in one transfer."""
+        parts: list[Measured] = [*self.gradients.values(), *self.updates.values()]
+        parts += [*self.reference.values(), self.loss, self.norm.each]
+        for call in self.calls:
+            of_call = (call.delta, call.activation, call.input, call.pre_activation)
+            parts += [part for part in of_call if part is not None]
+        bring_back(parts)
+
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> set[int]:
     """Identities of the parameters that an optimizer updates."""
     return {id(p) for group in optimizer.param_groups for p in group["params"]}
-
-
-def measure_gradient(gradient: torch.Tensor, wanted: frozenset[str]) -> Measured:
-    """Quantities of dL/dW as it is now."""
-    counts: dict[str, Array] = {}
-    found = measure.of_gradient(as_array(gradient), wanted, counts, None)
-    return Measured(found, counts, of=Version(gradient))
-
-
-def join(parts: Sequence[Measured]) -> Measured:
-    """Several batches of a layer as one."""
-    if len(parts) == 1:
-        return parts[0]
-    counts: dict[str, Any] = {kind: sum(p.counts[kind] for p in parts) for kind in parts[0].counts}
-    names = set.intersection(*(set(part.found) for part in parts))
-    numbers = [{name: float(part.found[name]) for name in names} for part in parts]
-    found = q.pooled(numbers, [part.size for part in parts]) if names else {}
-    units = [part.zero_units for part in parts]
-    zero = None if any(known is None for known in units) else reduce(and_, units)
-    return Measured(dict(found), counts, zero, sum(part.size for part in parts))
 
 
 def bring_back(parts: Sequence[Measured]) -> None:

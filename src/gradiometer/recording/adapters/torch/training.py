@@ -12,7 +12,6 @@ from torch import nn
 
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array, copy_of
-from gradiometer.recording.adapters.torch.assembly import Assembly
 from gradiometer.recording.adapters.torch.backward import BACKWARD, Observer, Pass
 from gradiometer.recording.adapters.torch.chains import Chains
 from gradiometer.recording.adapters.torch.gradients import Gradients
@@ -28,12 +27,14 @@ from gradiometer.recording.adapters.torch.optimizers import (
 )
 from gradiometer.recording.adapters.torch.overhead import Overhead
 from gradiometer.recording.adapters.torch.reference import Reference
+from gradiometer.recording.adapters.torch.results import Results
 from gradiometer.recording.adapters.torch.scaling import SCALING
-from gradiometer.recording.adapters.torch.step import Measured, Step
+from gradiometer.recording.adapters.torch.step import Step
 from gradiometer.recording.adapters.torch.watch import Watch
-from gradiometer.recording.measure import FROM_GRADIENT, OF_ACTIVATION, OF_WEIGHTS
+from gradiometer.recording.assembly import Measured
+from gradiometer.recording.measure import FROM_GRADIENT, OF_WEIGHTS
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.recorder import Recorder
+from gradiometer.recording.session import Session
 from gradiometer.states import MODEL
 
 SECOND = (
@@ -53,7 +54,7 @@ class Training(Observer):
 
     Parameters
     ----------
-    record : Recorder
+    session : Session
         What steps are added to.
     clock : Overhead
         Counts what recording takes.
@@ -67,27 +68,25 @@ class Training(Observer):
     layers : list of Layer
         In the order of registration.
     updates : Updates
-    done : int
-        Steps so far, recorded or not.
     is_told : bool
         Whether it is being told by `before_step` and `after_step` where a step begins and ends.
     """
 
     def __init__(
         self,
-        record: Recorder,
+        session: Session,
         clock: Overhead,
         model: nn.Module,
         optimizers: tuple[Any, ...],
         reference: Reference | None,
     ) -> None:
-        self._record, self._clock, self._model = record, clock, model
+        self._session, self._clock, self._model = session, clock, model
         self._optimizers, self._reference = optimizers, reference
         self.inner = unwrapped(model)
         self.layers = find_layers(self.inner)
         self.updates = Updates(optimizers, self.inner)
-        needs = record.needs
-        self._wanted = frozenset(record.quantities)
+        needs = session.needs
+        self._wanted = frozenset(session.quantities)
         if "clip_factor" in self._wanted:
             self._wanted |= {"grad_rms"}
         self._gradients = Gradients(
@@ -96,11 +95,11 @@ class Training(Observer):
             needs(*FROM_GRADIENT, "nonfinite_count"),
             # data-parallel training averages the gradients over processes as a pass ends
             any(isinstance(m, nn.parallel.DistributedDataParallel) for m in model.modules()),
-            record,
+            session,
         )
         self._chains = Chains()
         self._measuring = Measuring(
-            record,
+            session,
             self._wanted,
             self._gradients,
             self.updates,
@@ -113,14 +112,14 @@ class Training(Observer):
             self._measuring,
             clock,
             self._chains,
-            activations=needs(*OF_ACTIVATION, "nonfinite_count"),
-            deltas=needs("delta_rms", "nonfinite_count"),
+            activations="activation" in session.arrays or needs("dead_fraction"),
+            deltas=not session.arrays.isdisjoint(("delta", "input", "pre_activation")),
+            norm=needs("grad_norm"),
         )
         self._wants_weights = needs(*OF_WEIGHTS, "nonfinite_count")
         self._places: dict[Layer, Array] = {}  # where the weights before an update are kept
-        self._assembly: Assembly | None = None  # made when the layers' order is known
+        self._results: Results | None = None  # made when the layers' order is known
         self.is_told = False
-        self.done = 0
         self._passes = 0  # backward, of any model, since the latest step
         self._within: Pass | None = None  # in which updates were made that end a step
         self._stepped: list[Any] = []  # in this step, of the optimizers given
@@ -146,8 +145,8 @@ class Training(Observer):
 
     def prepare(self) -> None:
         """Watch the step that comes, if it is to be recorded."""
-        number = self.done + 1
-        if self._record.wants(number):
+        number = self._session.done + 1
+        if self._session.wants(number):
             self._measuring.step = Step(number, self._gradients.now())
             if self.is_told:
                 self._listen()
@@ -189,6 +188,8 @@ class Training(Observer):
             return  # what it holds makes the update
         if update.recorded:
             step.optimizers.append(update.optimizer)
+            if len(step.optimizers) == 1 and not update.closure:
+                step.norm.check(self.inner.parameters())
             if len(step.optimizers) == 1 and not self.is_told:
                 self.take_before(step)
         if not update.closure:
@@ -224,8 +225,8 @@ class Training(Observer):
     def _tell_of_another(self, optimizer: Any) -> None:
         """Tell that an optimizer that is not recorded has updated the model."""
         why = ANOTHER.format(type(optimizer).__name__)
-        self._record.missing.setdefault(MODEL, {}).setdefault("step", why)
-        self._record.why_nothing = why
+        self._session.missing.setdefault(MODEL, {}).setdefault("step", why)
+        self._session.why_nothing = why
 
     def _ends_the_step(self, optimizer: Any) -> bool:
         """Whether all that belongs to a step has been done, after this optimizer's update."""
@@ -247,7 +248,7 @@ class Training(Observer):
         if passes or latest is None or latest() is optimizer:
             return True
         # another one, after the same backward pass
-        self._record.miss(MODEL, ("update_ratio", "loss"), SECOND)
+        self._session.miss(MODEL, ("update_ratio", "loss"), SECOND)
         if step is not None:
             step.optimizers, step.before, step.used = [], None, {}
         return False
@@ -266,7 +267,7 @@ class Training(Observer):
 
     def take_before(self, step: Step) -> None:
         """Keep the weights, and run the model on the reference batch."""
-        looks = self._reference is not None and self._record.needs("dead_fraction", "accuracy")
+        looks = self._reference is not None and self._session.needs("dead_fraction", "accuracy")
         if not looks and not self._wants_weights:
             return
         with self._clock, _quiet():
@@ -281,7 +282,7 @@ class Training(Observer):
             if self._reference is not None and looks:
                 self._reference.look(
                     step, self._model, self.layers, self._watch.forward, self._measuring,
-                    self._record,
+                    self._session,
                 )  # fmt: skip
 
     # --- the end of a step ------------------------------------------------------------------------
@@ -290,8 +291,8 @@ class Training(Observer):
         """Count a step, and put it together if it is recorded."""
         self._passes = 0
         if self.step is None:  # one that is not recorded costs next to nothing
-            self.done += 1
-            if self._record.wants(self.done + 1):
+            self._session.done += 1
+            if self._session.wants(self._session.done + 1):
                 self.prepare()
             return
         try:
@@ -304,22 +305,24 @@ class Training(Observer):
 
     def finish(self, loss: torch.Tensor | float | None = None) -> None:
         """Put the step together and add it to the record; its loss is given, or is looked up."""
-        self.done += 1
+        self._session.done += 1
         step, self._measuring.step = self.step, None
         if step is None:
             return
         with self._clock, _quiet():
-            if self._assembly is None:
-                self._assembly = self._begin()
+            if not step.optimizers:
+                step.norm.check(self.inner.parameters())
+            if self._results is None:
+                self._results = self._begin()
             if loss is None:
                 step.loss = step.losses()
                 if not step.loss.found:
-                    self._record.miss(MODEL, ("loss",), NO_NUMBER if step.passes else NO_PASS)
+                    self._session.miss(MODEL, ("loss",), NO_NUMBER if step.passes else NO_PASS)
             else:
                 step.loss = Measured({"0": as_array(torch.as_tensor(loss)).reshape(())})
-            self._assembly.add(step, self._replaced())
+            self._results.add(step, self._replaced())
 
-    def _begin(self) -> Assembly:
+    def _begin(self) -> Results:
         """Fix the layers' order: that of the forward pass; those not called come last."""
         forward = self._watch.forward
         called = [layer for layer in forward.order if layer in self.layers]
@@ -329,11 +332,11 @@ class Training(Observer):
             for parameter in self.inner.parameters()
             if not parameter.is_complex()
         )
-        made = Assembly(
-            self._record, self._gradients, order, self._wanted, elsewhere, set(called),
+        made = Results(
+            self._session, self._gradients, order, self._wanted, elsewhere, set(called),
             forward.uses.found, self._reference is not None,
         )  # fmt: skip
-        self._record.chains = self._chains.found({layer: i for i, layer in enumerate(order)})
+        self._session.chains = self._chains.found({layer: i for i, layer in enumerate(order)})
         return made
 
     def _replaced(self) -> set[int]:

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradiometer.recording.adapters.torch.functions import FUNCTIONS, MODULES, Arguments, Function
+from gradiometer.recording.adapters.torch.functions import FUNCTIONS, MODULES, Arguments
+from gradiometer.recording.functions import Function
 
 
 class Kind(enum.Enum):

@@ -43,8 +43,8 @@ class Watch(Observer):
     clock : Overhead
         Counts what it takes to watch.
     chains : Chains
-    activations, deltas : bool
-        Whether these are wanted.
+    activations, deltas, norm : bool
+        Whether these are wanted: of all parameters' gradients, the norm.
     """
 
     def __init__(
@@ -56,11 +56,12 @@ class Watch(Observer):
         chains: Chains,
         activations: bool,
         deltas: bool,
+        norm: bool,
     ) -> None:
         self.modules = Modules(model, layers)
         self._measuring, self._clock, self._chains = measuring, clock, chains
         self.forward = Forward(self.modules, layers, measuring, clock, chains, activations, deltas)
-        self._parameters = ParameterHooks(model, layers, measuring, clock)
+        self._parameters = ParameterHooks(model, layers, measuring, clock, norm)
         self._scaled: list[RemovableHandle] = []  # hooks of losses
         self._home = 0  # the thread that began to watch
         self._undo: contextlib.ExitStack | None = None

@@ -25,7 +25,7 @@ from tests.gradiometer.recording.adapters.dp.ways_to_train import (
 
 import dp
 from gradiometer import record
-from gradiometer.recording.measure import PER_LAYER
+from gradiometer.quantities import PER_LAYER
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -7,9 +7,11 @@ import dp
 from gradiometer import record
 from gradiometer.data import load
 from gradiometer.experiment import Experiment
+from gradiometer.quantities import PER_LAYER
 from gradiometer.recording import quantities
+from gradiometer.recording.assembly import pooled
 from gradiometer.recording.clock import Clock
-from gradiometer.recording.measure import PER_LAYER, of_weights
+from gradiometer.recording.measure import of_weights
 
 IRIS = load("iris2")
 NAMES = ["h1", "h2", "out"]
@@ -372,7 +374,7 @@ def test_batches_that_are_joined_are_as_one_batch_of_any_size(size):
         for part in parts
     ]
     whole = np.concatenate(parts)
-    found = quantities.pooled(measured, [len(part) for part in parts])
+    found = pooled(measured, [len(part) for part in parts])
     for name, right in (
         ("delta_rms", quantities.rms(whole)),
         ("activation_mean", quantities.mean(whole)),

@@ -20,8 +20,8 @@ from tests.gradiometer.recording.adapters.dp.ways_to_train import (
 
 import dp
 from gradiometer import record
+from gradiometer.quantities import PER_LAYER
 from gradiometer.recording import RecordingError
-from gradiometer.recording.measure import PER_LAYER
 
 # --- where a step ends ----------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import numpy as np
 import dp
 from gradiometer import record
 from gradiometer.data import load
-from gradiometer.recording.measure import PER_LAYER
+from gradiometer.quantities import PER_LAYER
 
 IRIS = load("iris2")
 X, Y = IRIS.x, IRIS.y

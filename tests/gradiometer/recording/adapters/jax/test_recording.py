@@ -12,8 +12,8 @@ import pytest
 
 import dp
 import gradiometer
+from gradiometer.quantities import PER_LAYER, PER_STEP
 from gradiometer.recording import RecordingError
-from gradiometer.recording.measure import PER_LAYER, PER_STEP
 
 if os.environ.get("GRADIOMETER_REQUIRE_FRAMEWORKS") == "1":
     import equinox as eqx

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gradiometer import record
-from gradiometer.recording.measure import PER_LAYER
+from gradiometer.quantities import PER_LAYER
 
 if os.environ.get("GRADIOMETER_REQUIRE_FRAMEWORKS") == "1":
     import lightning.pytorch as pl

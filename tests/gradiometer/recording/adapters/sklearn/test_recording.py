@@ -20,12 +20,12 @@ from sklearn.preprocessing import StandardScaler
 
 import dp
 import gradiometer
-from gradiometer.recording import recorder
-from gradiometer.recording.adapters.sklearn import from_sklearn, record_sklearn
+from gradiometer.quantities import PER_LAYER
+from gradiometer.recording import assembly
+from gradiometer.recording.adapters.sklearn import from_sklearn, record_sklearn, updates
 from gradiometer.recording.adapters.sklearn.network import ENDINGS, Network
 from gradiometer.recording.errors import RecordingError
-from gradiometer.recording.measure import PER_LAYER
-from gradiometer.recording.recorder import Recorder
+from gradiometer.recording.session import Session
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -89,17 +89,17 @@ def watched(estimator):
 def added(monkeypatch):
     """What the recorder is given, step by step."""
     steps = []
-    original = Recorder.add
+    original = updates.add_arrays
 
-    def add(self, numbers, groups, loss, accuracy):
+    def add(session, numbers, groups, loss, accuracy, **more):
         layers = [
-            {name: None if x is None else x[0, 0].copy() for name, x in vars(arrays).items()}
+            {name: x[0, 0].copy() for name, x in vars(arrays).items() if isinstance(x, np.ndarray)}
             for _, arrays in groups
         ]
         steps.append({"layers": layers, "loss": loss[0], "accuracy": accuracy[0]})
-        original(self, numbers, groups, loss, accuracy)
+        original(session, numbers, groups, loss, accuracy, **more)
 
-    monkeypatch.setattr(Recorder, "add", add)
+    monkeypatch.setattr(updates, "add_arrays", add)
     return steps
 
 
@@ -443,8 +443,8 @@ def interrupting(function, call):
     [
         (Network, "accuracy", 6, 5),
         (AdamOptimizer, "_get_updates", 6, 5),
-        (recorder, "measure", 3 * 5 + 2, 6),
-        (Recorder, "_look_for_nonfinite", 6, 6),
+        (assembly, "measure", 3 * 5 + 2, 6),
+        (Session, "_look_for_nonfinite", 6, 6),
         (AdamOptimizer, "iteration_ends", 2, 8),
     ],
 )

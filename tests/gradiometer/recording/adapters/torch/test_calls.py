@@ -21,7 +21,7 @@ from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 from gradiometer import record
-from gradiometer.recording.measure import PER_LAYER
+from gradiometer.quantities import PER_LAYER
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.usefixtures("double_precision")]
 

@@ -8,6 +8,7 @@ from tests.gradiometer.recording.adapters.torch.torch_nets import (
     NAMES,
     SLOPES,
     WAYS,
+    Convolutions,
     F,
     Net,
     X,
@@ -24,8 +25,8 @@ from tests.gradiometer.recording.adapters.torch.torch_nets import (
 
 import dp
 from gradiometer import record
+from gradiometer.quantities import PER_LAYER
 from gradiometer.recording.adapters.torch import arrays
-from gradiometer.recording.measure import PER_LAYER
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.usefixtures("double_precision")]
 
@@ -85,19 +86,6 @@ def test_recording_changes_nothing(batch):
     assert [m.training for m in plain.modules()] == [m.training for m in watched.modules()]
     assert np.isfinite(recorder["accuracy"]).all()
     assert recorder["grad_log10_histogram"].sum(axis=-1)[0].tolist() == [24, 6, 18]
-
-
-class Convolutions(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(4, 6, 3, groups=2), nn.Tanh(), nn.Flatten(),
-        )  # fmt: skip
-        self.head = nn.Linear(6 * 9, 3)
-
-    def forward(self, x):
-        return self.head(self.features(x))
 
 
 def test_convolutions_and_normalisation():

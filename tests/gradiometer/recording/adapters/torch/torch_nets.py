@@ -9,7 +9,7 @@ import pytest
 
 import dp
 from gradiometer import record
-from gradiometer.recording.measure import PER_LAYER
+from gradiometer.quantities import PER_LAYER
 
 if os.environ.get("GRADIOMETER_REQUIRE_FRAMEWORKS") == "1":
     import torch
@@ -119,6 +119,19 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.last(self.phi(self.second(self.phi(self.first(x)))))
+
+
+class Convolutions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(4, 6, 3, groups=2), nn.Tanh(), nn.Flatten(),
+        )  # fmt: skip
+        self.head = nn.Linear(6 * 9, 3)
+
+    def forward(self, x):
+        return self.head(self.features(x))
 
 
 NAMES = ["first", "second", "last"]

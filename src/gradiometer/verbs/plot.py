@@ -1,51 +1,23 @@
-"""`plot` and `activations`: single figures."""
+"""`plot`: one figure of a run, or of a study."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dp.validation import unknown
-from gradiometer.verbs.output import loaded, save_figure
+from gradiometer.verbs.output import WITH_THEORY, loaded, save_figure
+from gradiometer.verbs.predict import predicted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from gradiometer.studies import StudyResults
-    from gradiometer.theory import Prediction
     from gradiometer.trace import Trace
 
-WITH_THEORY = ("heatmap", "profile")
 STUDY = "study.toml"  # by which the folder of a study is known, without loading what reads it
-
-
-def activations(
-    names: Sequence[str] | None = None, out: str | os.PathLike[str] | None = None
-) -> Figure:
-    """Draw activation functions and their derivatives.
-
-    Parameters
-    ----------
-    names : sequence of str, optional
-        Names in `dp.activations.ACTIVATIONS`; all of them by default.
-    out : path, optional
-        File for the figure; its ending chooses the format.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name, naming those there are.
-    OutputError
-        If the file cannot be written.
-    """
-    from gradiometer import plots
-
-    figure = plots.activations(names or None)
-    if out is not None:
-        save_figure(figure, out)
-    return figure
 
 
 def plot(
@@ -95,24 +67,6 @@ def plot(
     if out is not None:
         save_figure(drawn, out)
     return drawn
-
-
-def predicted(trace: Trace) -> Prediction:
-    """What theory says of the experiment that a trace is of.
-
-    Raises
-    ------
-    ValueError
-        If it is of none, or the theory does not cover it.
-    """
-    from gradiometer.experiment import Experiment
-    from gradiometer.theory import predict
-
-    if not trace.experiment:
-        raise ValueError(
-            "theory needs to know the initialisation; this trace was recorded without an experiment"
-        )
-    return predict(Experiment.of(**trace.experiment))
 
 
 def default_figure(trace: object) -> str:

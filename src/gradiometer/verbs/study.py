@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from signal import SIGINT
+from typing import TYPE_CHECKING, Any
 
+from gradiometer.events import (
+    Begun,
+    FileWritten,
+    Finished,
+    Guarded,
+    Interrupted,
+    Listener,
+    Result,
+)
 from gradiometer.exports import without_formulas
 from gradiometer.files import remove_leftovers, replacing
+from gradiometer.interrupts import Interrupts
 from gradiometer.verbs.output import errors_of, named, save_figure
+from gradiometer.verbs.telling import interruptible
 
 if TYPE_CHECKING:
-    from gradiometer.studies import Event, Study, StudyResults
+    from gradiometer.studies import ExperimentFailed, Study, StudyResults
 
 SUMMARY, NETS = "summary.csv", "nets.csv"
 
@@ -30,7 +42,7 @@ def study(
     at_once: int | None = None,
     attempts: int = 3,
     timeout: float | None = None,
-    progress: Callable[[Event], None] | None = None,
+    on_event: Listener | None = None,
 ) -> StudyResults:
     """Run what is missing of a study, and draw what it found.
 
@@ -46,8 +58,9 @@ def study(
         Nets per experiment, instead of those that the description says.
     workers, cluster, executor, at_once, attempts, timeout
         See `Study.run`.
-    progress : callable, optional
-        Called with each event.
+    on_event : callable, optional
+        Called with everything that happens: `Begun`, the events of `gradiometer.studies`, `Result`,
+        `FileWritten`, `Interrupted`, `Finished`; see `gradiometer.events`.
 
     Returns
     -------
@@ -61,13 +74,18 @@ def study(
         If the folder cannot be written to, or holds something else.
     ExperimentsFailedError
         After all others are done, if experiments failed; tables and figures show the others.
+    KeyboardInterrupt
+        After an interrupt, when what was under way is finished, and tables and figures show it.
     """
-    from gradiometer.studies import ExperimentsFailedError, Failed, load
+    from gradiometer.studies import ExperimentsFailedError, load
 
     described, folder = describe(study, out, members)
-    failures = []
-    for event in described.events(
+    tell = Guarded(on_event)
+    tell(Begun("study", described, len(described.experiments)))
+    failures, interrupts, stopped = _carry_out(
+        described,
         folder,
+        tell,
         resume=resume,
         workers=workers,
         cluster=cluster,
@@ -75,17 +93,40 @@ def study(
         at_once=at_once,
         attempts=attempts,
         timeout=timeout,
-    ):
-        if progress is not None:
-            progress(event)
-        if isinstance(event, Failed):
-            failures.append(event)
+    )
     results = load(folder)
-    for _ in write(results):
-        pass
+    tell(Result(results))
+    if stopped is not None:
+        tell(Interrupted(stopped, "running", len(results.finished), len(described.experiments)))
+    with interruptible(tell, "drawing") as drawing:
+        for file in () if interrupts.again else write(results):
+            tell(FileWritten(file))
+            drawing.check()
     if failures:
         raise ExperimentsFailedError(failures)
+    if stopped is not None or drawing.raised:
+        raise KeyboardInterrupt
+    tell(Finished("study"))
     return results
+
+
+def _carry_out(
+    study: Study, folder: Path, tell: Guarded, **options: Any
+) -> tuple[list[ExperimentFailed], Interrupts, int | None]:
+    """Run experiments; gives those that failed, and the signal that ended it, if one did."""
+    from gradiometer.studies import ExperimentFailed
+
+    failures: list[ExperimentFailed] = []
+    with Interrupts() as interrupts:
+        interrupts.finish()  # the driver's loop looks at what came
+        try:
+            for event in study.events(folder, **options):
+                tell(event)
+                if isinstance(event, ExperimentFailed):
+                    failures.append(event)
+        except KeyboardInterrupt:
+            return failures, interrupts, interrupts.signal or SIGINT
+    return failures, interrupts, None
 
 
 def describe(

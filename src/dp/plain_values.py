@@ -1,4 +1,4 @@
-"""What a Node answers as a number or a plain array, where no gradient is asked for."""
+"""A Node as a plain number, boolean or array, through which no gradient flows."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def not_while_capturing(node: Any, what: str) -> None:
         )
 
 
-class Answers(p.Recorded):
-    """The part of Node that gives numbers, booleans and plain arrays."""
+class PlainValues(p.Recorded):
+    """The methods of Node that give plain numbers, booleans and arrays."""
 
     __slots__ = ()
 

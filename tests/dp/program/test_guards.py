@@ -18,7 +18,7 @@ import dp
 from dp import Node
 from dp import primitives as p
 from dp.net import chain_of, set_chain
-from dp.program import watching
+from dp.program import reads
 from dp.program.guards import Guard
 from gradiometer import record
 
@@ -587,7 +587,7 @@ def test_whoever_looks_at_numbers_is_refused(loss, capsys):
     with refused(dp.CaptureError, LOOKS[loss]):
         trained(True, lambda: Small(loss))
     assert isinstance(Node.__dict__["value"], types.MemberDescriptorType)
-    assert not watching._ACTIVE
+    assert not reads._ACTIVE
 
 
 ANSWERS = {

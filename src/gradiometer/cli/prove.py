@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradiometer.cli.app import errors_in_words, fail, heard_or_not
+from gradiometer.cli.app import errors_in_words, heard_or_not
 from gradiometer.cli.paths import PATH
+from gradiometer.cli.printer import Printer
+from gradiometer.events import ClaimBegun, Event, Interrupted, Result, TooFewSeeds
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from gradiometer.claims.claim import Claim
-    from gradiometer.claims.proofs import Progress, Proofs
+    from gradiometer.claims import Proofs
 
 WIDTH = 110
 STYLES = {
@@ -51,61 +50,60 @@ def prove(
     list_claims: Annotated[bool, typer.Option("--list", help="List the claims and exit.")] = False,
 ) -> None:
     """Test the textbook's statements, and say which of them hold."""
-    with errors_in_words():
+    with errors_in_words(), ProvePrinter() as printer:
+        from gradiometer.verbs import prove as verb
+
         if list_claims:
             with heard_or_not():
                 _list()
             return
-        from gradiometer.claims.catalogue import chosen
-        from gradiometer.claims.laboratory import Laboratory
-        from gradiometer.verbs import claims as verb
-
-        chosen(claims or None)  # refused before a folder is made
-        Laboratory(seeds, first_seed)
-        with verb.folder_for(out, overwrite) as folder:
-            if claims or not papers:
-                _say_what_cannot_be_shown(chosen(claims or None), seeds)
-            _carry_out(folder, claims, seeds=seeds, first_seed=first_seed, papers=papers)
-
-
-def _carry_out(folder: Path, claims: list[str] | None, **options: Any) -> None:
-    """Prove, save and tell; what was found is told, also where it cannot be saved."""
-    from gradiometer.claims import prove as carry_out
-    from gradiometer.interrupts import Interrupts
-    from gradiometer.verbs import claims as verb
-
-    Interrupts.latest = None
-    try:
-        with _progress_bar() as progress:
-            proofs = carry_out(claims or None, progress=progress, **options)
-    except KeyboardInterrupt:
-        typer.echo("gradiometer: interrupted before the first claim; nothing was proved", err=True)
-        raise typer.Exit(128 + (Interrupts.latest or signal.SIGINT)) from None
-    with Interrupts() as interrupts:
-        interrupts.finish()
-        files, failure = [], ""
-        try:
-            for file in verb.save(proofs, folder):  # first: what is printed may go unread
-                files.append(file)
-        except OSError as error:
-            failure = str(error)
-        with heard_or_not():
-            _report(proofs)
-            for file in files:
-                typer.echo(f"  {file}")
-    if failure:
-        fail(failure)
-    if proofs.interrupted or interrupts.signal:
-        raise typer.Exit(128 + (Interrupts.latest or signal.SIGINT))
-    if not all(row.passed for row in proofs.reproductions):
-        raise typer.Exit(1)
+        verb.prove(
+            claims or None,
+            seeds=seeds,
+            first_seed=first_seed,
+            papers=papers,
+            out=out,
+            overwrite=overwrite,
+            on_event=printer,
+        )
 
 
-def _say_what_cannot_be_shown(claims: list[Claim], seeds: int) -> None:
-    from gradiometer.claims.power import too_few
+class ProvePrinter(Printer):
+    """Prints what happens while claims are tested."""
 
-    for name, why in too_few(claims, seeds).items():
-        typer.echo(f"warning: {name}: {why}", err=True)
+    def show(self, event: Event) -> None:
+        """Print an event."""
+        match event:
+            case TooFewSeeds(name, why):
+                typer.echo(f"warning: {name}: {why}", err=True)
+            case ClaimBegun(name, done, total):
+                if done == 0:
+                    self._start(total)
+                self.move_bar(done, description=name)
+            case Result(proofs):
+                self.move_bar(len(proofs.proofs) + len(proofs.reproductions), description="")
+                self.stop_bar()
+                _report(proofs)
+                if not all(row.passed for row in proofs.reproductions):
+                    self.status = 1
+            case Interrupted(done=0):
+                super().show(event)
+                words = "gradiometer: interrupted before the first claim; nothing was proved"
+                typer.echo(words, err=True)
+            case _:
+                super().show(event)
+
+    def _start(self, total: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+        self.start_bar(
+            TextColumn("proving"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            total=total,
+        )
 
 
 def _list() -> None:
@@ -197,31 +195,3 @@ def _escaped(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    bar = Progress(
-        TextColumn("proving"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-        console=Console(stderr=True),
-    )
-    with bar:
-        task = bar.add_task("", total=None)
-
-        def progress(done: int, total: int, name: str) -> None:
-            bar.update(task, completed=done, total=total, description=name)
-
-        yield progress

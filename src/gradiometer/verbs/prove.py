@@ -6,8 +6,10 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from signal import SIGINT
 from typing import TYPE_CHECKING
 
+from gradiometer.events import FileWritten, Finished, Guarded, Interrupted, Listener, Result
 from gradiometer.files import FAILURES, keep_elsewhere, remove_leftovers, why, write_atomically
 from gradiometer.interrupts import Interrupts
 from gradiometer.regular import read_regular
@@ -22,7 +24,7 @@ from gradiometer.verbs.output import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from gradiometer.claims.proofs import Progress, Proofs
+    from gradiometer.claims.proofs import Proofs
 
 RESULT, REPORT = "proofs.json", "report.html"
 SEEDS = 50
@@ -36,7 +38,7 @@ def prove(
     papers: bool = False,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    on_event: Listener | None = None,
 ) -> Proofs:
     """Test the textbook's statements, and say which hold.
 
@@ -55,8 +57,9 @@ def prove(
         Folder for report.html, proofs.json and a figure of each claim. Nothing is written without.
     overwrite : bool
         Replace files of these names in `out` that are no proofs.
-    progress : callable, optional
-        `progress(done, total, name)`, before each claim.
+    on_event : callable, optional
+        Called with everything that happens: `Begun`, `TooFewSeeds`, `ClaimBegun`, `ClaimJudged`,
+        `Result`, `FileWritten`, `Interrupted`, `Finished`; see `gradiometer.events`.
 
     Returns
     -------
@@ -68,26 +71,61 @@ def prove(
         If there is no claim of such a name, tests cannot be made with so many seeds, or
         `first_seed` is negative.
     OutputError
-        If `out` cannot be written to, or holds something else: before any work.
+        If `out` cannot be written to, or holds something else: before any work. If the result
+        cannot be written, after `Result` was told; the error names the file that the numbers are
+        kept in.
+    KeyboardInterrupt
+        If it was interrupted before the first claim was tested.
 
     Examples
     --------
-    >>> from gradiometer.verbs import prove
-    >>> prove(["sigmoid-slope", "relu-slope"]).sentence()
+    >>> import gradiometer
+    >>> gradiometer.prove(["sigmoid-slope", "relu-slope"]).sentence()
     'Of 2 claims, 1 holds and 1 holds as reworded.'
     """
+    from gradiometer.claims.catalogue import chosen
+    from gradiometer.claims.laboratory import Laboratory
+
+    chosen(claims)  # what is wrong is refused before a folder is made
+    Laboratory(seeds, first_seed)
+    tell = Guarded(on_event)
+    with contextlib.nullcontext() if out is None else folder_for(out, overwrite) as folder:
+        proofs = _test(claims, seeds, first_seed, papers, tell)
+        with Interrupts() as interrupts:
+            interrupts.finish()
+            _save_and_tell(proofs, folder, tell)
+    if proofs.interrupted or interrupts.signal:
+        number = Interrupts.latest or SIGINT
+        tell(Interrupted(number, "proving", len(proofs.proofs) + len(proofs.reproductions)))
+    else:
+        tell(Finished("prove"))
+    return proofs
+
+
+def _test(
+    claims: Sequence[str] | None, seeds: int, first_seed: int, papers: bool, tell: Guarded
+) -> Proofs:
     from gradiometer.claims import prove as carry_out
 
-    with contextlib.nullcontext() if out is None else folder_for(out, overwrite) as folder:
-        proofs = carry_out(
-            claims, seeds=seeds, first_seed=first_seed, papers=papers, progress=progress
-        )
-        if folder is not None:
-            with Interrupts() as interrupts:
-                interrupts.finish()
-                for _ in save(proofs, folder):
-                    pass
-    return proofs
+    Interrupts.latest = None
+    try:
+        return carry_out(claims, seeds=seeds, first_seed=first_seed, papers=papers, on_event=tell)
+    except KeyboardInterrupt:
+        tell(Interrupted(Interrupts.latest or SIGINT, "proving"))
+        raise
+
+
+def _save_and_tell(proofs: Proofs, folder: Path | None, tell: Guarded) -> None:
+    """Write everything; tell the result as soon as the numbers are saved, or cannot be."""
+    files = iter(()) if folder is None else save(proofs, folder)
+    try:
+        numbers = next(files, None)
+    finally:
+        tell(Result(proofs))
+    if numbers is not None:
+        tell(FileWritten(numbers))
+    for file in files:
+        tell(FileWritten(file))
 
 
 @contextlib.contextmanager

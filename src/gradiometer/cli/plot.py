@@ -1,4 +1,4 @@
-"""`gradiometer plot` and `gradiometer activations`."""
+"""`gradiometer plot`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,6 @@ import typer
 
 from gradiometer.cli.app import errors_in_words
 from gradiometer.cli.paths import PATH
-
-
-def activations(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Names such as sigmoid tanh relu; all by default.")
-    ] = None,
-    out: Annotated[Path, typer.Option(**PATH, help="File for the figure.")] = Path(
-        "activations.png"
-    ),
-) -> None:
-    """Draw activation functions and their derivatives."""
-    with errors_in_words():
-        from gradiometer import verbs
-
-        verbs.activations(names, out)
-        typer.echo(out)
 
 
 def plot(
@@ -51,12 +35,9 @@ def plot(
 ) -> None:
     """Draw one figure of a saved trace, or of a study."""
     with errors_in_words():
-        from gradiometer import verbs
-        from gradiometer.verbs.figures import default_figure
-        from gradiometer.verbs.output import save_figure
+        from gradiometer.verbs import plot as verb
 
         folder = trace if trace.is_dir() else trace.parent
-        drawn = verbs.plot(trace, figure, theory=theory)
-        file = folder / f"{figure or default_figure(trace)}.png" if out is None else out
-        save_figure(drawn, file)
+        file = folder / f"{figure or verb.default_figure(trace)}.png" if out is None else out
+        verb.plot(trace, figure, file, theory=theory)
         typer.echo(file)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gradiometer.cli.app import errors_in_words, fail
+from gradiometer.cli.app import errors_in_words
 from gradiometer.cli.paths import PATH
 
 
@@ -26,10 +26,6 @@ def export(
 ) -> None:
     """Write a saved trace for other tools: CSV, Parquet, TensorBoard."""
     with errors_in_words():
-        from gradiometer import verbs
-        from gradiometer.optional import MissingLibraryError
+        from gradiometer.verbs import export as verb
 
-        try:
-            typer.echo(verbs.export(trace, to, out))
-        except MissingLibraryError as error:
-            fail(str(error))
+        typer.echo(verb.export(trace, to, out))

@@ -35,7 +35,7 @@ _ACTIVE: dict[int, Watch] = {}  # the watches at work, in all threads
 # anything else there hands it to the caller.
 COMPUTES = {
     "Node.record", "Node.__init__", "Node.shape", "Node.dtype", "Node.ndim", "Node.__deepcopy__",
-    "Answers.size", "as_leaf", "_as_nodes", "_constant",
+    "PlainValues.size", "as_leaf", "_as_nodes", "_constant",
 }  # fmt: skip
 HANDS_OUT = {"Model.get_param"}
 FORM = {"shape", "dtype", "ndim", "size", "itemsize", "nbytes"}
@@ -158,7 +158,7 @@ def _may_look(frame: types.FrameType) -> bool:
     if module.partition(".")[0] != "dp":
         return False
     name = frame.f_code.co_qualname.partition(".<locals>")[0]
-    return name in COMPUTES if module in ("dp.node", "dp.answers") else name not in HANDS_OUT
+    return name in COMPUTES if module in ("dp.node", "dp.plain_values") else name not in HANDS_OUT
 
 
 def _kind(node: Node) -> str:

@@ -25,10 +25,10 @@ def predict(
 ) -> None:
     """Say what each layer's gradient will be, before any net is trained."""
     with errors_in_words():
-        from gradiometer import verbs
         from gradiometer.cli.tables import console, prediction_table
+        from gradiometer.verbs import predict as verb
 
-        prediction = verbs.predict(experiment, out=out, **chosen(settings))
+        prediction = verb.predict(experiment, out=out, **chosen(settings))
         with heard_or_not():
             screen = console()
             screen.print(prediction_table(prediction), crop=False)

@@ -15,7 +15,8 @@ from tests.dp.eager import Small, X, Y
 import dp
 from dp import Node
 from dp.mode import Mode, mode
-from dp.program import training, watching
+from dp.program import reads
+from dp.program import step as compiled_step
 
 STEPS = 4
 FILES = ("/dp/", "contextlib.py", "/numpy/")
@@ -94,7 +95,7 @@ KINDS = {
 @pytest.fixture
 def chunk(monkeypatch):
     """Let updates be made in pieces of so many numbers."""
-    return lambda size: monkeypatch.setattr(training, "CHUNK", size)
+    return lambda size: monkeypatch.setattr(compiled_step, "CHUNK", size)
 
 
 def begun(kind, compiled, whole=False):
@@ -149,8 +150,8 @@ def check_interrupt(kind, compiled, at, expected):
     assert np.geterr() == errors, watch.where
     assert mode() == Mode(), watch.where
     assert sgd.callbacks == callbacks
-    assert watching._WATCHING.get() is None
-    assert not watching._ACTIVE, watch.where
+    assert reads._WATCHING.get() is None
+    assert not reads._ACTIVE, watch.where
     assert not isinstance(Node.__dict__["value"], property), watch.where
     assert all(store.keys() == model.get_param().keys() for store in sgd.grad_stores)
     before = state(model, sgd)[0]
@@ -171,7 +172,7 @@ def test_an_interrupt_before_some_lines(kind, compiled, chunk):
     assert {0, STEPS} <= reached
 
 
-LOOP = ("/training.py", "/optimizers.py", "/watching.py", "/runs.py", "contextlib.py")
+LOOP = ("/step.py", "/loop.py", "/optimizers.py", "/reads.py", "/runs.py", "contextlib.py")
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ from tests.dp.eager import Small, X, Y, trained
 import dp
 from dp import Node
 from dp.mode import Mode, mode
-from dp.program import watching
+from dp.program import reads
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_what_another_thread_sees_while_one_captures(run, library):
         assert meeting.inside.wait(20)
         try:
             assert mode() == Mode()
-            assert watching._WATCHING.get() is None
+            assert reads._WATCHING.get() is None
             # the very model that is captured, and Nodes of one's own
             for name, value in model.get_param().items():
                 np.testing.assert_array_equal(value, before[name])

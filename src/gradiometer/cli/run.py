@@ -1,0 +1,121 @@
+"""`gradiometer run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradiometer.cli.app import errors_in_words
+from gradiometer.cli.paths import PATH
+from gradiometer.cli.printer import Printer
+from gradiometer.cli.settings import Settings, chosen, flag_for_each_setting
+from gradiometer.events import (
+    Begun,
+    Compared,
+    Event,
+    Interrupted,
+    KeptElsewhere,
+    NotCompared,
+    Result,
+    StepRecorded,
+    TimeLimitReached,
+)
+
+
+@flag_for_each_setting
+def run(
+    experiment: Annotated[
+        Path | None, typer.Argument(**PATH, help="A TOML file; flags take precedence over it.")
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            **PATH, help="Folder for the trace, figures and TOML; {title} is the experiment's."
+        ),
+    ] = Path("runs/{title}"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another experiment in that folder.")
+    ] = False,
+    theory: Annotated[
+        bool, typer.Option("--theory", help="Show the prediction behind heatmap and profile.")
+    ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Stop the training after this time."),
+    ] = None,
+    *,
+    settings: Settings,
+) -> None:
+    """Train one net and show where its gradient goes."""
+    with errors_in_words(), RunPrinter() as printer:
+        from gradiometer.verbs import run as verb
+
+        verb.run(
+            experiment,
+            out=out,
+            overwrite=overwrite,
+            theory=theory,
+            timeout=timeout,
+            on_event=printer,
+            **chosen(settings),
+        )
+
+
+class RunPrinter(Printer):
+    """Prints what happens in a run."""
+
+    def show(self, event: Event) -> None:
+        """Print an event."""
+        match event:
+            case Begun(_, _, steps):
+                self._start(steps)
+            case StepRecorded(step, _, loss, accuracy):
+                self.move_bar(step, loss=loss, accuracy=accuracy)
+            case Result(trace):
+                from gradiometer.cli.tables import print_report
+
+                self.stop_bar()
+                print_report(trace)
+            case Compared(comparison):
+                typer.echo(comparison.sentence())
+            case NotCompared(why):
+                typer.echo(f"Not compared with theory, as {why}: add --theory to compare.")
+            case TimeLimitReached(_, done, steps):
+                self.status = 1
+                typer.echo(f"Ended by the time limit after step {done} of {steps}; {SAVED}")
+            case Interrupted():
+                super().show(event)
+                _say_where_it_ended(event)
+            case KeptElsewhere(wanted, folder):
+                typer.echo(f"{wanted} holds other results, which stay; these are in {folder}.")
+            case _:
+                super().show(event)
+
+    def _start(self, steps: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        self.start_bar(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4g}  accuracy {task.fields[accuracy]:.3f}"),
+            TimeRemainingColumn(),
+            total=steps,
+            loss=float("nan"),
+            accuracy=float("nan"),
+        )
+
+
+SAVED = "what was recorded is saved."
+
+
+def _say_where_it_ended(event: Interrupted) -> None:
+    if event.doing == "drawing":
+        typer.echo("Interrupted while drawing; `gradiometer plot` draws the other figures.")
+    elif event.doing == "training" and not event.done:
+        words = "gradiometer: interrupted before the first step; nothing was recorded"
+        typer.echo(words, err=True)
+    elif event.doing == "training" and event.done < event.total:
+        typer.echo(f"Interrupted after step {event.done} of {event.total}; {SAVED}")

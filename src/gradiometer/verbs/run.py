@@ -1,0 +1,152 @@
+"""`run`: one experiment, its trace, figures and description in a folder."""
+
+from __future__ import annotations
+
+import os
+from signal import SIGINT
+from typing import TYPE_CHECKING, Any
+
+from gradiometer.events import (
+    Begun,
+    FileWritten,
+    Finished,
+    Guarded,
+    Interrupted,
+    Listener,
+    Result,
+    TimeLimitReached,
+)
+from gradiometer.interrupts import Interrupts, check_time_limit
+from gradiometer.memory import check_memory
+from gradiometer.verbs.description import describe
+from gradiometer.verbs.predict import check_covered, compare_with_theory
+from gradiometer.verbs.run_folder import RunFolder
+from gradiometer.verbs.telling import interruptible
+
+if TYPE_CHECKING:
+    from gradiometer.experiment import Experiment
+    from gradiometer.trace import Trace
+
+
+def run(
+    experiment: Experiment | str | os.PathLike[str] | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    theory: bool = False,
+    timeout: float | None = None,
+    on_event: Listener | None = None,
+    **settings: Any,
+) -> Trace:
+    """Train one net and record the flow of its gradient.
+
+    An interrupt (Ctrl-C, SIGTERM) ends the training; what was recorded until then is given, and
+    saved and drawn.
+
+    Parameters
+    ----------
+    experiment : Experiment or path of a TOML file, optional
+        What to run; by default the net of ten sigmoid layers that does not learn.
+    out : path, optional
+        Folder for trace.nc, experiment.toml and the figures; {title} in it stands for the
+        experiment's title. Nothing is written without it.
+    overwrite : bool
+        Replace another experiment's trace in `out`.
+    theory : bool
+        Show what is predicted of the first step behind heatmap and profile, and compare with it
+        also where the prediction takes longer than the run.
+    timeout : float, optional
+        Seconds after which the training ends; what was recorded until then is given, and saved.
+    on_event : callable, optional
+        Called with everything that happens: `Begun`, `StepRecorded`, `Result`, `Compared` or
+        `NotCompared`, `Interrupted` or `TimeLimitReached`, `KeptElsewhere`, `FileWritten`,
+        `Finished`; see `gradiometer.events`.
+    **settings
+        Fields of `Experiment`, such as layers=3 or activation="tanh"; they take precedence.
+
+    Returns
+    -------
+    Trace
+
+    Raises
+    ------
+    ExperimentError
+        If the description is not valid.
+    TooLargeError
+        If it needs more memory than there is: before anything is made.
+    TheoryError, ValueError
+        If `theory` is asked for, and does not cover the experiment: before training.
+    OutputError
+        If `out` cannot be written to, or holds something else: before training. If the result
+        cannot be written: its `trace` has it, and so has a file elsewhere, which the error names.
+    KeyboardInterrupt
+        If it was interrupted before the first step was recorded; or after the training, before all
+        figures were drawn. The trace and its description are in `out` then.
+
+    Examples
+    --------
+    >>> import gradiometer
+    >>> trace = gradiometer.run(layers=3, activation="tanh", steps=5)
+    >>> trace["grad_mean_abs"].sizes["layer"]
+    4
+    """
+    described = describe(experiment, **settings)
+    check_time_limit(timeout)
+    check_memory(described)
+    if theory:
+        check_covered(described)
+    folder = None if out is None else RunFolder(out, described, overwrite)
+    tell = Guarded(on_event)
+    tell(Begun("run", described, described.steps))
+    trace, interrupts = _train(described, folder, timeout, tell)
+    ended = _end_of(trace, described, interrupts)
+    prediction = None
+    with interruptible(tell, "comparing") as comparing:
+        if (tell or theory) and not isinstance(ended, Interrupted):
+            prediction = compare_with_theory(trace, theory, tell)
+    if ended is not None:
+        tell(ended)
+    with interruptible(tell, "drawing") as drawing:
+        if folder is not None:
+            folder.tell_files(tell)
+        if folder is not None and not interrupts.again:
+            for file in folder.draw(trace, prediction if theory else None):
+                tell(FileWritten(file))
+                drawing.check()
+    if comparing.raised or drawing.raised:
+        raise KeyboardInterrupt
+    if ended is None:
+        tell(Finished("run"))
+    return trace
+
+
+def _train(
+    experiment: Experiment, folder: RunFolder | None, timeout: float | None, tell: Guarded
+) -> tuple[Trace, Interrupts]:
+    """Train and save; an interrupt ends the training, and the result is told whatever comes."""
+    with Interrupts() as interrupts:
+        try:
+            trace = experiment.run(on_event=tell if tell else None, timeout=timeout)
+        except KeyboardInterrupt:
+            tell(Interrupted(interrupts.signal or SIGINT, "training", 0, experiment.steps))
+            raise
+        interrupts.finish()
+        try:
+            if folder is not None:
+                folder.save(trace)
+        finally:
+            tell(Result(trace))
+    return trace, interrupts
+
+
+def _end_of(
+    trace: Trace, experiment: Experiment, interrupts: Interrupts
+) -> Interrupted | TimeLimitReached | None:
+    """What ended the training before its last step, or was to end it and came too late."""
+    done, late = int(trace.attrs["steps_done"]), "time_limit" in trace.attrs
+    number = interrupts.signal or (SIGINT if trace.attrs["interrupted"] and not late else None)
+    if number is not None:
+        return Interrupted(number, "training", done, experiment.steps)
+    if late:
+        return TimeLimitReached(float(trace.attrs["time_limit"]), done, experiment.steps)
+    return None
