@@ -51,7 +51,7 @@ class Sweep:
 class Watcher:
     """Somebody who is told; override what is of interest."""
 
-    def called(self, layer: Any, pre_activation: Any) -> None:
+    def called(self, layer: Any, given: Any, pre_activation: Any) -> None:
         """A layer was called."""
 
     def wanted(self, order: Sequence[Any]) -> Sequence[Any]:  # noqa: ARG002
