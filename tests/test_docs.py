@@ -18,7 +18,7 @@ from gradiometer.data import load
 from gradiometer.experiment import Experiment
 from gradiometer.plots import FIGURES
 from gradiometer.quantities import HISTOGRAM, QUANTITIES
-from gradiometer.verbs import run as run_verb
+from gradiometer.verbs import run_folder
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -43,7 +43,7 @@ def test_what_the_page_says_to_type_works(page, folder, monkeypatch):
             pytest.importorskip(framework)
     monkeypatch.chdir(folder)
     # one figure of each run instead of six, for the sake of time; all are drawn in their own tests
-    monkeypatch.setattr(run_verb, "FIGURE_NAMES", ("gradients",))
+    monkeypatch.setattr(run_folder, "FIGURE_NAMES", ("gradients",))
     text = page.read_text(encoding="utf-8")
     names = {"__name__": "__main__"}
     for block in BLOCK.finditer(text):

@@ -73,7 +73,7 @@ def sweep_of_run(trained, monkeypatch, tmp_path, **options):
         return trained
 
     monkeypatch.setattr(Experiment, "run", known)
-    monkeypatch.setattr(run, "FIGURE_NAMES", ("learning",))
+    monkeypatch.setattr(run_folder, "FIGURE_NAMES", ("learning",))
     monkeypatch.setattr(run, "compare_with_theory", lambda *_: None)
     flags = [f"--{name}={value}" for name, value in SETTINGS.items()]
 

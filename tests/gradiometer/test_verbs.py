@@ -1,10 +1,30 @@
 """The verbs as Python functions: what they take, what they write, what they refuse to lose."""
 
+import itertools
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 import gradiometer
+from gradiometer.events import (
+    Begun,
+    ClaimBegun,
+    ClaimJudged,
+    Compared,
+    FileWritten,
+    Finished,
+    Interrupted,
+    ListenerWarning,
+    NotCompared,
+    Result,
+    StepRecorded,
+    TimeLimitReached,
+)
 from gradiometer.experiment import Experiment
+from gradiometer.studies import ExperimentEvent, Study
+from gradiometer.verbs import run_folder
 
 
 def test_run_takes_an_experiment_a_file_or_settings(tmp_path):
@@ -28,3 +48,103 @@ def test_figures_can_be_drawn_from_a_trace_or_its_file(tmp_path):
         assert (tmp_path / "again.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match=r"unknown figure 'profil'; did you mean 'profile'\?"):
         gradiometer.plot(trace, "profil")
+
+
+# --- events ---------------------------------------------------------------------------------------
+
+SMALL = {"layers": 1, "width": 2, "steps": 3}
+
+
+def kinds(told):
+    return [kind for kind, _ in itertools.groupby(told, type)]
+
+
+def test_run_tells_what_happens_in_its_order(tmp_path):
+    told = []
+    trace = gradiometer.run(out=tmp_path / "{title}", on_event=told.append, **SMALL)
+    assert kinds(told) == [Begun, StepRecorded, Result, Compared, FileWritten, Finished]
+    assert told[0] == Begun("run", Experiment.of(**SMALL), 3)
+    assert [event.step for event in told if isinstance(event, StepRecorded)] == [1, 2, 3]
+    assert next(event.value for event in told if isinstance(event, Result)) is trace
+    [folder] = tmp_path.iterdir()
+    assert folder.name == Experiment.of(**SMALL).title
+    written = [event.path for event in told if isinstance(event, FileWritten)]
+    assert sorted(written) == sorted(folder.iterdir())
+
+
+def test_theory_is_shown_in_python_too(tmp_path):
+    for theory in (False, True):
+        gradiometer.run(out=tmp_path / str(theory), theory=theory, **SMALL)
+    with_theory, without = ((tmp_path / t / "profile.png").read_bytes() for t in ("True", "False"))
+    assert with_theory != without
+    with pytest.raises(ValueError, match="residual: the theory covers nets without"):
+        gradiometer.run(theory=True, residual=True, **SMALL)
+
+
+def test_a_net_too_deep_for_a_quick_prediction_is_not_compared():
+    told = []
+    gradiometer.run(layers=21, width=2, steps=1, on_event=told.append)
+    assert told[-2] == NotCompared("the prediction is slow for more than 20 layers")
+
+
+def test_a_time_limit_is_told():
+    told = []
+    trace = gradiometer.run(
+        steps=10**7, width=2, layers=1, every=1000, timeout=0.2, on_event=told.append
+    )
+    assert told[-1] == TimeLimitReached(0.2, trace.attrs["steps_done"], 10**7)
+
+
+def test_an_interrupt_while_training_gives_what_was_recorded(tmp_path):
+    def listener(event):
+        told.append(event)
+        if isinstance(event, StepRecorded) and event.step == 2:
+            raise KeyboardInterrupt
+
+    told = []
+    trace = gradiometer.run(out=tmp_path, on_event=listener, **{**SMALL, "steps": 10_000})
+    done = trace.attrs["steps_done"]
+    assert trace.attrs["interrupted"]
+    assert Interrupted(signal.SIGINT, "training", done, 10_000) in told
+    assert (tmp_path / "profile.png").is_file()
+    assert Finished not in kinds(told)
+
+
+def test_an_interrupt_while_drawing_is_raised_when_it_was_told(tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_folder, "save_figure", interrupted)
+    told = []
+    with pytest.raises(KeyboardInterrupt):
+        gradiometer.run(out=tmp_path, on_event=told.append, **SMALL)
+    assert told[-1] == Interrupted(signal.SIGINT, "drawing")
+    assert (tmp_path / "trace.nc").is_file()
+
+
+def test_a_listener_that_fails_costs_neither_training_nor_files(tmp_path):
+    def fails(event):
+        raise ZeroDivisionError
+
+    with pytest.warns(ListenerWarning, match="ZeroDivisionError"):
+        trace = gradiometer.run(out=tmp_path, on_event=fails, **SMALL)
+    assert trace.attrs["steps_done"] == 3
+    assert (tmp_path / "profile.png").is_file()
+
+
+def test_prove_tells_what_happens_in_its_order(tmp_path):
+    told = []
+    proofs = gradiometer.prove(["relu-slope"], seeds=5, out=tmp_path, on_event=told.append)
+    assert kinds(told) == [Begun, ClaimBegun, ClaimJudged, Result, FileWritten, Finished]
+    assert next(event.value for event in told if isinstance(event, Result)) is proofs
+    assert sorted(e.path for e in told if isinstance(e, FileWritten)) == sorted(tmp_path.iterdir())
+
+
+def test_study_tells_what_happens_in_its_order(tmp_path):
+    told = []
+    study = Study({"steps": 2, "width": 2}, over={"layers": [1, 2]})
+    with ThreadPoolExecutor(1) as threads:
+        gradiometer.study(study, out=tmp_path / "out", executor=threads, on_event=told.append)
+    known = [k for k in kinds(told) if not issubclass(k, ExperimentEvent)]
+    assert known == [Begun, Result, FileWritten, Finished]
+    assert told[0] == Begun("study", study, 2)

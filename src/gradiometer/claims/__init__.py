@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from gradiometer.claims.catalogue import CLAIMS
 from gradiometer.claims.claim import Claim, Proof
-from gradiometer.claims.papers import Reproduction
-from gradiometer.claims.proofs import Proofs, ProofsError, prove
+from gradiometer.claims.proofs import Proofs, ProofsError
+from gradiometer.claims.proving import prove
+from gradiometer.claims.reproductions import Reproduction
 from gradiometer.claims.statistics import Finding
 from gradiometer.claims.verdicts import Verdict
 

@@ -13,7 +13,7 @@ from gradiometer.claims.claim import Claim, Evidence
 from gradiometer.claims.laboratory import LEARNING_RATE, STEPS, Laboratory, Measured
 from gradiometer.claims.planned import SHARE
 from gradiometer.claims.statistics import most
-from gradiometer.studies.outcomes import LEARNT
+from gradiometer.thresholds import LEARNT
 
 Array = NDArray[Any]
 

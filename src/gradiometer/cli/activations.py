@@ -21,7 +21,7 @@ def activations(
 ) -> None:
     """Draw activation functions and their derivatives."""
     with errors_in_words():
-        from gradiometer.verbs.activations import activations as verb
+        from gradiometer.verbs import activations as verb
 
-        verb(names, out)
+        verb.activations(names, out)
         typer.echo(out)

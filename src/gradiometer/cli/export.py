@@ -26,6 +26,6 @@ def export(
 ) -> None:
     """Write a saved trace for other tools: CSV, Parquet, TensorBoard."""
     with errors_in_words():
-        from gradiometer.verbs.export import export as verb
+        from gradiometer.verbs import export as verb
 
-        typer.echo(verb(trace, to, out))
+        typer.echo(verb.export(trace, to, out))

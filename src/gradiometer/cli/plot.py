@@ -35,10 +35,9 @@ def plot(
 ) -> None:
     """Draw one figure of a saved trace, or of a study."""
     with errors_in_words():
-        from gradiometer.verbs.plot import default_figure
-        from gradiometer.verbs.plot import plot as verb
+        from gradiometer.verbs import plot as verb
 
         folder = trace if trace.is_dir() else trace.parent
-        file = folder / f"{figure or default_figure(trace)}.png" if out is None else out
-        verb(trace, figure, file, theory=theory)
+        file = folder / f"{figure or verb.default_figure(trace)}.png" if out is None else out
+        verb.plot(trace, figure, file, theory=theory)
         typer.echo(file)

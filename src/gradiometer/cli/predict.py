@@ -26,9 +26,9 @@ def predict(
     """Say what each layer's gradient will be, before any net is trained."""
     with errors_in_words():
         from gradiometer.cli.tables import console, prediction_table
-        from gradiometer.verbs.predict import predict as verb
+        from gradiometer.verbs import predict as verb
 
-        prediction = verb(experiment, out=out, **chosen(settings))
+        prediction = verb.predict(experiment, out=out, **chosen(settings))
         with heard_or_not():
             screen = console()
             screen.print(prediction_table(prediction), crop=False)

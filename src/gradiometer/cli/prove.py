@@ -51,13 +51,13 @@ def prove(
 ) -> None:
     """Test the textbook's statements, and say which of them hold."""
     with errors_in_words(), ProvePrinter() as printer:
-        from gradiometer.verbs.prove import prove as verb
+        from gradiometer.verbs import prove as verb
 
         if list_claims:
             with heard_or_not():
                 _list()
             return
-        verb(
+        verb.prove(
             claims or None,
             seeds=seeds,
             first_seed=first_seed,

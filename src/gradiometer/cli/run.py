@@ -30,9 +30,11 @@ def run(
         Path | None, typer.Argument(**PATH, help="A TOML file; flags take precedence over it.")
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(**PATH, help="Folder for the trace, figures and TOML. [runs/<title>]"),
-    ] = None,
+        Path,
+        typer.Option(
+            **PATH, help="Folder for the trace, figures and TOML; {title} is the experiment's."
+        ),
+    ] = Path("runs/{title}"),
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another experiment in that folder.")
     ] = False,
@@ -48,17 +50,16 @@ def run(
 ) -> None:
     """Train one net and show where its gradient goes."""
     with errors_in_words(), RunPrinter() as printer:
-        from gradiometer.verbs.description import describe
-        from gradiometer.verbs.run import run as verb
+        from gradiometer.verbs import run as verb
 
-        described = describe(experiment, **chosen(settings))
-        verb(
-            described,
-            out=Path("runs") / described.title if out is None else out,
+        verb.run(
+            experiment,
+            out=out,
             overwrite=overwrite,
             theory=theory,
             timeout=timeout,
             on_event=printer,
+            **chosen(settings),
         )
 
 

@@ -64,13 +64,13 @@ def study(
             _list()
             return
         from gradiometer.studies import ExperimentsFailedError
-        from gradiometer.verbs import study as verbs
+        from gradiometer.verbs import study as verb
 
         if describe:
-            typer.echo(verbs.describe(study, out, members)[0].to_toml(), nl=False)
+            typer.echo(verb.describe(study, out, members)[0].to_toml(), nl=False)
             return
         try:
-            verbs.study(
+            verb.study(
                 study,
                 out=out,
                 resume=resume,

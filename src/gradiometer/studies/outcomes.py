@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiometer.quantities import DELTA, GRADIENTS
-from gradiometer.summary import REACHES_WITHIN_DECADES
+from gradiometer.quantities import GRADIENTS
+from gradiometer.summary import Recorded, diverged_members
+from gradiometer.thresholds import LEARNT, REACHES_WITHIN_DECADES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,16 +28,8 @@ OUTCOMES = {
     "saturated": "share of saturated units in the hidden layers at the last recorded step",
     "diverged": "whether a loss, gradient or delta was not finite at any step",
 }
-LEARNT = 0.9  # accuracy from which on a net counts as one that learns
 LEAST = 3  # hidden layers: the first has another fan-in, and a slope takes two
 RESAMPLES = 2000
-
-
-class Recorded(Protocol):
-    """Quantities by name: a dict of arrays, or an open file."""
-
-    def __contains__(self, name: object, /) -> bool: ...
-    def __getitem__(self, name: str, /) -> Any: ...
 
 
 _OF_LAYERS = {"dead": "dead_fraction", "saturated": "saturated_fraction"}
@@ -77,19 +69,8 @@ def outcomes(recorded: Recorded, hidden: int, gradient: str | None = None) -> di
     for name, quantity in _OF_LAYERS.items():
         if quantity in recorded:
             found[name] = np.asarray(recorded[quantity][-1], np.float64)[:hidden].mean(axis=0)
-    found["diverged"] = np.any([*_spoilt(recorded)], axis=0)
+    found["diverged"] = diverged_members(recorded)
     return {name: found[name] for name in OUTCOMES if name in found}
-
-
-def _spoilt(recorded: Recorded) -> Iterator[Any]:
-    """Per member, whether something of what was recorded is not finite; it may be any of them."""
-    if "nonfinite_count" in recorded:
-        yield np.asarray(recorded["nonfinite_count"][:]).any(axis=(0, 1))
-    if "loss" in recorded:
-        yield np.asarray(~np.isfinite(recorded["loss"][:]).all(axis=0))
-    for name in (*GRADIENTS, DELTA):
-        if name in recorded:
-            yield ~np.isfinite(recorded[name][:]).all(axis=(0, 1))
 
 
 def decades(values: Array) -> Array:

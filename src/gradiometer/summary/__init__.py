@@ -1,10 +1,42 @@
-"""What a trace says, in numbers and in a sentence."""
+"""What a run says, in numbers, as findings, and in a sentence."""
 
 # numbers.py   the table of layers, and by how much a quantity falls
 # chains.py    which layers may be compared
-# sentence.py  the words
+# findings.py  what can be found, as values with their evidence
+# judge.py     from a run to its findings
+# sentence.py  findings in words
 
-from gradiometer.summary.numbers import decades_lost, layer_table
-from gradiometer.summary.sentence import REACHES_WITHIN_DECADES, sentence
+from __future__ import annotations
 
-__all__ = ["REACHES_WITHIN_DECADES", "decades_lost", "layer_table", "sentence"]
+from typing import TYPE_CHECKING
+
+from gradiometer.summary.findings import Judgement, Kind
+from gradiometer.summary.judge import judge
+from gradiometer.summary.numbers import Recorded, decades_lost, diverged_members, layer_table
+from gradiometer.summary.sentence import in_words
+
+if TYPE_CHECKING:
+    from gradiometer.labelled import LabelledRun
+
+__all__ = [
+    "Judgement",
+    "Kind",
+    "Recorded",
+    "decades_lost",
+    "diverged_members",
+    "in_words",
+    "judge",
+    "layer_table",
+    "sentence",
+]
+
+
+def sentence(run: LabelledRun) -> str:
+    """Say whether the gradient reaches the first layer; see `judge`.
+
+    Raises
+    ------
+    KeyError
+        If neither gradients nor deltas were recorded, and the run did not diverge.
+    """
+    return in_words(judge(run))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from gradiometer.states import mask_of
+from gradiometer.quantities import DELTA, GRADIENTS
+from gradiometer.states import Mask, mask_name, mask_of
 
 if TYPE_CHECKING:
     from gradiometer.labelled import LabelledRun
@@ -78,11 +79,48 @@ def decades_lost(
     -------
     float
         The median over members is taken first. Infinite if the first layer's is exactly zero;
-        negative if it grows; NaN if either is not finite.
+        negative if it grows; NaN if either is missing or not finite.
+
+    Raises
+    ------
+    KeyError
+        If the quantity was not recorded.
     """
-    values = trace[quantity].values[step]
-    first, output = (float(np.median(values[i])) for i in layers)
+    trace[quantity]  # raises a KeyError that says what there is
+    first, output = (median(trace, quantity, step, layer) for layer in layers)
+    if first is None or output is None or not np.isfinite([first, output]).all():
+        return float("nan")
     with np.errstate(all="ignore"):
-        if not np.isfinite([first, output]).all():
-            return float("nan")
         return float(np.log10(np.divide(output, first)))
+
+
+class Recorded(Protocol):
+    """Quantities by name: a dict of arrays, a dataset, or an open file."""
+
+    def __contains__(self, name: object, /) -> bool: ...
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+def diverged_members(recorded: Recorded) -> Mask:
+    """Which members have a loss, gradient or delta that is not finite, at any step.
+
+    Parameters
+    ----------
+    recorded : Recorded
+        Quantities as array-likes (steps[, layers], members), as in a trace.
+
+    Returns
+    -------
+    boolean array (members,)
+    """
+    found = []
+    if "nonfinite_count" in recorded:
+        found.append(np.asarray(recorded["nonfinite_count"][:]).any(axis=(0, 1)))
+    for name in ("loss", *GRADIENTS, DELTA):
+        if name not in recorded:
+            continue
+        spoilt = ~np.isfinite(np.asarray(recorded[name][:]))
+        if mask_name(name) in recorded:
+            spoilt &= ~np.asarray(recorded[mask_name(name)][:], bool)
+        found.append(spoilt.reshape(-1, spoilt.shape[-1]).any(axis=0))
+    return np.asarray(np.any(found, axis=0))

@@ -16,6 +16,7 @@ from scipy import optimize
 from dp.activations import Activation
 from gradiometer.theory import moments
 from gradiometer.theory.moments import Array
+from gradiometer.theory.piecewise import pieces
 
 DEEPEST = 6.0  # a net trains down to about so many ξ_c (Schoenholz et al. 2017): a guide
 _ALIKE = 1e-9
@@ -216,7 +217,7 @@ def edge_of_chaos(activation: Activation, bias_variance: float = 0.0) -> Edge | 
         first. None if there is none with lengths from 0 to 10⁶.
     """
     _check(1.0, bias_variance)
-    lines = moments.pieces(activation)
+    lines = pieces(activation)
     if lines is not None and not any(lines.kinks):
         variance = 1.0 / float(moments.mean_square_slope(activation, 1.0))
         return Edge(variance, bias_variance, math.nan, bias_variance == 0)

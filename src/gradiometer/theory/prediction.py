@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dp import activations
-from gradiometer.theory import batches, doubts, finite_width, kernels, maps, moments, variances
+from gradiometer.theory import batches, doubts, finite_width, kernels, maps, variances
 from gradiometer.theory.moments import Array
+from gradiometer.theory.piecewise import is_scale_free
 
 if TYPE_CHECKING:
     from gradiometer.data import Data
@@ -197,7 +198,7 @@ class Prediction:
     def _where(self) -> str:
         phase = self.phase
         chi = f"χ₁ = {phase.chi:.3g}"
-        if math.isinf(phase.length) and not moments.is_scale_free(self._activation):
+        if math.isinf(phase.length) and not is_scale_free(self._activation):
             return (
                 f"Pre-activations grow from layer to layer without end; only far along, {chi}, and "
                 "nothing is known of how deep such nets train."

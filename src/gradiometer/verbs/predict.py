@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from gradiometer.events import Compared, Listener, NotCompared
 from gradiometer.settings import refuse_unused
 from gradiometer.verbs.description import describe
 from gradiometer.verbs.output import save_figure
@@ -14,12 +15,15 @@ if TYPE_CHECKING:
     from gradiometer.theory import Prediction
     from gradiometer.trace import Trace
 
-
+COMPARED = 20  # hidden layers: the time for a prediction grows with their square
 DEEPEST = 2000  # hidden layers: it takes a minute, and a gigabyte
 
 
-def check_depth(experiment: Experiment) -> None:
-    """Raise ValueError for a net so deep that a prediction would not end."""
+def check_covered(experiment: Experiment) -> None:
+    """Raise ValueError for an experiment that theory does not cover, or too deep a net."""
+    from gradiometer.theory import prediction
+
+    prediction.check(experiment)
     if experiment.layers > DEEPEST:
         raise ValueError(
             f"layers: predictions are made for at most {DEEPEST} hidden layers, as their time and "
@@ -71,12 +75,12 @@ def predict(
     >>> prediction.gradient.shape  # an entry per layer, the output layer last
     (4,)
     """
-    from gradiometer.theory import predict as of_experiment
+    from gradiometer import theory
 
     refuse_unused("predict", settings)
     described = describe(experiment, **settings)
-    check_depth(described)
-    prediction = of_experiment(described)
+    check_covered(described)
+    prediction = theory.predict(described)
     if out is not None:
         from gradiometer.plots import prediction as drawn
 
@@ -92,11 +96,33 @@ def predicted(trace: Trace) -> Prediction:
     ValueError
         If it is of none, or the theory does not cover it.
     """
+    from gradiometer import theory
     from gradiometer.experiment import Experiment
-    from gradiometer.theory import predict
 
     if not trace.experiment:
         raise ValueError(
             "theory needs to know the initialisation; this trace was recorded without an experiment"
         )
-    return predict(Experiment.of(**trace.experiment))
+    return theory.predict(Experiment.of(**trace.experiment))
+
+
+def compare_with_theory(trace: Trace, insist: bool, tell: Listener) -> Prediction | None:
+    """Predict a run's first step, and tell how the run compares.
+
+    None if the theory does not cover it, or if the prediction would take longer than the run,
+    unless `insist` is true.
+    """
+    from gradiometer import theory
+
+    if not insist and trace.experiment["layers"] > COMPARED:
+        tell(NotCompared(f"the prediction is slow for more than {COMPARED} layers"))
+        return None
+    try:
+        prediction = predicted(trace)
+        comparison = theory.compare(prediction, trace)
+    except theory.TheoryError:
+        if insist:
+            raise
+        return None
+    tell(Compared(comparison))
+    return prediction

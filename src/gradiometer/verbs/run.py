@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
 from gradiometer.events import (
     Begun,
-    Compared,
     FileWritten,
     Finished,
     Guarded,
     Interrupted,
     Listener,
-    NotCompared,
     Result,
     TimeLimitReached,
 )
 from gradiometer.interrupts import Interrupts, check_time_limit
 from gradiometer.memory import check_memory
 from gradiometer.verbs.description import describe
-from gradiometer.verbs.output import FIGURE_NAMES, WITH_THEORY, save_figure
-from gradiometer.verbs.predict import check_depth, predicted
+from gradiometer.verbs.predict import check_covered, compare_with_theory
 from gradiometer.verbs.run_folder import RunFolder
 from gradiometer.verbs.telling import interruptible
 
 if TYPE_CHECKING:
     from gradiometer.experiment import Experiment
-    from gradiometer.theory import Prediction
     from gradiometer.trace import Trace
-
-COMPARED = 20  # hidden layers: the time for a prediction grows with their square
 
 
 def run(
@@ -56,7 +48,8 @@ def run(
     experiment : Experiment or path of a TOML file, optional
         What to run; by default the net of ten sigmoid layers that does not learn.
     out : path, optional
-        Folder for trace.nc, experiment.toml and the figures. Nothing is written without it.
+        Folder for trace.nc, experiment.toml and the figures; {title} in it stands for the
+        experiment's title. Nothing is written without it.
     overwrite : bool
         Replace another experiment's trace in `out`.
     theory : bool
@@ -101,7 +94,7 @@ def run(
     check_time_limit(timeout)
     check_memory(described)
     if theory:
-        check_theory(described)
+        check_covered(described)
     folder = None if out is None else RunFolder(out, described, overwrite)
     tell = Guarded(on_event)
     tell(Begun("run", described, described.steps))
@@ -117,7 +110,7 @@ def run(
         if folder is not None:
             folder.tell_files(tell)
         if folder is not None and not interrupts.again:
-            for file in draw(trace, folder.path, prediction if theory else None):
+            for file in folder.draw(trace, prediction if theory else None):
                 tell(FileWritten(file))
                 drawing.check()
     if comparing.raised or drawing.raised:
@@ -125,14 +118,6 @@ def run(
     if ended is None:
         tell(Finished("run"))
     return trace
-
-
-def check_theory(experiment: Experiment) -> None:
-    """Raise ValueError for an experiment that the theory does not cover, or that is too deep."""
-    from gradiometer.theory.prediction import check
-
-    check(experiment)
-    check_depth(experiment)
 
 
 def _train(
@@ -165,39 +150,3 @@ def _end_of(
     if late:
         return TimeLimitReached(float(trace.attrs["time_limit"]), done, experiment.steps)
     return None
-
-
-def compare_with_theory(trace: Trace, insist: bool, tell: Guarded) -> Prediction | None:
-    """Predict a run's first step, and tell how the run compares.
-
-    None if the theory does not cover it, or if the prediction would take longer than the run,
-    unless `insist` is true.
-    """
-    from gradiometer.theory import TheoryError, compare
-
-    if not insist and trace.experiment["layers"] > COMPARED:
-        tell(NotCompared(f"the prediction is slow for more than {COMPARED} layers"))
-        return None
-    try:
-        prediction = predicted(trace)
-        comparison = compare(prediction, trace)
-    except TheoryError:
-        if insist:
-            raise
-        return None
-    tell(Compared(comparison))
-    return prediction
-
-
-def draw(trace: Trace, folder: Path, theory: Prediction | None = None) -> Iterator[Path]:
-    """Write the figures of a run, one by one; gives the file of each.
-
-    A prediction is shown behind those that can.
-    """
-    for name in FIGURE_NAMES:
-        if name == "decision" and "points" not in trace.dataset:
-            continue
-        file = folder / f"{name}.png"
-        behind = {"theory": theory} if theory is not None and name in WITH_THEORY else {}
-        save_figure(getattr(trace.plot, name)(**behind), file)
-        yield file

@@ -7,16 +7,26 @@ import errno
 import gc
 import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradiometer.events import FileWritten, KeptElsewhere, Listener
 from gradiometer.files import FAILURES, keep_elsewhere, remove_leftovers, why
 from gradiometer.locks import IN_FOLDER, Lock
-from gradiometer.verbs.output import DESCRIPTION, FIGURE_NAMES, TRACE, OutputError, writable_folder
+from gradiometer.verbs.output import (
+    DESCRIPTION,
+    FIGURE_NAMES,
+    TRACE,
+    WITH_THEORY,
+    OutputError,
+    save_figure,
+    writable_folder,
+)
 
 if TYPE_CHECKING:
     from gradiometer.experiment import Experiment
+    from gradiometer.theory import Prediction
     from gradiometer.trace import Trace
 
 FILE_NAMES = [TRACE, DESCRIPTION, *(f"{name}.png" for name in FIGURE_NAMES)]
@@ -31,6 +41,7 @@ class RunFolder:
     Parameters
     ----------
     out : path
+        {title} in it stands for the experiment's title.
     experiment : Experiment
         What is run.
     overwrite : bool
@@ -51,7 +62,9 @@ class RunFolder:
     def __init__(
         self, out: str | os.PathLike[str], experiment: Experiment, overwrite: bool = False
     ) -> None:
-        self._wanted = self.path = writable_folder(out)
+        self._wanted = self.path = writable_folder(
+            os.fspath(out).replace("{title}", experiment.title)
+        )
         self._experiment, self._overwrite = experiment, overwrite
         if not overwrite:
             _refuse_to_replace(self.path, experiment)
@@ -86,6 +99,19 @@ class RunFolder:
                 f"in {self.path / TRACE}",
                 trace,
             ) from None
+
+    def draw(self, trace: Trace, theory: Prediction | None = None) -> Iterator[Path]:
+        """Write the figures, one by one; gives the file of each.
+
+        A prediction is shown behind those that can.
+        """
+        for name in FIGURE_NAMES:
+            if name == "decision" and "points" not in trace.dataset:
+                continue
+            file = self.path / f"{name}.png"
+            behind = {"theory": theory} if theory is not None and name in WITH_THEORY else {}
+            save_figure(getattr(trace.plot, name)(**behind), file)
+            yield file
 
     def tell_files(self, tell: Listener) -> None:
         """Tell where the trace and the description are."""

@@ -9,7 +9,8 @@ import pytest
 
 from gradiometer.claims import CLAIMS, Proofs, ProofsError, Verdict, prove
 from gradiometer.claims.laboratory import Laboratory
-from gradiometer.claims.papers import Reproduction, Target, by_basis, in_words, reproduce, targets
+from gradiometer.claims.papers import targets
+from gradiometer.claims.reproductions import Reproduction, Target, by_basis, in_words, reproduce
 from gradiometer.events import Begun, ClaimBegun, ClaimJudged
 
 HOLDS, REWORDED, FAILS = Verdict.HOLDS, Verdict.REWORDED, Verdict.FAILS

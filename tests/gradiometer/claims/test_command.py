@@ -130,10 +130,11 @@ def test_one_command_proves_and_tells(tmp_path):
 
 
 def test_papers(tmp_path, monkeypatch):
-    from gradiometer.claims import papers, proofs
+    from gradiometer.claims import papers, proving
+    from gradiometer.claims.reproductions import Target
 
     few = papers.targets()[:2]
-    monkeypatch.setattr(proofs, "targets", lambda: few)
+    monkeypatch.setattr(proving, "targets", lambda: few)
     result = call("prove", "--papers", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert "2 of 2 numbers from papers are reproduced within tolerance." in result.output
@@ -147,8 +148,8 @@ def test_papers(tmp_path, monkeypatch):
     assert result.output.count("published") == 1
     assert result.output.count("by formula") == 1
     assert "section 4.4" in result.output
-    wrong = papers.Target("Nobody 1900", "one", 1.0, 0.1, "absolute", "theory", lambda: 2.0)
-    monkeypatch.setattr(proofs, "targets", lambda: [*few, wrong])
+    wrong = Target("Nobody 1900", "one", 1.0, 0.1, "absolute", "theory", lambda: 2.0)
+    monkeypatch.setattr(proving, "targets", lambda: [*few, wrong])
     result = call("prove", "sigmoid-slope", "--papers", "--out", tmp_path)
     assert result.exit_code == 1
     assert "NO" in result.output

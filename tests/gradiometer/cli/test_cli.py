@@ -19,7 +19,7 @@ from gradiometer.cli import app
 from gradiometer.cli.tables import log_bars, print_report
 from gradiometer.experiment import Experiment, ExperimentError
 from gradiometer.trace import Trace
-from gradiometer.verbs import run as run_verb
+from gradiometer.verbs import run_folder
 from gradiometer.verbs.output import FIGURE_NAMES
 
 SMALL = ["--layers", "2", "--width", "3", "--steps", "4"]
@@ -349,7 +349,7 @@ def test_an_interrupt_while_drawing_keeps_the_data(tmp_path, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_verb, "save_figure", interrupted)
+    monkeypatch.setattr(run_folder, "save_figure", interrupted)
     done = call("run", *SMALL, "--out", tmp_path)
     assert done.exit_code == 130
     assert "Interrupted while drawing" in done.output

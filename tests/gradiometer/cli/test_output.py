@@ -27,6 +27,7 @@ from gradiometer.trace import Trace, TraceError
 from gradiometer.verbs import run as run_verb
 from gradiometer.verbs import run_folder
 from gradiometer.verbs.output import OutputError
+from gradiometer.verbs.run_folder import RunFolder
 
 SETTINGS = {"layers": 1, "width": 2, "steps": 2}
 FLAGS = [f"--{name}={value}" for name, value in SETTINGS.items()]
@@ -284,13 +285,14 @@ class Swallowing:
 
 @pytest.mark.parametrize("where", ["draw", "compare_with_theory"])
 def test_a_signal_that_a_finaliser_swallows_ends_a_run(where, tmp_path, monkeypatch, capsys):
-    real = getattr(run_verb, where)
+    owner = RunFolder if where == "draw" else run_verb
+    real = getattr(owner, where)
 
     def swallowing(*args, **options):
         Swallowing()
         return real(*args, **options)
 
-    monkeypatch.setattr(run_verb, where, swallowing)
+    monkeypatch.setattr(owner, where, swallowing)
     done = call("run", *FLAGS, "--out", tmp_path)
     assert done.exit_code == 128 + signal.SIGTERM
     assert "Traceback" not in capsys.readouterr().err + done.output

@@ -9,9 +9,10 @@ from scipy import integrate, stats
 
 from dp.activations import ACTIVATIONS, Activation, clipped_relu, elu, leaky_relu
 from gradiometer.theory import moments
+from gradiometer.theory.piecewise import pieces
 
 EVERY = [*ACTIVATIONS.values(), leaky_relu(0.2), leaky_relu(-0.5), elu(2.0), clipped_relu(1.0)]
-CURVED = [a for a in EVERY if moments.pieces(a) is None]
+CURVED = [a for a in EVERY if pieces(a) is None]
 every = pytest.mark.parametrize("activation", EVERY, ids=lambda a: f"{a.name}{a.settings}")
 
 
@@ -83,7 +84,7 @@ def test_moments_of_pairs(activation, q_a, q_b):
         expected = around_the_circle(activation, q_a, q_b, correlation)
         found = moments.pair(activation, q_a, q_b, correlation)
         # curved ones with a kink, close to 1 at unlike variances, are the hardest
-        exact = 1e-8 if correlation < 0.95 or moments.pieces(activation) else 1e-6
+        exact = 1e-8 if correlation < 0.95 or pieces(activation) else 1e-6
         kinked = 1e-4 if activation.name in ("elu", "selu") and correlation > 0.95 else exact
         large = 1e-5 if q_a > 10 and correlation > 0.95 else exact
         assert abs(found[0] - expected[0]) / sizes[0] < exact

@@ -20,6 +20,7 @@ from gradiometer.plots.study.axis import Axis
 from gradiometer.plots.study.layout import MEDIANS, Layout, NotForThisStudyError, by_experiment
 from gradiometer.plots.study.places import Places
 from gradiometer.quantities import DELTA, QUANTITIES
+from gradiometer.thresholds import LEARNT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from gradiometer.labelled import LabelledStudy
 
-TRAINS = 0.9  # accuracy
 DIVERGING = "PuOr"  # told apart by colour-blind readers
 MOST_MAPS = 6
 FALLS = {
@@ -38,7 +38,7 @@ FALLS = {
 EDGE = "black"
 
 
-def trainability(results: LabelledStudy, *, trains: float = TRAINS) -> Figure:
+def trainability(results: LabelledStudy, *, trains: float = LEARNT) -> Figure:
     """Maps of depth × scale of the initial weights: final accuracy, and the fall of the delta.
 
     The fall, in decades from the output layer to layer 1 at the first step, is of the delta's rms
