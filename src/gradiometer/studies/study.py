@@ -18,6 +18,7 @@ from dp.validation import positive_integer, unknown
 from gradiometer.experiment import Experiment, ExperimentError
 from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import check_time_limit
+from gradiometer.settings import SETTINGS
 from gradiometer.studies.events import ExperimentEvent, ExperimentFailed, ExperimentFinished
 from gradiometer.studies.execution import ExperimentsFailedError, execute
 from gradiometer.studies.executors import workers_for
@@ -33,7 +34,7 @@ MOST_WORKERS = 1000
 FIELDS = ("name", "members", "timeout", "base", "over", "experiments")
 FIT_FOR_A_FOLDER = re.compile(r"\w([\w .-]*\w)?")
 NONE = "none"  # how TOML, which has no word for it, says that a setting has no value
-_MAY_BE_NONE = {name for name, field in Experiment.model_fields.items() if field.default is None}
+_MAY_BE_NONE = {name for name, each in SETTINGS.items() if type(None) in each.types}
 
 Settings = dict[str, Any]
 
@@ -131,10 +132,8 @@ class Study:
                         f"{where}: members are the same in all experiments; give "
                         "Study(…, members=20), in TOML members = 20 at the top"
                     )
-                if setting not in Experiment.model_fields:
-                    raise StudyError(
-                        f"{where}: {unknown('setting', setting, Experiment.model_fields)}"
-                    )
+                if setting not in SETTINGS:
+                    raise StudyError(f"{where}: {unknown('setting', setting, SETTINGS)}")
         for setting in self.over:
             if any(setting in each for each in self.listed):
                 raise StudyError(f"{setting}: given both in over and in the list of experiments")
