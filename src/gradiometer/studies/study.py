@@ -36,7 +36,7 @@ FIT_FOR_A_FOLDER = re.compile(r"\w([\w .-]*\w)?")
 NONE = "none"  # how TOML, which has no word for it, says that a setting has no value
 _MAY_BE_NONE = {name for name, each in SETTINGS.items() if type(None) in each.types}
 
-Settings = dict[str, Any]
+Values = dict[str, Any]  # of settings, by name
 
 
 class StudyError(ValueError):
@@ -139,7 +139,7 @@ class Study:
                 raise StudyError(f"{setting}: given both in over and in the list of experiments")
 
     def _combine(self) -> Iterator[Experiment]:
-        seen: dict[str, Settings] = {}
+        seen: dict[str, Values] = {}
         for listed in self.listed:
             for values in itertools.product(*self.over.values()):
                 varied = {**listed, **dict(zip(self.over, values, strict=True))}
@@ -168,7 +168,7 @@ class Study:
         """Whether there is an experiment for each combination of the axes' values."""
         return len(self.experiments) == math.prod(map(len, self.axes.values()))
 
-    def varied(self, experiment: Experiment) -> Settings:
+    def varied(self, experiment: Experiment) -> Values:
         """The settings of one experiment that differ between experiments."""
         return {setting: getattr(experiment, setting) for setting in self.axes}
 
@@ -194,7 +194,7 @@ class Study:
         """The description, as `load` reads it."""
         import tomli_w
 
-        fields: Settings = {"name": self.name, "members": self.members}
+        fields: Values = {"name": self.name, "members": self.members}
         if self.timeout is not None:
             fields["timeout"] = self.timeout
         fields["base"] = _plain({k: v for k, v in self.base.items() if k != "members"})
@@ -231,7 +231,7 @@ class Study:
             raise StudyError(f"{file}: {error}") from None
 
     @classmethod
-    def _of_fields(cls, fields: Settings, name: str) -> Study:
+    def _of_fields(cls, fields: Values, name: str) -> Study:
         for field in fields:
             if field not in FIELDS:
                 raise StudyError(unknown("key of a study", field, FIELDS))
@@ -387,7 +387,7 @@ class Study:
             )
 
 
-def _settings_of(base: Experiment | Mapping[str, Any] | str | os.PathLike[str] | None) -> Settings:
+def _settings_of(base: Experiment | Mapping[str, Any] | str | os.PathLike[str] | None) -> Values:
     """The settings that were chosen, but that what nets decide is not kept unless asked for."""
     if isinstance(base, Study):
         raise TypeError("base is an Experiment, or settings of one, got a Study")
@@ -438,7 +438,7 @@ def _checked(check: Any, *arguments: Any) -> None:
         raise StudyError(str(error)) from None
 
 
-def _words(varied: Settings) -> str:
+def _words(varied: Values) -> str:
     return ", ".join(f"{setting} = {value!r}" for setting, value in varied.items()) or "base"
 
 
