@@ -14,6 +14,7 @@ from torch import nn
 
 from gradiometer.recording.adapters.torch.optimizers import checked_optimizers
 from gradiometer.recording.adapters.torch.overhead import Overhead, costs
+from gradiometer.recording.adapters.torch.plan import Plan
 from gradiometer.recording.adapters.torch.reference import Reference
 from gradiometer.recording.adapters.torch.training import Training
 from gradiometer.recording.adapters.torch.unregistered import unregistered_layers
@@ -64,7 +65,8 @@ class TorchRecorder(Recorder):
         optimizers = checked_optimizers(optimizer)
         batch = None if reference is None else Reference(reference)
         # the training is known to PyTorch's global hooks, which must not keep this alive
-        self._training = Training(weakref.proxy(self.session), clock, model, optimizers, batch)
+        self._plan = Plan.of(weakref.proxy(self.session), clock, model, batch is not None)
+        self._training = Training(self._plan, optimizers, batch)
         self._tell_unregistered()
         self._check_optimizers(optimizers)
         self._attached = False
@@ -72,7 +74,7 @@ class TorchRecorder(Recorder):
 
     def _tell_unregistered(self) -> None:
         """Tell of layers that PyTorch does not see."""
-        for layers in unregistered_layers(self._training.inner):
+        for layers in unregistered_layers(self._plan.inner):
             self.miss(layers.name, self.of_layers, layers.why)
             if layers.trainable:
                 warnings.warn(layers.why, UserWarning, stacklevel=4)
@@ -82,7 +84,7 @@ class TorchRecorder(Recorder):
             if not self._training.updates.updates(given):
                 raise RecordingError(
                     f"the {type(given).__name__} given updates none of the weights of this "
-                    f"{type(self._training.inner).__name__}; expected an optimizer made from its "
+                    f"{type(self._plan.inner).__name__}; expected an optimizer made from its "
                     "parameters()"
                 )
 
