@@ -1,4 +1,4 @@
-"""Layers: an affine map and its activation, and who may watch what goes through."""
+"""Layers: an affine map and its activation, and `watch_layers`, which notes their calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 @dataclass
 class LayerCall:
-    """One passage through a layer, noted by `watch_layers`.
+    """One call of a layer, noted by `watch_layers`.
 
     Attributes
     ----------
@@ -117,7 +117,7 @@ class Layer:
         if watch is not None:
             watch.calls.append(LayerCall(self.name, self, given, pre_activation))
         for watcher in watchers():
-            watcher.called(self, pre_activation)
+            watcher.called(self, given, pre_activation)
         if self.activation is None:
             return pre_activation
         activated = self.activation(pre_activation)

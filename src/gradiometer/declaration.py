@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any, Literal, ParamSpec
 
 P = ParamSpec("P")
@@ -164,8 +165,8 @@ class Setting:
             return self.none
         if isinstance(value, bool):
             return "yes" if value else "no"
-        if isinstance(value, (int, float)):
-            return f"{value:g}"
+        if isinstance(value, Real):  # of NumPy, too
+            return str(value) if isinstance(value, Integral) else f"{value:g}"
         if isinstance(value, Mapping):
             return ", ".join(f"{k} {v:g}" for k, v in value.items()) or self.none
         return str(value) if isinstance(value, str) else ", ".join(map(str, value))
@@ -199,9 +200,7 @@ class Setting:
     @property
     def default_in_words(self) -> str:
         """The default as help shows it; "" if there is none."""
-        if self.default == {} or (self.default is None and self.none == "none"):
-            return ""
-        return self.label(self.default)
+        return "" if self.default in (None, {}) else self.label(self.default)
 
     def full_help(self) -> str:
         """What it is, the choices and the default, as a sentence."""

@@ -139,6 +139,7 @@ def test_types_of_json(name, value, right):
         ("hyperparameters", {}, "hyperparameters default", "(default)"),
         ("hyperparameters", {"beta": 0.5}, "hyperparameters beta 0.5", "(beta 0.5)"),
         ("steps", 1, "1 step", "1 step"),
+        ("steps", 1234567, "1234567 steps", "1234567 steps"),
         ("quantities", ("grad_rms",), "quantities grad_rms", "1 quantity"),
         ("quantities", ("grad_rms", "delta_rms"), "quantities grad_rms, delta_rms", "2 quantities"),
     ],
@@ -149,7 +150,7 @@ def test_values_in_words(name, value, words, brief):
 
 
 def test_a_default_that_is_none_in_words():
-    assert SETTINGS["quantities"].in_words(None) == "all quantities"
+    assert SETTINGS["quantities"].in_words(None) == "usual quantities"
     assert SETTINGS["hyperparameters"].label({}) == "default"
 
 

@@ -18,6 +18,7 @@ from dp.validation import positive_integer, unknown
 from gradiometer.experiment import Experiment, ExperimentError
 from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import check_time_limit
+from gradiometer.settings import SETTINGS
 from gradiometer.studies.events import ExperimentEvent, ExperimentFailed, ExperimentFinished
 from gradiometer.studies.execution import ExperimentsFailedError, execute
 from gradiometer.studies.executors import workers_for
@@ -33,9 +34,9 @@ MOST_WORKERS = 1000
 FIELDS = ("name", "members", "timeout", "base", "over", "experiments")
 FIT_FOR_A_FOLDER = re.compile(r"\w([\w .-]*\w)?")
 NONE = "none"  # how TOML, which has no word for it, says that a setting has no value
-_MAY_BE_NONE = {name for name, field in Experiment.model_fields.items() if field.default is None}
+_MAY_BE_NONE = {name for name, each in SETTINGS.items() if type(None) in each.types}
 
-Settings = dict[str, Any]
+Values = dict[str, Any]  # of settings, by name
 
 
 class StudyError(ValueError):
@@ -131,16 +132,14 @@ class Study:
                         f"{where}: members are the same in all experiments; give "
                         "Study(…, members=20), in TOML members = 20 at the top"
                     )
-                if setting not in Experiment.model_fields:
-                    raise StudyError(
-                        f"{where}: {unknown('setting', setting, Experiment.model_fields)}"
-                    )
+                if setting not in SETTINGS:
+                    raise StudyError(f"{where}: {unknown('setting', setting, SETTINGS)}")
         for setting in self.over:
             if any(setting in each for each in self.listed):
                 raise StudyError(f"{setting}: given both in over and in the list of experiments")
 
     def _combine(self) -> Iterator[Experiment]:
-        seen: dict[str, Settings] = {}
+        seen: dict[str, Values] = {}
         for listed in self.listed:
             for values in itertools.product(*self.over.values()):
                 varied = {**listed, **dict(zip(self.over, values, strict=True))}
@@ -169,7 +168,7 @@ class Study:
         """Whether there is an experiment for each combination of the axes' values."""
         return len(self.experiments) == math.prod(map(len, self.axes.values()))
 
-    def varied(self, experiment: Experiment) -> Settings:
+    def varied(self, experiment: Experiment) -> Values:
         """The settings of one experiment that differ between experiments."""
         return {setting: getattr(experiment, setting) for setting in self.axes}
 
@@ -195,7 +194,7 @@ class Study:
         """The description, as `load` reads it."""
         import tomli_w
 
-        fields: Settings = {"name": self.name, "members": self.members}
+        fields: Values = {"name": self.name, "members": self.members}
         if self.timeout is not None:
             fields["timeout"] = self.timeout
         fields["base"] = _plain({k: v for k, v in self.base.items() if k != "members"})
@@ -232,7 +231,7 @@ class Study:
             raise StudyError(f"{file}: {error}") from None
 
     @classmethod
-    def _of_fields(cls, fields: Settings, name: str) -> Study:
+    def _of_fields(cls, fields: Values, name: str) -> Study:
         for field in fields:
             if field not in FIELDS:
                 raise StudyError(unknown("key of a study", field, FIELDS))
@@ -388,7 +387,7 @@ class Study:
             )
 
 
-def _settings_of(base: Experiment | Mapping[str, Any] | str | os.PathLike[str] | None) -> Settings:
+def _settings_of(base: Experiment | Mapping[str, Any] | str | os.PathLike[str] | None) -> Values:
     """The settings that were chosen, but that what nets decide is not kept unless asked for."""
     if isinstance(base, Study):
         raise TypeError("base is an Experiment, or settings of one, got a Study")
@@ -439,7 +438,7 @@ def _checked(check: Any, *arguments: Any) -> None:
         raise StudyError(str(error)) from None
 
 
-def _words(varied: Settings) -> str:
+def _words(varied: Values) -> str:
     return ", ".join(f"{setting} = {value!r}" for setting, value in varied.items()) or "base"
 
 

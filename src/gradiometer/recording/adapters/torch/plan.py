@@ -19,8 +19,7 @@ class Plan:
     Attributes
     ----------
     session : Session
-        What steps are added to, and what is told why something cannot be had. A weak proxy: what
-        PyTorch's global hooks hold must not keep it alive.
+        What steps are added to, and what is told why something cannot be had.
     clock : Overhead
         Counts what recording takes.
     model, inner : nn.Module

@@ -23,8 +23,10 @@ from gradiometer.recording.adapters.torch.optimizers import (
     Updates,
     held_by,
     hook_wrapper,
+    rates_of,
     was_skipped,
 )
+from gradiometer.recording.adapters.torch.overhead import costs
 from gradiometer.recording.adapters.torch.plan import Plan
 from gradiometer.recording.adapters.torch.reference import Reference
 from gradiometer.recording.adapters.torch.results import Results
@@ -60,8 +62,8 @@ class Training(Observer):
     Attributes
     ----------
     updates : Updates
-    is_told : bool
-        Whether it is being told by `before_step` and `after_step` where a step begins and ends.
+    attached, told : bool
+        See `gradiometer.recording.recorder.Training`.
     """
 
     def __init__(self, plan: Plan, optimizers: Sequence[Any], reference: Reference | None) -> None:
@@ -75,7 +77,7 @@ class Training(Observer):
         self._wants_weights = plan.wants("weight_rms", "update_ratio", "nonfinite_count")
         self._places: dict[Layer, Array] = {}  # where the weights before an update are kept
         self._results: Results | None = None  # made when the layers' order is known
-        self.is_told = False
+        self.attached = self.told = False
         self._passes = 0  # backward, of any model, since the latest step
         self._within: Pass | None = None  # in which updates were made that end a step
         self._stepped: list[Any] = []  # in this step, of the optimizers given
@@ -89,32 +91,49 @@ class Training(Observer):
 
     def attach(self) -> None:
         """See the steps of optimizers from now on."""
+        costs()  # measured now, so that it is no part of the training
         self._listen()
         BACKWARD.join(self, self._listening)
+        self._prepare()
 
-    def detach(self) -> None:
+    def detach(self, complete: bool) -> None:  # noqa: ARG002  (what is incomplete is not added)
         """Undo everything; no hook stays behind."""
-        self.rest()
-        self.is_told = False
+        self._rest()
         self._places = {}
         self._listening.close()
 
-    def prepare(self) -> None:
+    def begin_step(self) -> None:
+        """A step begins that the user tells of."""
+        if self.told:  # the step before was not finished
+            self._rest()
+        elif not self._session.done:
+            costs()
+        self._prepare()
+        if self.step is not None:
+            self._listen()
+            self._take_before(self.step)
+
+    def end_step(self, loss: torch.Tensor | float | None) -> None:
+        """It ends; by default its loss is what was passed to `backward`."""
+        try:
+            self._finish(loss)
+        finally:
+            self._rest()
+
+    def _prepare(self) -> None:
         """Watch the step that comes, if it is to be recorded."""
         number = self._session.done + 1
         if self._session.wants(number):
             self._measuring.step = Step(number, self._gradients.now())
-            if self.is_told:
-                self._listen()
             self._watch.start()
         else:
-            self.rest()
+            self._rest()
 
-    def rest(self) -> None:
+    def _rest(self) -> None:
         """Watch nothing until the next step is prepared."""
         self._measuring.step = None
         self._watch.stop()
-        if self.is_told:
+        if not self.attached:
             self._listening.close()
 
     def _listen(self) -> None:
@@ -143,11 +162,12 @@ class Training(Observer):
         if update.wrapper and any(held_by(update.optimizer)):
             return  # what it holds makes the update
         if update.recorded:
-            step.optimizers.append(update.optimizer)
-            if self._wants_norm and len(step.optimizers) == 1 and not update.closure:
+            is_first = not step.optimizers
+            step.optimizers[update.optimizer] = rates_of(update.optimizer)
+            if is_first and self._wants_norm and not update.closure:
                 step.norm.check(self._plan.inner.parameters())
-            if len(step.optimizers) == 1 and not self.is_told:
-                self.take_before(step)
+            if is_first and self.attached:
+                self._take_before(step)
         if not update.closure:
             self._gradients.use(step, update.optimizer, foreign=not update.recorded)
 
@@ -161,7 +181,7 @@ class Training(Observer):
     def _after(self, update: Update) -> None:
         step, optimizer = self.step, update.optimizer
         if was_skipped(optimizer):  # by a GradScaler
-            if step is not None and not self.is_told:
+            if step is not None and self.attached:
                 self._measuring.restart(step)
             return
         if not update.recorded:
@@ -175,7 +195,7 @@ class Training(Observer):
         outer = self.updates.outer()
         if outer is not None:  # which ends the step, if this was all it does
             outer.made = True
-        elif not self.is_told and self._ends_the_step(optimizer):
+        elif self.attached and self._ends_the_step(optimizer):
             self._end_step()
 
     def _tell_of_another(self, optimizer: Any) -> None:
@@ -206,7 +226,7 @@ class Training(Observer):
         # another one, after the same backward pass
         self._session.miss(MODEL, ("update_ratio", "loss"), SECOND)
         if step is not None:
-            step.optimizers, step.before, step.used = [], None, {}
+            step.optimizers, step.before, step.used = {}, None, {}
         return False
 
     def backward_ends(self) -> None:
@@ -221,7 +241,7 @@ class Training(Observer):
 
     # --- what is taken before the update ----------------------------------------------------------
 
-    def take_before(self, step: Step) -> None:
+    def _take_before(self, step: Step) -> None:
         """Keep the weights, and run the model on the reference batch."""
         looks = self._reference is not None and self._plan.wants("dead_fraction", "accuracy")
         if not looks and not self._wants_weights:
@@ -246,17 +266,17 @@ class Training(Observer):
         if self.step is None:  # one that is not recorded costs next to nothing
             self._session.done += 1
             if self._session.wants(self._session.done + 1):
-                self.prepare()
+                self._prepare()
             return
         try:
-            self.finish()
+            self._finish()
         except BaseException:
-            self.rest()
+            self._rest()
             raise
         self._watch.end_step()
-        self.prepare()
+        self._prepare()
 
-    def finish(self, loss: torch.Tensor | float | None = None) -> None:
+    def _finish(self, loss: torch.Tensor | float | None = None) -> None:
         """Put the step together and add it to the record; its loss is given, or is looked up."""
         self._session.done += 1
         step, self._measuring.step = self.step, None
@@ -273,6 +293,11 @@ class Training(Observer):
                     self._session.miss(MODEL, ("loss",), NO_NUMBER if step.passes else NO_PASS)
             else:
                 step.loss = Measured({"0": as_array(torch.as_tensor(loss)).reshape(())})
+            if step.optimizers:
+                names = dict.fromkeys(type(one).__name__ for one in step.optimizers)
+                rates = frozenset[float]().union(*step.optimizers.values())
+                rate = next(iter(rates)) if len(rates) == 1 else None
+                self._session.tell_optimizer(step.number, ", ".join(names), rate)
             self._results.add(step, self._replaced())
 
     def _begin(self) -> Results:
