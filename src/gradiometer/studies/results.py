@@ -14,9 +14,10 @@ import numpy as np
 
 from gradiometer.quantities import GRADIENTS
 from gradiometer.seal import FileWarning
+from gradiometer.studies.description import StudyError
 from gradiometer.studies.folder import DESCRIPTION, StudyFolder
 from gradiometer.studies.outcomes import outcomes, sentence, summarise
-from gradiometer.studies.study import Study, StudyError
+from gradiometer.studies.study import Study
 from gradiometer.trace import Trace, TraceError
 
 if TYPE_CHECKING:
