@@ -190,7 +190,8 @@ class Assembly:
             nonfinite = part.counts.get(REFERENCE, part.counts.get("activation"))
             self._put("dead_fraction", layer, q.share(zero, nonfinite))
         for kind, value in part.counts.items():
-            if kind in KINDS and np.any(value):
+            # without members a number, of which `np.any` would take longer than all the rest
+            if kind in KINDS and (np.any(value) if self._members else value):
                 counts = self._counts.setdefault(kind, [0.0] * len(self._session.layers))
                 counts[layer] = counts[layer] + value
 

@@ -109,8 +109,8 @@ class ParameterHooks:
         with torch._C.DisableTorchFunction():
             gradient = parameter.grad
             if gradient is not None:
-                own = any(layer in self._computed for layer in layers)
-                hooked = len(parameter._backward_hooks or ()) > own
+                hooks = parameter._backward_hooks
+                hooked = bool(hooks) and len(hooks) > any(one in self._computed for one in layers)
                 passing = BACKWARD.passing(gradient)
                 self._measuring.gradient(layers, parameter, gradient, passing, hooked)
         self._clock.arrived(began)

@@ -113,8 +113,9 @@ class Results:
         self._is_first = False
         losses = [float(part) for part in step.loss.found.values()]
         self._session.accuracy = step.accuracy
-        norm = step.norm.value() if self._session.needs("grad_norm") else None
-        self._session.miss(MODEL, ("grad_norm",) if step.norm.why_not else (), step.norm.why_not)
+        norm = step.norm.value() if "grad_norm" in self._wanted else None
+        if step.norm.why_not:
+            self._session.miss(MODEL, ("grad_norm",), step.norm.why_not)
         assembly.add(step.number, sum(losses) if losses else None, step.accuracy, norm)
 
     def _complete(self, step: Step, layer: Layer, replaced: set[int]) -> None:

@@ -97,6 +97,7 @@ class Training(Observer):
             any(isinstance(m, nn.parallel.DistributedDataParallel) for m in model.modules()),
             session,
         )
+        self._wants_norm = needs("grad_norm")
         self._chains = Chains()
         self._measuring = Measuring(
             session,
@@ -114,7 +115,7 @@ class Training(Observer):
             self._chains,
             activations="activation" in session.arrays or needs("dead_fraction"),
             deltas=not session.arrays.isdisjoint(("delta", "input", "pre_activation")),
-            norm=needs("grad_norm"),
+            norm=self._wants_norm,
         )
         self._wants_weights = needs(*OF_WEIGHTS, "nonfinite_count")
         self._places: dict[Layer, Array] = {}  # where the weights before an update are kept
@@ -188,7 +189,7 @@ class Training(Observer):
             return  # what it holds makes the update
         if update.recorded:
             step.optimizers.append(update.optimizer)
-            if len(step.optimizers) == 1 and not update.closure:
+            if self._wants_norm and len(step.optimizers) == 1 and not update.closure:
                 step.norm.check(self.inner.parameters())
             if len(step.optimizers) == 1 and not self.is_told:
                 self.take_before(step)
@@ -310,7 +311,7 @@ class Training(Observer):
         if step is None:
             return
         with self._clock, _quiet():
-            if not step.optimizers:
+            if self._wants_norm and not step.optimizers:
                 step.norm.check(self.inner.parameters())
             if self._results is None:
                 self._results = self._begin()
