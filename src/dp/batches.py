@@ -1,4 +1,4 @@
-"""Batches: rows of the training data, drawn at random, by each member of an ensemble its own."""
+"""Batches: rows of the training data drawn at random, separately for each member of an ensemble."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def streams_of(optimizer: Any) -> list[np.random.Generator] | None:
 
 
 class _Streams:
-    """Shows the streams, unless an attribute of a subclass's own has the name."""
+    """Shows the streams, unless a subclass has set an attribute of this name."""
 
     def __get__(self, optimizer: Any, owner: type) -> Any:
         return self if optimizer is None else streams_of(optimizer)
@@ -61,7 +61,7 @@ class Batches:
     x_train: Any
     y_train: Any
     batch_size: int = 128  # for subclasses with an __init__ of their own
-    # what a subclass's own attribute may hide: the library itself asks `streams_of`
+    # a subclass may hide it with an attribute: the library itself calls `streams_of`
     _streams = _Streams()
 
     def random_batch(self) -> tuple[Node, Node]:
@@ -76,7 +76,7 @@ class Batches:
         return self._batch(self.x_train, rows), self._batch(self.y_train, rows)
 
     def draw_rows(self, steps: int) -> list[Array]:
-        """Draw the rows of several steps' batches, as many calls for one step would.
+        """Draw the rows of several steps' batches: the same as one step at a time.
 
         Returns
         -------
@@ -94,7 +94,7 @@ class Batches:
         return [rows.astype(np.intp, copy=False) for rows in draws]
 
     def draws_rows(self) -> bool:
-        """Whether batches are rows drawn as `random_batch` does, and none of a subclass's own."""
+        """Whether batches are drawn by the library's methods, and a subclass has replaced none."""
         return self.x_train.ndim <= 2 and not any(
             method in vars(self) or getattr(type(self), method) is not getattr(Batches, method)
             for method in ("random_batch", "draw_rows", "_batch")
@@ -109,7 +109,7 @@ class Batches:
 
 
 def check_data(x_train: Any, y_train: Any, model: Any) -> None:
-    """Refuse data that no model could be trained on; None is none yet.
+    """Refuse data that no model can be trained on. None means that there is none yet.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a training loop calls in every step, and what it hands over."""
+"""Callbacks: what a training loop calls in every step, and what it passes to them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Step:
-    """What one training step knows, handed to callbacks.
+    """What callbacks are given in every training step.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Callback:
 
 
 class ProgramCallback(Callback):
-    """A callback that can read a compiled step's buffers instead of being handed copies.
+    """A callback that reads a compiled step's arrays instead of being given copies.
 
     What it reads is overwritten by the next step.
 
@@ -80,4 +80,4 @@ class ProgramCallback(Callback):
         """Called when the parameters have been changed."""
 
     def undone(self, number: int) -> None:
-        """Called when the steps after `number` have turned out wrong, and were undone."""
+        """Called when the steps after `number` have turned out wrong and were undone."""

@@ -107,7 +107,7 @@ def check_gradient(
     worst = 0.0
     for position, (a, b) in enumerate(zip(exact, approximate, strict=True)):
         error = np.abs(a - b) / np.maximum(1.0, np.abs(b))
-        error[np.isnan(error)] = np.inf  # NaN agrees with nothing
+        error[np.isnan(error)] = np.inf  # NaN agrees with no number
         largest = float(error.max()) if error.size else 0.0
         if not largest <= tolerance:
             index = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))

@@ -1,4 +1,4 @@
-"""What to say where a Node lacks what an array has, or its extension would lose gradients."""
+"""Error messages with a hint: attributes that Nodes lack, and subclasses that lose gradients."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OTHERS = {
 
 
 def missing_attribute(owner: str, name: str, known: list[str]) -> str:
-    """Words for an attribute that a Node does not have."""
+    """The message about an attribute that a Node does not have."""
     text = f"a {owner} has no {name!r}"
     if name in ("primitive", "parents", "settings", "value", "name"):
         return f"{text} yet: its __init__ must call super().__init__(value, name)"
@@ -51,10 +51,10 @@ def missing_attribute(owner: str, name: str, known: list[str]) -> str:
 
 
 class _Missing:
-    """What arrays have and Nodes have not: says what to write instead.
+    """An attribute of arrays that Nodes lack: raises an error that says what to write instead.
 
-    No `__getattr__` of Node, with which Python looks up every attribute of every Node more slowly,
-    so that a training step takes a tenth longer.
+    Node has no `__getattr__` instead, which would slow down the lookup of every attribute, and a
+    training step by a tenth.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -70,11 +70,11 @@ def _any_missing(node: Any, name: str) -> Any:
 
 
 def hint_at_missing(cls: Any, everything: bool = False) -> None:
-    """Let a class say what to write instead of what arrays have and it has not.
+    """Give a class hints for the attributes of arrays that it lacks.
 
-    With `everything` also of names that nobody has, and of what an unfinished `__init__` left out.
-    That is for programs with a subclass of Node, whose operations give plain Nodes; in others
-    Python itself says what was probably meant.
+    With `everything`, for all other names too, and for what an unfinished `__init__` left out. That
+    is for subclasses of Node, whose operations give plain Nodes; for Node itself, Python's own hint
+    will do.
     """
     if everything:
         cls.__getattr__ = _any_missing
@@ -93,7 +93,7 @@ def hint_at_missing(cls: Any, everything: bool = False) -> None:
 
 
 class Guarded:
-    """A method that cannot be replaced on an instance: the sweep would not call the other."""
+    """A method that no instance can replace, as the sweep would not call the replacement."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function, self.__doc__ = function, function.__doc__
@@ -118,7 +118,7 @@ _FREE = frozenset(
 
 
 def check_subclass(base: Any, derived: type) -> None:
-    """Refuse a subclass of Node that would give wrong gradients, and watch what it overrides.
+    """Refuse a subclass of Node that would give wrong gradients, and check what its methods return.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def check_subclass(base: Any, derived: type) -> None:
 
 
 def _watched(base: Any, derived: type, name: str, method: Callable[..., Any]) -> Any:
-    """An overridden operation, which must give a Node that remembers its operand."""
+    """Wrap an overridden operation: its result must remember the operand it was computed from."""
 
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:

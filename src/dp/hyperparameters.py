@@ -1,4 +1,4 @@
-"""Which hyperparameters an optimiser reads, so that it can warn of those that it ignores."""
+"""Which hyperparameters an optimiser reads, and a warning about those that it ignores."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _ALL = ("items", "keys", "values", "update", "copy")
 
 
 class NotedDict(dict[str, Any]):
-    """A dictionary that notes which of its keys were asked for."""
+    """A dictionary that notes which of its keys were read."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         super().__init__(given)
         self._given, self._read = list(given), set[str]()
 
     def unread(self) -> list[str]:
-        """The keys that nobody has asked for."""
+        """The keys that were not read."""
         return [name for name in self._given if name not in self._read]
 
     def _note(self, name: Any) -> None:
@@ -96,7 +96,7 @@ def warn_unread(optimizer: Any, names: Iterable[str], stacklevel: int) -> None:
 
 
 def _own_functions(kind: type) -> Iterator[Any]:
-    """The functions of a class and of those it comes from, but for the library's own."""
+    """The functions of a class and its bases, without those of the library."""
     for part in kind.__mro__:
         if part is object or part.__module__.split(".")[0] == "dp":
             continue

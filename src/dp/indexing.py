@@ -1,4 +1,4 @@
-"""Axes and indices of a matrix, as users may write them, brought into one form."""
+"""Axes, shapes and indices as users write them, converted into one form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers: an affine map and its activation, and who may watch what goes through."""
+"""Layers: an affine map and its activation, and `watch_layers`, which notes their calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 @dataclass
 class LayerCall:
-    """One passage through a layer, noted by `watch_layers`.
+    """One call of a layer, noted by `watch_layers`.
 
     Attributes
     ----------

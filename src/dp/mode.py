@@ -1,4 +1,4 @@
-"""How operations behave in this thread or task: remembered, watched, captured."""
+"""Modes of a thread or task: whether operations are remembered, checked for NaN, captured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Mode(NamedTuple):
-    """How operations behave in this context: whether they are remembered, watched, captured."""
+    """Whether operations are remembered (`recording`), checked for NaN, and captured."""
 
     recording: bool = True
     detecting: bool = False
@@ -34,7 +34,7 @@ def _changed(**changes: bool) -> Iterator[None]:
 
 
 def no_grad() -> contextlib.AbstractContextManager[None]:
-    """Compute without remembering: Nodes made inside have no past, and so no gradient."""
+    """Compute without remembering: Nodes made inside have no history, and so no gradient."""
     return _changed(recording=False)
 
 
@@ -44,5 +44,5 @@ def detect_anomaly() -> contextlib.AbstractContextManager[None]:
 
 
 def capturing() -> contextlib.AbstractContextManager[None]:
-    """Refuse decisions by a Node's value: a captured program could not take them again."""
+    """Refuse decisions by a Node's value: a captured program could not decide anew."""
     return _changed(recording=True, capturing=True)

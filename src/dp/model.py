@@ -1,4 +1,4 @@
-"""Models: named parameters, layers, and a net of any depth and width."""
+"""Model: the base class of all models, with layers and parameters by name."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ Array = NDArray[Any]
 
 
 class View:
-    """An attribute that shows what the library keeps.
+    """An attribute that shows part of what the library stores for a model.
 
-    No data descriptor, so that a student's own `self.layers = []` may stand: the library itself
-    looks at `registered(model)`.
+    Not a data descriptor, so that a student may set `self.layers = []`: the library itself reads
+    `registered(model)`.
     """
 
     def __init__(self, read: Callable[[Registered], Any], doc: str) -> None:
@@ -46,7 +46,7 @@ class View:
 
 
 class Model:
-    """Parameters by name, and their gradients; `forward` and `loss` are the subclass's.
+    """Parameters by name, and their gradients; subclasses define `forward` and `loss`.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class Model:
         return kept_of(self).add_layer(fan_in, fan_out, name, init, activations.get("relu"))
 
     def Parameter(self, value: Any, name: str) -> Node:
-        """Make a parameter of one's own, which optimisers train as they do a layer's weights.
+        """Make a parameter of your own, which optimisers train as they do a layer's weights.
 
         Parameters
         ----------
@@ -268,15 +268,15 @@ class Model:
         return {name: found[name] for name in ordered + others}, loss
 
     def forward(self, x: Any) -> Node:
-        """Output of the model for a batch; the subclass's."""
+        """Output of the model for a batch; defined by the subclass."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward(x)")
 
     def loss(self, x: Any, y: Any) -> Node:
-        """Loss of the model on a batch; the subclass's."""
+        """Loss of the model on a batch; defined by the subclass."""
         raise NotImplementedError(f"{type(self).__name__} does not define loss(x, y)")
 
 
-# No methods: a student's own attribute or method of the same name would take their place.
+# Functions, not methods, which a student's attribute or method of the same name would replace.
 
 
 def _check_loss(model: Model, loss: Any) -> None:
@@ -310,7 +310,7 @@ def _check_trained(model: Model, loss: Node, named: Mapping[str, Node], given: A
 
 
 def _listed(model: Model, name: str) -> Array:
-    """The live array of a parameter that only a subclass's own get_param knows.
+    """The live array of a parameter that only the subclass's `get_param` lists.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Net: a fully connected net of any depth and width, ready-made."""
+"""Net: a ready-made, fully connected net of any depth and width."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _CHAIN = f"{KEPT}_chain"  # hidden layers, then the output layer
 
 
 def chain_of(net: Net) -> tuple[Layer, ...]:
-    """The layers that a Net's own `forward` calls, in order, whatever else was made or taken away.
+    """The layers that a Net's `forward` calls, in order, without layers added later.
 
     Raises
     ------
@@ -53,17 +53,17 @@ def chain_of(net: Net) -> tuple[Layer, ...]:
 
 
 def set_chain(net: Net, layers: Sequence[Layer]) -> None:
-    """Settle which layers a Net's own `forward` calls."""
+    """Set which layers a Net's `forward` calls."""
     vars(net)[_CHAIN] = tuple(layers)
 
 
 class _Setting:
-    """A setting of a Net: shown by its name, and checked when it is set.
+    """A setting of a Net: an attribute that is checked when it is set.
 
     Parameters
     ----------
     accepted : tuple
-        What it may be changed to; () if the layers are made by it, so that it stays.
+        What it may be changed to; () if the layers depend on it, so that it cannot change.
     """
 
     def __init__(self, *accepted: Any) -> None:
@@ -192,7 +192,7 @@ class Net(Model):
                 layer.normalise = _normalisation(kept, name, n_hidden_neurons, normalisation)
             width = n_hidden_neurons
         kept.add_layer(width, n_outputs, "out", init)
-        # apart from `layers`, to which a subclass may add its own
+        # a copy: a subclass may add layers of its own
         layers = list(kept.layers.values())
         set_chain(self, layers)
         if init_scale != 1.0:
@@ -244,7 +244,7 @@ class Net(Model):
 class _Normalise:
     """Mean 0 and variance 1 of pre-activations, then a learned gain and shift.
 
-    No closure: a copied or pickled net has its own gain and shift.
+    A class, not a closure, so that a copied or pickled net has its own gain and shift.
     """
 
     def __init__(self, gain: Node, shift: Node, axis: int) -> None:

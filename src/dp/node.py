@@ -677,17 +677,17 @@ def as_leaf(value: Any, dtype: np.dtype[Any]) -> Node:
     node = value if isinstance(value, Node) else Node(as_matrix(value))
     if node.primitive is not None or node.name is not None or node.value.dtype == dtype:
         return node
-    if MODE.get().capturing:  # as an operation, or an argument would become a constant
+    if MODE.get().capturing:  # else an argument would become a constant
         return Node.record(p.astype, (node,), {"dtype": dtype})
     return Node(node.value.astype(dtype))
 
 
-_CONSTANTS: dict[tuple[float, np.dtype[Any]], Node] = {}  # the numbers that programs are full of
+_CONSTANTS: dict[tuple[float, np.dtype[Any]], Node] = {}  # the same few numbers are used often
 MOST_CONSTANTS = 1000
 
 
 def _constant(value: Any, dtype: np.dtype[Any]) -> Node:
-    if type(value) is float or type(value) is int:  # nearly always; the rest takes its time
+    if type(value) is float or type(value) is int:  # nearly always, and quickly
         node = _CONSTANTS.get((value, dtype))
         if node is None:
             node = Node(np.array([[value]], dtype))

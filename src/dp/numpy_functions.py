@@ -48,7 +48,7 @@ COMPARISONS = frozenset((p.greater, p.greater_equal, p.less, p.less_equal, p.equ
 
 
 def _either_side(method: str) -> Callable[..., Any]:
-    """A method that has no sides, of whichever operand is a Node."""
+    """A symmetric method, called on whichever operand is a Node."""
 
     def apply(a: Any, b: Any) -> Any:
         node, other = (a, b) if isinstance(a, p.Recorded) else (b, a)
@@ -126,7 +126,7 @@ def _joined(axis: int | None) -> Callable[..., Any]:
     return concatenate if axis is None else stacked
 
 
-# Functions of which axes are asked for, or shapes: those of a matrix.
+# Functions that take axes or shapes: those of a matrix.
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.sum: _reduction("sum"),
     np.mean: _reduction("mean"),
@@ -146,13 +146,13 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.hstack: _joined(1),
     np.column_stack: _joined(1),
 }
-# Those that act on each entry, whatever stack there is.
+# Functions that act on each entry, also in a stack.
 ENTRYWISE: dict[Any, Callable[..., Any]] = {
     np.clip: _clip,
     np.round: lambda a, decimals=0: a.round(decimals),
     np.around: lambda a, decimals=0: a.round(decimals),
     np.where: _where,
-    # of which no derivative is asked
+    # without a derivative
     np.shape: lambda a: a.shape,
     np.ndim: lambda a: a.ndim,
     np.size: lambda a: a.size,

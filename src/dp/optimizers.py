@@ -1,4 +1,4 @@
-"""Optimisers: a training loop, and the rules by which a gradient changes a parameter."""
+"""Optimisers: SGD, momentum, RMSProp and Adam, their hyperparameters and the eager loop."""
 
 from __future__ import annotations
 
@@ -92,12 +92,12 @@ class Optimizer(Updates):
     def _take_hyperparameters(self) -> None:
         """Call `_set_param`, and warn of what neither it nor a subclass's other methods read."""
         given = self.hyperparam
-        if type(given) is not dict:  # one that gives values for missing names, say
+        if type(given) is not dict:  # such as a defaultdict
             self._set_param()
             return
         self.hyperparam = noted = NotedDict(given)
         self._set_param()
-        if self.hyperparam is noted:  # and no other that a subclass has put there
+        if self.hyperparam is noted:  # a subclass may have replaced it
             self.hyperparam = given
         warn_unread(self, noted.unread(), stacklevel=4)
 

@@ -1,4 +1,4 @@
-"""Parameters of a model: where they are kept, what may be written into them, and whose they are."""
+"""Parameters of a model: where they are stored, and which values may be written into them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OWNED: weakref.WeakSet[Node] = weakref.WeakSet()  # the parameters of all models
 
 
 class Registered:
-    """What the library keeps of a model, apart from the attributes a student may set.
+    """What the library stores for a model, apart from the attributes a student may set.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Registered:
         a module and could not be copied with the model.
     """
 
-    __slots__ = ("dtype", "layers", "members", "parameters", "seed", "streams", "told")
+    __slots__ = ("dtype", "layers", "members", "parameters", "seed", "streams", "warned")
 
     def __init__(self, seed: int | Sequence[int] | None, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
@@ -51,7 +51,7 @@ class Registered:
         self.members: int | None = None
         self.layers: dict[str, Layer] = {}
         self.parameters: dict[str, Node] = {}
-        self.told: set[str] = set()  # of which parameters of other models a warning was given
+        self.warned: set[str] = set()  # names that a warning was given about
         self.streams: list[np.random.Generator] | None = None
         if seed is not None:
             self.streams = [np.random.default_rng(one) for one in seeds(seed)]
@@ -133,7 +133,7 @@ class Registered:
             )
 
     def first_value(self, value: Any, name: Any) -> Array:
-        """The first value of a parameter of one's own, for every member; see `Model.Parameter`."""
+        """The first value of a user's parameter, for every member; see `Model.Parameter`."""
         self.check_free(name)
         if callable(value) and not isinstance(value, Node):
             drawn = [numbers_of(one, self.dtype, name) for one in self.drawn(value)]
@@ -161,13 +161,13 @@ KEPT = "_dp_registered"
 
 
 def registered(model: Any) -> Registered | None:
-    """What the library keeps of a model, whatever attributes of its own it has; None of others."""
+    """What the library stores for a model; None for objects that are no dp.Model."""
     found: Registered | None = getattr(model, "__dict__", {}).get(KEPT)
     return found
 
 
 def kept_of(model: Any) -> Registered:
-    """What the library keeps of a model of its own.
+    """What the library stores for a model.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def kept_of(model: Any) -> Registered:
 
 
 def members_of(model: Any) -> int | None:
-    """How many members a model has; None if it is no ensemble, or none of the library's models."""
+    """How many members a model has; None if it is no ensemble, or no dp.Model."""
     kept = registered(model)
     return None if kept is None else kept.members
 

@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 
 def not_while_capturing(node: Any, what: str) -> None:
-    """Raise CaptureError in a function that is captured: a program cannot answer again."""
+    """Raise CaptureError while a function is captured: a program could not decide anew."""
     if MODE.get().capturing:
         raise CaptureError(
             f"{what} of {node!r} was asked for while its function was captured, but a "

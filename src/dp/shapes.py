@@ -1,4 +1,4 @@
-"""Whether shapes fit an operation, and how an operation is described in an error."""
+"""Checks of operands' shapes, and the description of an operation in an error message."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_SETTINGS: dict[str, Any] = {}
 
 
 def check_shapes(primitive: p.Primitive, parents: Nodes) -> None:
-    """Refuse what NumPy would refuse with fewer words, and what it would wrongly accept."""
+    """Raise ShapeError where shapes do not fit, and where a column would broadcast with a row."""
     a, b = parents[0].value.shape, parents[1].value.shape
     if primitive is p.dot:
         if a[-1] != b[-2]:
@@ -30,7 +30,10 @@ def check_shapes(primitive: p.Primitive, parents: Nodes) -> None:
         for other in parents[2:] if len(parents) > 2 else ():  # what `where` chooses from
             c = other.value.shape
             _check_crossing(primitive, parents, a, c)
-            if a[-2:] != (max(b[-2], c[-2]), max(b[-1], c[-1])):  # no matrix says: all pairs
+            if a[-2:] != (
+                max(b[-2], c[-2]),
+                max(b[-1], c[-1]),
+            ):  # no matrix asks for all pairs
                 _check_crossing(primitive, parents, b, c)
 
 
@@ -52,7 +55,7 @@ def _check_crossing(
 
 
 def describe(primitive: p.Primitive, parents: Nodes, settings: dict[str, Any] = NO_SETTINGS) -> str:
-    """Words for an operation in an error: its name, its operands' shapes, and the layer."""
+    """Describe an operation in an error: its name, its operands' shapes, and the layer."""
     operands = " and ".join(
         f"{parent.shape}" + (f" {parent.name!r}" if parent.name else "") for parent in parents
     )
@@ -77,7 +80,7 @@ def nearest_parameter(nodes: Nodes, reach: int = 1000) -> str | None:
 def anomaly_message(
     primitive: p.Primitive, parents: Nodes, settings: dict[str, Any], value: Array
 ) -> str:
-    """Words for a result that is not finite, told before it goes on."""
+    """The message about a result that is not finite."""
     what = describe(primitive, parents, settings)
     bad = [q for q in parents if not np.isfinite(q.value).all()]
     if bad:

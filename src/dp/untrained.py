@@ -1,4 +1,4 @@
-"""What a loss depends on that no optimiser would train: refused, or warned of."""
+"""Nodes that a loss depends on and no optimiser would train: an error, or a warning."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def check_named(
     kept: Mapping[str, Any],
     given: tuple[Any, Any],
 ) -> list[str]:
-    """Refuse a named Node that a loss depends on, and that no optimiser would train.
+    """Refuse a named Node that a loss depends on and that no optimiser would train.
 
-    Gives the names of those that are parameters of other models.
+    Returns the names of those that are parameters of other models.
 
     Parameters
     ----------
@@ -83,10 +83,10 @@ def of_other_models(nodes: Mapping[str, Node], own: Mapping[str, Node]) -> list[
 
 
 def warn_of_others(owner: str, kept: Registered, names: list[str]) -> None:
-    """Warn, once, that training a model leaves parameters of other models as they are."""
-    new = [name for name in names if name not in kept.told]
+    """Warn, once, that training a model does not change parameters of other models."""
+    new = [name for name in names if name not in kept.warned]
     if new:
-        kept.told.update(new)
+        kept.warned.update(new)
         warnings.warn(
             f"the loss of {owner} depends on parameters of another model ({', '.join(new)}), which "
             f"training this {owner} leaves as they are. If they are to be trained with it, list "
@@ -96,7 +96,7 @@ def warn_of_others(owner: str, kept: Registered, names: list[str]) -> None:
 
 
 def check_layers(owner: str, kept: Registered) -> None:
-    """Refuse a layer with another Node in the place of its weight or bias.
+    """Refuse a layer whose weight or bias was replaced by another Node.
 
     One with a name is found in the loss by `check_named`; one without is a constant there.
     """
@@ -134,10 +134,10 @@ def check_stack(owner: str, kept: Registered, shape: tuple[int, ...]) -> None:
 
 
 def warn_of_constants(owner: str, kept: Registered, loss: Node) -> None:
-    """Warn, once, of a parameter's array in the place of its Node: no gradient flows through it."""
-    if _LOOKED in kept.told:
+    """Warn, once, if a parameter's array is used, through which no gradient flows, not its Node."""
+    if _LOOKED in kept.warned:
         return
-    kept.told.add(_LOOKED)
+    kept.warned.add(_LOOKED)
     for leaf in topological_order(loss):
         if leaf.primitive is not None or leaf.name is not None:
             continue

@@ -1,4 +1,4 @@
-"""What a training loop, eager or compiled, asks of an optimiser in every step."""
+"""What both training loops, eager and compiled, need of an optimiser: its update and callbacks."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _ENTRY_BY_ENTRY: list[Callable[..., None]] = []
 
 
 def entry_by_entry(update: Update) -> Update:
-    """Mark an `_update` of the library's own, which treats each number alike and alone."""
+    """Mark an `_update` of the library that treats every entry by itself, all in the same way."""
     _ENTRY_BY_ENTRY.append(update)
     return update
 
 
 class Updates(Batches):
-    """Batches, and how a gradient changes a parameter; who is called in every step.
+    """How a gradient changes a parameter, and the callbacks of every step.
 
     Attributes
     ----------
     defaults : dict
         Name of a hyperparameter -> its value where none is given.
     num_grad_stores : int
-        How many arrays `_update` keeps for each parameter, such as a running average.
+        How many arrays `_update` stores for each parameter, such as a running average.
     grad_stores : list of dicts
         Those arrays, by the names of the parameters.
     """
@@ -40,7 +40,7 @@ class Updates(Batches):
     grad_stores: list[dict[str, Array]]
 
     def _update(self, param: dict[str, Array], grad: dict[str, Array], g: str, i: int) -> None:
-        """Change parameter `g` by its gradient in step `i` (from 1); the subclass's.
+        """Change parameter `g` by its gradient in step `i` (from 1); defined by the subclass.
 
         The rules of the library are written with operations that Nodes have too, so that a program
         can show them.
@@ -48,7 +48,7 @@ class Updates(Batches):
         raise NotImplementedError(f"{type(self).__name__} does not define _update")
 
     def elementwise(self) -> bool:
-        """Whether `_update` is the library's own, which treats each number alike and alone."""
+        """Whether `_update` is one of the library, which treats every entry by itself."""
         if "_update" in vars(self) or type(self)._update not in _ENTRY_BY_ENTRY:
             return False
         # a rate that is a property of a subclass's own may depend on anything
@@ -57,11 +57,11 @@ class Updates(Batches):
         )
 
     def program_callbacks(self) -> list[ProgramCallback]:
-        """Those callbacks that read a compiled step's buffers."""
+        """Callbacks that read a compiled step's arrays."""
         return [c for c in self._callbacks() if isinstance(c, ProgramCallback)]
 
     def other_callbacks(self) -> list[Callable[[Step], Any] | Callback]:
-        """Those that are handed parameters and gradients by name."""
+        """Callbacks that are given parameters and gradients by name."""
         return [c for c in self._callbacks() if not isinstance(c, ProgramCallback)]
 
     def _callbacks(self) -> Iterable[Callable[[Step], Any] | Callback]:
@@ -78,7 +78,7 @@ def update_all(optimizer: Updates, param: dict[str, Array], grad: dict[str, Arra
     If an interrupt or an error comes in between, parameters and `grad_stores` are put back.
     """
     before = {
-        # the same, but for speed
+        # `np.array` alone would do, more slowly
         name: value.copy() if type(value) is np.ndarray else np.array(value)
         for name, value in param.items()
     }

@@ -1,4 +1,4 @@
-"""Refusing bad input: each error names the value and what would be accepted."""
+"""Checks of input: each error names the value and what would be accepted."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _holds_masked(value: Any) -> bool:
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """Words for a name that is not in a table, with the closest one that is."""
+    """The message about a name that is not in a table, with the closest one that is."""
     import difflib
 
     names = list(known)

@@ -1,7 +1,8 @@
-"""Telling others what happens to a model: layers that are called, sweeps, updates, training loops.
+"""Watchers: objects notified of layer calls, reverse sweeps, updates and training loops.
 
-Whoever wants to know registers a `Watcher`. It is told of every model and in every thread, and
-picks out what it is interested in.
+A registered `Watcher` is notified of every model, in every thread, and ignores those it is not
+interested in. Layers, models and optimisers notify it. They stand above this module, hence `Any`
+in the signatures below.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ class Sweep:
     output : Node
         What was differentiated.
     order : list of Nodes
-        Its graph, consumers before their operands.
+        The graph of `output`, consumers before their operands.
     leaves : dict
         Named leaf -> gradient, the array that the caller is given.
     deltas : dict
-        Node that a watcher asked for -> its cotangent; without those that were not reached. In
-        memory that nobody else writes into.
+        Node that a watcher asked for -> its cotangent, a copy; Nodes that the sweep did not reach
+        are missing.
     weighted : bool
-        Whether a cotangent was given: then the gradients are not those of the output itself.
+        Whether a cotangent was given, so that the gradients are not those of the output itself.
     model : Model, optional
         Whose `get_grad` made the sweep.
     batch : (x, y), optional
@@ -49,56 +50,56 @@ class Sweep:
 
 
 class Watcher:
-    """Somebody who is told; override what is of interest."""
+    """Override the methods of the events you want to be notified of."""
 
     def called(self, layer: Any, pre_activation: Any) -> None:
         """A layer was called."""
 
     def wanted(self, order: Sequence[Any]) -> Sequence[Any]:  # noqa: ARG002
-        """Say of which Nodes of a graph the cotangents are wanted; a sweep begins."""
+        """A sweep begins: return those Nodes of the graph whose cotangents you want."""
         return ()
 
     def swept(self, sweep: Sweep) -> None:
-        """Called when the sweep is over, before its caller is given the gradients."""
+        """A sweep has ended; its caller has not been given the gradients yet."""
 
     def updated(self, model: Any) -> None:
-        """Called when a model's `set_param` is over."""
+        """A model's `set_param` has ended."""
 
     def loop_begins(self, optimizer: Any) -> None:
-        """The library's training loop begins; callbacks that are added now are called in it."""
+        """The library's training loop begins; callbacks added now are called in it."""
 
     def loop_ends(self, optimizer: Any) -> None:
-        """It has ended, be it by an exception."""
+        """The library's training loop has ended, possibly by an exception."""
 
 
 _watchers: tuple[Watcher, ...] = ()
 
 
 def watchers() -> tuple[Watcher, ...]:
-    """Those who are told."""
+    """The registered watchers."""
     return _watchers
 
 
 def register(watcher: Watcher) -> None:
-    """Tell a watcher from now on."""
+    """Notify a watcher from now on."""
     global _watchers
     _watchers = (*_watchers, watcher)
 
 
 def unregister(watcher: Watcher) -> None:
-    """Do not tell it any more; one that is not registered is ignored."""
+    """Stop notifying a watcher; one that is not registered is ignored."""
     global _watchers
     _watchers = tuple(other for other in _watchers if other is not watcher)
 
 
 @contextlib.contextmanager
 def loop(optimizer: Any) -> Iterator[None]:
-    """Tell watchers that the library's training loop begins, and that it ends."""
-    told = _watchers
+    """Notify watchers that the library's training loop begins, and that it ends."""
+    notified = _watchers
     try:
-        for watcher in told:
+        for watcher in notified:
             watcher.loop_begins(optimizer)
         yield
     finally:
-        for watcher in told:
+        for watcher in notified:
             watcher.loop_ends(optimizer)

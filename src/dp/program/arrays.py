@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dp.program.capture import Captured
 from dp.program.graph import Value
-from dp.program.replay import Replay
+from dp.program.pipeline import Compiled, compile_graph
 
 Array = NDArray[Any]
 
@@ -41,7 +41,7 @@ class StepArrays:
     written_back : bool
         Whether what they change is copied into `gradients` before the update. Otherwise the
         optimiser updates parameter by parameter from those copies.
-    replay
+    compiled
         The step's program, for `beside`.
     """
 
@@ -56,31 +56,31 @@ class StepArrays:
     flat_gradients: Array
     edited: bool
     written_back: bool
-    replay: Replay = field(repr=False)
+    compiled: Compiled = field(repr=False)
 
-    def beside(self, captured: Captured, keep: Iterable[Value]) -> Replay:
+    def beside(self, captured: Captured, keep: Iterable[Value]) -> Compiled:
         """Another function of the same parameters, such as the forward pass on other data.
 
         It reads the parameters where the step has them, if both lay them out alike
         (`shares_parameters`); else copy `weights` into its `views` before each call of its `run`.
         """
-        return Replay(captured, keep, beside=self.replay)
+        return compile_graph(captured, keep, beside=self.compiled)
 
 
-def arrays_of(captured: Captured, replay: Replay, edited: bool, written_back: bool) -> StepArrays:
+def arrays_of(captured: Captured, fast: Compiled, edited: bool, written_back: bool) -> StepArrays:
     """Gather the arrays of a training step; the flags are those of `StepArrays`."""
     x, y = captured.inputs
     return StepArrays(
         captured,
-        replay.arrays,
-        replay.arrays[x],
-        replay.arrays[y],
-        replay.arrays[captured.output],
-        replay.views,
-        replay.gradient_views,
-        replay.parameters,
-        replay.gradients,
+        fast.arrays,
+        fast.arrays[x],
+        fast.arrays[y],
+        fast.arrays[captured.output],
+        fast.views,
+        fast.gradient_views,
+        fast.parameters,
+        fast.gradients,
         edited,
         written_back,
-        replay,
+        fast,
     )

@@ -112,7 +112,7 @@ class _Loop:
             else:  # nearly always
                 now.take(rows.pop())
             with_loss = self.reads_loss or shown or last
-            now.replay.run(with_loss)
+            now.compiled.run(with_loss)
             # 1, 2, 4, 8, … and the last: what changes unseen is found in time, at little cost
             if self.doubts and (last or not number & (number - 1)):
                 self._verify(number, with_loss)
@@ -165,7 +165,7 @@ class _Loop:
             ) from None
         self._verified = _Verified(
             number - 1,
-            {name: view.copy() for name, view in now.replay.views.items()},
+            {name: view.copy() for name, view in now.compiled.views.items()},
             [{name: a.copy() for name, a in store.items()} for store in now.named_stores],
         )
 
@@ -173,7 +173,7 @@ class _Loop:
         now = self._in_use()
         # of another batch's shape, a program may lay them out differently
         for name, value in before.param.items():
-            np.copyto(now.replay.views[name], value)
+            np.copyto(now.compiled.views[name], value)
         now.newer = True
         for store, kept in zip(now.named_stores, before.stores, strict=True):
             for name, value in kept.items():

@@ -148,7 +148,7 @@ NOTATIONS: dict[p.Primitive, Notation] = {
         (f"{p.LECUN_SCALE} * np.tanh({p.LECUN_STRETCH} * {{0}})",), PRODUCT, (SIGN,)
     ),
     p.relu: Notation(
-        ("np.maximum({0}, 0)",), calls=("np.maximum({0}, {zeros}, out={y})",), over=(0,)
+        ("np.maximum({0}, 0)",), calls=("np.maximum({0}, {zero}, out={y})",), over=(0,)
     ),
     p.clipped_relu: Notation(
         ("np.clip({0}, 0, {ceiling})",), calls=("np.clip({0}, 0.0, {ceiling}, {y})",), over=(0,)

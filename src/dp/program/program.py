@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.node import Node
+from dp.program.calls import check_shape, fitting, quietly
 from dp.program.capture import Captured, captured
-from dp.program.replay import Replay, check_shape, fitting, quietly
+from dp.program.pipeline import Compiled, compile_graph
 from dp.program.source import readable
 from dp.program.step import TrainingStep, one_step, refuse_if_changed
 from dp.updates import Updates
@@ -80,13 +81,13 @@ class Program:
         return readable(self.captured)
 
     @cached_property
-    def _replay(self) -> Replay:
-        return Replay(self.captured, by_rows=True)
+    def _compiled(self) -> Compiled:
+        return compile_graph(self.captured, by_rows=True)
 
     @property
     def fast_source(self) -> str:
         """What a call runs: the same, into buffers made once."""
-        return self._replay.source
+        return self._compiled.source
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{v.name} {'×'.join(map(str, v.shape))}" for v in self.captured.inputs)
@@ -119,17 +120,17 @@ class Program:
         wanted = self.captured.inputs
         if len(arguments) != len(wanted):
             raise TypeError(f"{self!r} takes {len(wanted)} arguments, got {len(arguments)}")
-        replay = self._replay
+        fast = self._compiled
         for value, argument in zip(wanted, arguments, strict=True):
-            np.copyto(replay.arrays[value], fitting(value, argument))
+            np.copyto(fast.arrays[value], fitting(value, argument))
         for name, node in self.captured.nodes.items():
             check_shape(name, node.shape, self.captured.parameters[name].shape)
-            np.copyto(replay.views[name], node.value)
+            np.copyto(fast.views[name], node.value)
         with quietly(self.captured):
-            replay.run()
-        output = replay.arrays[self.captured.output]
+            fast.run()
+        output = fast.arrays[self.captured.output]
         result = np.array(np.broadcast_to(output, self.captured.output.shape))
         if not self.captured.gradients:
             return result
-        views = replay.gradient_views
+        views = fast.gradient_views
         return {name: np.array(views[name], order="C") for name in self.captured.gradients}, result

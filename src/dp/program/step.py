@@ -17,11 +17,12 @@ from dp.net import Net
 from dp.node import Node
 from dp.parameters import members_of, registered
 from dp.program.arrays import arrays_of
+from dp.program.calls import fitting, quietly
 from dp.program.capture import Captured, captured, captured_rule
-from dp.program.memory import Table
+from dp.program.pipeline import compile_graph
 from dp.program.reads import apart
-from dp.program.replay import Replay, fitting, quietly
 from dp.program.source import readable_step
+from dp.program.tables import Table
 from dp.untrained import check_stack, of_other_models
 from dp.updates import Updates, update_all
 
@@ -58,12 +59,12 @@ class TrainingStep:
         self.elementwise = optimizer.elementwise()
         # callbacks, and an update of the user's own, read parameters and gradients in every step
         read = bool(readers) or bool(optimizer.other_callbacks()) or not self.elementwise
-        self.replay = Replay(
+        self.compiled = compile_graph(
             self.captured, wanted, by_rows=read, batches=True, stores=num_grad_stores
         )
         self.x, self.y = self.captured.inputs
         edited = bool(optimizer.other_callbacks())
-        self.arrays = arrays_of(self.captured, self.replay, edited, self.elementwise)
+        self.arrays = arrays_of(self.captured, self.compiled, edited, self.elementwise)
         self.loss = self.arrays.loss
         self._trained = list(self.captured.gradients)
         self.rows: list[tuple[Table, Array]] = []
@@ -80,7 +81,7 @@ class TrainingStep:
     @property
     def fast_source(self) -> str:
         """What computes loss and gradients: the same, into buffers made once."""
-        return self.replay.source
+        return self.compiled.source
 
     def __repr__(self) -> str:
         return f"<one step of {type(self.optimizer).__name__}, {self.captured.function}>"
@@ -112,7 +113,7 @@ class TrainingStep:
         self.load()
         self.give(x, y)
         with self.quietly():
-            self.replay.run()
+            self.compiled.run()
         found = self.gradients, self.loss.copy()
         try:
             self.update(number)
@@ -131,20 +132,20 @@ class TrainingStep:
     def load(self) -> None:
         """Fetch the model's parameters."""
         self.newer = False
-        for name, view in self.replay.views.items():
+        for name, view in self.compiled.views.items():
             np.copyto(view, self.captured.nodes[name].value)
 
     def store(self) -> None:
         """Bring the parameters back into the model's live arrays, if they are newer here."""
         if self.newer:
-            for name, view in self.replay.views.items():
+            for name, view in self.compiled.views.items():
                 np.copyto(self.captured.nodes[name].value, view)
             self.newer = False
 
     @property
     def gradients(self) -> dict[str, Array]:
         """Name -> gradient, a copy."""
-        views = self.replay.gradient_views
+        views = self.compiled.gradient_views
         return {name: np.array(views[name], order="C") for name in self._trained}
 
     # --- batches ----------------------------------------------------------------------------------
@@ -155,7 +156,7 @@ class TrainingStep:
             value: data.reshape(len(data), -1).astype(value.dtype, copy=False)
             for value, data in ((self.x, x_train), (self.y, y_train))
         }
-        self.rows = [(table, table.of_data(given)) for table in self.replay.tables]
+        self.rows = [(table, table.of_data(given)) for table in self.compiled.tables]
 
     def take(self, rows: Array) -> None:
         """Fill the batch with rows of the data; (batch,) or (members, batch)."""
@@ -165,13 +166,13 @@ class TrainingStep:
     def give(self, x: Any, y: Any) -> None:
         """Fill the batch with a given one."""
         given = {self.x: x, self.y: y}
-        for table in self.replay.tables:
+        for table in self.compiled.tables:
             table.fill(given)
 
     @property
     def batch(self) -> tuple[Node, Node]:
         """The batch, a copy."""
-        arrays = self.replay.arrays
+        arrays = self.compiled.arrays
         return Node(arrays[self.x].copy()), Node(arrays[self.y].copy())
 
     def fits(self, x: Any, y: Any) -> bool:
@@ -189,10 +190,10 @@ class TrainingStep:
         An update of the library's own acts on each number alone, so it takes the flat vectors in
         pieces that fit a cache; one of the user's own takes parameter by parameter.
         """
-        replay, param = self.replay, self.optimizer.model.get_param()
-        flat, gradient = replay.parameters, replay.gradients
-        stores = list(replay.state[1:])
-        views = [replay.planner.parameter_views(store) for store in stores]
+        fast, param = self.compiled, self.optimizer.model.get_param()
+        flat, gradient = fast.parameters, fast.gradients
+        stores = list(fast.state[1:])
+        views = [fast.layout.views(store) for store in stores]
         self.named_stores = [
             {
                 name: named[name] if self.elementwise and name in named else np.zeros_like(value)
@@ -209,9 +210,9 @@ class TrainingStep:
         # an update of a piece that is one operation happens as a whole or not at all
         self._spare: dict[str, tuple[Array, Array]] = {}
         if stores or len(pieces) > 1:
-            spare = np.empty((len(replay.state), min(CHUNK, len(flat))), flat.dtype)
+            spare = np.empty((len(fast.state), min(CHUNK, len(flat))), flat.dtype)
             for name, piece in pieces.items():
-                live = replay.state[:, piece]
+                live = fast.state[:, piece]
                 self._spare[name] = spare[:, : live.shape[1]], live
 
     def update(self, number: int, told: Step | None = None) -> None:
@@ -225,7 +226,7 @@ class TrainingStep:
             return
         if told is not None:
             for name in self._trained:
-                np.copyto(self.replay.gradient_views[name], told.grad[name])
+                np.copyto(self.compiled.gradient_views[name], told.grad[name])
         self.newer = True
         optimizer, pieces, gradients = self.optimizer, self._pieces, self._gradient_pieces
         if not self._spare:
@@ -281,7 +282,7 @@ class TrainingStep:
 
     def _is_whole(self, told: Step) -> bool:
         """Whether callbacks left a gradient, and nothing but that, for every parameter trained."""
-        nodes, views = self.captured.nodes, self.replay.gradient_views
+        nodes, views = self.captured.nodes, self.compiled.gradient_views
         if told.grad.keys() != self.captured.gradients.keys():
             return False
         return all(
@@ -326,7 +327,7 @@ class TrainingStep:
             return found
 
         right, value = apart(eagerly)
-        found = {name: self.replay.gradient_views[name] for name in self._trained}
+        found = {name: self.compiled.gradient_views[name] for name in self._trained}
         largest = max(float(np.abs(gradient).max(initial=0.0)) for gradient in right.values())
         wrong = right.keys() != found.keys() and "the gradients of other parameters"
         for name in found if not wrong else ():

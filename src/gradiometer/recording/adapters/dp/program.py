@@ -14,9 +14,10 @@ import dp
 from dp.activations import SOFTMAX, Activation
 from dp.errors import CaptureError
 from dp.program.arrays import StepArrays
+from dp.program.calls import quietly
 from dp.program.capture import Captured, CapturedLayer, captured
 from dp.program.graph import Value, in_order
-from dp.program.replay import Replay, quietly
+from dp.program.pipeline import Compiled
 from dp.program.step import pure
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.dp import layers as of_layers
@@ -248,7 +249,7 @@ class ProgramReader:
 
         Every layer's activation function is found in it: a loss of logits does not show the last.
         """
-        self._forward: Replay | None = None
+        self._forward: Compiled | None = None
         self._functions: dict[str, Any] = {}  # weight -> the functions that follow it
         self._far: dict[str, list[Value]] = {}
         if not has_forward(self.model):

@@ -1,0 +1,265 @@
+"""Pass: where everything lies, in buffers that are made once.
+
+Every buffer holds its matrices column by column, so that a column of ones lies at the end and all
+other columns are contiguous; blocks of parameters are held row by row, the bias last. A result
+takes the buffer of one that nobody needs any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp import primitives as p
+from dp.program.graph import Value
+from dp.program.layout import Layout, base
+from dp.program.lower import Lowered, Operation, lifetimes, notation_of
+from dp.program.merge import Merged, Slab
+from dp.program.tables import CACHE_LINE, Table, zeros
+
+Array = NDArray[Any]
+
+# Harmless, and quick, on the column of ones too, so that a whole slab is one stretch of memory.
+PADDED = (p.add, p.subtract, p.multiply, p.negative, p.square)
+
+FEW = 8  # columns of an input; rows of more are quicker to copy as they are
+
+
+@dataclass(frozen=True, eq=False)
+class Buffers:
+    """Where values, parameters and gradients lie.
+
+    Attributes
+    ----------
+    state : array (1 + stores, n)
+        All parameters, and below them as many vectors for whatever an optimiser keeps of them.
+    flat, flat_gradient, negative_flat : arrays (n,)
+        All parameters, all their gradients, and the parameters negated.
+    shared : bool
+        Whether `flat` is that of another program.
+    arrays, full : dicts
+        Value -> its buffer, without and with the column of ones.
+    slabs : dict
+        Slab -> (values, …, rows, columns), with the column of ones if there is one.
+    whole : set of Operations
+        Those that are done on whole slabs, columns of ones included.
+    tables : tuple of Tables
+        Where the inputs lie.
+    """
+
+    state: Array
+    flat: Array
+    flat_gradient: Array
+    negative_flat: Array
+    shared: bool
+    arrays: Mapping[Value, Array]
+    full: Mapping[Value, Array]
+    slabs: Mapping[Slab, Array]
+    whole: frozenset[Operation]
+    tables: tuple[Table, ...]
+
+
+def buffer(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+    """Memory for a stack of matrices, each column by column."""
+    return zeros((*shape[:-2], shape[-1], shape[-2]), dtype).swapaxes(-1, -2)
+
+
+def place(
+    layout: Layout,
+    lowered: Lowered,
+    merged: Merged,
+    stores: int = 0,
+    batches: bool = False,
+    beside: Array | None = None,
+) -> Buffers:
+    """Give everything its place.
+
+    `beside` is another program's vector of parameters, laid out alike, to be read instead of one of
+    its own; for `stores` and `batches` see `compile_graph`.
+    """
+    line = CACHE_LINE // layout.dtype.itemsize
+    padded = -(-layout.size // line) * line
+    state = zeros((1 + stores, padded), layout.dtype)[:, : layout.size]
+    flat = state[0] if beside is None else beside
+    flat_gradient = zeros((layout.size,), layout.dtype)
+    places = _Places(layout, merged.operations)
+    tables = places.inputs(lowered.prepared, batches)
+    places.parameters(flat, flat_gradient)
+    ones = _slabs_with_ones(layout, merged)
+    slabs = places.slabs(merged, ones)
+    places.outputs()
+    places.results()
+    return Buffers(
+        state,
+        flat,
+        flat_gradient,
+        zeros(flat.shape if lowered.negated else (0,), flat.dtype),
+        beside is not None,
+        places.arrays,
+        places.full,
+        slabs,
+        frozenset(op for op in merged.operations if _is_padded(layout, merged, op, ones)),
+        tables,
+    )
+
+
+def _slabs_with_ones(layout: Layout, merged: Merged) -> set[Slab]:
+    """The slabs with a column of ones: layers' inputs, and what is computed from whole slabs."""
+    ones = {slab for slab in merged.slabs if not layout.ones.isdisjoint(slab)}
+    # until nothing changes: a result with a column of ones may be another operation's operand
+    while grown := {
+        slab
+        for operation in merged.operations
+        if _is_padded(layout, merged, operation, ones)
+        and (slab := merged.slab_of[operation.lanes[0][1]]) not in ones
+    }:
+        ones |= grown
+    return ones
+
+
+def _is_padded(layout: Layout, merged: Merged, operation: Operation, ones: set[Slab]) -> bool:
+    """Whether a merged operation can be done on whole slabs, columns of ones included.
+
+    So it can if all that it takes has such a column, or is one number, and if nobody needs ones in
+    the result.
+    """
+    if len(operation.lanes) == 1 or operation.kind not in PADDED:
+        return False
+    (first, result), (second, _) = operation.lanes[:2]
+    matrices = [(o, other) for o, other in zip(first, second, strict=True) if o.uniform is None]
+    if any(o is other for o, other in matrices):  # which is no slab of as many as there are lanes
+        return False
+    whole = bool(matrices) and all(merged.slab_of.get(o) in ones for o, _ in matrices)
+    return whole and layout.ones.isdisjoint(merged.slab_of[result])
+
+
+class _Places:
+    """Arrays of values, as far as they have been given."""
+
+    def __init__(self, layout: Layout, operations: Sequence[Operation]) -> None:
+        self.layout, self.operations = layout, operations
+        self.made, self.used = lifetimes(layout, operations)
+        self.arrays: dict[Value, Array] = {}
+        self.full: dict[Value, Array] = {}
+
+    def inputs(self, prepared: Sequence[Value], batches: bool) -> tuple[Table, ...]:
+        """Inputs and what is prepared from them; of a batch, those of few columns side by side."""
+        needed = {base(o) for op in self.operations for ops, _ in op.lanes for o in ops}
+        needed |= {base(value) for value in self.layout.outputs}
+        together: dict[Any, list[Value]] = {}
+        for value in (*self.layout.captured.inputs, *(v for v in prepared if v in needed)):
+            few = batches and value.shape[-1] <= FEW
+            together.setdefault((value.shape[:-1], value.dtype) if few else value, []).append(value)
+        tables = tuple(
+            Table(values, self.layout.ones, by_rows=key is values[0])
+            for key, values in together.items()
+        )
+        for table, values in zip(tables, together.values(), strict=True):
+            for value in values:
+                self.arrays[value] = table.part(table.array, value)
+                self.full[value] = table.part(table.array, value, with_ones=True)
+        return tables
+
+    def parameters(self, flat: Array, flat_gradient: Array) -> None:
+        """Parameters and gradients have their stretches of the flat vectors."""
+        layout, captured = self.layout, self.layout.captured
+        for name, view in layout.views(flat).items():
+            self.arrays[captured.parameters[name]] = view
+        gradients = layout.views(flat_gradient)
+        for name, value in captured.gradients.items():
+            free = value in self.made and value not in self.arrays
+            if value in layout.dropped or (name not in layout.by_block and free):
+                self.arrays[value] = gradients[name]
+        for block in layout.blocks:
+            self.arrays[block.gradient] = block.of(flat_gradient)
+
+    def slabs(self, merged: Merged, ones: set[Slab]) -> dict[Slab, Array]:
+        """Slabs have memory of their own, or take over that of one which nobody needs any more."""
+        over = self._taken_over(merged, ones)
+        found: dict[Slab, Array] = {}
+        for slab in merged.slabs:
+            if slab not in over:
+                shape = slab[0].shape
+                columns = shape[-1] + (slab in ones)
+                found[slab] = buffer((len(slab), *shape[:-1], columns), slab[0].dtype)
+                found[slab][..., shape[-1] :] = 1
+        for slab in merged.slabs:
+            source = slab
+            while source in over:
+                source = over[source]
+            found[slab] = found[source]
+            for i, value in enumerate(slab):
+                self.arrays[value] = found[slab][i][..., : value.shape[-1]]
+                self.full[value] = found[slab][i]
+        return found
+
+    def _taken_over(self, merged: Merged, ones: set[Slab]) -> dict[Slab, Slab]:
+        """Where a merged operation takes a slab that nobody needs later: result -> operand."""
+        slab_of = merged.slab_of
+        over: dict[Slab, Slab] = {}
+        for operation in merged.operations:
+            notation = notation_of(operation.kind) if len(operation.lanes) > 1 else None
+            own = tuple(result for _, result in operation.lanes)
+            if notation is None or slab_of.get(own[0]) != own:
+                continue
+            for k in notation.over:
+                slab = tuple(operands[k] for operands, _ in operation.lanes)
+                if (
+                    slab_of.get(slab[0]) == slab
+                    and all(max(self.used[value]) == operation.at for value in slab)
+                    and (slab[0].shape, slab[0].dtype) == (own[0].shape, own[0].dtype)
+                    and (slab in ones) == (own in ones)
+                    and self.layout.ones.isdisjoint((*slab, *own))
+                ):
+                    over[own] = slab
+                    break
+        return over
+
+    def outputs(self) -> None:
+        """To the end, nobody else may have the memory of what is wanted."""
+        for value in map(base, self.layout.outputs):
+            if value in self.made and value not in self.arrays:
+                self._own(value)
+
+    def results(self) -> None:
+        """All others, from the last operation to the first: who comes later leaves its buffer."""
+        free: dict[Any, list[Array]] = {}
+        pooled: set[Value] = set()
+
+        def give(value: Value) -> None:
+            if value in self.layout.ones:
+                self._own(value)
+                return
+            waiting = free.get((value.shape, value.dtype))
+            self.arrays[value] = waiting.pop() if waiting else buffer(value.shape, value.dtype)
+            pooled.add(value)
+
+        lanes = [lane for operation in reversed(self.operations) for lane in operation.lanes]
+        for operands, result in lanes:
+            for value in (result, *map(base, operands)):
+                if value in self.made and value not in self.arrays:
+                    give(value)
+            if result in pooled:
+                free.setdefault((result.shape, result.dtype), []).append(self.arrays[result])
+        for value in (*self.layout.outputs, *(o for operands, _ in lanes for o in operands)):
+            self._view(value)
+
+    def _own(self, value: Value) -> None:
+        *rows, columns = value.shape
+        whole = buffer((*rows, columns + (value in self.layout.ones)), value.dtype)
+        whole[..., columns:] = 1
+        self.full[value], self.arrays[value] = whole, whole[..., :columns]
+
+    def _view(self, value: Value) -> Array:
+        if value not in self.arrays:
+            if value.array is not None:
+                self.arrays[value] = value.array
+            else:
+                assert value.primitive is not None
+                seen = self._view(value.operands[0])
+                self.arrays[value] = value.primitive.kernel(seen, **value.settings)
+        return self.arrays[value]
