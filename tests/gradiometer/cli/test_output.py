@@ -20,7 +20,7 @@ from gradiometer.events import ClaimBegun
 from gradiometer.experiment import Experiment
 from gradiometer.exports import FORMATS
 from gradiometer.files import remove_leftovers, replacing, write_atomically
-from gradiometer.claims import IN_FOLDER, Lock
+from gradiometer.locks import IN_FOLDER, Lock
 from gradiometer.studies import FolderError, Study, load
 from gradiometer.studies.folder import StudyFolder
 from gradiometer.trace import Trace, TraceError
@@ -412,7 +412,7 @@ def test_a_killed_writer_keeps_nobody_out(tmp_path):
     script = """
 import sys, time
 from pathlib import Path
-from gradiometer.claims import Lock
+from gradiometer.locks import Lock
 lock = Lock.take(Path(sys.argv[1]))
 print("locked", flush=True)
 time.sleep(600)
