@@ -8,16 +8,15 @@ import shlex
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 import dp
 from dp.optimizers import OPTIMIZERS
 from gradiometer.cli import app
-from gradiometer.data import load
-from gradiometer.experiment import Experiment
+from gradiometer.data import DATASETS, load
 from gradiometer.plots import FIGURES
 from gradiometer.quantities import HISTOGRAM, QUANTITIES
+from gradiometer.settings import SETTINGS
 from gradiometer.verbs import run_folder
 
 ROOT = Path(__file__).parents[1]
@@ -88,14 +87,36 @@ def rows(page, heading):
     return [line.split("|")[1].strip() for line in table.splitlines()[2:]]
 
 
-def test_every_setting_is_listed_and_has_the_flag_it_is_said_to_have():
-    settings = [name.strip("`") for name in rows("experiments.md", "setting")]
-    assert settings == list(Experiment.model_fields)
-    flags = {f for p in typer.main.get_command(app).commands["run"].params for f in p.opts}
-    for name in settings:
-        # what there may be several of has a flag for each
-        flag = {"hyperparameters": "hyperparameter", "quantities": "quantity"}.get(name, name)
-        assert "--" + flag.replace("_", "-") in flags
+def settings_table():
+    """The table of settings, as the declarations have them."""
+    lines = ["| setting | default | |", "|---|---|---|"]
+    for name, each in SETTINGS.items():
+        default = each.default_in_words or "–"
+        if isinstance(each.default, (str, bool)):
+            default = f"`{str(each.default).lower()}`"
+        choices = [f"`{choice}`" for choice in each.choices]
+        if each.further:
+            choices.append(each.further)
+        listed = f": {', '.join(choices)}" if choices else ""
+        if len(choices) > 5:
+            listed = ", by name: see `gradiometer run --help`"
+        lines.append(f"| `{name}` | {default} | {each.help}{listed} |")
+    return lines
+
+
+def data_table():
+    """The table of data sets, as they are declared."""
+    lines = ["| data set | samples × features | |", "|---|---|---|"]
+    for name, each in DATASETS.items():
+        lines.append(f"| `{name}` | {each.rows} × {each.features} | {each.help} |")
+    return lines
+
+
+@pytest.mark.parametrize("table", [settings_table, data_table])
+def test_settings_are_listed_as_they_are_declared(table):
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    lines = table()
+    assert text[text.index(lines[0]) :].split("\n\n")[0].splitlines() == lines
 
 
 def test_defaults_of_the_hyperparameters_are_listed():

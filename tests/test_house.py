@@ -129,8 +129,6 @@ STILL_TOO_LONG = {
     "src/dp/program/graph.py _simpler",
     "src/dp/program/guards.py _reach",
     "src/dp/program/steps.py _steps",
-    "src/gradiometer/recording/adapters/torch/outputs.py _after",
-    "src/gradiometer/recording/adapters/torch/outputs.py _applied",
 }
 
 

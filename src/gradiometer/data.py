@@ -332,9 +332,9 @@ class DataSet:
 
 
 DATASETS: dict[str, DataSet] = {
-    "iris2": DataSet(lambda _: _iris(2), 100, 4, 1, "the first 100 samples of Iris, two species"),
-    "iris": DataSet(lambda _: _iris(3), 150, 4, 3, "three species"),
-    "digits": DataSet(lambda _: _digits(), 1797, 64, 10, "images of 8 × 8 pixels"),
-    "moons": DataSet(_moons, 200, 2, 1, "two half circles"),
-    "circles": DataSet(_circles, 200, 2, 1, "one circle inside another"),
+    "iris2": DataSet(lambda _: _iris(2), 100, 4, 1, "The first 100 samples of Iris: two species"),
+    "iris": DataSet(lambda _: _iris(3), 150, 4, 3, "Iris: three species"),
+    "digits": DataSet(lambda _: _digits(), 1797, 64, 10, "Handwritten digits of 8 × 8 pixels"),
+    "moons": DataSet(_moons, 200, 2, 1, "Two half circles, drawn from a seed"),
+    "circles": DataSet(_circles, 200, 2, 1, "A circle inside another, drawn from a seed"),
 }

@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any, Literal, ParamSpec
 
 P = ParamSpec("P")
@@ -164,8 +165,8 @@ class Setting:
             return self.none
         if isinstance(value, bool):
             return "yes" if value else "no"
-        if isinstance(value, (int, float)):
-            return f"{value:g}"
+        if isinstance(value, Real):  # of NumPy, too
+            return str(value) if isinstance(value, Integral) else f"{value:g}"
         if isinstance(value, Mapping):
             return ", ".join(f"{k} {v:g}" for k, v in value.items()) or self.none
         return str(value) if isinstance(value, str) else ", ".join(map(str, value))

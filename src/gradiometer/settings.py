@@ -316,7 +316,7 @@ class Settings:
     )
     quantities: tuple[str, ...] | None = setting(
         default=None,
-        help="Which to record of every layer",
+        help="Quantities to record of every layer",
         part="record",
         acts="record",
         changes_numbers=False,

@@ -139,6 +139,7 @@ def test_types_of_json(name, value, right):
         ("hyperparameters", {}, "hyperparameters default", "(default)"),
         ("hyperparameters", {"beta": 0.5}, "hyperparameters beta 0.5", "(beta 0.5)"),
         ("steps", 1, "1 step", "1 step"),
+        ("steps", 1234567, "1234567 steps", "1234567 steps"),
         ("quantities", ("grad_rms",), "quantities grad_rms", "1 quantity"),
         ("quantities", ("grad_rms", "delta_rms"), "quantities grad_rms, delta_rms", "2 quantities"),
     ],

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from gradiometer.settings import SETTINGS
+
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
@@ -95,13 +97,13 @@ def study_table(summary: pd.DataFrame, axes: list[str]) -> Table:
         pad_edge=False,
     )
     for name in axes:
-        table.add_column(name, justify="right")
+        table.add_column(SETTINGS[name].word, justify="right")
     shown = {name: words for name, words in STUDY_COLUMNS.items() if name in summary}
     for words in shown.values():
         table.add_column(words, justify="right")
     for _, row in summary.iterrows():
         table.add_row(
-            *("none" if row[name] is None else str(row[name]) for name in axes),
+            *(SETTINGS[name].label(row[name]) for name in axes),
             *(_with_interval(row, name) for name in shown),
         )
     return table

@@ -10,12 +10,12 @@ from typing import Any
 
 from dp.validation import unknown
 from gradiometer.experiment import Experiment, ExperimentError
-from gradiometer.settings import DEFAULTS
+from gradiometer.settings import SETTINGS
 
 MOST = 10**6  # experiments: beyond it a product of axes is a slip of the pen
 FIELDS = ("name", "members", "timeout", "base", "over", "experiments")
 NONE = "none"  # how TOML, which has no word for it, says that a setting has no value
-_MAY_BE_NONE = {name for name, default in DEFAULTS.items() if default is None}
+_MAY_BE_NONE = {name for name, each in SETTINGS.items() if type(None) in each.types}
 
 
 class StudyError(ValueError):

@@ -17,6 +17,7 @@ from dp.validation import positive_integer, unknown
 from gradiometer.experiment import Experiment, ExperimentError
 from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import check_time_limit
+from gradiometer.settings import SETTINGS
 from gradiometer.studies.description import (
     MOST,
     StudyError,
@@ -135,10 +136,8 @@ class Study:
                         f"{where}: members are the same in all experiments; give "
                         "Study(…, members=20), in TOML members = 20 at the top"
                     )
-                if setting not in Experiment.model_fields:
-                    raise StudyError(
-                        f"{where}: {unknown('setting', setting, Experiment.model_fields)}"
-                    )
+                if setting not in SETTINGS:
+                    raise StudyError(f"{where}: {unknown('setting', setting, SETTINGS)}")
         for setting in self.over:
             if any(setting in each for each in self.listed):
                 raise StudyError(f"{setting}: given both in over and in the list of experiments")
