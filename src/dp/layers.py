@@ -117,7 +117,7 @@ class Layer:
         if watch is not None:
             watch.calls.append(LayerCall(self.name, self, given, pre_activation))
         for watcher in watchers():
-            watcher.called(self, pre_activation)
+            watcher.called(self, given, pre_activation)
         if self.activation is None:
             return pre_activation
         activated = self.activation(pre_activation)

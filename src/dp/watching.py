@@ -52,7 +52,7 @@ class Sweep:
 class Watcher:
     """Override the methods of the events you want to be notified of."""
 
-    def called(self, layer: Any, pre_activation: Any) -> None:
+    def called(self, layer: Any, given: Any, pre_activation: Any) -> None:
         """A layer was called."""
 
     def wanted(self, order: Sequence[Any]) -> Sequence[Any]:  # noqa: ARG002

@@ -205,6 +205,28 @@ def test_files_of_format_1_are_read():
         xr.testing.assert_identical(again.dataset, trace.dataset)
 
 
+def test_in_old_files_of_pytorch_what_is_missing_is_told_from_what_diverged():
+    """One with a frozen layer, an LSTM, and a layer that every other step skips; one diverges."""
+    partial = Trace.load(OLD / "torch/partial.nc")
+    codes = {name: partial.status(name).values for name in partial.quantities}
+    assert not any((found == State.NOT_FINITE).any() for found in codes.values())
+    frozen, skipped = partial.layers.index("frozen"), partial.layers.index("skipped")
+    assert (codes["grad_rms"][:, frozen] == State.MISSING).all()
+    assert (codes["grad_rms"][:, skipped] == [0, 3, 0, 3]).all()
+    assert (codes["grad_rms"][:, partial.layers.index("lstm.weight_hh_l0")] == State.ZERO).all()
+    assert partial.why("grad_rms", "frozen") == "it is frozen"
+    assert partial.why("delta_rms", "lstm.weight_ih_l0").startswith("what LSTM computes")
+    assert partial.why("accuracy") == NO_REASON
+
+    diverged = Trace.load(OLD / "torch/diverged.nc")
+    found = diverged.status("grad_rms").sel(layer=["0", "2"]).values
+    assert found.tolist() == [[3, 0], [3, 2], [3, 2], [3, 2]]
+    assert diverged.status("loss").values.tolist() == [0, 2, 2, 2]
+    for trace in (partial, diverged):
+        assert not [*problems(trace.dataset)]
+        xr.testing.assert_identical(Trace.from_bytes(trace.to_bytes()).dataset, trace.dataset)
+
+
 # --- as they are recorded -------------------------------------------------------------------------
 
 

@@ -48,7 +48,8 @@ def decision(trace: LabelledRun, member: int | None = None) -> Figure:
         If the trace holds no decision, or no such member, or no members at all.
     """
     if "decision_class" not in trace.dataset:
-        raise ValueError("this trace holds no decision: it was not recorded by an experiment")
+        why = trace.attrs.get("decision_missing", "it was not recorded by an experiment")
+        raise ValueError(f"this trace holds no decision: {why}")
     data, shown = _of_member(trace, member)
     plane = _Plane(data)
     figure = new_figure(6.6, 5)

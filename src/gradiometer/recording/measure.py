@@ -24,6 +24,7 @@ OF_DELTA = needing("delta")
 OF_ACTIVATION = needing("activation", "reference_activation")
 OF_WEIGHTS = needing("weight")
 OF_INPUT = needing("input")
+OF_BACKWARD = tuple(name for name in OF_DELTA if name in OF_WEIGHTS)
 # what nothing is known of where activations are not finite, and their number
 SHARES = {"saturated_fraction", "dead_fraction", "nonfinite_count"}
 
@@ -53,6 +54,8 @@ class LayerArrays:
         Which entries of the input are of a live unit; see `live_units`. By default, as they are in
         `input`.
     pre_activation : array (…, batch, units)
+    backward_known : bool
+        Whether the delta times the weights is what comes to the input: nothing stands between.
     """
 
     gradient: Array | None = None
@@ -67,6 +70,7 @@ class LayerArrays:
     input: Array | None = None
     live: NDArray[np.bool_] | None = None
     pre_activation: Array | None = None
+    backward_known: bool = True
 
     def mapped(self, function: Callable[[Array], Array]) -> LayerArrays:
         """The same with another array for each of its arrays."""
@@ -113,7 +117,7 @@ def measure(
         array = getattr(arrays, name)
         if array is not None:
             found |= of_entries(name, array, wanted)
-    if arrays.delta is not None and arrays.weight is not None:
+    if arrays.delta is not None and arrays.weight is not None and arrays.backward_known:
         live = arrays.live
         if live is None and arrays.input is not None and "backward_live_rms" in wanted:
             live = live_units(arrays.input)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,6 +143,14 @@ def std(x: Array, mean_of_x: Array | None = None) -> Array:
         with np.errstate(all="ignore"):
             return rms(x - np.asarray(centre, x.dtype))
     return rms(x - np.asarray(centre, x.dtype)[..., None])
+
+
+def norm(parts: Iterable[Array]) -> Array:
+    """Euclidean norm of the entries of several arrays together, also where squares overflow."""
+    total: Array = 0.0
+    for x in parts:
+        total = _namespace(x).hypot(total, rms(x) * math.sqrt(x.shape[-1]))
+    return total
 
 
 def zero_fraction(x: Array, nonfinite: Array | None = None) -> Array:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
+from gradiometer.events import Listener
 from gradiometer.quantities import HISTOGRAM, OF_LAYERS, OF_STEPS
 from gradiometer.recording import quantities as q
 from gradiometer.recording.functions import UNKNOWN
@@ -18,21 +20,57 @@ from gradiometer.states import MODEL, Reasons
 if TYPE_CHECKING:
     from gradiometer.trace import Trace
 
-__all__ = ["UNKNOWN", "LayerInfo", "Recorder"]
+__all__ = ["UNKNOWN", "LayerInfo", "Recorder", "Training", "TrainingRecorder"]
 
 NO_LABELS = "there are no labels of classes, on a reference batch, to compare the output with"
 
 
-class Recorder(Session):
+class Recorder:
     """What was recorded so far; it may be read at any time.
 
-    Adapters use its `session`.
+    Parameters
+    ----------
+    session : Session
+        The recording, as an adapter sees it.
     """
 
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
     @property
-    def session(self) -> Session:
-        """The recording, as an adapter sees it."""
-        return self
+    def layers(self) -> tuple[LayerInfo, ...]:
+        """The layers, in the order of the forward pass; none before the first recorded step."""
+        return self.session.layers
+
+    @property
+    def chains(self) -> list[list[int]] | None:
+        """Layers by position, from first to last; None if it is not known which lead to which."""
+        return self.session.chains
+
+    @property
+    def missing(self) -> Reasons:
+        """Layer -> quantity -> why it cannot be had."""
+        return self.session.missing
+
+    @property
+    def accuracy(self) -> float:
+        """Of the latest step, mean over members; NaN if it cannot be had."""
+        return self.session.accuracy
+
+    def subscribe(self, listener: Listener) -> None:
+        """Tell a listener of every step that is recorded from now on.
+
+        It is called with a `StepRecorded` in the thread that trains, soon after the step: compiled
+        steps of dp are measured several at a time, and then told one after the other. Time spent in
+        it is counted as the training's. A listener that raises an error is told nothing more, and
+        the training goes on.
+
+        Parameters
+        ----------
+        listener : callable
+            Takes one event; see `gradiometer.events`.
+        """
+        self.session.subscribe(listener)
 
     @property
     def n_steps(self) -> int:
@@ -94,6 +132,132 @@ class Recorder(Session):
         )
 
 
+class Training(Protocol):
+    """What an adapter makes of a model's training: it watches steps, and tells a session of them.
+
+    Attributes
+    ----------
+    attached : bool
+        Whether steps are to be seen from outside; set by the recorder.
+    told : bool
+        Whether the user says where a step begins and ends, and one has begun; set by the recorder.
+    """
+
+    attached: bool
+    told: bool
+
+    def attach(self) -> None:
+        """Watch for steps from now on."""
+
+    def detach(self, complete: bool) -> None:
+        """Watch no longer, and leave no hook behind.
+
+        `complete` is False if an exception ended the training, perhaps in the middle of an update.
+        """
+
+    def begin_step(self) -> None:
+        """A step begins that the user tells of; the one before may be unfinished."""
+
+    def end_step(self, loss: Any) -> None:
+        """It ends; its loss is given, or None."""
+
+
+class TrainingRecorder(Recorder):
+    """A recorder that is attached to a training, or told by hand where a step begins and ends.
+
+    Parameters
+    ----------
+    session : Session
+    training : Training
+    """
+
+    def __init__(self, session: Session, training: Training) -> None:
+        super().__init__(session)
+        self._training = training
+
+    def __enter__(self) -> Self:
+        self.attach()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._leave(complete=kind is None)
+
+    def attach(self) -> None:
+        """Record steps from now on, as they are seen.
+
+        Raises
+        ------
+        RuntimeError
+            If it is attached already, or between `before_step` and `after_step`.
+        """
+        if self._training.attached or self._training.told:
+            raise RuntimeError("this recorder is recording already; detach() it first")
+        self._training.attached = True
+        self._training.attach()
+        self.session.turn(on=True)
+
+    def detach(self) -> None:
+        """Stop recording; it may be attached again, and goes on counting.
+
+        Raises
+        ------
+        RecordingError
+            If it cannot be seen what the last step consists of.
+        """
+        self._leave(complete=True)
+
+    def _leave(self, complete: bool) -> None:
+        try:
+            self._training.detach(complete)
+        finally:
+            self._training.attached = self._training.told = False
+            self.session.turn(on=False)
+
+    def before_step(self) -> None:
+        """Say that a step begins: before its first forward pass.
+
+        Raises
+        ------
+        RuntimeError
+            If the recorder is attached, so that it sees the steps by itself.
+        """
+        if self._training.attached:
+            raise RuntimeError(
+                "this recorder sees the steps by itself; use before_step and after_step without a "
+                "with block and without attach()"
+            )
+        self._training.begin_step()
+        if not self._training.told and not self.session.done:
+            self.session.turn(on=True)
+        self._training.told = True
+
+    def after_step(self, loss: Any = None) -> None:
+        """Say that it has ended: after the update.
+
+        Every gradient that was computed within is part of the step, as if they were of one large
+        batch: gradients and losses are added up.
+
+        Parameters
+        ----------
+        loss : number, optional
+            The loss to record; by default the sum of those that were differentiated.
+
+        Raises
+        ------
+        RuntimeError
+            Without `before_step`.
+        """
+        if not self._training.told:
+            raise RuntimeError("after_step() without before_step()")
+        self._training.told = False
+        self._training.end_step(loss)
+
+
 def _variables(session: Session) -> dict[str, Any]:
     """The quantities, each with its dimensions."""
     member = ("member",) if session.members else ()
@@ -121,6 +285,9 @@ def _coordinates(session: Session, members: Sequence[int] | None) -> dict[str, A
         found["role"] = ("layer", [info.role for info in layers])
     if session.members:
         found["member"] = list(range(*session.members) if members is None else members)
+    rates = session.learning_rates
+    if (rates != rates[0]).any() and not np.isnan(rates).all():
+        found["learning_rate"] = ("step", rates)
     if session.needs(HISTOGRAM):
         found["bin"] = q.HISTOGRAM_EDGES
     return found
@@ -137,6 +304,11 @@ def _reasons(session: Session, missing: Mapping[str, Array]) -> Reasons:
 def _facts(session: Session, reasons: Reasons) -> dict[str, Any]:
     """What a trace's attributes tell of the recording."""
     found: dict[str, Any] = {}
+    if session.optimizer:
+        found["optimizer"] = session.optimizer
+    rates = session.learning_rates
+    if (rates == rates[0]).all():  # or else they are a coordinate of the steps
+        found["learning_rate"] = float(rates[0])
     trained = [i for i, info in enumerate(session.layers) if info.role == "trained"]
     if session.chains is not None and session.chains != [trained]:
         found["chains"] = json.dumps(session.chains)

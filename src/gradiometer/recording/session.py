@@ -6,6 +6,7 @@ layers there are, what was measured of a step, and what cannot be had and why.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dp.validation import one_of
+from gradiometer.events import Guarded, Listener, StepRecorded
 from gradiometer.quantities import HISTOGRAM, OF_STEPS, QUANTITIES
 from gradiometer.recording.clock import Clock
 from gradiometer.recording.functions import UNKNOWN
@@ -143,6 +145,9 @@ class Session:
         self.members: tuple[int, ...] = ()
         self.nonfinite: dict[str, Any] = {}
         self._waiting: Callable[[], None] = lambda: None
+        self.optimizer = ""
+        self._rates: list[tuple[int, float]] = []  # from which step on, and what it is then
+        self._listeners: list[Guarded] = []
 
     # --- which steps ------------------------------------------------------------------------------
 
@@ -193,6 +198,24 @@ class Session:
         for name in names:
             if self.needs(name):
                 self.missing.setdefault(layer, {}).setdefault(name, why)
+
+    def tell_optimizer(self, step: int, name: str, rate: Any) -> None:
+        """Say what makes the update of a step: the class's name, and its learning rate.
+
+        What is no number is taken for unknown.
+        """
+        self.optimizer = name
+        known = isinstance(rate, int | float) and not isinstance(rate, bool)
+        rate = float(rate) if known else math.nan
+        if not self._rates or (rate != self._rates[-1][1] and known):
+            self._rates.append((step, rate))
+
+    @property
+    def learning_rates(self) -> Array:
+        """The learning rate of each step recorded; NaN where it is not known."""
+        begins = [step for step, _ in self._rates]
+        rates = np.array([math.nan, *(rate for _, rate in self._rates)])
+        return rates[np.searchsorted(begins, self.steps, side="right")]
 
     # --- what is told of a step -------------------------------------------------------------------
 
@@ -255,6 +278,8 @@ class Session:
         self._latest = steps
         if not self.nonfinite:
             self._look_for_nonfinite(rows, counts, loss_seen)
+        if self._listeners:
+            self._tell(rows)
 
     def _keep_per_step(
         self,
@@ -307,6 +332,27 @@ class Session:
                 "nonfinite_step": steps[at],
                 **first_nonfinite([info.name for info in self.layers], there),
             }
+
+    # --- telling ----------------------------------------------------------------------------------
+
+    def subscribe(self, listener: Listener) -> None:
+        """Tell a listener of every step that is recorded from now on."""
+        self._listeners.append(Guarded(listener))
+
+    def _tell(self, rows: Rows) -> None:
+        layers = tuple(info.name for info in self.layers)
+        of_layers = {name: rows.values[name] for name in self.of_layers if name != HISTOGRAM}
+        for values in of_layers.values():
+            values.flags.writeable = False
+        for i, step in enumerate(rows.steps):
+            quantities = {name: values[i] for name, values in of_layers.items()}
+            loss, accuracy = (
+                float(rows.values[name][i].mean()) if name in rows.values else math.nan
+                for name in ("loss", "accuracy")
+            )
+            event = StepRecorded(step, None, loss, accuracy, layers, quantities)
+            for listener in self._listeners:
+                listener(event)
 
     # --- reading ----------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradiometer.quantities import OF_LAYERS, OF_STEPS, PER_LAYER, PER_STEP
+from gradiometer.states import Mask, State, mask_name
 from gradiometer.studies.description import StudyError
 from gradiometer.studies.study import Study
 
@@ -38,11 +39,13 @@ def combine(
     cells = {
         name: np.full((*_shape(axes), *frame.shape(name)), np.nan) for name in frame.quantities
     }
+    missing = {name: np.ones(values.shape, bool) for name, values in cells.items()}
     finished = np.zeros(_shape(axes), bool)
     for experiment, trace in traces:
         cell = _cell(study, experiment, axes)
         finished[cell] = True
-        frame.fill({name: values[cell] for name, values in cells.items()}, trace, experiment)
+        for name, values in cells.items():
+            frame.fill(name, values[cell], missing[name][cell], trace, experiment)
     dims = tuple(axes) if study.is_grid else ("experiment",)
     hashes = np.empty(_shape(axes), object)
     for experiment in study.experiments:
@@ -58,10 +61,12 @@ def combine(
     coords["member"] = study.experiments[0].seeds if alike else range(study.members)
     coords |= {"step": frame.steps, "layer": np.arange(1, frame.layers + 1)}
     # a setting, such as the kind of loss, has the plain name
-    variables = {
-        f"recorded_{name}" if name in coords else name: ((*dims, *frame.dims(name)), values)
-        for name, values in cells.items()
-    }
+    variables = {}
+    for name, values in cells.items():
+        told = f"recorded_{name}" if name in coords else name
+        variables[told] = ((*dims, *frame.dims(name)), values)
+        if missing[name].any():
+            variables[mask_name(told)] = ((*dims, *frame.dims(name)), missing[name])
     return xr.Dataset(variables, coords, {"study": study.to_toml()})
 
 
@@ -102,28 +107,29 @@ class _Frame:
 
     def check_size(self, cells: tuple[int, ...], largest: int, *, chosen: bool) -> None:
         """Refuse to fill the memory unasked."""
-        size = 8 * math.prod(cells) * sum(math.prod(self.shape(name)) for name in self.quantities)
+        size = 9 * math.prod(cells) * sum(math.prod(self.shape(name)) for name in self.quantities)
         if size > largest and not chosen:
             raise StudyError(
                 f"the dataset would take {size / 2**30:.1f} GiB; choose quantities or steps: "
                 "results.select(quantities=['grad_mean_abs'], steps=[1, 100])"
             )
 
-    def fill(self, cells: dict[str, Array], trace: Trace, experiment: Experiment) -> None:
-        """Write a trace's numbers into the cells of its experiment; NaN stays where it has none."""
+    def fill(
+        self, name: str, values: Array, missing: Mask, trace: Trace, experiment: Experiment
+    ) -> None:
+        """Write a trace's numbers into the cell of its experiment, and say which are there."""
+        if name not in trace.dataset:
+            return
         number = trace.dataset["step"].values
         known = np.isin(number, self.steps)
         at = np.searchsorted(self.steps, number[known])
-        for name, cell in cells.items():
-            if name not in trace.dataset:
-                continue
-            values = trace[name].values[known]
-            if not trace.ensemble:
-                values = values[..., np.newaxis]
+        absent = trace.status(name).values == State.MISSING
+        for cell, found in ((values, trace[name].values), (missing, absent)):
+            chosen = found[known] if trace.ensemble else found[known, ..., np.newaxis]
             if name in OF_STEPS:
-                cell[at] = values
+                cell[at] = chosen
             else:
-                cell[at, : experiment.layers + 1] = values
+                cell[at, : experiment.layers + 1] = chosen
 
 
 def _names(given: Any) -> list[str] | None:

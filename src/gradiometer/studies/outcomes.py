@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from gradiometer.quantities import GRADIENTS
 from gradiometer.summary import Recorded, diverged_members
-from gradiometer.thresholds import LEARNT, REACHES_WITHIN_DECADES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,29 +180,3 @@ def summarise(table: pd.DataFrame, by: list[str], confidence: float = 0.95) -> p
     for name in by:  # a setting that is None stays so
         summary[name] = pd.Series([row[name] for row in rows], dtype=table[name].dtype)
     return summary
-
-
-def sentence(summary: pd.DataFrame) -> str:
-    """What `StudyResults.sentence` says, from the table of `summarise`."""
-    total = len(summary)
-    parts = []
-    if "accuracy" in summary:
-        learnt = int((summary["accuracy"] >= LEARNT).sum())
-        parts.append(f"{learnt} of {total} experiments learn (median accuracy {LEARNT} or more)")
-    decay = next((d for d in ("delta_decades", "gradient_decades") if d in summary), None)
-    if decay:
-        vanish = summary[decay] >= REACHES_WITHIN_DECADES
-        explode = summary[decay] <= -REACHES_WITHIN_DECADES
-        what = f"the gradient does not reach the first layer in {int(vanish.sum())}"
-        if explode.any():
-            what += f" and explodes in {int(explode.sum())}"
-        if "accuracy" in summary and vanish.any():
-            both = int((vanish & (summary["accuracy"] >= LEARNT)).sum())
-            what += f"; of those where it does not reach it, {both or 'none'} learn"
-            what += "s" if both == 1 else ""
-        parts.append(what)
-    if "diverged" in summary and summary["diverged"].any():
-        nets = int((summary["diverged"] * summary["nets"]).sum().round())
-        parts.append(f"{nets} of {int(summary['nets'].sum())} nets diverged")
-    text = "; ".join(parts)
-    return f"{text[:1].upper()}{text[1:]}."

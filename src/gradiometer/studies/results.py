@@ -16,7 +16,8 @@ from gradiometer.quantities import GRADIENTS
 from gradiometer.seal import FileWarning
 from gradiometer.studies.description import StudyError
 from gradiometer.studies.folder import DESCRIPTION, StudyFolder
-from gradiometer.studies.outcomes import outcomes, sentence, summarise
+from gradiometer.studies.judgement import in_words, judge
+from gradiometer.studies.outcomes import outcomes, summarise
 from gradiometer.studies.study import Study
 from gradiometer.trace import Trace, TraceError
 
@@ -202,7 +203,7 @@ class StudyResults:
         damaged are told of.
         """
         damage = self.damage()
-        found = sentence(self.summary())
+        found = in_words(judge(self.summary()))
         return f"{found} {damage}." if damage else found
 
     @functools.cached_property
@@ -227,10 +228,11 @@ class StudyResults:
         xarray.Dataset
             Dims: an axis for each setting that differs (for a list that is no grid, one axis
             `experiment` with the settings as coordinates), then `step`, `layer` (numbered from 1 at
-            the input) and `member` (the seed; or 0, 1, … if experiments differ in their seed). NaN
-            where an experiment has no such quantity, layer or step, or is not finished; `finished`
-            and `hash` tell which is which. Of settings that are None the label is NaN. A quantity
-            that has the name of such a setting is called `recorded_…`.
+            the input) and `member` (the seed; or 0, 1, … if experiments differ in their seed).
+            Beside a quantity with missing values stands a boolean variable, `<quantity>_missing`:
+            true where an experiment has no such quantity, layer or step, or is not finished.
+            `finished` and `hash` tell which is which. Of settings that are None the label is NaN.
+            A quantity that has the name of such a setting is called `recorded_…`.
 
         Raises
         ------

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gradiometer.summary.findings import Judgement, Kind
+from gradiometer.summary.findings import Judgement, Kind, Nets, kind_of_fall
 from gradiometer.summary.judge import judge
 from gradiometer.summary.numbers import Recorded, decades_lost, diverged_members, layer_table
 from gradiometer.summary.sentence import in_words
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Judgement",
     "Kind",
+    "Nets",
     "Recorded",
     "decades_lost",
     "diverged_members",
     "in_words",
     "judge",
+    "kind_of_fall",
     "layer_table",
     "sentence",
 ]

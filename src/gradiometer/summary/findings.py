@@ -25,6 +25,15 @@ class Kind(StrEnum):
     TRAINED_LATER = "trained later"
 
 
+def kind_of_fall(decades: float) -> Kind:
+    """What it is if the gradient falls by so many decades from the last layer to the first."""
+    if decades >= REACHES_WITHIN_DECADES:
+        return Kind.VANISHING
+    if decades <= -REACHES_WITHIN_DECADES:
+        return Kind.EXPLODING
+    return Kind.UNKNOWN if math.isnan(decades) else Kind.HEALTHY
+
+
 @dataclass(frozen=True)
 class Nets:
     """How many of an ensemble's nets something is true of."""
@@ -167,11 +176,7 @@ class Flow:
     @property
     def kind(self) -> Kind:
         """Whether it reaches the first layer."""
-        if self.zeros is not None or self.decades >= REACHES_WITHIN_DECADES:
-            return Kind.VANISHING
-        if self.decades <= -REACHES_WITHIN_DECADES:
-            return Kind.EXPLODING
-        return Kind.UNKNOWN if math.isnan(self.decades) else Kind.HEALTHY
+        return Kind.VANISHING if self.zeros is not None else kind_of_fall(self.decades)
 
 
 @dataclass(frozen=True)

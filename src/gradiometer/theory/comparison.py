@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gradiometer.states import State
 from gradiometer.theory.moments import Array
 from gradiometer.theory.prediction import BAND, Prediction, TheoryError
 
@@ -107,7 +108,8 @@ def compare(prediction: Prediction, trace: Trace) -> Comparison:
     Raises
     ------
     TheoryError
-        If the trace is of other layers, does not begin with step 1, or has no such quantity.
+        If the trace is of other layers, does not begin with step 1, or has no such quantity, in
+        all layers.
     """
     prediction.check_layers(trace.layers)
     first = int(trace.dataset["step"].values[0])
@@ -116,6 +118,11 @@ def compare(prediction: Prediction, trace: Trace) -> Comparison:
             "the prediction is of mean |dL/dW| at step 1, the trace "
             + (f"begins with step {first}" if first != 1 else "has no grad_mean_abs")
         )
+    missing = trace.status("grad_mean_abs").values[0] == State.MISSING
+    for layer, some in zip(trace.layers, missing.reshape(len(missing), -1), strict=True):
+        if some.any():
+            why = trace.why("grad_mean_abs", layer)
+            raise TheoryError(f"the trace has no mean |dL/dW| of layer {layer!r} at step 1: {why}")
     values = np.atleast_2d(trace["grad_mean_abs"].values[0].T).T  # (layers, nets)
     low, high = prediction.gradient_low[:, None], prediction.gradient_high[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -9,7 +9,7 @@ from sklearn.neural_network import MLPRegressor
 
 import dp
 from gradiometer import from_torch, record, record_sklearn
-from gradiometer.quantities import PER_LAYER
+from gradiometer.quantities import OF_LAYERS, QUANTITIES
 
 if os.environ.get("GRADIOMETER_REQUIRE_FRAMEWORKS") == "1":
     import jax
@@ -79,7 +79,7 @@ def net_of(activation):
 def in_dp(activation):
     net = net_of(activation)
     sgd = Whole_Batch(net, X, Y, {"alpha": RATE})
-    with record(net, sgd, reference=(X, Y)) as recorder:
+    with record(net, sgd, reference=(X, Y), quantities=QUANTITIES) as recorder:
         sgd.train(STEPS, print_each=None)
     return recorder.trace
 
@@ -88,7 +88,7 @@ def in_torch(activation):
     net = torch_net(activation)
     x, y = torch.from_numpy(X), torch.from_numpy(Y)
     sgd = torch.optim.SGD(net.parameters(), lr=RATE)
-    with record(net, sgd, reference=(x, y)) as recorder:
+    with record(net, sgd, reference=(x, y), quantities=QUANTITIES) as recorder:
         for _ in range(STEPS):
             sgd.zero_grad()
             (0.5 * torch.nn.functional.mse_loss(net(x), y)).backward()
@@ -110,7 +110,8 @@ def in_jax(activation):
             for name in names:
                 phi = activation if name != "out" else "identity"
                 weight, bias = params[name]
-                h = gradiometer.jax.tap(x @ weight + bias, name, activation=phi)
+                h = x @ weight + bias
+                h = gradiometer.jax.tap(h, name, activation=phi, inputs=x, weight=weight)
                 x = JAX[phi](h)
             return 0.5 * jax.numpy.mean((x - y) ** 2)
 
@@ -121,7 +122,7 @@ def in_jax(activation):
             gradiometer.jax.tap_step(params, gradients, updated, loss=loss)
             return updated
 
-        with gradiometer.jax.record() as recorder:
+        with gradiometer.jax.record(quantities=QUANTITIES) as recorder:
             for _ in range(STEPS):
                 params = step(params)
         return recorder.trace
@@ -140,7 +141,7 @@ def in_sklearn(activation):
     for i, name in enumerate(["h1", "h2", "out"]):
         estimator.coefs_[i][:] = given[f"{name}_weight"]
         estimator.intercepts_[i][:] = given[f"{name}_bias"][0]
-    with record_sklearn(estimator) as recorder:
+    with record_sklearn(estimator, quantities=QUANTITIES) as recorder:
         for _ in range(STEPS):
             estimator.partial_fit(X, Y[:, 0])
     return recorder.trace
@@ -157,7 +158,7 @@ def test_the_same_trace_everywhere(activation, framework):
     assert list(found["activation"].values) == list(expected["activation"].values)
     for coordinate in ("step", "depth", "fan_in", "fan_out"):
         np.testing.assert_array_equal(found[coordinate], expected[coordinate])
-    for name in (*PER_LAYER, "loss"):
+    for name in (*OF_LAYERS, "loss", "grad_norm"):
         if name == "clip_factor" and framework == "jax":
             continue  # a pure function would have to say what it clipped
         np.testing.assert_allclose(

@@ -11,7 +11,6 @@ from gradiometer.studies.outcomes import (
     decades,
     median_with_interval,
     outcomes,
-    sentence,
     slope,
     summarise,
 )
@@ -43,8 +42,11 @@ def test_unequal_depths_share_one_labelled_dataset(results):
         cell = data.sel(at)
         there = cell["grad_mean_abs"].sel(layer=slice(1, experiment.layers + 1))
         np.testing.assert_array_equal(there, trace["grad_mean_abs"])
-        beyond = cell["grad_mean_abs"].sel(layer=slice(experiment.layers + 2, None))
-        assert np.isnan(beyond).all()
+        beyond = slice(experiment.layers + 2, None)
+        assert np.isnan(cell["grad_mean_abs"].sel(layer=beyond)).all()
+        mask = cell["grad_mean_abs_missing"]
+        assert mask.sel(layer=beyond).all()
+        assert not mask.sel(layer=slice(1, experiment.layers + 1)).any()
         np.testing.assert_array_equal(cell["accuracy"], trace["accuracy"])
         assert cell["hash"] == experiment.hash
     assert data["member"].values.tolist() == [0, 1, 2]
@@ -52,11 +54,12 @@ def test_unequal_depths_share_one_labelled_dataset(results):
 
 def test_a_part_of_it(results):
     data = results.select(["delta_rms"], steps=[4, 1])
-    assert [*data.data_vars] == ["delta_rms"]
+    assert [*data.data_vars] == ["delta_rms", "delta_rms_missing"]
     assert data["step"].values.tolist() == [1, 4]
     np.testing.assert_array_equal(data["delta_rms"], results.dataset["delta_rms"].sel(step=[1, 4]))
     for one in ("delta_rms", ["delta_rms", "delta_rms"], np.array(["delta_rms"])):
-        assert [*results.select(one, steps=np.array([1, 4, 1])).data_vars] == ["delta_rms"]
+        again = results.select(one, steps=np.array([1, 4, 1]))
+        assert [*again.data_vars] == ["delta_rms", "delta_rms_missing"]
     assert results.select(steps=2)["step"].values.tolist() == [2]
     assert not results.select([]).data_vars
     with pytest.raises(StudyError, match="no quantity 'dead_fraction' was recorded"):
@@ -321,19 +324,3 @@ def test_experiments_are_told_apart_by_their_hash():
     assert summary["final_loss"].tolist() == [2.0, 5.0]
     table["clip"] = table["clip"].astype(object).where(table["clip"].notna(), None)
     assert summarise(table, ["clip"])["clip"].tolist() == [None, 1.0]
-
-
-def test_the_sentence_counts():
-    summary = pd.DataFrame(
-        {
-            "accuracy": [1.0, 0.5, 0.95, 0.5],
-            "delta_decades": [0.1, 5.0, 3.0, -4.0],
-            "diverged": [0.0, 0.0, 0.0, 0.5],
-            "nets": [10] * 4,
-        }
-    )
-    assert sentence(summary) == (
-        "2 of 4 experiments learn (median accuracy 0.9 or more); the gradient does not reach the "
-        "first layer in 2 and explodes in 1; of those where it does not reach it, 1 learns; 5 of "
-        "40 nets diverged."
-    )

@@ -11,7 +11,9 @@ from gradiometer import plots
 from gradiometer.cli import app
 from gradiometer.experiment import Experiment
 from gradiometer.recording import record
+from gradiometer.states import with_missing
 from gradiometer.theory import Comparison, TheoryError, compare, predict
+from gradiometer.trace import Trace
 
 SMALL = {"layers": 3, "width": 6, "activation": "tanh", "steps": 3}
 
@@ -260,3 +262,14 @@ def test_what_is_not_predicted_has_nothing_behind_it(prediction):
     assert "predicted: median" not in lines(left)
     assert "predicted: median" in lines(right)
     assert len(other.plot.heatmap(theory=prediction).axes) == 4  # with the bar of the colours
+
+
+def test_a_layer_that_the_trace_lacks_is_named():
+    experiment = Experiment.of(**SMALL)
+    trace = experiment.run()
+    trace.dataset["grad_mean_abs"][0, 1] = np.nan
+    mask = np.zeros(trace["grad_mean_abs"].shape, bool)
+    mask[0, 1] = True
+    dataset = trace.dataset.assign_attrs(missing='{"h2": {"grad_mean_abs": "it was frozen"}}')
+    with pytest.raises(TheoryError, match=r"no mean .* of layer 'h2' at step 1: it was frozen"):
+        compare(predict(experiment), Trace(with_missing(dataset, {"grad_mean_abs": mask})))

@@ -1,6 +1,7 @@
 """The adapter for dp: where its models keep weights, gradients, deltas and activations."""
 
-# recorder.py  where a step begins and ends
+# recorder.py  what the user holds
+# training.py  where a step begins and ends
 # callback.py  what the library's own loop calls in every step
 # watch.py     what dp tells of a model: passes, updates, loops
 # steps.py     a step put together from its passes

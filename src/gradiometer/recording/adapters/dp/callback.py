@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dp
 
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from dp.program.arrays import StepArrays
     from dp.program.capture import Captured
     from dp.program.graph import Value
-    from gradiometer.recording.adapters.dp.recorder import DpRecorder
+    from gradiometer.recording.adapters.dp.program import ProgramReader
+    from gradiometer.recording.adapters.dp.training import DpTraining
 
 
 class Callback(dp.ProgramCallback):
@@ -19,29 +20,28 @@ class Callback(dp.ProgramCallback):
 
     only_reads = True
 
-    def __init__(self, recorder: DpRecorder) -> None:
-        self._recorder = recorder
-        self.reads_loss = recorder.needs("loss")
+    def __init__(self, training: DpTraining) -> None:
+        self._training, self._session = training, training.session
+        self.reads_loss = self._session.needs("loss")
         self.offset = 0  # steps before this loop
-        self._all = recorder.schedule.all
-        self._reader: Any = None
+        self._all = self._session.schedule.all
+        self._reader: ProgramReader | None = None
 
     def before_update(self, step: dp.Step) -> None:
         """Pass it on."""
-        self._recorder.before_update(step)
+        self._training.before_update(step)
 
     def after_update(self, step: dp.Step) -> None:
         """Pass it on."""
-        self._recorder.after_update(step)
+        self._training.after_update(step)
 
     def keep(self, captured: Captured) -> list[Value]:
         """Say what is to be read of a compiled step."""
         from gradiometer.recording.adapters.dp.program import ProgramReader
 
         if self._reader is None:
-            self._reader = ProgramReader(self._recorder, self._recorder.reference)
-        wanted: list[Value] = self._reader.keep(captured)
-        return wanted
+            self._reader = ProgramReader(self._training)
+        return self._reader.keep(captured)
 
     def flush(self) -> None:
         """Measure compiled steps that wait."""
@@ -52,23 +52,25 @@ class Callback(dp.ProgramCallback):
         """Forget the steps after `number`, which were not what the model does."""
         if self._reader is not None:
             self._reader.forget_after(self.offset + number)
-        self._recorder.done = self.offset + number
+        self._session.done = self.offset + number
 
     # Every microsecond of these two counts: a compiled step of a small net takes fifty.
 
-    def before_program_update(self, number: int, arrays: StepArrays) -> None:
+    def before_program_update(self, number: int, step: StepArrays) -> None:
         """Take what belongs to the weights before the update."""
-        recorder = self._recorder
-        if self._all or recorder.wants(self.offset + number):
+        session, number = self._session, self.offset + number
+        if self._all or session.wants(number):
             started = perf_counter()
-            self._reader.before_update(arrays)
-            recorder.timed.seconds += perf_counter() - started
+            assert self._reader is not None  # `keep` has been called
+            self._reader.before_update(number, step)
+            session.timed.seconds += perf_counter() - started
 
-    def after_program_update(self, number: int, arrays: StepArrays) -> None:
+    def after_program_update(self, number: int, step: StepArrays) -> None:
         """Complete the step with what the update did."""
-        recorder, number = self._recorder, self.offset + number
-        recorder.done = number
-        if self._all or recorder.wants(number):
+        session, number = self._session, self.offset + number
+        session.done = number
+        if self._all or session.wants(number):
             started = perf_counter()
-            self._reader.after_update(number, arrays)
-            recorder.timed.seconds += perf_counter() - started
+            assert self._reader is not None
+            self._reader.after_update(number, step)
+            session.timed.seconds += perf_counter() - started

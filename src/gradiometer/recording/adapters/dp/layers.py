@@ -13,16 +13,22 @@ from dp.activations import SOFTMAX, Activation
 from dp.layers import activation_after
 from dp.order import consumers_of
 from gradiometer.recording.errors import RecordingError
+from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.measure import OF_ACTIVATION
-from gradiometer.recording.recorder import UNKNOWN, LayerInfo, Recorder
+from gradiometer.recording.requires import needing
+from gradiometer.recording.session import LayerInfo, Session
 
 Array = NDArray[Any]
+
+# what is measured of a layer's calls
+OF_CALLS = needing("input", "pre_activation", "activation", "reference_activation", "delta")
 
 NO_LAYER = "it is a parameter by itself, not of a layer"
 NO_FUNCTION = "the function applied to its output is not a known activation function"
 SEVERAL_FUNCTIONS = "several functions are applied to its outputs"
 SOFTMAX_UNITS = "the units of a softmax do not saturate one by one"
 NO_DELTA = "no gradient came back to its output"
+NORMALISED = "a normalisation stands between its weights and its pre-activation"
 NOT_USED = "in one step the loss did not depend on it"
 
 
@@ -36,11 +42,14 @@ class Row:
     parameter : str
         Its weight, among the model's parameters.
     layer : bool
+    normalises : bool
+        Whether a normalisation stands between its weights and its pre-activation.
     """
 
     name: str
     parameter: str
     layer: bool
+    normalises: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ def rows_of(param: Mapping[str, Array], called: Iterable[Called]) -> list[Row]:
     rows: dict[str, Row] = {}
     belongs: set[str] = set()
     for layer in called:
-        rows.setdefault(layer.weight, Row(layer.name, layer.weight, True))
+        rows.setdefault(layer.weight, Row(layer.name, layer.weight, True, layer.normalises))
         belongs |= layer.parameters
     for name in param:  # layers that were made and not called
         stem = name.removesuffix("_weight")
@@ -95,15 +104,15 @@ def rows_of(param: Mapping[str, Array], called: Iterable[Called]) -> list[Row]:
 
 
 def begin(
-    recorder: Recorder,
+    session: Session,
     rows: Sequence[Row],
     param: Mapping[str, Array],
     functions: Mapping[str, Activation | None],
     roles: Mapping[str, str],
     waiting: Any = None,
 ) -> None:
-    """Announce the rows to the recorder; functions and roles are by the weight's name."""
-    recorder.begin(
+    """Announce the rows to the session; functions and roles are by the weight's name."""
+    session.begin(
         [
             LayerInfo(
                 row.name,
@@ -118,7 +127,7 @@ def begin(
     )
     for row in rows:
         if not row.layer:
-            recorder.miss(row.name, ("delta_rms", *OF_ACTIVATION), NO_LAYER)
+            session.miss(row.name, OF_CALLS, NO_LAYER)
 
 
 def after_each(
@@ -158,14 +167,14 @@ def same(one: Activation | None, other: Activation | None) -> bool:
 
 
 def miss_activation(
-    recorder: Recorder, row: Row, functions: Iterable[Activation | None]
+    session: Session, row: Row, functions: Iterable[Activation | None]
 ) -> Activation | None:
     """The function that follows a layer; notes why what depends on it is missing, if it is."""
     known = list(functions)
     found = only(known)
     if found is None:
         several = any(not same(other, known[0]) for other in known)
-        recorder.miss(row.name, OF_ACTIVATION, SEVERAL_FUNCTIONS if several else NO_FUNCTION)
+        session.miss(row.name, OF_ACTIVATION, SEVERAL_FUNCTIONS if several else NO_FUNCTION)
     elif found is SOFTMAX:
-        recorder.miss(row.name, ("saturated_fraction",), SOFTMAX_UNITS)
+        session.miss(row.name, ("saturated_fraction",), SOFTMAX_UNITS)
     return found

@@ -23,21 +23,22 @@ from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.dp import layers as of_layers
 from gradiometer.recording.adapters.dp.forward import NO_FORWARD, Passage, has_forward
 from gradiometer.recording.adapters.dp.layers import Called, Row
-from gradiometer.recording.adapters.dp.steps import NO_LABELS, flattened, joined
+from gradiometer.recording.adapters.dp.steps import flattened, joined, of_members
 from gradiometer.recording.assembly import add_arrays
 from gradiometer.recording.chains import chains_of, layers_before
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.measure import (
     FROM_GRADIENT,
-    OF_ACTIVATION,
-    OF_DELTA,
+    OF_BACKWARD,
     OF_WEIGHTS,
     LayerArrays,
+    live_units,
 )
+from gradiometer.recording.reference import NO_LABELS
 from gradiometer.states import MODEL
 
 if TYPE_CHECKING:
-    from gradiometer.recording.adapters.dp.recorder import DpRecorder
+    from gradiometer.recording.adapters.dp.training import DpTraining
 
 Array = NDArray[Any]
 
@@ -104,26 +105,26 @@ class _Group:
 class ProgramReader:
     """Copies what is to be recorded from a compiled step, and measures several steps at once."""
 
-    def __init__(self, recorder: DpRecorder, reference: tuple[Any, Any] | None) -> None:
-        self.model, self.recorder, self.reference = recorder.model, recorder, reference
+    def __init__(self, training: DpTraining) -> None:
+        self._training, self.session = training, training.session
+        self.model, self.reference = training.model, training.reference
         self._step: StepArrays | None = None
         self._numbers: list[int] = []
         self._open = False  # whether a step is between its two halves
-        needs = recorder.needs
-        self._deltas = needs(*OF_DELTA, "nonfinite_count")
-        self._activations = needs(
-            "activation_mean", "activation_std", "saturated_fraction", "nonfinite_count"
-        )
-        self._dead = needs("dead_fraction")
+        arrays, needs = self.session.arrays, self.session.needs
+        self._deltas, self._activations = "delta" in arrays, "activation" in arrays
+        self._inputs, self._pre_activations = "input" in arrays, "pre_activation" in arrays
+        self._dead = "reference_activation" in arrays
         # without a forward pass, dead units can only be seen in training
-        self._dead_in_training = self._dead and reference is None and not has_forward(self.model)
+        no_reference = self.reference is None and not has_forward(self.model)
+        self._dead_in_training = self._dead and no_reference
         self._activations |= self._dead_in_training
-        self._accuracy = needs("accuracy")
-        self._gradients = needs(*FROM_GRADIENT, "nonfinite_count")
-        self._weights_before = needs(*OF_WEIGHTS)
-        self._weights_after = needs("update_ratio", "nonfinite_count")
+        self._accuracy, self._norm = needs("accuracy"), needs("grad_norm")
+        self._gradients = "gradient" in arrays or self._norm
+        self._weights_before = "weight" in arrays
+        self._weights_after = "weight_after" in arrays
         self._loss_too = needs("loss")
-        self._clipping = needs("clip_factor")
+        self._clipping = "used" in arrays
 
     def keep(self, captured: Captured) -> list[Value]:
         """Which of a training step's values are read."""
@@ -131,15 +132,18 @@ class ProgramReader:
         for layer in captured.layers:
             if self._deltas and layer.delta is not None:
                 wanted.append(layer.delta)
-            if self._activations:
+            if self._activations or self._pre_activations:
                 wanted += [layer.pre_activation, layer.activation]
+            if self._inputs:
+                wanted.append(layer.input)
         return wanted
 
-    def before_update(self, step: StepArrays) -> None:
+    def before_update(self, number: int, step: StepArrays) -> None:
         """Copy what belongs to the weights before the update."""
         if step is not self._step:
             self.flush()
             self._prepare(step)
+        self._training.tell_optimizer(number)
         self._open = True
         at = len(self._numbers)
         for memory, source in self._whole:
@@ -148,11 +152,11 @@ class ProgramReader:
             self._run_forward(step)
             output, labels = self._forward.arrays[self._captured_forward.output], self._labels(step)
             if labels is None:
-                self.recorder.miss(MODEL, ("accuracy",), NO_LABELS)
+                self.session.miss(MODEL, ("accuracy",), NO_LABELS)
             else:
                 found = q.accuracy(output, labels)
                 self._accuracies[at] = found
-                self.recorder.accuracy = float(found.mean())
+                self.session.accuracy = float(found.mean())
         for kept in self._kept:
             kept.take(at)
 
@@ -174,8 +178,9 @@ class ProgramReader:
             return
         groups = [(group.place, self._arrays(group, count)) for group in self._groups]
         add_arrays(
-            self.recorder, self._numbers, groups, self._loss[:count], self._accuracies[:count]
-        )
+            self.session, self._numbers, groups, self._loss[:count], self._accuracies[:count],
+            grad_norm=self._norms(count) if self._norm else None,
+        )  # fmt: skip
         # only now: an interrupt while measuring leaves them to be measured again
         self._numbers = []
         if self._open:  # asked for in the middle of a step, whose first half moves to the front
@@ -187,7 +192,7 @@ class ProgramReader:
         """Leave out the steps after `number`, which were undone, also where they were added."""
         self.flush()
         self._open = False
-        self.recorder.forget_after(number)
+        self.session.forget_after(number)
 
     # --- getting ready ----------------------------------------------------------------------------
 
@@ -207,32 +212,37 @@ class ProgramReader:
             for weight, them in calls.items()
         } | self._functions
         single = {weight: of_layers.only(known) for weight, known in functions.items()}
-        normalises = isinstance(self.model, dp.Net) and self.model.normalisation != "none"
-        called = [Called(them[0].name, weight, normalises) for weight, them in calls.items()]
-        rows = self.recorder.announce(called, single)
+        param, net = self.model.get_param(), isinstance(self.model, dp.Net)
+        called = [
+            Called(them[0].name, weight, net and f"{them[0].name}_gain" in param)
+            for weight, them in calls.items()
+        ]
+        rows = self._training.announce(called, single)
         self._places: dict[str, int] = {}
         self._layers = []
         for place, row in enumerate(rows):
             weight, mine = row.parameter, calls.get(row.parameter, [])
             if weight not in step.weights:
                 quantities = (*FROM_GRADIENT, *OF_WEIGHTS)
-                self.recorder.miss(row.name, quantities, NOT_HELD)
+                self.session.miss(row.name, quantities, NOT_HELD)
                 if row.layer:
-                    self.recorder.miss(row.name, (*OF_DELTA, *OF_ACTIVATION), of_layers.NOT_USED)
+                    self.session.miss(row.name, of_layers.OF_CALLS, of_layers.NOT_USED)
                 continue
             if mine:
-                of_layers.miss_activation(self.recorder, row, functions[weight])
+                of_layers.miss_activation(self.session, row, functions[weight])
+            if row.normalises:
+                self.session.miss(row.name, OF_BACKWARD, of_layers.NORMALISED)
             view = step.weights[weight]
             self._places[weight] = place
-            far = self._far.get(weight, [])
-            self._layers.append(_Layer(row, mine, single.get(weight), far, view))
+            looked_at = self._looked_at.get(weight, [])
+            self._layers.append(_Layer(row, mine, single.get(weight), looked_at, view))
         self._find_chains(step)
         self._group()
         self._make_room(step)
 
     def _find_chains(self, step: StepArrays) -> None:
         """See which layers lead to which, once."""
-        if self.recorder.chains is not None:
+        if self.session.chains is not None:
             return
         marked = {
             call.pre_activation: [self._places[layer.row.parameter]]
@@ -242,7 +252,7 @@ class ProgramReader:
         }
         order = in_order([step.captured.output])
         before = layers_before(marked, order, lambda value: value.operands)
-        self.recorder.chains = chains_of(before, dict.fromkeys(before, 0))
+        self.session.chains = chains_of(before, dict.fromkeys(before, 0))
 
     def _prepare_forward(self, step: StepArrays) -> None:
         """The forward pass on the reference batch, which shares the training step's parameters.
@@ -251,12 +261,12 @@ class ProgramReader:
         """
         self._forward: Compiled | None = None
         self._functions: dict[str, Any] = {}  # weight -> the functions that follow it
-        self._far: dict[str, list[Value]] = {}
+        self._looked_at: dict[str, list[Value]] = {}
         if not has_forward(self.model):
             why = NO_FORWARD.format(type(self.model).__name__)
-            self.recorder.miss(MODEL, ("accuracy",), why)
+            self.session.miss(MODEL, ("accuracy",), why)
             for layer in () if self._dead_in_training else step.captured.layers:
-                self.recorder.miss(layer.name, ("dead_fraction",), why)
+                self.session.miss(layer.name, ("dead_fraction",), why)
             return
         if self.reference is not None:
             x = dp.Node(self.reference[0]).value.astype(step.flat_weights.dtype, copy=False)
@@ -281,8 +291,8 @@ class ProgramReader:
             known = self._functions.setdefault(weight, [])
             if call.function not in known:
                 known.append(call.function)
-            self._far.setdefault(weight, []).append(call.activation)
-        read = [value for values in self._far.values() for value in values]
+            self._looked_at.setdefault(weight, []).append(call.activation)
+        read = [value for values in self._looked_at.values() for value in values]
         self._forward = step.beside(self._captured_forward, read)
         np.copyto(self._forward.arrays[self._captured_forward.inputs[0]], x)
 
@@ -312,13 +322,16 @@ class ProgramReader:
             key = (
                 layer.weight.shape,
                 [
-                    (x.pre_activation.shape, x.delta is None, x.activation is x.pre_activation)
+                    (
+                        x.input.shape, x.pre_activation.shape, x.delta is None,
+                        x.activation is x.pre_activation,
+                    )
                     for x in layer.calls
                 ],
-                layer.function,
+                layer.function, layer.row.normalises,
                 [value.shape for value in layer.reference],
                 layer.row.parameter in self._trained,
-            )
+            )  # fmt: skip
             alike.setdefault(repr(key), []).append(position)
         for positions in alike.values():
             starts = [_start(self._layers[i].weight) for i in positions]
@@ -354,7 +367,7 @@ class ProgramReader:
         self._used = np.zeros_like(self._before) if others and step.written_back else None
         if not self._used_known:
             for layer in self._layers:
-                self.recorder.miss(layer.row.name, ("clip_factor",), USED_UP)
+                self.session.miss(layer.row.name, ("clip_factor",), USED_UP)
         for group in self._groups:
             if self._gradients and group.layers[0].row.parameter in self._trained:
                 group.gradient = self._weights(self._gradient, group)
@@ -383,14 +396,18 @@ class ProgramReader:
             mine = [layer.calls[i] for layer in group.layers]
             if self._deltas and call.delta is not None:
                 found.append(("delta", [arrays[x.delta] for x in mine if x.delta is not None]))
-            if self._activations and first.function is not None:
+            if self._inputs:
+                found.append(("input", [arrays[x.input] for x in mine]))
+            activations = self._activations and first.function is not None
+            if activations or self._pre_activations:
                 found.append(("pre", [arrays[x.pre_activation] for x in mine]))
-                if call.activation is not call.pre_activation and call.function == first.function:
-                    found.append(("phi", [arrays[x.activation] for x in mine]))
+            computed = call.activation is not call.pre_activation
+            if activations and computed and call.function == first.function:
+                found.append(("phi", [arrays[x.activation] for x in mine]))
         if self._dead and self._forward is not None and first.function is not None:
             for i in range(len(first.reference)):
-                far = [self._forward.arrays[x.reference[i]] for x in group.layers]
-                found.append(("reference", far))
+                looked_at = [self._forward.arrays[x.reference[i]] for x in group.layers]
+                found.append(("reference", looked_at))
         return found
 
     # --- reading ----------------------------------------------------------------------------------
@@ -407,18 +424,40 @@ class ProgramReader:
         found = LayerArrays(
             first(group.gradient), first(group.before), first(group.after), kept("delta"),
             reference_activation=kept("reference"), used=first(group.used),
-            used_known=self._used_known,
+            used_known=self._used_known, backward_known=not group.layers[0].row.normalises,
         )  # fmt: skip
         h, function = kept("pre"), group.layers[0].function
-        if h is not None and function is not None:
+        if self._pre_activations:
+            found.pre_activation = h
+        if self._inputs:
+            self._fill_input(found, group, count)
+        if h is not None and function is not None and self._activations:
             with np.errstate(all="ignore"):
                 x = kept("phi")
                 found.activation = function(h) if x is None or x.shape != h.shape else x
-                if function is not SOFTMAX and self.recorder.needs("saturated_fraction"):
+                if function is not SOFTMAX and self.session.needs("saturated_fraction"):
                     found.saturated = function.saturated(h)
         if self._dead_in_training:
             found.reference_activation = found.activation
         return flattened(found, 2 + self._loss.ndim - 1)
+
+    def _fill_input(self, found: LayerArrays, group: _Group, count: int) -> None:
+        """Fill in what goes into a group of layers, and where it is of live units."""
+        parts, live = [], []
+        for call, kept in zip(group.layers[0].calls, group.kept.get("input", ()), strict=True):
+            x = of_members(kept.of(count), self._loss.shape[1:])
+            parts.append(x)
+            if call.delta is not None:
+                live.append(np.broadcast_to(live_units(x), x.shape))
+        found.input, found.live = joined(parts), joined(live)
+
+    def _norms(self, count: int) -> Array:
+        """The norm of all gradients together, for each step that waits (and member)."""
+        members = self._loss.shape[1:]
+        assert self._step is not None
+        rows = [self._rows(self._gradient, [self._step.weights[n]]) for n in self._trained]
+        found = q.norm(x[:count, 0].reshape(count, *members, -1) for x in rows)
+        return np.broadcast_to(found, (count, *members))
 
     @property
     def _trained(self) -> dict[str, Value]:
@@ -427,7 +466,10 @@ class ProgramReader:
 
     def _weights(self, rows: Array, group: _Group) -> Array:
         """The weights of a group in rows of flat vectors: (steps, layers, …, fan_in, fan_out)."""
-        weights = [layer.weight for layer in group.layers]
+        return self._rows(rows, [layer.weight for layer in group.layers])
+
+    def _rows(self, rows: Array, weights: Sequence[Array]) -> Array:
+        """Parameters in rows of flat vectors, (steps, which, …); they lie at equal distances."""
         starts = [_start(weight) for weight in weights]
         apart = starts[1] - starts[0] if len(starts) > 1 else 0
         assert self._step is not None

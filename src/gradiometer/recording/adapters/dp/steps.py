@@ -14,15 +14,21 @@ from dp.activations import SOFTMAX, Activation
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.dp import layers as of_layers
 from gradiometer.recording.adapters.dp.forward import Forward, Passage, array_of
-from gradiometer.recording.adapters.dp.layers import Row
-from gradiometer.recording.adapters.dp.watch import Pass
+from gradiometer.recording.adapters.dp.layers import OF_CALLS, Row
+from gradiometer.recording.adapters.dp.watch import Call, Pass
 from gradiometer.recording.assembly import add_arrays, one_step
+from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.measure import (
     FROM_GRADIENT,
     OF_ACTIVATION,
+    OF_BACKWARD,
+    OF_DELTA,
     LayerArrays,
+    live_units,
 )
-from gradiometer.recording.recorder import UNKNOWN, Recorder
+from gradiometer.recording.reference import NO_LABELS
+from gradiometer.recording.requires import needing
+from gradiometer.recording.session import Session
 from gradiometer.states import MODEL
 
 Array = NDArray[Any]
@@ -30,37 +36,35 @@ Functions = dict[str, list[Activation | None]]  # that follow a layer's calls, b
 
 BY_HAND = "give reference=(x, y): the gradient was not computed by get_grad, which is given a batch"
 NOT_SEEN = "no call of it was seen in the computation of the gradient"
-NO_LABELS = "the reference batch has no labels"
 
 
 @dataclass(eq=False)
 class Seen:
     """What is kept of a pass, after its graph may be forgotten.
 
-    Deltas, activations (with where they are saturated) and those on the reference batch are by the
-    weight's name, one for each call of the layer.
+    Arrays of calls, and activations on the reference batch, are by the weight's name, one for each
+    call of the layer.
     """
 
     loss: Array | None
     gradients: dict[str, Array]
-    deltas: dict[str, list[Array]] = field(default_factory=dict)
-    activations: dict[str, list[tuple[Array, Array | None]]] = field(default_factory=dict)
-    far: dict[str, list[Array]] = field(default_factory=dict)
-    why_not_far: str = ""
+    calls: dict[str, list[LayerArrays]] = field(default_factory=dict)
+    reference: dict[str, list[Array]] = field(default_factory=dict)
+    why_no_reference: str = ""
     accuracy: Array | None = None
     functions: Functions = field(default_factory=dict)
 
 
-class Eye:
-    """Looks at passes: takes from their graphs what is to be recorded."""
+class PassReader:
+    """Takes from the graphs of passes what is to be recorded."""
 
     def __init__(
-        self, model: dp.Model, recorder: Recorder, reference: tuple[Any, Any] | None
+        self, model: dp.Model, session: Session, reference: tuple[Any, Any] | None
     ) -> None:
-        self._recorder, self._reference = recorder, reference
+        self._session, self._reference = session, reference
         self._forward = Forward(model)
 
-    def see(self, seen: Pass) -> Seen:
+    def read(self, seen: Pass) -> Seen:
         """Take what is to be recorded of one pass; the weights must still be the same."""
         found = Seen(None if seen.loss is None else seen.loss.value[..., 0, 0], seen.gradients)
         x, y = self._batch(seen)
@@ -73,16 +77,30 @@ class Eye:
         if passage is not None:
             # a loss of logits does not show the last layer's function: the forward pass does
             found.functions |= of_layers.functions_by_weight(passage.calls, passage.after)
-        for call, (weight, h), (function, applied) in zip(seen.calls, calls, after, strict=True):
-            if call.delta is not None:
-                found.deltas.setdefault(weight, []).append(call.delta)
+        for call, (weight, _), (function, applied) in zip(seen.calls, calls, after, strict=True):
             known = of_layers.only(found.functions[weight])
-            if known is not None:
-                value = applied.value if of_layers.same(function, known) else known(h.value)
-                # the units of a softmax do not saturate one by one
-                flat = None if known is SOFTMAX else known.saturated(h.value)
-                found.activations.setdefault(weight, []).append((value, flat))
+            same = known is not None and of_layers.same(function, known)
+            arrays = self._arrays(call, known, applied if same else None)
+            found.calls.setdefault(weight, []).append(arrays)
         self._look_at_reference(found, passage, y)
+        return found
+
+    def _arrays(
+        self, call: Call, function: Activation | None, applied: dp.Node | None
+    ) -> LayerArrays:
+        """The arrays of a call; `applied` is the Node that has the function's value, if any."""
+        wanted, h = self._session.arrays, call.pre_activation.value
+        found = LayerArrays(delta=call.delta)
+        if function is not None:
+            found.activation = function(h) if applied is None else applied.value
+            if function is not SOFTMAX:  # whose units do not saturate one by one
+                found.saturated = function.saturated(h)
+        if "input" in wanted:
+            found.input = of_members(call.input, h.shape[:-2])
+            if call.delta is not None:
+                found.live = np.broadcast_to(live_units(found.input), found.input.shape)
+        if "pre_activation" in wanted:
+            found.pre_activation = h
         return found
 
     def _batch(self, seen: Pass) -> tuple[Any, Any]:
@@ -93,52 +111,65 @@ class Eye:
     def _look_at_reference(self, found: Seen, passage: Passage | None, y: Any) -> None:
         if passage is None:
             why = self._forward.why_not or BY_HAND
-            self._recorder.miss(MODEL, ("accuracy",), why)
-            found.why_not_far = why
+            self._session.miss(MODEL, ("accuracy",), why)
+            found.why_no_reference = why
             self._fall_back(found)
             return
         for (weight, h), (function, applied) in zip(passage.calls, passage.after, strict=True):
             if of_layers.only(found.functions[weight]) is not None and function is not None:
                 value = h.value if applied is h else applied.value
-                found.far.setdefault(weight, []).append(value)
-        found.why_not_far = "the forward pass did not call it"
+                found.reference.setdefault(weight, []).append(value)
+        found.why_no_reference = "the forward pass did not call it"
         self._fall_back(found)
         try:
             if y is None:
-                self._recorder.miss(MODEL, ("accuracy",), NO_LABELS)
+                self._session.miss(MODEL, ("accuracy",), NO_LABELS)
             else:
                 found.accuracy = q.accuracy(passage.output.value, array_of(y))
         except (TypeError, ValueError, IndexError) as error:
             why = f"the labels do not fit the model's output: {error}"
-            self._recorder.miss(MODEL, ("accuracy",), why)
+            self._session.miss(MODEL, ("accuracy",), why)
 
     def _fall_back(self, found: Seen) -> None:
         """Without a reference batch, it is each step's own: what was seen in training will do."""
-        if self._reference is None:
-            for weight, parts in found.activations.items():
-                found.far.setdefault(weight, [x for x, _ in parts])
+        if self._reference is not None:
+            return
+        for weight, calls in found.calls.items():
+            parts = [call.activation for call in calls if call.activation is not None]
+            if parts:
+                found.reference.setdefault(weight, parts)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an update did: parameters by name before and after it.
+
+    `used` are the gradients that it was given, if they are known.
+    """
+
+    before: Mapping[str, Array]
+    after: Mapping[str, Array]
+    used: Mapping[str, Array] | None = None
 
 
 class Assembly:
-    """Adds steps to a recorder.
+    """Adds steps to a session.
 
     Parameters
     ----------
-    recorder : Recorder
+    session : Session
     rows : sequence of Row
-        Already announced to the recorder.
+        Already announced to the session.
     """
 
-    def __init__(self, recorder: Recorder, rows: Sequence[Row]) -> None:
-        self._recorder, self._rows = recorder, rows
+    def __init__(self, session: Session, rows: Sequence[Row]) -> None:
+        self._session, self._rows = session, rows
 
     def add(
         self,
         number: int,
         passes: Sequence[Seen],
-        before: Mapping[str, Array],
-        after: Mapping[str, Array],
-        used: Mapping[str, Array] | None,
+        update: Update,
         why_not: str = "",
         loss: Any = None,
     ) -> None:
@@ -149,51 +180,45 @@ class Assembly:
         number : int
         passes : sequence of Seen
             Whose gradients are added up.
-        before, after : mapping
-            Parameters by name, before and after the update.
-        used : mapping, optional
-            The gradients that the update was given, if they are known.
+        update : Update
         why_not : str
             Why the passes cannot be seen as one batch, if they cannot.
         loss : number, optional
             To be recorded instead of the passes' own.
         """
-        arrays = self._arrays(passes, before, after, used, why_not)
-        members = self._members(passes, after)
+        members = self._members(passes, update.after)
         known = [seen.loss for seen in passes]
-        given = loss
-        if given is None and known and all(part is not None for part in known) and not why_not:
-            given = sum(part for part in known if part is not None)
-        seen = np.full(members, np.nan) if given is None else given
+        if loss is None and known and all(part is not None for part in known) and not why_not:
+            loss = sum(part for part in known if part is not None)
+        gradients = {} if why_not else summed(passes)
+        arrays = [
+            flattened(self._arrays(i, row, passes, update, gradients, why_not), len(members))
+            for i, row in enumerate(self._rows)
+        ]
         right = passes[-1].accuracy if passes else None
         accuracy = np.full(members, np.nan) if right is None else right
-        self._recorder.accuracy = float(np.mean(accuracy))
-        flat = [flattened(found, len(members)) for found in arrays]
+        self._session.accuracy = float(np.mean(accuracy))
+        seen = np.full(members, np.nan) if loss is None else loss
         shaped = np.broadcast_to(np.asarray(seen, np.float64), members)
-        step = one_step(number, flat, shaped, np.broadcast_to(accuracy, members))
-        add_arrays(self._recorder, *step, loss_seen=given is not None)
+        add_arrays(
+            self._session,
+            *one_step(number, arrays, shaped, np.broadcast_to(accuracy, members)),
+            loss_seen=loss is not None,
+            grad_norm=self._norm(gradients, members, why_not),
+        )
 
-    def _arrays(
-        self,
-        passes: Sequence[Seen],
-        before: Mapping[str, Array],
-        after: Mapping[str, Array],
-        used: Mapping[str, Array] | None,
-        why_not: str,
-    ) -> list[LayerArrays]:
-        """The arrays of each row."""
-        arrays = []
-        for i, row in enumerate(self._rows):
-            found = LayerArrays(weight=before.get(row.parameter))
-            found.weight_after = after.get(row.parameter)
-            if why_not:
-                self._recorder.miss(
-                    row.name, (*FROM_GRADIENT, "delta_rms", *OF_ACTIVATION), why_not
-                )
-            else:
-                self._fill(found, i, row, passes, used)
-            arrays.append(found)
-        return arrays
+    def _norm(
+        self, gradients: Mapping[str, Array], members: tuple[int, ...], why_not: str
+    ) -> Array | None:
+        """The norm of all gradients together, with the step's axis."""
+        if not self._session.needs("grad_norm"):
+            return None
+        if not gradients:
+            self._session.miss(MODEL, ("grad_norm",), why_not or of_layers.NOT_USED)
+            return None
+        return np.broadcast_to(
+            q.norm(x.reshape(*members, -1) for x in gradients.values()), members
+        )[None]
 
     def _members(self, passes: Sequence[Seen], param: Mapping[str, Array]) -> tuple[int, ...]:
         """The leading axes of the loss, or else of the layers' weights: () or (members,)."""
@@ -203,63 +228,84 @@ class Assembly:
         layers = [param[row.parameter].shape[:-2] for row in self._rows if row.layer]
         return layers[0] if layers else ()
 
-    def _fill(
+    def _arrays(
         self,
-        found: LayerArrays,
         i: int,
         row: Row,
         passes: Sequence[Seen],
-        used: Mapping[str, Array] | None,
-    ) -> None:
-        """Fill in what the passes gave of a layer."""
-        weight, miss = row.parameter, self._recorder.miss
-        gradients = [s.gradients[weight] for s in passes if weight in s.gradients]
-        if not gradients:
-            quantities = (*FROM_GRADIENT, *(("delta_rms", *OF_ACTIVATION) if row.layer else ()))
-            miss(row.name, quantities, of_layers.NOT_USED)
-            return
-        found.gradient = gradients[0] if len(gradients) == 1 else sum(gradients[1:], gradients[0])
+        update: Update,
+        gradients: Mapping[str, Array],
+        why_not: str,
+    ) -> LayerArrays:
+        """What the passes and the update gave of a row."""
+        weight, miss = row.parameter, self._session.miss
+        calls = [] if why_not else [call for s in passes for call in s.calls.get(weight, ())]
+        found = joined_calls(calls)
+        found.weight, found.weight_after = update.before.get(weight), update.after.get(weight)
+        if weight not in gradients:
+            names = (*FROM_GRADIENT, *(OF_CALLS if row.layer else ()))
+            miss(row.name, names, why_not or of_layers.NOT_USED)
+            return LayerArrays(weight=found.weight, weight_after=found.weight_after)
+        found.gradient = gradients[weight]
+        self._fill_used(found, row, update.used)
+        if not row.layer:
+            return found
+        if found.delta is None:
+            miss(row.name, OF_DELTA, of_layers.NO_DELTA)
+        if not calls:
+            miss(row.name, needing("input", "pre_activation"), NOT_SEEN)
+        if row.normalises:
+            found.backward_known = False
+            miss(row.name, OF_BACKWARD, of_layers.NORMALISED)
+        if not self._knows_function(i, row, passes):
+            found.activation = found.saturated = None
+            return found
+        if found.activation is None:
+            miss(row.name, OF_ACTIVATION[:-1], NOT_SEEN)
+        found.reference_activation = joined(
+            [x for s in passes for x in s.reference.get(weight, ())]
+        )
+        if found.reference_activation is None:
+            miss(row.name, ("dead_fraction",), passes[-1].why_no_reference)
+        return found
+
+    def _fill_used(self, found: LayerArrays, row: Row, used: Mapping[str, Array] | None) -> None:
+        """Fill in the gradient that the update was given, if it was another one."""
+        assert found.gradient is not None
         if used is None:
             found.used_known = False
             why = "it cannot be seen what your own loop does with the gradient"
-            miss(row.name, ("clip_factor",), why)
-        elif weight not in used:
+            self._session.miss(row.name, ("clip_factor",), why)
+        elif row.parameter not in used:
             found.used_known = False
-            miss(row.name, ("clip_factor",), "its gradient was deleted before the update")
-        elif "clip_factor" in self._recorder.quantities and _differ(used[weight], found.gradient):
-            found.used = used[weight]
-        if not row.layer:
-            return
-        found.delta = joined([d for s in passes for d in s.deltas.get(weight, ())])
-        if found.delta is None:
-            miss(row.name, ("delta_rms",), of_layers.NO_DELTA)
-        self._fill_activation(found, i, row, passes)
+            why = "its gradient was deleted before the update"
+            self._session.miss(row.name, ("clip_factor",), why)
+        elif "used" in self._session.arrays and _differ(used[row.parameter], found.gradient):
+            found.used = used[row.parameter]
 
-    def _fill_activation(
-        self, found: LayerArrays, i: int, row: Row, passes: Sequence[Seen]
-    ) -> None:
-        weight, miss = row.parameter, self._recorder.miss
-        functions = [f for s in passes for f in s.functions.get(weight, ())]
-        known = of_layers.miss_activation(self._recorder, row, functions)
+    def _knows_function(self, i: int, row: Row, passes: Sequence[Seen]) -> bool:
+        """Whether one function follows the layer, the same as before; notes why not."""
+        functions = [f for s in passes for f in s.functions.get(row.parameter, ())]
+        known = of_layers.miss_activation(self._session, row, functions)
         if known is None:
-            return
-        earlier = self._recorder.layers[i].activation
+            return False
+        earlier = self._session.layers[i].activation
         if earlier == UNKNOWN:
-            self._recorder.describe(i, activation=known.name)
+            self._session.describe(i, activation=known.name)
         elif earlier != known.name:
             why = f"{known.name} was applied to its output, where it had been {earlier}"
-            miss(row.name, OF_ACTIVATION, why)
-            return
-        parts = [part for s in passes for part in s.activations.get(weight, ())]
-        found.activation = joined([x for x, _ in parts])
-        if found.activation is None:
-            miss(row.name, OF_ACTIVATION[:-1], NOT_SEEN)
-        flat = [flat for _, flat in parts if flat is not None]
-        if known is not SOFTMAX:
-            found.saturated = joined(flat)
-        found.reference_activation = joined([x for s in passes for x in s.far.get(weight, ())])
-        if found.reference_activation is None:
-            miss(row.name, ("dead_fraction",), passes[-1].why_not_far)
+            self._session.miss(row.name, OF_ACTIVATION, why)
+            return False
+        return True
+
+
+def summed(passes: Sequence[Seen]) -> dict[str, Array]:
+    """The gradients of several passes, added up by the parameters' names."""
+    found: dict[str, Array] = {}
+    for seen in passes:
+        for name, gradient in seen.gradients.items():
+            found[name] = found[name] + gradient if name in found else gradient
+    return found
 
 
 def _differ(one: Array, other: Array) -> bool:
@@ -273,6 +319,27 @@ def joined(parts: Sequence[Array]) -> Array | None:
     if len(parts) < 2:
         return parts[0] if parts else None
     return np.concatenate(parts, axis=-2)
+
+
+def of_members(x: Array, members: tuple[int, ...]) -> Array:
+    """Samples (…, batch, features) that may be the same for all members, for each of them."""
+    lead = x.shape[: x.ndim - 2]
+    if not members or lead[len(lead) - len(members) :] == members:
+        return x
+    return np.broadcast_to(
+        x[(..., *[None] * len(members), slice(None), slice(None))], (*lead, *members, *x.shape[-2:])
+    )
+
+
+def joined_calls(calls: Sequence[LayerArrays]) -> LayerArrays:
+    """Several calls of a layer as one, of one large batch."""
+    if len(calls) == 1:
+        return calls[0]
+    found = LayerArrays()
+    for name in ("delta", "activation", "saturated", "input", "live", "pre_activation"):
+        parts = [getattr(call, name) for call in calls]
+        setattr(found, name, joined([part for part in parts if part is not None]))
+    return found
 
 
 def flattened(found: LayerArrays, leading: int) -> LayerArrays:

@@ -25,6 +25,7 @@ class Call:
     layer: dp.Layer
     pre_activation: dp.Node
     delta: Array | None
+    input: Array
 
 
 @dataclass(eq=False)
@@ -55,8 +56,8 @@ class Pass:
     unused: list[dp.Layer]
 
 
-class Listener(Protocol):
-    """Who is told, of one model."""
+class Follower(Protocol):
+    """Who follows the training of one model."""
 
     model: dp.Model
 
@@ -77,32 +78,32 @@ class Listener(Protocol):
 
 
 class Watch(Watcher):
-    """Tells a listener of its model's passes, as long as it lives; a clock counts what it takes."""
+    """Tells a follower of its model's passes, as long as it lives; a clock counts what it takes."""
 
-    def __init__(self, listener: Listener, clock: Clock) -> None:
+    def __init__(self, follower: Follower, clock: Clock) -> None:
         self._clock = clock
-        self._listener = weakref.ref(listener, lambda _: unregister(self))
+        self._follower = weakref.ref(follower, lambda _: unregister(self))
         # pre-activations that are alive, by identity: graphs of mere evaluations are not kept
-        self._noted: dict[int, tuple[weakref.ref[dp.Node], dp.Layer, int]] = {}
+        self._noted: dict[int, tuple[weakref.ref[dp.Node], dp.Layer, dp.Node, int]] = {}
         self._called: dict[int, dp.Layer] = {}  # since the latest pass, in order
         self._count = itertools.count()
         self.paused = False
 
-    def called(self, layer: dp.Layer, pre_activation: dp.Node) -> None:
-        """Note which Node is a layer's pre-activation."""
+    def called(self, layer: dp.Layer, given: dp.Node, pre_activation: dp.Node) -> None:
+        """Note which Node is a layer's pre-activation, and of what."""
         if self.paused:
             return
         began = perf_counter()
         key, noted = id(pre_activation), self._noted
         reference = weakref.ref(pre_activation, lambda _: noted.pop(key, None))
-        noted[key] = reference, layer, next(self._count)
+        noted[key] = reference, layer, given, next(self._count)
         self._called.setdefault(id(layer), layer)
         self._clock.since(began)
 
     def wanted(self, order: Sequence[dp.Node]) -> Sequence[dp.Node]:
         """The pre-activations of a graph."""
-        listener = self._listener()
-        if listener is None or not listener.looks():
+        follower = self._follower()
+        if follower is None or not follower.looks():
             return ()
         with self._clock:
             noted = self._noted
@@ -110,21 +111,22 @@ class Watch(Watcher):
 
     def swept(self, sweep: Sweep) -> None:
         """Make a pass of a sweep, if it reached parameters of the model."""
-        listener = self._listener()
-        if listener is None or not listener.looks():
+        follower = self._follower()
+        if follower is None or not follower.looks():
             return
         with self._clock:
-            self._look(listener, sweep)
+            self._look(follower, sweep)
 
-    def _look(self, listener: Listener, sweep: Sweep) -> None:
-        param = listener.model.get_param()
-        if not _concerns(sweep, listener.model, param):
+    def _look(self, follower: Follower, sweep: Sweep) -> None:
+        param = follower.model.get_param()
+        if not _concerns(sweep, follower.model, param):
             return
         noted, mine = self._noted, []
         for node in sweep.order:
             found = noted.get(id(node))
             if found is not None and found[1].weight.name in param:
-                mine.append((found[2], Call(found[1], node, sweep.deltas.get(node))))
+                _, layer, given, number = found
+                mine.append((number, Call(layer, node, sweep.deltas.get(node), given.value)))
         calls = [call for _, call in sorted(mine, key=lambda pair: pair[0])]
         used = {id(call.layer) for call in calls}
         unused = [
@@ -133,32 +135,32 @@ class Watch(Watcher):
             if key not in used and param.get(layer.weight.name or "") is layer.weight.value
         ]
         self._called = {}
-        number = sweep.output.shape[-2:] == (1, 1) and not sweep.weighted
+        is_number = sweep.output.shape[-2:] == (1, 1) and not sweep.weighted
         gradients = {
             leaf.name: gradient.copy()
             for leaf, gradient in sweep.leaves.items()
             if leaf.name is not None and leaf.name in param
         }
-        loss = sweep.output if number else None
-        listener.passed(Pass(loss, sweep.order, sweep.batch, gradients, calls, unused))
+        loss = sweep.output if is_number else None
+        follower.passed(Pass(loss, sweep.order, sweep.batch, gradients, calls, unused))
 
     def updated(self, model: dp.Model) -> None:
         """Pass it on."""
-        listener = self._listener()
-        if listener is not None and model is listener.model:
-            listener.told_of_update()
+        follower = self._follower()
+        if follower is not None and model is follower.model:
+            follower.told_of_update()
 
     def loop_begins(self, optimizer: dp.Optimizer) -> None:
         """Pass it on, if it trains the model."""
-        listener = self._listener()
-        if listener is not None and trains(optimizer, listener.model):
-            listener.loop_begins(optimizer)
+        follower = self._follower()
+        if follower is not None and trains(optimizer, follower.model):
+            follower.loop_begins(optimizer)
 
     def loop_ends(self, optimizer: dp.Optimizer) -> None:
         """Pass it on, if it trained the model."""
-        listener = self._listener()
-        if listener is not None and trains(optimizer, listener.model):
-            listener.loop_ends(optimizer)
+        follower = self._follower()
+        if follower is not None and trains(optimizer, follower.model):
+            follower.loop_ends(optimizer)
 
 
 def trains(optimizer: Any, model: dp.Model) -> bool:

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradiometer.quantities import OF_LAYERS, PER_STEP
-from gradiometer.recording import quantities as q
+from gradiometer.quantities import HISTOGRAM, OF_STEPS
 from gradiometer.recording.adapters.jax.taps import OF_TAPS, ZERO_UNITS
 from gradiometer.recording.adapters.jax.transport import StepMessage, TapMessage
-from gradiometer.recording.assembly import pooled
+from gradiometer.recording.assembly import Assembly, Measured, join
 from gradiometer.recording.errors import RecordingError
-from gradiometer.recording.measure import FROM_GRADIENT, OF_WEIGHTS, nothing
+from gradiometer.recording.functions import UNKNOWN
+from gradiometer.recording.measure import FROM_GRADIENT, OF_BACKWARD, OF_WEIGHTS
 from gradiometer.recording.nonfinite import KINDS
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.recorder import UNKNOWN, LayerInfo
+from gradiometer.recording.session import LayerInfo, Session
 from gradiometer.states import MODEL
+
+# what is measured by `tap_step`
+OF_STEP = tuple(name for name in (*FROM_GRADIENT, *OF_WEIGHTS) if name not in OF_TAPS)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ def described(
         reasons = missing.setdefault(name, {})
         if tap is None:
             reasons |= dict.fromkeys(OF_TAPS, f"no tap has this name; taps: {listed(taps)}")
+        else:
+            reasons |= _not_given({what for (_, what), _ in tap.columns})
+        if tap is None:
+            pass
         elif tap.function is None:
             reasons["saturated_fraction"] = "the tap was given no activation"
         elif (name, "saturated_fraction") not in dict(tap.columns):
@@ -61,7 +68,7 @@ def described(
             reasons["saturated_fraction"] = why
         if name not in weights:
             why = f"no weight has this name; weights: {listed(weights)}"
-            reasons |= dict.fromkeys((*FROM_GRADIENT, *OF_WEIGHTS), why)
+            reasons |= dict.fromkeys(OF_STEP, why)
     return infos, missing
 
 
@@ -71,6 +78,7 @@ UNTOLD = {  # of what was not sent, by what tap_step was not given
     "update_ratio": "tap_step was given no updated weight of it",
     "loss": "tap_step was given no loss",
     "accuracy": "tap_step was given no accuracy",
+    "grad_norm": "tap_step was given no gradients",
 }
 
 
@@ -81,12 +89,21 @@ def missing_in(
     for name in names:
         if name not in step:
             yield name, OF_TAPS, NOT_DIFFERENTIATED
-        for what in (*FROM_GRADIENT, *OF_WEIGHTS):
+        for what in OF_STEP:
             if (name, what) not in sent:
                 yield name, (what,), UNTOLD.get(what, "tap_step was given no gradient of it")
-    for what in PER_STEP:
+    for what in OF_STEPS:
         if ("", what) not in sent:
             yield MODEL, (what,), UNTOLD[what]
+
+
+def _not_given(sent: Collection[str]) -> dict[str, str]:
+    """Why a tap did not send what it was not given the arrays for."""
+    why = {"input_rms": "the tap was given no inputs (inputs=)"}
+    why |= dict.fromkeys(OF_BACKWARD, "the tap was given no weight (weight=)")
+    if "backward_rms" in sent:
+        why["backward_live_rms"] = why["input_rms"]
+    return {name: reason for name, reason in why.items() if name not in sent}
 
 
 def _in_order(taps: list[str], weights: list[str]) -> list[str]:
@@ -123,83 +140,84 @@ def listed(names: Collection[str]) -> str:
 
 
 def assembled(
-    names: Sequence[str],
+    session: Session,
     taps: Mapping[str, Sequence[Call]],
     sent: Mapping[tuple[str, str], Array],
     members: tuple[int, ...],
-) -> tuple[dict[str, Array], dict[str, Array], Array, Array]:
-    """What `Recorder.add_measured` takes, for one step: found, counts, loss and accuracy.
+) -> Assembly:
+    """One step, from what was sent of it.
 
     Parameters
     ----------
-    names : sequence of str
-        The layers.
+    session : Session
+        Its layers have been announced.
     taps : mapping of layer to calls
     sent : mapping of (layer, what) to array (…, how many)
         What `tap_step` sent; its leading axes are those of the members.
     members : tuple of int
         The lengths of these axes; they become one.
     """
-    flat = _flat(members)
-    shape = (1, len(names), *flat)
-    found: dict[str, Array] = {}
-    counts: dict[str, Array] = {}
-
-    def put(layer: str, what: str, numbers: Array) -> None:
-        group = counts if what in KINDS else found
-        if what not in group:
-            group[what] = np.zeros(shape) if what in KINDS else nothing(what, shape)
-        group[what][0, names.index(layer)] = numbers
-
+    flat = flat_axes(members)
+    step = Assembly(session, flat)
+    places = {info.name: i for i, info in enumerate(session.layers)}
     for (layer, what), numbers in sent.items():
         if layer:
-            one = what in KINDS or what in OF_LAYERS  # or else a histogram
-            put(layer, what, numbers.reshape(flat if one else (*flat, -1)))
+            one = numbers.reshape((*flat, -1) if what == HISTOGRAM else flat)
+            step.put(places[layer], _measured({what: one}))
     for layer, calls in taps.items():
-        for what, numbers in _pooled(calls, members).items():
-            put(layer, what, numbers)
-    untold = np.full(flat, np.nan)
-    loss, accuracy = (
-        sent.get(("", what), untold).reshape(1, *flat) for what in ("loss", "accuracy")
+        _check_alike(calls)
+        step.put(places[layer], join([part for call in calls for part in _parts(call, members)]))
+    return step
+
+
+def _measured(found: Mapping[str, Array], size: int = 0) -> Measured:
+    """Numbers, told apart by their names."""
+    units = found.get(ZERO_UNITS)
+    return Measured(
+        {what: x for what, x in found.items() if what not in (*KINDS, ZERO_UNITS)},
+        {what: x for what, x in found.items() if what in KINDS},
+        None if units is None else units.astype(bool),
+        size,
     )
-    return found, counts, loss, accuracy
 
 
-def _pooled(calls: Sequence[Call], members: tuple[int, ...]) -> dict[str, Array]:
-    """What -> number of each member, of all calls of a layer's tap in one step."""
+def _check_alike(calls: Sequence[Call]) -> None:
+    """Raise RecordingError if the taps of one name are of different layers."""
     first = calls[0].message
-    columns: dict[str, list[Array]] = {}
-    sizes: list[int] = []
     for call in calls:
-        message, values = call.message, call.values
+        message = call.message
         if (message.units, message.function) != (first.units, first.function):
             raise RecordingError(
                 f"tap {first.name!r} was called with {first.units} units ({first.function}) and "
                 f"with {message.units} ({message.function}) in one step; give them two names"
             )
-        if values.ndim == 1:  # the same for every member
-            values = np.broadcast_to(values, (*members, values.size))
-        if values.shape[: len(members)] != members:
-            raise RecordingError(
-                f"tap {first.name!r} was mapped over axes of {values.shape[:-1]}, tap_step over "
-                f"{members}; expected the tap to be mapped over all of these first"
-            )
-        # axes that only the tap is mapped over are samples
-        parts = int(np.prod(values.shape[len(members) : -1]))
-        values = values.reshape(*_flat(members), parts, values.shape[-1])
-        sizes += [message.entries] * parts
-        for (_, what), numbers in message.unpacked(values).items():
-            columns.setdefault(what, []).append(numbers)
-    # (members, parts, how many)
-    arrays = {what: np.concatenate(numbers, axis=-2) for what, numbers in columns.items()}
-    found = {kind: arrays[kind][..., 0].sum(axis=-1) for kind in KINDS if kind in arrays}
-    if ZERO_UNITS in arrays:
-        dead = arrays[ZERO_UNITS].all(axis=-2)
-        found["dead_fraction"] = q.share(dead, found["activation"])
-    means = {what: x[..., 0] for what, x in arrays.items() if what in OF_LAYERS}
-    each = [{what: x[..., i] for what, x in means.items()} for i in range(len(sizes))]
-    return {**found, **pooled(each, sizes)}
 
 
-def _flat(members: tuple[int, ...]) -> tuple[int, ...]:
+def _parts(call: Call, members: tuple[int, ...]) -> list[Measured]:
+    """What a call sent, of each member; axes that only the tap is mapped over are parts."""
+    message, values = call.message, call.values
+    if values.ndim == 1:  # the same for every member
+        values = np.broadcast_to(values, (*members, values.size))
+    if values.shape[: len(members)] != members:
+        raise RecordingError(
+            f"tap {message.name!r} was mapped over axes of {values.shape[:-1]}, tap_step over "
+            f"{members}; expected the tap to be mapped over all of these first"
+        )
+    parts = int(np.prod(values.shape[len(members) : -1]))
+    values = values.reshape(*flat_axes(members), parts, values.shape[-1])
+    columns = {what: numbers for (_, what), numbers in message.unpacked(values).items()}
+    return [
+        _measured(
+            {
+                what: numbers[..., i, :] if what == ZERO_UNITS else numbers[..., i, 0]
+                for what, numbers in columns.items()
+            },
+            message.entries,
+        )
+        for i in range(parts)
+    ]
+
+
+def flat_axes(members: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of the members as one; none if there are none."""
     return (int(np.prod(members)),) if members else ()

@@ -24,6 +24,11 @@ def matrices(tree: Tree, layers: Callable[[Tree], Mapping[str, Array]] | None) -
     return {path: x for path, x in _leaves(tree) if x.ndim >= 2 and path[-1] != "bias"}
 
 
+def arrays_of(tree: Tree) -> list[Array]:
+    """All arrays of real numbers in a tree, biases too."""
+    return [x for _, x in _leaves(tree)]
+
+
 def layer_names(paths: Collection[Path]) -> dict[Path, str]:
     """The layer's name of each matrix: the path of what holds it, if that holds no other.
 

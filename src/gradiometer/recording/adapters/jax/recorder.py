@@ -13,6 +13,7 @@ from gradiometer.recording.adapters.jax.assembly import (
     Call,
     assembled,
     described,
+    flat_axes,
     listed,
     missing_in,
 )
@@ -26,6 +27,7 @@ from gradiometer.recording.adapters.jax.transport import (
 )
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.recorder import Recorder
+from gradiometer.recording.session import Session
 
 if TYPE_CHECKING:
     from gradiometer.trace import Trace
@@ -96,34 +98,50 @@ def record(
     >>> recorder.trace["delta_rms"].shape
     (2, 1)
     """
-    recorder = JaxRecorder(every, histograms, quantities)
+    session = Session(every, histograms, quantities)
+    steps = Steps(session)
     with (
-        received(recorder.take) as slot,
-        context(Settings(slot, recorder.every, recorder.quantities)),
+        received(steps.take) as slot,
+        context(Settings(slot, session.every, session.quantities)),
     ):
-        recorder.turn(on=True)
+        session.turn(on=True)
         try:
-            yield recorder
+            yield JaxRecorder(session, steps)
         finally:
             jax.effects_barrier()
-            recorder.turn(on=False)
+            session.turn(on=False)
 
 
 class JaxRecorder(Recorder):
-    """A Recorder that puts steps together from what taps and `tap_step` sent."""
+    """What was recorded; reading it waits for the device."""
 
-    def __init__(self, every: int, histograms: bool, quantities: Collection[str] | None) -> None:
-        super().__init__(every, histograms, quantities)
+    def __init__(self, session: Session, steps: Steps) -> None:
+        super().__init__(session)
+        self._steps = steps
+
+    def to_trace(
+        self, attributes: Mapping[str, Any] | None = None, members: Sequence[int] | None = None
+    ) -> Trace:
+        """As `Recorder.to_trace`; says so if no step was ended."""
+        if not self.n_steps:
+            self._steps.check_ended()
+        return super().to_trace(attributes, members)
+
+
+class Steps:
+    """Puts steps together from what taps and `tap_step` sent, and adds them to a session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._calls: list[Call] = []  # of taps, since a step was ended
-        self._ended = 0
         self._number = 0  # of the latest step that was recorded
         self._axes: tuple[int, ...] | None = None  # of the members
         self._problem: RecordingError | None = None
-        self.begin((), self._arrived)
+        session.begin((), self._arrived)
 
     def take(self, message: Message, values: Any, step: Any) -> None:
         """Keep what a tap sent; put a step together, if it ends."""
-        with self.timed, np.errstate(all="ignore"):
+        with self._session.timed, np.errstate(all="ignore"):
             if self._problem is not None:
                 return
             if isinstance(message, TapMessage):
@@ -135,30 +153,28 @@ class JaxRecorder(Recorder):
                 except RecordingError as error:
                     self._problem = error  # raised where it is seen: not in a thread of JAX
 
+    def check_ended(self) -> None:
+        """Raise RecordingError if taps were met, and no step was ended."""
+        if self._calls:
+            met = dict.fromkeys(call.message.name for call in reversed(self._calls))
+            raise RecordingError(
+                f"taps were met ({listed(met)}), but no step was ended: call "
+                "gradiometer.jax.tap_step(params, grads, updated) in the training step"
+            )
+
     def _arrived(self) -> None:
         """Wait for the device; raise what was wrong with what it sent."""
         jax.effects_barrier()
         if self._problem is not None:
             raise RecordingError(str(self._problem))
 
-    def to_trace(
-        self, attributes: Mapping[str, Any] | None = None, members: Sequence[int] | None = None
-    ) -> Trace:
-        """As `Recorder.to_trace`; says so if no step was ended."""
-        if not self.n_steps and self._calls:
-            met = dict.fromkeys(call.message.name for call in reversed(self._calls))
-            raise RecordingError(
-                f"taps were met ({listed(met)}), but no step was ended: call "
-                "gradiometer.jax.tap_step(params, grads, updated) in the training step"
-            )
-        return super().to_trace(attributes, members)
-
     # --- the end of a step ------------------------------------------------------------------------
 
     def _end(self, message: StepMessage, values: Any, step: Any, calls: list[Call]) -> None:
-        self._ended += 1
-        number = self._ended if step is None else _one(step, "tap_step") + 1
-        if not self.wants(number):
+        session = self._session
+        session.done += 1
+        number = session.done if step is None else _one(step, "tap_step") + 1
+        if not session.wants(number):
             return
         members = values.shape[:-1]
         self._check_step(number, members)
@@ -166,13 +182,9 @@ class JaxRecorder(Recorder):
         for call in reversed(calls):  # those of the backward pass, in the order of the forward pass
             self._check_call(call, number, step, message)
             taps.setdefault(call.message.name, []).append(call)
-        if not self.layers:
-            infos, missing = described(taps, message)
-            self.begin(infos)
-            for layer, reasons in missing.items():
-                for name, why in reasons.items():
-                    self.miss(layer, (name,), why)
-        names = [info.name for info in self.layers]
+        if not session.layers:
+            self._begin(taps, message)
+        names = [info.name for info in session.layers]
         strange = {*taps, *(layer for (layer, _), _ in message.columns)}.difference(names, [""])
         if strange:
             raise RecordingError(
@@ -181,12 +193,24 @@ class JaxRecorder(Recorder):
             )
         sent = message.unpacked(values)
         for layer, quantities, why in missing_in(taps, sent, names):
-            self.miss(layer, quantities, why)
-        found, counts, loss, accuracy = assembled(names, taps, sent, members)
+            session.miss(layer, quantities, why)
+        told = {
+            what: numbers.reshape(flat_axes(members))
+            for (layer, what), numbers in sent.items()
+            if not layer
+        }
+        found = assembled(session, taps, sent, members)
         self._number, self._axes = number, members
-        told = ("", "loss") in dict(message.columns)
-        self.add_measured([number], found, counts, loss, accuracy, loss_seen=told)
-        self.accuracy = float(accuracy.mean())
+        found.add(number, told.get("loss"), told.get("accuracy"), told.get("grad_norm"))
+        session.accuracy = float(np.mean(told.get("accuracy", np.nan)))
+
+    def _begin(self, taps: Mapping[str, Sequence[Call]], message: StepMessage) -> None:
+        """Say which layers there are, by the first step."""
+        infos, missing = described(taps, message)
+        self._session.begin(infos)
+        for layer, reasons in missing.items():
+            for name, why in reasons.items():
+                self._session.miss(layer, (name,), why)
 
     def _check_step(self, number: int, members: tuple[int, ...]) -> None:
         if number <= self._number:
@@ -202,7 +226,7 @@ class JaxRecorder(Recorder):
 
     def _check_call(self, call: Call, number: int, step: Any, message: StepMessage) -> None:
         name = call.message.name
-        if call.step is not None or (step is not None and self.every > 1):
+        if call.step is not None or (step is not None and self._session.every > 1):
             given = None if call.step is None else _one(call.step, f"tap {name!r}")
             wanted = None if step is None else _one(step, "tap_step")
             if given != wanted:

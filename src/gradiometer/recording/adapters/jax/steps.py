@@ -11,7 +11,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradiometer.recording import quantities as q
-from gradiometer.recording.adapters.jax.layers import Tree, layer_names, matched, matrices
+from gradiometer.recording.adapters.jax.layers import (
+    Tree,
+    arrays_of,
+    layer_names,
+    matched,
+    matrices,
+)
 from gradiometer.recording.adapters.jax.transport import (
     StepMessage,
     check_whole_batch,
@@ -107,6 +113,8 @@ def tap_step(
     )
     told = {"loss": loss, "accuracy": accuracy}
     numbers = {what: _scalar(what, value) for what, value in told.items() if value is not None}
+    if "grad_norm" in settings.wanted and grads is not None:
+        numbers["grad_norm"] = lax.stop_gradient(q.norm(x.ravel() for x in arrays_of(grads)))
     vector, columns = packed({**measured, "": numbers})
     # Equinox, as PyTorch, has fan_out first, and calls it weight
     sizes = tuple((names[path], x.shape, path[-1] == "weight") for path, x in weights.items())

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from dp.activations import Activation
 from gradiometer.recording import quantities as q
@@ -24,10 +25,18 @@ from gradiometer.recording.adapters.jax.transport import (
     step_number,
     when_recorded,
 )
-from gradiometer.recording.measure import OF_ACTIVATION, OF_DELTA, of_activation, of_delta
+from gradiometer.recording.measure import (
+    OF_BACKWARD,
+    live_units,
+    of_activation,
+    of_backward,
+    of_delta,
+    of_entries,
+)
 from gradiometer.recording.quantities import Array
+from gradiometer.recording.requires import arrays_for, needing
 
-OF_TAPS = (*OF_DELTA, *OF_ACTIVATION)
+OF_TAPS = needing("input", "pre_activation", "activation", "reference_activation", "delta")
 ZERO_UNITS = "zero units"  # which of them are: sent instead of a dead fraction, and pooled
 
 
@@ -38,6 +47,8 @@ def tap(
     activation: str | Activation | Callable[[Array], Array] | None = None,
     axis: int = -1,
     step: Array | int | None = None,
+    inputs: Array | None = None,
+    weight: Array | None = None,
 ) -> Array:
     """Give x back; inside of `record`, and when differentiated, measure it and its derivative.
 
@@ -58,6 +69,11 @@ def tap(
     step : integer, optional
         Number of updates done before this one, 0 at first: with `record(every=…)`, steps between
         are not measured at all.
+    inputs : array (…, fan_in), optional
+        What the layer multiplies by its weights, for `input_rms` and `backward_live_rms`.
+    weight : array (fan_in, units), optional
+        Its weights, for `backward_rms` and `backward_live_rms`; x is `inputs @ weight`, and
+        perhaps a bias.
 
     Returns
     -------
@@ -98,7 +114,18 @@ def tap(
     if x.ndim and not -x.ndim <= axis < x.ndim:
         raise ValueError(f"tap {name!r}: there is no axis {axis} in an array of {x.shape}")
     probe = _Tap(settings, name, function_of(activation, name), x.shape, axis)
-    return _tapped(probe, x, step_number(step, f"tap {name!r}"))
+    arrays = arrays_for(settings.wanted)
+    # no more than is needed is kept for the backward pass
+    beside = (inputs if "input" in arrays else None, weight if probe.wants_backward else None)
+    return _tapped(probe, x, lax.stop_gradient(beside), step_number(step, f"tap {name!r}"))
+
+
+Beside = tuple[Array | None, Array | None]  # inputs and weight
+
+
+def _samples(inputs: Array) -> Array:
+    """Inputs as samples × features."""
+    return jnp.reshape(inputs, (-1, inputs.shape[-1] if inputs.ndim else 1))
 
 
 @dataclass(frozen=True)
@@ -116,31 +143,40 @@ class _Tap:
         """How many units it has; a number is one."""
         return self.shape[self.axis] if self.shape else 1
 
+    @property
+    def wants_backward(self) -> bool:
+        """Whether the delta is to be followed to the layer's input."""
+        return not {*OF_BACKWARD}.isdisjoint(self.settings.wanted)
+
     def rows(self, x: Array) -> Array:
         """The array as samples × units."""
         return jnp.reshape(jnp.moveaxis(x, self.axis, -1) if self.shape else x, (-1, self.units))
 
 
-def _tapped_primal(probe: _Tap, x: Array, step: Array | None) -> Array:  # noqa: ARG001
+def _tapped_primal(probe: _Tap, x: Array, beside: Beside, step: Array | None) -> Array:  # noqa: ARG001
     return x
 
 
-def _tapped_forward(probe: _Tap, x: Array, step: Array | None) -> tuple[Array, Any]:
-    measure = functools.partial(_measure_activation, probe)
-    return x, (when_recorded(probe.settings, step, measure, x), step)
+def _tapped_forward(probe: _Tap, x: Array, beside: Beside, step: Array | None) -> tuple[Array, Any]:
+    measure = functools.partial(_measure_forward, probe)
+    live = None
+    if probe.wants_backward and beside[0] is not None:
+        live = live_units(_samples(beside[0]))
+    found = when_recorded(probe.settings, step, measure, x, beside[0])
+    return x, (found, live, beside, step)
 
 
-def _tapped_backward(probe: _Tap, kept: Any, delta: Array) -> tuple[Array, None]:
+def _tapped_backward(probe: _Tap, kept: Any, delta: Array) -> tuple[Array, Any, None]:
     # Sent from here alone: a forward pass may be run again for the backward pass (`checkpoint`).
-    found, step = kept
+    found, live, beside, step = kept
     measure = functools.partial(_measure_delta, probe)
-    found = {**found, **when_recorded(probe.settings, step, measure, delta)}
+    found = {**found, **when_recorded(probe.settings, step, measure, delta, beside[1], live)}
     vector, columns = packed({probe.name: found})
     function = None if probe.function is None else probe.function.name
     entries = int(np.prod(probe.shape))
     message = TapMessage(probe.settings, columns, probe.name, function, probe.units, entries)
     sender(message)(vector, step, [])
-    return delta, None
+    return delta, jax.tree.map(jnp.zeros_like, beside), None
 
 
 _tapped = jax.custom_vjp(_tapped_primal, nondiff_argnums=(0,))
@@ -149,7 +185,7 @@ _tapped.defvjp(_tapped_forward, _tapped_backward)
 
 # compiled, so that steps that are not compiled do not pay for each operation
 @functools.partial(jax.jit, static_argnums=0)
-def _measure_activation(probe: _Tap, h: Array) -> dict[str, Array]:
+def _measure_forward(probe: _Tap, h: Array, inputs: Array | None) -> dict[str, Array]:
     function, wanted = probe.function, probe.settings.wanted
     if "activation_std" in wanted:
         wanted = (*wanted, "activation_mean")  # needed to pool it
@@ -159,13 +195,21 @@ def _measure_activation(probe: _Tap, h: Array) -> dict[str, Array]:
     x = probe.rows(h if function is None else function.apply(h))
     counts: dict[str, Array] = {}
     found = of_activation(x, saturated, wanted, counts)
+    found |= of_entries("pre_activation", probe.rows(h), wanted)
+    if inputs is not None:
+        found |= of_entries("input", _samples(inputs), wanted)
     if "dead_fraction" in wanted:
         found[ZERO_UNITS] = q.zero_units(x == 0)
     return {**found, **counts}
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _measure_delta(probe: _Tap, delta: Array) -> dict[str, Array]:
+def _measure_delta(
+    probe: _Tap, delta: Array, weight: Array | None, live: Array | None
+) -> dict[str, Array]:
     counts: dict[str, Array] = {}
-    found = of_delta(probe.rows(delta), probe.settings.wanted, counts)
+    rows, wanted = probe.rows(delta), probe.settings.wanted
+    found = of_delta(rows, wanted, counts)
+    if weight is not None:
+        found |= of_backward(rows, weight, live, wanted)
     return {**found, **counts}

@@ -16,7 +16,7 @@ from dp.activations import Activation
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.sklearn.internals import unknown_internals
 from gradiometer.recording.errors import RecordingError
-from gradiometer.recording.recorder import LayerInfo
+from gradiometer.recording.session import LayerInfo
 
 Array = NDArray[Any]
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from gradiometer.recording.adapters.sklearn.updates import Updates
 from gradiometer.recording.recorder import Recorder
+from gradiometer.recording.session import Session
 from gradiometer.versions import versions
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ def from_sklearn(
     >>> float(trace["loss"][-1]) < float(trace["loss"][0])
     True
     """
-    recorder = Recorder(every, histograms, quantities, max_overhead)
-    updates = Updates(estimator, recorder, reference)
+    session = Session(every, histograms, quantities, max_overhead)
+    recorder, updates = Recorder(session), Updates(estimator, session, reference)
     weights = {} if sample_weight is None else {"sample_weight": sample_weight}
     started = time.perf_counter()
     try:
@@ -113,7 +114,7 @@ def from_sklearn(
         {
             **_facts(estimator),
             "wall_time_s": time.perf_counter() - started,
-            "steps_done": updates.done,
+            "steps_done": session.done,
         }
     )
 
@@ -155,9 +156,9 @@ def record_sklearn(
     >>> recorder.trace.grad_w.shape
     (2, 6)
     """
-    recorder = Recorder(every, histograms, quantities, max_overhead)
-    with Updates(estimator, recorder, reference).hooked():
-        yield recorder
+    session = Session(every, histograms, quantities, max_overhead)
+    with Updates(estimator, session, reference).hooked():
+        yield Recorder(session)
 
 
 def _facts(estimator: Any) -> dict[str, str]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dp
+from gradiometer.recording.reference import pair
 
 Array = NDArray[Any]
 
@@ -24,11 +25,7 @@ class Reference:
     def __init__(self, given: Any) -> None:
         from sklearn.utils import check_array
 
-        if not isinstance(given, tuple | list) or len(given) != 2:
-            raise TypeError(
-                f"reference must be a pair (X, y) of samples and labels, got {type(given).__name__}"
-            )
-        X, self._labels = given
+        X, self._labels = pair(given)
         self._columns = getattr(X, "columns", None)
         self._samples = check_array(X, accept_sparse=("csr", "csc"), dtype=(np.float64, np.float32))
         samples = self._samples.shape[0]

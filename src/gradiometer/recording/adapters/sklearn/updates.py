@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import dp
 from dp.activations import Activation
 from dp.mode import mode
+from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.sklearn.internals import (
     backward_signature,
     check_estimator,
@@ -25,19 +26,16 @@ from gradiometer.recording.adapters.sklearn.reference import Reference, dense
 from gradiometer.recording.assembly import add_arrays, one_step
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.functions import why_not_saturated
-from gradiometer.recording.measure import (
-    FROM_GRADIENT,
-    OF_ACTIVATION,
-    OF_DELTA,
-    OF_WEIGHTS,
-    LayerArrays,
-)
-from gradiometer.recording.recorder import LayerInfo, Recorder
+from gradiometer.recording.measure import LayerArrays
+from gradiometer.recording.session import LayerInfo, Session
 
 Array = NDArray[Any]
 
-# what needs a pass of dp
-OF_PASS = (*FROM_GRADIENT, *OF_DELTA, *OF_ACTIVATION, "nonfinite_count", "accuracy")
+# the arrays that need a pass of dp
+OF_PASS = {
+    "input", "pre_activation", "activation", "saturated", "delta", "gradient",
+    "reference_activation",
+}  # fmt: skip
 
 
 @dataclass
@@ -48,18 +46,16 @@ class _Step:
     layers: list[LayerArrays]
     loss: float
     accuracy: float
+    grad_norm: float | None
 
 
 class Updates:
     """Stands between an estimator and its optimiser, and records every update."""
 
-    def __init__(
-        self, estimator: Any, recorder: Recorder, reference: tuple[Any, Any] | None
-    ) -> None:
+    def __init__(self, estimator: Any, session: Session, reference: tuple[Any, Any] | None) -> None:
         check_estimator(estimator)
-        self.estimator, self.recorder = estimator, recorder
+        self.estimator, self.session = estimator, session
         self.reference = None if reference is None else Reference(reference)
-        self.done = 0
         self._calls = 0  # of the backward pass
         self._hooks: list[tuple[Any, str, Any]] = []
         self._optimizer: Any = None
@@ -79,16 +75,16 @@ class Updates:
             found = backward(*args, **kwargs)
             given = signature.bind(self.estimator, *args, **kwargs).arguments
             self._calls += 1
-            with self.recorder.timed, np.errstate(all="ignore"):
+            with self.session.timed, np.errstate(all="ignore"):
                 self._before_update(given["X"], given["y"], given.get("sample_weight"), found)
             return found
 
         try:
             self._hook(self.estimator, "_backprop", _backprop)
-            self.recorder.turn(on=True)
+            self.session.turn(on=True)
             yield
         finally:
-            self.recorder.turn(on=False)
+            self.session.turn(on=False)
             try:
                 self._add()
             finally:
@@ -97,7 +93,7 @@ class Updates:
 
     def check_hooks(self) -> None:
         """Raise RecordingError if an estimator was fitted past this object."""
-        if not self._calls or (self._calls > 1 and not self.done):
+        if not self._calls or (self._calls > 1 and not self.session.done):
             raise unknown_internals(
                 "its fit did not call _backprop and then the optimiser's update_params"
             )
@@ -126,7 +122,7 @@ class Updates:
 
         def update_params(*args: Any, **kwargs: Any) -> Any:
             found = update(*args, **kwargs)
-            with self.recorder.timed, np.errstate(all="ignore"):
+            with self.session.timed, np.errstate(all="ignore"):
                 self._after_update(args)
             return found
 
@@ -140,51 +136,66 @@ class Updates:
         self._watch_optimizer()
         self._add()
         self._step = None
-        if not self.recorder.wants(self.done + 1):
+        if not self.session.wants(self.session.done + 1):
             return
         try:
-            loss, gradients, _ = found
+            loss, gradients, of_biases = found
             network = Network(self.estimator)
         except (AttributeError, TypeError, ValueError) as error:
             raise unknown_internals(str(error)) from error
         self._begin(network.layers, network.functions)
-        step = _Step(network.weights, [LayerArrays() for _ in network.weights], loss, math.nan)
-        if self.recorder.needs(*OF_PASS):
+        norm = None
+        if self.session.needs("grad_norm"):
+            norm = q.norm(np.ravel(part) for part in (*gradients, *of_biases))
+        layers = [LayerArrays() for _ in network.weights]
+        step = _Step(network.weights, layers, loss, math.nan, norm)
+        arrays = self.session.arrays
+        if not OF_PASS.isdisjoint(arrays) or self.session.needs("accuracy"):
             self._pass(network, step, X, y, sample_weight, gradients)
-        if self.recorder.needs(*OF_WEIGHTS):
+        if "weight" in arrays:
             for layer, weight in zip(step.layers, network.weights, strict=True):
                 layer.weight = weight.copy()
         self._step = step
 
     def _after_update(self, args: Sequence[Any]) -> None:
         step, self._step = self._step, None
-        number = self.done + 1
+        number = self.session.done + 1
         if step is not None:
             changed = list(args[0])[: len(step.weights)] if args else []
             if [*map(id, changed)] != [*map(id, step.weights)]:
                 raise unknown_internals("its optimiser updates other arrays than coefs_")
             for layer, weight in zip(step.layers, step.weights, strict=True):
                 layer.weight_after = weight
-            self._ready = one_step(number, step.layers, step.loss, step.accuracy)
-        self.done = number
+            self.session.accuracy = step.accuracy
+            self._ready = one_step(number, step.layers, step.loss, step.accuracy), step.grad_norm
+            self._tell_optimizer(number)
+        self.session.done = number
         self._add()
 
     def _add(self) -> None:
         if self._ready is not None:
-            add_arrays(self.recorder, *self._ready)
+            arguments, norm = self._ready
+            norms = None if norm is None else np.array([norm])
+            add_arrays(self.session, *arguments, grad_norm=norms)
             self._ready = None
 
+    def _tell_optimizer(self, number: int) -> None:
+        """Say what made the update; that of "adam" changes its learning rate only inwardly."""
+        sgd = self.estimator.solver == "sgd"
+        rate = getattr(self._optimizer, "learning_rate" if sgd else "learning_rate_init", None)
+        self.session.tell_optimizer(number, type(self._optimizer).__name__, rate)
+
     def _begin(self, layers: tuple[LayerInfo, ...], functions: Sequence[Activation | None]) -> None:
-        if not self.recorder.layers:
-            self.recorder.begin(layers, self._add)
+        if not self.session.layers:
+            self.session.begin(layers, self._add)
             for layer, function in zip(layers, functions, strict=True):
                 if function is None:
                     why = why_not_saturated(layer.activation)
-                    self.recorder.miss(layer.name, ("saturated_fraction",), why)
-        elif self.recorder.layers != layers:
+                    self.session.miss(layer.name, ("saturated_fraction",), why)
+        elif self.session.layers != layers:
             raise RecordingError(
                 f"the estimator was fitted anew with other layers inside one block: "
-                f"{_sizes(layers)}, but {_sizes(self.recorder.layers)} before; record each fit in "
+                f"{_sizes(layers)}, but {_sizes(self.session.layers)} before; record each fit in "
                 "a block of its own"
             )
 
@@ -192,7 +203,7 @@ class Updates:
         self, network: Network, step: _Step, X: Any, y: Any, sample_weight: Any, theirs: Any
     ) -> None:
         """Fill in what dp finds on the batch, and on the reference batch."""
-        needs = self.recorder.needs
+        needs = self.session.needs
         if not mode().recording:
             raise RecordingError(
                 "inside dp.no_grad() nothing is remembered, so no gradient can be recorded"
@@ -210,6 +221,8 @@ class Updates:
         for i, (layer, function) in enumerate(zip(step.layers, network.functions, strict=True)):
             layer.gradient, layer.delta = gradients[i], deltas[i]
             layer.activation = passed.activations[i].value
+            layer.input = passed.inputs[i].value
+            layer.pre_activation = passed.pre_activations[i].value
             if function is not None and needs("saturated_fraction"):
                 layer.saturated = function.saturated(passed.pre_activations[i].value)
         labels: Array | None = targets.value

@@ -19,6 +19,7 @@ from gradiometer.recording.adapters.torch.training import Training
 from gradiometer.recording.adapters.torch.unregistered import unregistered_layers
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.recorder import Recorder
+from gradiometer.recording.session import Session
 
 
 class TorchRecorder(Recorder):
@@ -59,11 +60,12 @@ class TorchRecorder(Recorder):
         max_overhead: float | None = None,
     ) -> None:
         # the first step takes what only a first step does, which says little of later ones
-        super().__init__(every, histograms, quantities, max_overhead, always=2)
-        self.timed = clock = Overhead()
+        session = Session(every, histograms, quantities, max_overhead, always=2)
+        super().__init__(session)
+        session.timed = clock = Overhead()
         optimizers = checked_optimizers(optimizer)
         batch = None if reference is None else Reference(reference)
-        # the training is known to PyTorch's global hooks, which must not keep this alive
+        # it is known to PyTorch's global hooks, which must not keep this recorder alive
         self._training = Training(weakref.proxy(self.session), clock, model, optimizers, batch)
         self._tell_unregistered()
         self._check_optimizers(optimizers)
@@ -73,7 +75,7 @@ class TorchRecorder(Recorder):
     def _tell_unregistered(self) -> None:
         """Tell of layers that PyTorch does not see."""
         for layers in unregistered_layers(self._training.inner):
-            self.miss(layers.name, self.of_layers, layers.why)
+            self.session.miss(layers.name, self.session.of_layers, layers.why)
             if layers.trainable:
                 warnings.warn(layers.why, UserWarning, stacklevel=4)
 
@@ -117,11 +119,11 @@ class TorchRecorder(Recorder):
         """Stop recording; no hook stays behind. It may be attached again, and goes on counting."""
         self._training.detach()
         self._attached = False
-        self.turn(on=False)
+        self.session.turn(on=False)
 
     def _turn_on(self) -> None:
         costs()  # measured now, so that it is no part of the training
-        self.turn(on=True)
+        self.session.turn(on=True)
 
     def before_step(self) -> None:
         """Say that a step begins: before its first forward pass.

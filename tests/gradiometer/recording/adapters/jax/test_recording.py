@@ -32,7 +32,7 @@ from jax import lax
 import gradiometer.jax as recording
 from gradiometer.jax import record, tap, tap_step
 from gradiometer.recording.adapters.jax import transport
-from gradiometer.recording.adapters.jax.recorder import JaxRecorder
+from gradiometer.recording.adapters.jax.recorder import Steps
 
 pytestmark = pytest.mark.frameworks
 
@@ -365,8 +365,8 @@ def test_outside_of_a_recording_nothing_is_left_of_a_tap():
 
 def test_what_jax_keeps_compiled_is_right_inside_and_outside(monkeypatch):
     traced, sent = [], []
-    take = JaxRecorder.take
-    monkeypatch.setattr(JaxRecorder, "take", lambda self, *a: (sent.append(a), take(self, *a)))
+    take = Steps.take
+    monkeypatch.setattr(Steps, "take", lambda self, *a: (sent.append(a), take(self, *a)))
 
     @jax.jit
     def train(w):
@@ -469,8 +469,8 @@ def test_a_gradient_of_a_training_step_is_no_training_step():
 @pytest.mark.parametrize("every", [1, 2, 3, 100])
 def test_every_kth_step(every, numbered, monkeypatch):
     sent = []
-    take = JaxRecorder.take
-    monkeypatch.setattr(JaxRecorder, "take", lambda self, *a: (sent.append(a), take(self, *a)))
+    take = Steps.take
+    monkeypatch.setattr(Steps, "take", lambda self, *a: (sent.append(a), take(self, *a)))
     w = parameters(1)[1]
     train = jax.jit(scanned, static_argnums=(3, 4, 5))
     with record(every=every) as recorder:

@@ -531,7 +531,7 @@ def test_what_cannot_be_recorded():
 @pytest.mark.parametrize(
     ("reference", "error", "words"),
     [
-        (X, TypeError, r"a pair \(X, y\).*got ndarray"),
+        (X, TypeError, r"a pair \(x, y\).*got ndarray"),
         ((X, KINDS["classes"][1][:3]), ValueError, "50 samples, but 3 labels"),
         ((X[:, :3], KINDS["classes"][1]), ValueError, "3 features, .* fitted to 4"),
         ((X[:2], [3, 9]), ValueError, "label 9, .* classes are 3, 4, 5"),
