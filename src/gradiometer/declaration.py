@@ -200,9 +200,7 @@ class Setting:
     @property
     def default_in_words(self) -> str:
         """The default as help shows it; "" if there is none."""
-        if self.default == {} or (self.default is None and self.none == "none"):
-            return ""
-        return self.label(self.default)
+        return "" if self.default in (None, {}) else self.label(self.default)
 
     def full_help(self) -> str:
         """What it is, the choices and the default, as a sentence."""

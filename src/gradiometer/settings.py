@@ -316,7 +316,7 @@ class Settings:
     )
     quantities: tuple[str, ...] | None = setting(
         default=None,
-        help="Quantities to record of every layer",
+        help="Quantities to record of every layer instead of the usual ones",
         part="record",
         acts="record",
         changes_numbers=False,
@@ -326,7 +326,7 @@ class Settings:
         flag="quantity",
         metavar="NAME",
         read=tuple,
-        none="all",
+        none="usual",
         brief=lambda value: f"{len(value)} {'quantity' if len(value) == 1 else 'quantities'}",
     )
     histograms: bool = setting(

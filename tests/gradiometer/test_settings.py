@@ -150,7 +150,7 @@ def test_values_in_words(name, value, words, brief):
 
 
 def test_a_default_that_is_none_in_words():
-    assert SETTINGS["quantities"].in_words(None) == "all quantities"
+    assert SETTINGS["quantities"].in_words(None) == "usual quantities"
     assert SETTINGS["hyperparameters"].label({}) == "default"
 
 

@@ -1,6 +1,7 @@
 """The verbs as Python functions: what they take, what they write, what they refuse to lose."""
 
 import itertools
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,6 +24,7 @@ from gradiometer.events import (
     TimeLimitReached,
 )
 from gradiometer.experiment import Experiment
+from gradiometer.settings import used_by
 from gradiometer.studies import ExperimentEvent, Study
 from gradiometer.verbs import run_folder
 
@@ -38,6 +40,13 @@ def test_run_takes_an_experiment_a_file_or_settings(tmp_path):
     ]
     for loss in losses[1:]:
         np.testing.assert_array_equal(loss, losses[0])
+
+
+@pytest.mark.parametrize("verb", [gradiometer.run, gradiometer.predict])
+def test_help_lists_the_settings_that_a_verb_uses(verb):
+    found = re.findall(r"^    - `(\w+)`: .+\.", verb.__doc__, re.MULTILINE)
+    assert found == [each.name for each in used_by(verb.__name__)]
+    assert "glorot_uniform" in verb.__doc__
 
 
 def test_figures_can_be_drawn_from_a_trace_or_its_file(tmp_path):

@@ -9,7 +9,7 @@ import typer
 
 from gradiometer.cli.app import errors_in_words, heard_or_not
 from gradiometer.cli.paths import PATH
-from gradiometer.cli.settings import Settings, chosen, flag_for_each_setting
+from gradiometer.cli.settings import Given, chosen, flag_for_each_setting
 
 
 @flag_for_each_setting
@@ -21,7 +21,7 @@ def predict(
         "prediction.png"
     ),
     *,
-    settings: Settings,
+    settings: Given,
 ) -> None:
     """Say what each layer's gradient will be, before any net is trained."""
     with errors_in_words():

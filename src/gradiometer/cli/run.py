@@ -10,7 +10,7 @@ import typer
 from gradiometer.cli.app import errors_in_words
 from gradiometer.cli.paths import PATH
 from gradiometer.cli.printer import Printer
-from gradiometer.cli.settings import Settings, chosen, flag_for_each_setting
+from gradiometer.cli.settings import Given, chosen, flag_for_each_setting
 from gradiometer.events import (
     Begun,
     Compared,
@@ -46,7 +46,7 @@ def run(
         typer.Option(metavar="SECONDS", help="Stop the training after this time."),
     ] = None,
     *,
-    settings: Settings,
+    settings: Given,
 ) -> None:
     """Train one net and show where its gradient goes."""
     with errors_in_words(), RunPrinter() as printer:

@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 from gradiometer.declaration import Setting
 from gradiometer.settings import SETTINGS, used_by
 
-Settings = dict[str, Any]  # what was given, by the names of flags
+Given = dict[str, Any]  # by the names of flags; None where a flag was not given
 METAVARS: dict[type, str] = {int: "INTEGER", float: "NUMBER", str: "NAME"}
 
 
@@ -71,7 +71,7 @@ class CommandWithSettings(TyperCommand):
         super().format_help(*arguments)
 
 
-def chosen(settings: Settings) -> Settings:
+def chosen(settings: Given) -> dict[str, Any]:
     """The settings that were given, by their names in an `Experiment`.
 
     Raises

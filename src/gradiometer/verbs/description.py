@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gradiometer.settings import used_by
 
 if TYPE_CHECKING:
     from gradiometer.experiment import Experiment
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+def lists_settings(verb: Verb) -> Verb:
+    """Add the settings that a verb uses, with choices and defaults, to its docstring."""
+    if verb.__doc__:  # there is none under `python -OO`
+        before, heading, after = inspect.cleandoc(verb.__doc__).partition("\n\nReturns\n")
+        listed = "\n".join(f"    - `{s.name}`: {s.full_help()}" for s in used_by(verb.__name__))
+        verb.__doc__ = f"{before}\n\n{listed}{heading}{after}"
+    return verb
 
 
 def describe(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradiometer.events import Compared, Listener, NotCompared
 from gradiometer.settings import refuse_unused
-from gradiometer.verbs.description import describe
+from gradiometer.verbs.description import describe, lists_settings
 from gradiometer.verbs.output import save_figure
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def check_covered(experiment: Experiment) -> None:
         )
 
 
+@lists_settings
 def predict(
     experiment: Experiment | str | os.PathLike[str] | None = None,
     *,
@@ -49,7 +50,7 @@ def predict(
     out : path, optional
         File for a figure; its ending chooses the format.
     **settings
-        Fields of `Experiment` that matter before training; they take precedence.
+        Of the experiment, those that matter before training; they take precedence:
 
     Returns
     -------

@@ -18,7 +18,7 @@ from gradiometer.events import (
 )
 from gradiometer.interrupts import Interrupts, check_time_limit
 from gradiometer.memory import check_memory
-from gradiometer.verbs.description import describe
+from gradiometer.verbs.description import describe, lists_settings
 from gradiometer.verbs.predict import check_covered, compare_with_theory
 from gradiometer.verbs.run_folder import RunFolder
 from gradiometer.verbs.telling import interruptible
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gradiometer.trace import Trace
 
 
+@lists_settings
 def run(
     experiment: Experiment | str | os.PathLike[str] | None = None,
     *,
@@ -62,7 +63,7 @@ def run(
         `NotCompared`, `Interrupted` or `TimeLimitReached`, `KeptElsewhere`, `FileWritten`,
         `Finished`; see `gradiometer.events`.
     **settings
-        Fields of `Experiment`, such as layers=3 or activation="tanh"; they take precedence.
+        Of the experiment, such as layers=3 or activation="tanh"; they take precedence:
 
     Returns
     -------
