@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import keyword
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ RESERVED = frozenset(
 ) | frozenset(("normal_cdf", "normal_pdf", "functools", "annotations", "Any", "NDArray", "Array"))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Origin:
     """Where a value of the source comes from, for its comments.
 
@@ -50,7 +50,7 @@ class Origin:
     rule: str = ""
 
 
-@dataclass
+@dataclass(frozen=True)
 class CapturedLayer:
     """One layer's values: what goes in, before and after φ, and the delta.
 
@@ -65,7 +65,7 @@ class CapturedLayer:
     delta: Value | None
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Captured:
     """A function as values.
 
@@ -85,7 +85,7 @@ class Captured:
     layers : list of CapturedLayer
     origins : dict
         Value -> Origin.
-    taken : set of str
+    taken : frozenset of str
         Names that stand for something.
     guard : Guard
         What else the function depends on, as it was.
@@ -101,7 +101,7 @@ class Captured:
     gradients: dict[str, Value] = field(default_factory=dict)
     layers: list[CapturedLayer] = field(default_factory=list)
     origins: dict[Value, Origin] = field(default_factory=dict)
-    taken: set[str] = field(default_factory=set)
+    taken: frozenset[str] = frozenset()
     guard: Guard = field(default_factory=Guard)
     checks_labels: bool = False
 
@@ -133,12 +133,11 @@ def captured(
     leaves = [Node(np.array(_array(argument))) for argument in arguments]
     seen = trusting_run(function, leaves) if trusted else watched_runs(function, leaves)
     title = getattr(function, "__name__", "function")
-    result = _Capture(title, names, leaves, seen.output, seen.calls).build(gradient)
-    result.guard, result.checks_labels = seen.guard, seen.checks_labels
-    for value in result.values():
+    graph = _Capture(title, names, leaves, seen.output, seen.calls).build(gradient)
+    for value in graph.values():
         if value.primitive is not None:
-            result.guard.follow_kernel(value.primitive)
-    return result
+            seen.guard.follow_kernel(value.primitive)
+    return replace(graph, guard=seen.guard, checks_labels=seen.checks_labels)
 
 
 def captured_rule(optimizer: Any, stores: int) -> Captured | None:
@@ -239,6 +238,7 @@ class _Capture:
                 self.of[node] = self.builder.leaf(self._free(node.name), node.value)
 
     def build(self, gradient: bool) -> Captured:
+        """The whole graph."""
         consumers = consumers_of(self.forward)
         after = [activation_after(c.pre_activation, consumers, self.output) for c in self.calls]
         self.last = after[-1][1] if after else None
@@ -255,40 +255,47 @@ class _Capture:
                 shares=shares,
             )
         parameters = {name: self.of[node] for name, node in self.nodes.items()}
-        result = Captured(
-            self.function,
-            [self.of[leaf] for leaf in self.leaves],
-            parameters,
-            self.nodes,
-            self.value(self.output),
-        )
-        for call, (function, activation) in zip(self.calls, after, strict=True):
-            h, x = self.value(call.pre_activation), self.value(activation)
-            self._name(h, f"{call.name}_pre")
-            self._name(x, call.name)
-            delta = found.get(call.pre_activation)
-            result.layers.append(
-                CapturedLayer(
-                    call.name,
-                    function,
-                    self.value(call.input),
-                    h,
-                    x,
-                    None if delta is None else self.value(delta),
-                )
-            )
-        self._name(result.output, self.function if self.function.isidentifier() else "output")
-        for name, node in reversed(self.nodes.items()):
-            if node in found:
-                result.gradients[name] = self.value(found[node])
-        result.gradients = dict(reversed(result.gradients.items()))
+        output = self.value(self.output)
+        layers = [
+            self._layer(call, function, activation, found)
+            for call, (function, activation) in zip(self.calls, after, strict=True)
+        ]
+        self._name(output, self.function if self.function.isidentifier() else "output")
+        # from the last layer to the first, as they are computed
+        of_last_first = {
+            name: self.value(found[node])
+            for name, node in reversed(self.nodes.items())
+            if node in found
+        }
         for node in [*self.nodes.values(), *self.forward]:
             value = self.of[node]
             if value.name and node in found:
                 self._name(self.value(found[node]), f"d_{value.name}")
-        result.origins = self._origins(shares)
-        result.taken = self.taken
-        return result
+        return Captured(
+            self.function,
+            [self.of[leaf] for leaf in self.leaves],
+            parameters,
+            self.nodes,
+            output,
+            dict(reversed(of_last_first.items())),
+            layers,
+            self._origins(shares),
+            frozenset(self.taken),
+        )
+
+    def _layer(
+        self,
+        call: LayerCall,
+        function: Activation | None,
+        activation: Node,
+        found: Mapping[Node, Node],
+    ) -> CapturedLayer:
+        h, x = self.value(call.pre_activation), self.value(activation)
+        self._name(h, f"{call.name}_pre")
+        self._name(x, call.name)
+        delta = found.get(call.pre_activation)
+        of_delta = None if delta is None else self.value(delta)
+        return CapturedLayer(call.name, function, self.value(call.input), h, x, of_delta)
 
     def value(self, node: Node) -> Value:
         """The value of a Node, and of all that it was computed from."""

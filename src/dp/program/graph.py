@@ -8,7 +8,7 @@ shared, and what multiplies by one or adds a zero vanishes. Every rewriting give
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -137,62 +137,65 @@ class Builder:
         dtype: np.dtype[Any],
     ) -> Value | None:
         """The rewritings; None where there is none."""
-
-        def again(other: p.Primitive, *others: Value) -> Value:
-            return self.apply(other, others, {}, shape, dtype)
-
-        def same(value: Value) -> bool:
-            return value.shape == shape and value.dtype == dtype
-
         a = operands[0]
         if primitive is p.where and a.primitive is p.astype and a.operands[0].dtype == bool:
-            settings: dict[str, Any] = {}
-            return self.apply(p.where, (a.operands[0], *operands[1:]), settings, shape, dtype)
-        # written out, so that the backward pass finds Φ(x) or sigmoid(x), and a page shows all
+            return self.apply(p.where, (a.operands[0], *operands[1:]), {}, shape, dtype)
         if primitive is p.affine:
             _, w, bias = operands
             stack = np.broadcast_shapes(a.shape[:-2], w.shape[:-2])
             of_product = (*stack, a.shape[-2], w.shape[-1]), np.result_type(a.dtype, w.dtype)
-            return again(p.add, self.apply(p.dot, (a, w), {}, *of_product), bias)
-        if primitive is p.gelu:
-            return again(p.multiply, a, again(p.normal_cdf, a))
-        if primitive is p.silu:
-            return again(p.multiply, a, again(p.sigmoid, a))
+            product = self.apply(p.dot, (a, w), {}, *of_product)
+            return self.apply(p.add, (product, bias), {}, shape, dtype)
+        if primitive in TIMES_X:
+            factor = self.apply(TIMES_X[primitive], (a,), {}, shape, dtype)
+            return self.apply(p.multiply, (a, factor), {}, shape, dtype)
         if primitive in (p.broadcast_to, p.sum_to, p.reshape, p.astype):
-            return a if same(a) else None
+            return a if (a.shape, a.dtype) == (shape, dtype) else None
         if primitive is p.transpose:
             return a.operands[0] if a.primitive is p.transpose else None
-        if primitive is p.negative:
-            if a.primitive is p.negative:
-                return a.operands[0]
-            if a.primitive is p.subtract:
-                return again(p.subtract, a.operands[1], a.operands[0])
-            return None
-        if primitive not in (p.add, p.subtract, p.multiply, p.divide):
-            return None
-        b = operands[1]
-        if primitive is p.multiply:
-            for one, other in ((a, b), (b, a)):
-                if one.uniform == 1.0 and same(other):
-                    return other
-                if one.uniform == -1.0 and same(other):
-                    return again(p.negative, other)
-        elif primitive is p.divide:
-            if b.uniform == 1.0 and same(a):
-                return a
-        elif primitive is p.add:
-            for zero, other in ((a, b), (b, a)):
-                if zero.uniform == 0.0 and same(other):
-                    return other
-            if b.primitive is p.negative:
-                return again(p.subtract, a, b.operands[0])
-            if a.primitive is p.negative:
-                return again(p.subtract, b, a.operands[0])
-        elif b.primitive is p.negative:
-            return again(p.add, a, b.operands[0])
-        elif b.uniform == 0.0 and same(a):
-            return a
+        for other, given in _arithmetic(primitive, operands):
+            # two operands give the same shape and dtype in any case
+            if len(given) == 2 or (given[0].shape, given[0].dtype) == (shape, dtype):
+                return given[0] if other is None else self.apply(other, given, {}, shape, dtype)
         return None
+
+
+# written out, so that the backward pass finds Φ(x) or sigmoid(x), and a page shows all: x times …
+TIMES_X = {p.gelu: p.normal_cdf, p.silu: p.sigmoid}
+
+
+def _arithmetic(
+    primitive: p.Primitive, operands: Sequence[Value]
+) -> Iterator[tuple[p.Primitive | None, tuple[Value, ...]]]:
+    """Simpler forms of arithmetic, as operation and operands; None is the operand itself."""
+    a, b = operands[0], operands[-1]
+    if primitive is p.negative:
+        if a.primitive is p.negative:
+            yield None, a.operands
+        elif a.primitive is p.subtract:
+            yield p.subtract, a.operands[::-1]
+    elif primitive is p.multiply:
+        for one, other in ((a, b), (b, a)):
+            if one.uniform == 1.0:
+                yield None, (other,)
+            elif one.uniform == -1.0:
+                yield p.negative, (other,)
+    elif primitive is p.divide:
+        if b.uniform == 1.0:
+            yield None, (a,)
+    elif primitive is p.add:
+        for zero, other in ((a, b), (b, a)):
+            if zero.uniform == 0.0:
+                yield None, (other,)
+        if b.primitive is p.negative:
+            yield p.subtract, (a, b.operands[0])
+        elif a.primitive is p.negative:
+            yield p.subtract, (b, a.operands[0])
+    elif primitive is p.subtract:
+        if b.primitive is p.negative:
+            yield p.add, (a, b.operands[0])
+        elif b.uniform == 0.0:
+            yield None, (a,)
 
 
 def _without_broadcasts(operands: Sequence[Value], shape: tuple[int, ...]) -> Sequence[Value]:

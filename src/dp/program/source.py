@@ -84,7 +84,8 @@ class _Page:
         self.constants: dict[Value, str] = {}
         self.own: dict[p.Primitive, str] = {}  # declared by the user, who has the kernels
         self.lines: list[str] = []
-        self.passing = 0
+        self.taken = set(captured.taken)
+        self.names: dict[Value, str] = {}  # of passing results that get a line of their own
         self.scatters = False
         self.quiet = False  # whether an exp may overflow on its way to a right result
 
@@ -176,16 +177,14 @@ class _Page:
         return len(self._expression(value)[0]) <= LINE // 2
 
     def _assign(self, value: Value) -> None:
-        if not value.name:
-            self.passing += 1
-            value.name = free_name(f"t{self.passing}", self.captured.taken)
+        name = value.name
+        if not name:
+            name = self.names[value] = free_name(f"t{len(self.names) + 1}", self.taken)
         expression, _ = self._expression(value)
-        self.lines.append(f"{value.name} = {expression}")
+        self.lines.append(f"{name} = {expression}")
         for line in _lines(value)[1:]:
-            self.lines.append(f"{value.name} = {line.format(y=value.name, **details(value))}")
-        if value is self.captured.output and value.primitive is None:
-            self.lines.append(f"{value.name} = {self._operand(value, LOOSE)}")
-        self.written[value] = (value.name, TIGHT)
+            self.lines.append(f"{name} = {line.format(y=name, **details(value))}")
+        self.written[value] = (name, TIGHT)
 
     def _expression(self, value: Value) -> tuple[str, int]:
         """What computes a value, from operands that are written already."""
@@ -202,7 +201,7 @@ class _Page:
             self._broadcast(value, operand) or self._operand(operand, need)
             for operand, need in zip(value.operands, notation.needs, strict=False)
         ]
-        text = notation.lines[0].format(*operands, y=value.name, **details(value))
+        text = notation.lines[0].format(*operands, **details(value))
         if primitive is p.sum_to and len(value.operands[0].shape) > len(value.shape):
             return f"{text}.reshape({value.shape})", TIGHT
         return text, notation.level if len(notation.lines) == 1 else TIGHT
@@ -217,7 +216,7 @@ class _Page:
                 "cannot name it; capture again"
             )
         if primitive not in self.own:
-            self.own[primitive] = free_name(primitive.name, self.captured.taken)
+            self.own[primitive] = free_name(primitive.name, self.taken)
         given = [
             self._full(o) if o.uniform is not None else self._operand(o, LOOSE)
             for o in value.operands
@@ -257,7 +256,7 @@ class _Page:
             if value.uniform is None:
                 if value not in self.constants:
                     wanted = f"c{len(self.constants) + 1}"
-                    self.constants[value] = free_name(wanted, self.captured.taken)
+                    self.constants[value] = free_name(wanted, self.taken)
                 return self.constants[value]
             text = _number(value)
             return f"({text})" if text.startswith("-") and need >= SIGN else text

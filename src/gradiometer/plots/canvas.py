@@ -91,7 +91,7 @@ def middle(trace: LabelledRun, values: Array) -> Array:
     """The median over an ensemble's members, the last axis; else the values themselves.
 
     A member that is not finite counts as larger than all others, so the median is not finite where
-    half of them are not. One that was not recorded (NaN) does not count.
+    half of them are not. A missing one (NaN) does not count.
     """
     # not as a quantile: between two that are infinite that is NaN
     return _over_members(values, np.median, np.nanmedian) if trace.ensemble else values

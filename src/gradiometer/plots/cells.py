@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradiometer.plots.canvas import DEPTH_MAP, Array, positive
-from gradiometer.plots.marks import NONFINITE, UNRECORDED, ZERO
+from gradiometer.plots.marks import MISSING, NONFINITE, ZERO
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,7 @@ def draw_flow(
         cmap=DEPTH_MAP, vmin=low, vmax=high, rasterized=True,
     )  # fmt: skip
     handles = {}
-    for kind in (ZERO, NONFINITE, UNRECORDED):
+    for kind in (ZERO, NONFINITE, MISSING):
         where = kind.where(values)
         if where.any():
             cover(axes, where, ends, layers, gid=kind.gid, **kind.cover())

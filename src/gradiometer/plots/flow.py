@@ -26,7 +26,7 @@ from gradiometer.plots.canvas import (
     new_figure,
 )
 from gradiometer.plots.cells import cell_ends, draw_flow, log_limits
-from gradiometer.plots.marks import UNRECORDED, draw_marks, lower_legend, mark_handles
+from gradiometer.plots.marks import MISSING, draw_marks, lower_legend, mark_handles
 from gradiometer.plots.predictions import (
     ARRAYS,
     depth_axis,
@@ -81,7 +81,7 @@ def panels(trace: LabelledRun) -> Figure:
         if np.isnan(centre).all():
             axes.set_yticks([])
             axes.text(
-                0.5, 0.5, UNRECORDED.text, transform=axes.transAxes,
+                0.5, 0.5, MISSING.text, transform=axes.transAxes,
                 ha="center", va="center", fontsize=8, color="#777777",
             )  # fmt: skip
         axes.set_title(name, fontsize=9)
@@ -126,7 +126,7 @@ def gradients(trace: LabelledRun) -> Figure:
         if trace.ensemble:
             draw_band(axes, steps, values[:, i], colour, 0.12, log=True)
         signs.append(_mark(axes, steps, values[:, i], centre[:, i]))
-        label = f"{name} ({UNRECORDED.text})" if absent[i] else f"{name} {signs[i]}".rstrip()
+        label = f"{name} ({MISSING.text})" if absent[i] else f"{name} {signs[i]}".rstrip()
         draw_line(axes, steps, loggable(centre[:, i]), color=colour, lw=1.4, label=label)
     log_axis(axes, *shown)
     step_axis(axes, steps)
@@ -136,7 +136,7 @@ def gradients(trace: LabelledRun) -> Figure:
     if len(names) > MOST_NAMES:
         _depth_bar(axes, colours, names, signs, absent)
         if absent.any():
-            marks.append(UNRECORDED.cover_handle(hatch=None))
+            marks.append(MISSING.cover_handle(hatch=None))
     else:
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(
@@ -151,7 +151,7 @@ def heatmap(trace: LabelledRun, theory: LabelledPrediction | None = None) -> Fig
     """Depth × step heatmaps of log10 mean |dL/dW| and of log10 of the delta's rms.
 
     Both have the same colours. Exact zeros are white and dotted, values that are not finite red and
-    crossed, those that were not recorded grey and hatched; the legend names the kinds that occur.
+    crossed, missing ones grey and hatched; the legend names the kinds that occur.
     An ensemble shows its median. Where mean |dL/dW| was not recorded, the rms of dL/dW stands for
     it; where only the gradient or only the delta was, there is a single heatmap.
 
@@ -308,7 +308,7 @@ def _depth_bar(
     figure = axes.get_figure()
     assert figure is not None
     count = len(names)
-    colours = np.where(absent[:, None], to_rgba(UNRECORDED.cover()["fc"]), colours)
+    colours = np.where(absent[:, None], to_rgba(MISSING.cover()["fc"]), colours)
     mapped = ScalarMappable(Normalize(0.5, count + 0.5), ListedColormap(colours))
     bar = figure.colorbar(mapped, ax=axes, pad=0.02)
     bar.ax.set_title("layer", fontsize=8)

@@ -1,7 +1,7 @@
 """Marks at the edge of an axes for values that it cannot show, and their legend.
 
-Values are those of `recorded_values`: infinite where they are not finite, NaN where nothing was
-recorded.
+Values are those of `recorded_values`: infinite where they are not finite, NaN where they are
+missing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Mark:
             kinds = {
                 "zero": values == 0,
                 "nonfinite": np.isinf(values),
-                "unrecorded": np.isnan(values),
+                "missing": np.isnan(values),
                 "below": (values > 0) & (values < SMALLEST),
                 "above": known & (values > LARGEST),
             }
@@ -70,7 +70,7 @@ NONFINITE = Mark("nonfinite", "×", "not finite", "x", 1, NONFINITE_COLOUR, of_o
 BELOW = Mark("below", "▽", f"below {SMALLEST:g}", "v", 2, hollow=True)
 ABOVE = Mark("above", "△", f"above {LARGEST:g}", "^", -1, hollow=True)
 # a gap in a line says it already, so there it has no mark
-UNRECORDED = Mark("unrecorded", "", "not recorded", "none", 0)
+MISSING = Mark("missing", "", "missing", "none", 0)
 MARKS = (ZERO, NONFINITE, BELOW, ABOVE)
 # of a study's nets: at the upper edge a fall to nothing, below what has no number at all
 ENDLESS = Mark("endless", "▲", "falls to exactly zero in layer 1", "^", -1, of_one=True)
@@ -81,7 +81,7 @@ STUDY_MARKS = (ENDLESS, NOTHING, BROKEN, NONFINITE, UNFINISHED)
 COVERS: dict[str, dict[str, Any]] = {
     "zero": {"fc": "white", "ec": "#BBBBBB", "hatch": ".."},
     "nonfinite": {"fc": NONFINITE_COLOUR, "ec": "white", "hatch": "xx"},
-    "unrecorded": {"fc": "#EEEEEE", "ec": "#BBBBBB", "hatch": "///"},
+    "missing": {"fc": "#EEEEEE", "ec": "#BBBBBB", "hatch": "///"},
     "endless": {"fc": "white", "ec": "#555555", "hatch": "++"},
     "nothing": {"fc": "white", "ec": "#BBBBBB", "hatch": ".."},
     "unfinished": {"fc": "#EEEEEE", "ec": "#999999", "hatch": "\\\\"},

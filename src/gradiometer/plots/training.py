@@ -29,7 +29,7 @@ def learning(trace: LabelledRun) -> Figure:
     """Loss and accuracy over steps; an ensemble's members thin, their median bold.
 
     The axis of the loss is linear, or a log one if the loss spans more than six decades. Values
-    that are not finite are marked at the lower edge. What was not recorded has no panel.
+    that are not finite are marked at the lower edge. What is missing has no panel.
 
     Raises
     ------

@@ -264,24 +264,24 @@ def partial():
 @pytest.mark.parametrize("name", FLOW)
 def test_what_was_not_recorded_is_a_gap(partial, name):
     figure = getattr(partial.plot, name)()
-    for gid in ("nonfinite", "zero", "unrecorded"):
+    for gid in ("nonfinite", "zero", "missing"):
         assert not _marks(figure, gid)
-    assert not {"not finite", "not recorded"} & set(_legend(figure))
+    assert not {"not finite", "missing"} & set(_legend(figure))
 
 
 def test_layers_that_were_never_recorded_are_named(partial):
-    assert _legend(partial.plot.gradients()) == ["3: out", "2: h2", "1: h1 (not recorded)"]
+    assert _legend(partial.plot.gradients()) == ["3: out", "2: h2", "1: h1 (missing)"]
     texts = [[t.get_text() for t in axes.texts] for axes in partial.plot.panels().axes[:3]]
-    assert texts == [["not recorded"], [], []]
+    assert texts == [["missing"], [], []]
 
 
 def test_heatmap_covers_what_was_not_recorded(partial):
     figure = partial.plot.heatmap()
-    assert _legend(figure) == ["not recorded"]
+    assert _legend(figure) == ["missing"]
     for axes in figure.axes[:2]:
         covers = [c for c in axes.collections if c.get_gid()]
-        assert [(c.get_gid(), c.get_hatch()) for c in covers] == [("unrecorded", "///")] * 2
-    assert "not recorded" not in _legend(_run().plot.heatmap())
+        assert [(c.get_gid(), c.get_hatch()) for c in covers] == [("missing", "///")] * 2
+    assert "missing" not in _legend(_run().plot.heatmap())
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_many_layers_have_a_colour_bar_in_place_of_a_legend():
     gradient[1, [0, 4]] = 0.0
     gradient[:, 7] = NAN
     figure = _of(grad_mean_abs=gradient, nonfinite_count=np.zeros((3, 20))).plot.gradients()
-    assert _legend(figure) == ["exactly zero", "not recorded"]
+    assert _legend(figure) == ["exactly zero", "missing"]
     figure.draw_without_rendering()
     axes, bar = figure.axes
     assert bar.get_title() == "layer"
