@@ -2,7 +2,7 @@
 
 A new framework takes one file:
 
-1. Write a class with the methods of `recorder.Training`: how its steps are seen, and when each ends.
+1. Write a class with the methods of `recorder.Training`: how steps are seen, and when each ends.
 2. In the first step, call `session.begin` with a `LayerInfo` for each layer. Find the activation
    function's name with `functions.function`.
 3. Ask `session.wants(number)` whether a step is recorded, and fetch the arrays in `session.arrays`
