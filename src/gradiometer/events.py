@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -70,6 +70,9 @@ class StepRecorded(Event):
         Names of the layers, in the order of the forward pass.
     quantities : mapping of str to array (layers,) or (layers, members)
         What was recorded of every layer at this step. The arrays are read-only.
+    missing : mapping of str to boolean array
+        Where a quantity, the loss or the accuracy could not be had, of its shape; without those
+        that are whole. Any other NaN is a value that is not finite.
     """
 
     step: int
@@ -78,6 +81,7 @@ class StepRecorded(Event):
     accuracy: float
     layers: tuple[str, ...]
     quantities: Mapping[str, NDArray[Any]]
+    missing: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,18 +29,16 @@ from dp.validation import unknown
 from gradiometer.data import Data, load
 from gradiometer.decision import add_decision
 from gradiometer.declaration import Setting
-from gradiometer.events import Guarded, Listener, StepRecorded
+from gradiometer.events import Event, Listener, StepRecorded
 from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import Interrupts, OutOfTime, check_time_limit
 from gradiometer.memory import check_memory
 from gradiometer.quantities import PER_STEP
-from gradiometer.recording import Recorder, record
+from gradiometer.recording import record
 from gradiometer.settings import DEFAULTS, SETTINGS, Settings, check_together
 from gradiometer.versions import versions
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from dp.program.arrays import StepArrays
     from gradiometer.trace import Trace
 
@@ -275,11 +274,14 @@ class Experiment(_Fields):
                 quantities=self.quantities and (*self.quantities, *PER_STEP),
             ) as recorder,
         ):
-            counting = _Counting(self.steps, recorder, on_event, interrupts, timeout)
-            optimizer.callbacks.append(counting)
+            if on_event is not None:
+                recorder.subscribe(_with_total(self.steps, on_event))
+            ending = _Ending(self.steps, interrupts, timeout)
+            optimizer.callbacks.append(ending)
             try:
                 optimizer.train(self.steps, print_each=None)
                 interrupts.finish()
+                recorder.session.settle()  # tells the last steps, to a listener that may interrupt
             except KeyboardInterrupt:
                 interrupts.finish()
                 if not recorder.n_steps:
@@ -287,7 +289,7 @@ class Experiment(_Fields):
             trace = recorder.to_trace(
                 {
                     **self._attributes(),
-                    **counting.attributes(),
+                    **ending.attributes(),
                     "wall_time_s": time.perf_counter() - started,
                 },
                 members=self.seeds if self.members > 1 else None,
@@ -311,43 +313,40 @@ class Experiment(_Fields):
         }
 
 
-class _Counting(dp.ProgramCallback):
+def _with_total(steps: int, listener: Listener) -> Listener:
+    """A listener that hears, of each step that is recorded, how many there will be."""
+
+    def tell(event: Event) -> None:
+        listener(replace(event, steps=steps) if isinstance(event, StepRecorded) else event)
+
+    return tell
+
+
+class _Ending(dp.ProgramCallback):
     """Counts the steps that were completed, and ends the training when it is time."""
 
-    # the recorder reads it anyway
-    reads_loss = True
+    reads_loss = False
     only_reads = True
 
-    def __init__(
-        self,
-        steps: int,
-        recorder: Recorder,
-        on_event: Listener | None,
-        interrupts: Interrupts,
-        timeout: float | None = None,
-    ) -> None:
-        self.steps, self.recorder, self.tell = steps, recorder, Guarded(on_event)
-        self.interrupts, self.timeout = interrupts, timeout
+    def __init__(self, steps: int, interrupts: Interrupts, timeout: float | None) -> None:
+        self.steps, self.interrupts, self.timeout = steps, interrupts, timeout
         self.done = 0
         self.late = False
         self._end = None if timeout is None else time.monotonic() + timeout
 
     def after_update(self, step: dp.Step) -> None:
-        self._count(step.number, step.loss.value)
+        self._count(step.number)
 
-    def after_program_update(self, number: int, arrays: StepArrays) -> None:
-        self._count(number, arrays.loss)
+    def after_program_update(self, number: int, _arrays: StepArrays) -> None:
+        self._count(number)
 
-    def _count(self, number: int, loss: NDArray[Any]) -> None:
+    def _count(self, number: int) -> None:
         self.done = number
         if self.interrupts.raised and number < self.steps:
             raise KeyboardInterrupt
         if self._end is not None and number < self.steps and time.monotonic() > self._end:
             self.late = True
             raise OutOfTime
-        if self.tell:
-            accuracy = self.recorder.accuracy
-            self.tell(StepRecorded(number, self.steps, float(loss.mean()), accuracy, (), {}))
 
     def attributes(self) -> dict[str, Any]:
         """What a trace says of how far the training came, and what ended it."""

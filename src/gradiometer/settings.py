@@ -355,6 +355,12 @@ DEFAULTS: Mapping[str, Any] = {name: each.default for name, each in SETTINGS.ite
 PARTS: tuple[Part, ...] = ("net", "training", "data", "record", "seeds")
 
 
+def describe() -> list[dict[str, Any]]:
+    """All settings, as JSON has them: what a page needs to offer them, in the order of `PARTS`."""
+    in_order = sorted(SETTINGS.values(), key=lambda each: PARTS.index(each.part))
+    return [each.describe() for each in in_order]
+
+
 def check_together(settings: Settings) -> None:
     """Raise ValueError where settings that are right alone do not go together."""
     import dp

@@ -214,6 +214,28 @@ def test_every_step_is_told():
     assert all(np.isfinite(event.loss) and 0 <= event.accuracy <= 1 for event in told)
 
 
+@pytest.mark.parametrize("members", [1, 2])
+def test_what_is_told_of_a_step_is_what_the_trace_has(members):
+    told = []
+    described = Experiment.of(**{**SMALL, "steps": 40, "every": 3, "members": members})
+    trace = described.run(on_event=told.append)
+    assert [event.step for event in told] == list(trace.dataset["step"].values)
+    for row, event in enumerate(told):
+        assert event.layers == tuple(trace.dataset["layer"].values)
+        assert event.loss == pytest.approx(float(trace["loss"][row].mean()))
+        for name, values in event.quantities.items():
+            np.testing.assert_array_equal(values, trace[name][row])
+            assert not values.flags.writeable
+    assert "delta_rms" in told[0].quantities
+
+
+def test_listening_changes_nothing():
+    described = Experiment.of(**SMALL)
+    alone, heard = described.run(), described.run(on_event=lambda event: None)
+    for name in alone.dataset.data_vars:
+        np.testing.assert_array_equal(alone[name], heard[name])
+
+
 def test_a_listener_that_fails_loses_no_training():
     def fails(event):
         raise OSError("the page is gone")

@@ -21,6 +21,7 @@ from gradiometer.settings import (
     SETTINGS,
     VERBS,
     UnusedSettingError,
+    describe,
     refuse_unused,
     used_by,
 )
@@ -85,9 +86,11 @@ def test_every_setting_has_its_place():
 
 
 def test_a_page_is_told_everything_as_json():
-    described = json.loads(json.dumps([each.describe() for each in SETTINGS.values()]))
+    described = json.loads(json.dumps(describe()))
     by_name = {each["name"]: each for each in described}
-    assert list(by_name) == list(SETTINGS)
+    assert set(by_name) == set(SETTINGS)
+    parts = [PARTS.index(each["part"]) for each in described]
+    assert parts == sorted(parts)
     assert {name: each["default"] for name, each in by_name.items()} == DEFAULTS
     assert by_name["activation"]["choices"] == list(ACTIVATIONS)
     assert by_name["layers"]["at_least"] == 1

@@ -350,7 +350,8 @@ class Session:
                 float(rows.values[name][i].mean()) if name in rows.values else math.nan
                 for name in ("loss", "accuracy")
             )
-            event = StepRecorded(step, None, loss, accuracy, layers, quantities)
+            missing = {name: mask[i] for name, mask in rows.missing.items() if mask[i].any()}
+            event = StepRecorded(step, None, loss, accuracy, layers, quantities, missing)
             for listener in self._listeners:
                 listener(event)
 

@@ -1,6 +1,7 @@
 """Studies: many experiments, many seeds, one grid; killed without loss.
 
 study.py        what is to be run: a base, and the axes of a grid
+description.py  how that is written: settings, values along axes, TOML
 ready.py        studies that come with gradiometer, by name
 events.py       what happens to the experiments
 execution.py    the driver's loop: what to start next, retries, interrupts
@@ -14,6 +15,7 @@ outcomes.py     what became of each net, and medians over seeds with their inter
 progress.py     how many are done, running, failed; how fast
 """
 
+from gradiometer.studies.description import StudyError
 from gradiometer.studies.events import (
     ExperimentBegun,
     ExperimentEvent,
@@ -30,7 +32,7 @@ from gradiometer.studies.execution import ExperimentsFailedError
 from gradiometer.studies.folder import FolderError
 from gradiometer.studies.processes import LocalProcesses, NoWorkersError, WorkerDiedError
 from gradiometer.studies.results import StudyResults, load
-from gradiometer.studies.study import Study, StudyError
+from gradiometer.studies.study import Study
 
 __all__ = [
     "ExperimentBegun",

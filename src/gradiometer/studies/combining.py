@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from gradiometer.quantities import OF_LAYERS, OF_STEPS, PER_LAYER, PER_STEP
 from gradiometer.states import Mask, State, mask_name
-from gradiometer.studies.study import Study, StudyError
+from gradiometer.studies.description import StudyError
+from gradiometer.studies.study import Study
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -103,14 +103,14 @@ def execute(
 @dataclass
 class _Task:
     experiment: Experiment
-    claim: Lock | None = None
+    lock: Lock | None = None
     attempts: int = 0
 
     def release(self) -> None:
         """Let other drivers have it."""
-        claim, self.claim = self.claim, None
-        if claim is not None:
-            claim.release()
+        lock, self.lock = self.lock, None
+        if lock is not None:
+            lock.release()
 
 
 class _Execution:
@@ -221,9 +221,9 @@ class _Execution:
         self.waited_for = text
 
     def _start(self, task: _Task, slots: int) -> Iterator[ExperimentEvent]:
-        if self.folder is not None and task.claim is None:
-            task.claim = self.folder.claim(task.experiment)
-            if task.claim is None:
+        if self.folder is not None and task.lock is None:
+            task.lock = self.folder.lock(task.experiment)
+            if task.lock is None:
                 self.elsewhere.append(task)
                 return
             # looked at only now that nobody else can be writing it

@@ -4,7 +4,7 @@ study.toml           the description
 results/<hash>.nc    the trace of each finished experiment
 failed/<hash>.txt    why an experiment failed, with its traceback
 aside/               files that stood where a result should, but were damaged or another's
-.claims/             empty files, locked by the driver that works on the experiment
+.locks/              empty files, locked by the driver that works on the experiment
 experiments.csv      which hash is which experiment, and how far it is
 """
 
@@ -37,7 +37,7 @@ from gradiometer.trace import TraceError
 DESCRIPTION, INDEX = "study.toml", "experiments.csv"
 
 
-OPENING = "opening"  # among the claims: of the driver that is writing the description
+OPENING = "opening"  # among the locks: of the driver that is writing the description
 PATIENCE = 30.0  # seconds for another driver to write it
 HALF_WRITTEN = re.compile(r"\.([0-9a-f]{16})\.nc\..*")  # see `files.replacing`
 
@@ -77,7 +77,7 @@ class StudyFolder:
         self.results = self.path / "results"
         self.failed = self.path / "failed"
         self.aside = self.path / "aside"
-        self.claims = self.path / ".claims"
+        self.locks = self.path / ".locks"
 
     # --- beginning --------------------------------------------------------------------------------
 
@@ -115,9 +115,9 @@ class StudyFolder:
             If it cannot be written to, or `check` refuses it.
         """
         try:
-            for folder in (self.path, self.results, self.claims):
+            for folder in (self.path, self.results, self.locks):
                 make_writable(folder)
-            lock = Lock.take(self.claims / OPENING, PATIENCE)
+            lock = Lock.take(self.locks / OPENING, PATIENCE)
             if lock is None:
                 raise FolderError(
                     f"{self.path}: another driver has been writing there for {PATIENCE:.0f} "
@@ -138,7 +138,7 @@ class StudyFolder:
         with os.scandir(self.results) as entries:
             halves = [match for entry in entries if (match := HALF_WRITTEN.match(entry.name))]
         for match in halves:
-            lock = Lock.take(self.claims / match[1])
+            lock = Lock.take(self.locks / match[1])
             if lock is not None:  # or somebody is writing it just now
                 with lock:
                     (self.results / match[0]).unlink(missing_ok=True)
@@ -301,7 +301,7 @@ class StudyFolder:
 
     # --- who works on what ------------------------------------------------------------------------
 
-    def claim(self, experiment: Experiment) -> Lock | None:
+    def lock(self, experiment: Experiment) -> Lock | None:
         """Keep an experiment from other drivers; None if one of them has it.
 
         Raises
@@ -309,7 +309,7 @@ class StudyFolder:
         FolderError
             If it is this process that has it, in another loop, for which one might wait for ever.
         """
-        path = self.claims.resolve() / experiment.hash
+        path = self.locks.resolve() / experiment.hash
         lock = Lock.take(path)
         if lock is None and Lock.is_here(path):
             raise FolderError(

@@ -14,10 +14,11 @@ import numpy as np
 
 from gradiometer.quantities import GRADIENTS
 from gradiometer.seal import FileWarning
+from gradiometer.studies.description import StudyError
 from gradiometer.studies.folder import DESCRIPTION, StudyFolder
 from gradiometer.studies.judgement import in_words, judge
 from gradiometer.studies.outcomes import outcomes, summarise
-from gradiometer.studies.study import Study, StudyError
+from gradiometer.studies.study import Study
 from gradiometer.trace import Trace, TraceError
 
 if TYPE_CHECKING:

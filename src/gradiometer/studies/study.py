@@ -7,8 +7,7 @@ import math
 import multiprocessing
 import os
 import re
-from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +18,17 @@ from gradiometer.experiment import Experiment, ExperimentError
 from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import check_time_limit
 from gradiometer.settings import SETTINGS
+from gradiometer.studies.description import (
+    MOST,
+    StudyError,
+    arguments_of,
+    as_toml,
+    checked,
+    in_words,
+    plain_number,
+    settings_of,
+    values_along,
+)
 from gradiometer.studies.events import ExperimentEvent, ExperimentFailed, ExperimentFinished
 from gradiometer.studies.execution import ExperimentsFailedError, execute
 from gradiometer.studies.executors import workers_for
@@ -29,18 +39,8 @@ from gradiometer.trace import Trace
 if TYPE_CHECKING:
     from gradiometer.studies.execution import Compute
 
-MOST = 10**6  # experiments: beyond it a product of axes is a slip of the pen
 MOST_WORKERS = 1000
-FIELDS = ("name", "members", "timeout", "base", "over", "experiments")
 FIT_FOR_A_FOLDER = re.compile(r"\w([\w .-]*\w)?")
-NONE = "none"  # how TOML, which has no word for it, says that a setting has no value
-_MAY_BE_NONE = {name for name, each in SETTINGS.items() if type(None) in each.types}
-
-Values = dict[str, Any]  # of settings, by name
-
-
-class StudyError(ValueError):
-    """A description that cannot be run, with what would be accepted."""
 
 
 class Study:
@@ -102,16 +102,20 @@ class Study:
                 f"got {name!r}"
             )
         self.name = name
-        self.base = _settings_of(base)
-        self.over = {setting: _values(setting, values) for setting, values in (over or {}).items()}
-        _checked(check_time_limit, timeout)
+        if isinstance(base, Study):
+            raise TypeError("base is an Experiment, or settings of one, got a Study")
+        self.base = settings_of(base)
+        self.over = {
+            setting: values_along(setting, values) for setting, values in (over or {}).items()
+        }
+        checked(check_time_limit, timeout)
         self.timeout = timeout
         self.listed = [
-            {name: _plain_number(value) for name, value in each.items()}
+            {name: plain_number(value) for name, value in each.items()}
             for each in itertools.islice([{}] if experiments is None else experiments, MOST + 1)
         ]
         if members is not None:
-            _checked(positive_integer, "members", members)
+            checked(positive_integer, "members", members)
             self.base["members"] = members
         self._refuse_what_clashes()
         self.members: int = self.base.get("members", 1)
@@ -139,18 +143,17 @@ class Study:
                 raise StudyError(f"{setting}: given both in over and in the list of experiments")
 
     def _combine(self) -> Iterator[Experiment]:
-        seen: dict[str, Values] = {}
+        seen: dict[str, dict[str, Any]] = {}
         for listed in self.listed:
             for values in itertools.product(*self.over.values()):
                 varied = {**listed, **dict(zip(self.over, values, strict=True))}
                 try:
                     experiment = Experiment.of(**{**self.base, **varied})
                 except ExperimentError as error:
-                    raise StudyError(f"{_words(varied)}: {error}") from None
+                    raise StudyError(f"{in_words(varied)}: {error}") from None
                 if experiment.hash in seen:
-                    raise StudyError(
-                        f"{_words(varied)}: the same experiment as {_words(seen[experiment.hash])}"
-                    )
+                    same = in_words(seen[experiment.hash])
+                    raise StudyError(f"{in_words(varied)}: the same experiment as {same}")
                 seen[experiment.hash] = varied
                 yield experiment
 
@@ -168,7 +171,7 @@ class Study:
         """Whether there is an experiment for each combination of the axes' values."""
         return len(self.experiments) == math.prod(map(len, self.axes.values()))
 
-    def varied(self, experiment: Experiment) -> Values:
+    def varied(self, experiment: Experiment) -> dict[str, Any]:
         """The settings of one experiment that differ between experiments."""
         return {setting: getattr(experiment, setting) for setting in self.axes}
 
@@ -194,14 +197,14 @@ class Study:
         """The description, as `load` reads it."""
         import tomli_w
 
-        fields: Values = {"name": self.name, "members": self.members}
+        fields: dict[str, Any] = {"name": self.name, "members": self.members}
         if self.timeout is not None:
             fields["timeout"] = self.timeout
-        fields["base"] = _plain({k: v for k, v in self.base.items() if k != "members"})
+        fields["base"] = as_toml({k: v for k, v in self.base.items() if k != "members"})
         if self.over:
-            fields["over"] = {setting: _plain(values) for setting, values in self.over.items()}
+            fields["over"] = {setting: as_toml(values) for setting, values in self.over.items()}
         if self.listed != [{}]:
-            fields["experiments"] = _plain(self.listed)
+            fields["experiments"] = as_toml(self.listed)
         return tomli_w.dumps(fields)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -226,41 +229,9 @@ class Study:
         if members is not None:
             fields["members"] = members
         try:
-            return cls._of_fields(fields, file.stem)
+            return cls(**arguments_of(fields, file.stem))
         except StudyError as error:
             raise StudyError(f"{file}: {error}") from None
-
-    @classmethod
-    def _of_fields(cls, fields: Values, name: str) -> Study:
-        for field in fields:
-            if field not in FIELDS:
-                raise StudyError(unknown("key of a study", field, FIELDS))
-        for field, kind, words in [
-            ("base", dict, "a table [base]"),
-            ("over", dict, "a table [over]"),
-            ("experiments", list, "tables [[experiments]]"),
-        ]:
-            if field in fields and not isinstance(fields[field], kind):
-                raise StudyError(f"{field}: expected {words}, got {fields[field]!r}")
-        base = {k: _or_none(k, v) for k, v in fields.get("base", {}).items()}
-        over = {
-            setting: [_or_none(setting, v) for v in values] if isinstance(values, list) else values
-            for setting, values in fields.get("over", {}).items()
-        }
-        listed = fields.get("experiments")
-        for each in listed or ():
-            if not isinstance(each, dict):
-                raise StudyError(f"experiments: expected tables of settings, got {each!r}")
-        if listed is not None:
-            listed = [{k: _or_none(k, v) for k, v in each.items()} for each in listed]
-        return cls(
-            base,
-            over,
-            experiments=listed,
-            members=fields.get("members"),
-            name=fields.get("name", name),
-            timeout=fields.get("timeout"),
-        )
 
     # --- running ----------------------------------------------------------------------------------
 
@@ -362,10 +333,10 @@ class Study:
         """
         for name, number in [("workers", workers), ("at_once", at_once), ("attempts", attempts)]:
             if number is not None:
-                _checked(positive_integer, name, number)
+                checked(positive_integer, name, number)
         if workers is not None and workers > MOST_WORKERS:
             raise StudyError(f"workers must be at most {MOST_WORKERS}, got {workers}")
-        _checked(check_time_limit, timeout)
+        checked(check_time_limit, timeout)
         timeout = self.timeout if timeout is None else timeout
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             # a worker reads the script again, and would begin the study anew
@@ -385,69 +356,3 @@ class Study:
                 compute=compute,
                 timeout=timeout,
             )
-
-
-def _settings_of(base: Experiment | Mapping[str, Any] | str | os.PathLike[str] | None) -> Values:
-    """The settings that were chosen, but that what nets decide is not kept unless asked for."""
-    if isinstance(base, Study):
-        raise TypeError("base is an Experiment, or settings of one, got a Study")
-    if isinstance(base, (str, os.PathLike)):
-        try:
-            base = Experiment.load(base)
-        except ExperimentError as error:
-            raise StudyError(f"base: {error}") from None
-    if isinstance(base, Experiment):
-        base = base.given()
-    settings = {"decision": False, **(base or {})}
-    try:
-        Experiment.of(**settings)
-    except ExperimentError as error:
-        raise StudyError(f"base: {error}") from None
-    return settings
-
-
-def _values(setting: str, values: Any) -> list[Any]:
-    """The values along an axis, without repetitions."""
-    if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(values, Iterable):
-        raise StudyError(f"over: {setting} takes a list of values, got {values!r}")
-    given = [_plain_number(value) for value in itertools.islice(values, MOST + 1)]
-    if not given:
-        raise StudyError(f"over: {setting} has no values")
-    if len(given) > MOST:
-        raise StudyError(f"over: {setting} has too many values; at most {MOST} experiments")
-    twice = [value for value, times in Counter(map(repr, given)).items() if times > 1]
-    if twice:
-        raise StudyError(f"over: {setting} has the value {twice[0]} more than once")
-    return given
-
-
-def _plain_number(value: Any) -> Any:
-    """A number of NumPy's as one of Python's, which it prints as."""
-    return value.item() if hasattr(value, "item") else value
-
-
-def _or_none(setting: str, value: Any) -> Any:
-    """A value read from TOML."""
-    return None if value == NONE and setting in _MAY_BE_NONE else value
-
-
-def _checked(check: Any, *arguments: Any) -> None:
-    try:
-        check(*arguments)
-    except ValueError as error:
-        raise StudyError(str(error)) from None
-
-
-def _words(varied: Values) -> str:
-    return ", ".join(f"{setting} = {value!r}" for setting, value in varied.items()) or "base"
-
-
-def _plain(value: Any) -> Any:
-    """A value as TOML has it."""
-    if value is None:
-        return NONE
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(v) for v in value]
-    return value

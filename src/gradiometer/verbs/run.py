@@ -81,8 +81,8 @@ def run(
         If `out` cannot be written to, or holds something else: before training. If the result
         cannot be written: its `trace` has it, and so has a file elsewhere, which the error names.
     KeyboardInterrupt
-        If it was interrupted before the first step was recorded; or after the training, before all
-        figures were drawn. The trace and its description are in `out` then.
+        If it was interrupted before the first step was recorded; or after the training, while the
+        run was compared with theory or drawn. The trace and its description are in `out` then.
 
     Examples
     --------
@@ -103,7 +103,8 @@ def run(
     ended = _end_of(trace, described, interrupts)
     prediction = None
     with interruptible(tell, "comparing") as comparing:
-        if (tell or theory) and not isinstance(ended, Interrupted):
+        heeded = bool(tell) or (theory and folder is not None)
+        if heeded and not isinstance(ended, Interrupted):
             prediction = compare_with_theory(trace, theory, tell)
     if ended is not None:
         tell(ended)

@@ -206,7 +206,7 @@ def test_what_a_killed_study_or_proof_left_is_removed_by_the_next(tmp_path):
     with ThreadPoolExecutor(1) as threads:
         gradiometer.study(study, out=tmp_path, executor=threads)
     gradiometer.prove(["relu-slope"], seeds=5, out=tmp_path)
-    assert {name for name in os.listdir(tmp_path) if name[0] == "."} <= {".claims"}
+    assert {name for name in os.listdir(tmp_path) if name[0] == "."} <= {".locks"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")

@@ -5,7 +5,7 @@ import pytest
 from sklearn.neural_network import MLPClassifier
 
 import dp
-from gradiometer import record, record_sklearn
+from gradiometer import State, record, record_sklearn
 from gradiometer.events import ListenerWarning, StepRecorded
 
 RNG = np.random.default_rng(0)
@@ -39,6 +39,33 @@ def test_every_step_is_told_once_and_in_order(compiled, seed):
             np.testing.assert_array_equal(values, trace[name].values[i])
             assert not values.flags.writeable
     assert "delta_rms" in told[0].quantities
+
+
+def test_what_is_missing_is_told():
+    class Softmax(dp.Model):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = self.Linear_Layer(4, 5, "a"), self.Linear_Layer(5, 2, "b")
+
+        def forward(self, x):
+            return self.b(self.a(x).tanh()).softmax()
+
+        def loss(self, x, y):
+            return (self.forward(x) - y).square().sum()
+
+    model, told = Softmax(), []
+    with record(model, dp.SGD(model, X, np.eye(2)[Y[:, 0].astype(int)])) as recorder:
+        recorder.subscribe(told.append)
+        for _ in range(2):
+            model.get_grad(X, np.eye(2)[Y[:, 0].astype(int)])
+            for value in model.get_param().values():
+                value -= 0.01
+    trace = recorder.trace
+    for i, event in enumerate(told):
+        for name in event.quantities:
+            missing = trace.status(name).values[i] == State.MISSING
+            np.testing.assert_array_equal(event.missing.get(name, np.zeros(2, bool)), missing)
+    assert told[0].missing["saturated_fraction"].tolist() == [False, True]
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -56,7 +56,7 @@ def test_one_command_runs_draws_and_tells(done):
     names = {path.name for path in folder.iterdir()}
     assert {"study.toml", "results", "experiments.csv", "summary.csv", "nets.csv"} <= names
     assert "outcome.png" in names
-    for name in names - {".claims", "results", "study.toml"}:
+    for name in names - {".locks", "results", "study.toml"}:
         assert str(folder / name) in output
     assert "Medians over seeds\n" in re.sub(" +\n", "\n", output)  # of three: no intervals
     assert "of 4 experiments learn" in output

@@ -49,12 +49,12 @@ def new(events):
 def test_a_file_for_each_experiment(run, study, tmp_path):
     run(tmp_path / "deep" / "out")
     folder = tmp_path / "deep" / "out"
-    assert sorted(p.name for p in folder.iterdir()) == [".claims", "results", "study.toml"]
+    assert sorted(p.name for p in folder.iterdir()) == [".locks", "results", "study.toml"]
     assert Study.load(folder / "study.toml") == study
     for experiment in study.experiments:
         trace = Trace.load(folder / "results" / f"{experiment.hash}.nc")
         assert Experiment.of(**trace.experiment) == experiment
-    assert not [*(folder / ".claims").iterdir()]
+    assert not [*(folder / ".locks").iterdir()]
 
 
 def test_resuming_runs_what_is_missing_alone(run, study, tmp_path):
@@ -334,18 +334,18 @@ def test_the_clock_on_the_wall_does_not_matter(run, study, tmp_path, monkeypatch
     assert new(run(tmp_path, resume=True)) == [gone]
 
 
-def test_a_claim_is_for_one_driver(study, tmp_path):
+def test_a_lock_is_for_one_driver(study, tmp_path):
     one, two = StudyFolder(tmp_path), StudyFolder(tmp_path)
     one.open(study)
     experiment = study.experiments[0]
-    claim = one.claim(experiment)
-    assert claim is not None
+    lock = one.lock(experiment)
+    assert lock is not None
     with pytest.raises(FolderError, match="this process is running a study there already"):
-        two.claim(experiment)
-    assert two.claim(study.experiments[1]) is not None
-    claim.release()
-    claim.release()
-    assert two.claim(experiment) is not None
+        two.lock(experiment)
+    assert two.lock(study.experiments[1]) is not None
+    lock.release()
+    lock.release()
+    assert two.lock(experiment) is not None
 
 
 def test_a_loop_that_was_not_left(study, tmp_path, threads):

@@ -58,7 +58,7 @@ def test_memory_stays_flat(study, tmp_path):
     assert len([*tmp_path.iterdir()]) <= 4
     folder = StudyFolder(tmp_path)
     assert len(folder.files()) == COUNT
-    assert not [*folder.claims.iterdir()]
+    assert not [*folder.locks.iterdir()]
     done = [e for e in study.experiments if folder.is_done(e)]
     index = folder.write_index(study, done).read_text().splitlines()
     assert index[0] == "hash,state,seed"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dp.validation import unknown
-from gradiometer.studies.study import Study, StudyError
+from gradiometer.studies.description import StudyError
+from gradiometer.studies.study import Study
 
 _FOLDER = Path(__file__).parent
 # the main one first

@@ -35,7 +35,7 @@ from gradiometer.recording.adapters.torch.followed import Followed, tensors_of
 from gradiometer.recording.adapters.torch.layers import REPLACED, Layer
 from gradiometer.recording.adapters.torch.measuring import Measuring
 from gradiometer.recording.adapters.torch.modules import Modules
-from gradiometer.recording.adapters.torch.overhead import Overhead
+from gradiometer.recording.adapters.torch.plan import Plan
 from gradiometer.recording.adapters.torch.shared import Shared
 
 
@@ -72,16 +72,11 @@ class Forward:
 
     Parameters
     ----------
+    plan : Plan
     modules : Modules
-    layers : sequence of Layer
     measuring : Measuring
         Is told of calls and activations, and of the deltas that come back through them.
-    clock : Overhead
-        Counts what it takes to watch.
     chains : Chains
-    activations, deltas : bool
-        Whether these are wanted. Activations of training passes are told by deltas, so these are
-        then waited for.
 
     Attributes
     ----------
@@ -91,18 +86,9 @@ class Forward:
         By which products weights are used of which no module's call tells, in the first step.
     """
 
-    def __init__(
-        self,
-        modules: Modules,
-        layers: Sequence[Layer],
-        measuring: Measuring,
-        clock: Overhead,
-        chains: Chains,
-        activations: bool,
-        deltas: bool,
-    ) -> None:
-        self._modules, self._measuring, self._clock = modules, measuring, clock
-        self._wants_activations, self.wants_deltas = activations, deltas or activations
+    def __init__(self, plan: Plan, modules: Modules, measuring: Measuring, chains: Chains) -> None:
+        self._modules, self._measuring, self._clock = modules, measuring, plan.clock
+        self._wants_activations, self._wants_calls = plan.wants_activations, plan.wants_calls
         self._chains = chains
         self._history = PassHistory()
         self._activations = Activations(measuring)
@@ -116,7 +102,7 @@ class Forward:
         self.uses = WeightUses(
             [
                 (layer, weight)
-                for layer in layers
+                for layer in plan.layers
                 if layer.unit is None and (weight := layer.weight) is not None
             ]
         )
@@ -317,7 +303,7 @@ class Forward:
             self._looked_at.append(call)
         else:
             self._measuring.called(call, given, h)
-            if call.waits and self.wants_deltas and layer.unit is not None:
+            if call.waits and self._wants_calls and layer.unit is not None:
                 hook = partial(self._delta, call, scope.this)
                 scope.this.latest = weakref.ref(hook)
                 self._output_hooks.append((h.register_hook(hook), call))
