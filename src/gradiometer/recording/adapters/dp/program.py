@@ -17,8 +17,8 @@ from dp.program.arrays import StepArrays
 from dp.program.calls import quietly
 from dp.program.capture import Captured, CapturedLayer, captured
 from dp.program.graph import Value, in_order
+from dp.program.models import pure
 from dp.program.pipeline import Compiled
-from dp.program.step import pure
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.dp import layers as of_layers
 from gradiometer.recording.adapters.dp.forward import NO_FORWARD, Passage, has_forward
