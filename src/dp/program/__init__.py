@@ -5,6 +5,7 @@ What users hold
     step.py      TrainingStep: one step of an optimiser
     loop.py      the training loop
     arrays.py    where a compiled step keeps its numbers, for callbacks
+    models.py    which models can be compiled
     calls.py     what a program may be called with
 Running what is captured
     runs.py      runs a function on several batches, and refuses what a program could not repeat

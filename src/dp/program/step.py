@@ -9,21 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.activations import Activation
 from dp.callbacks import Step
-from dp.errors import CaptureError, ShapeError
-from dp.model import Model
-from dp.net import Net
+from dp.errors import CaptureError
 from dp.node import Node
-from dp.parameters import members_of, registered
+from dp.parameters import members_of
 from dp.program.arrays import arrays_of
-from dp.program.calls import fitting, quietly
-from dp.program.capture import Captured, captured, captured_rule
+from dp.program.calls import fitting, quietly, refuse_if_changed
+from dp.program.capture import captured_rule
+from dp.program.models import captured_loss, check_model
 from dp.program.pipeline import compile_graph
 from dp.program.reads import apart
 from dp.program.source import readable_step
 from dp.program.tables import Table
-from dp.untrained import check_stack, of_other_models
 from dp.updates import Updates, update_all
 
 Array = NDArray[Any]
@@ -53,7 +50,7 @@ class TrainingStep:
     def __init__(self, optimizer: Updates, x: Array, y: Array, num_grad_stores: int) -> None:
         check_model(optimizer.model)
         self.optimizer, self.num_grad_stores = optimizer, num_grad_stores
-        self.captured = _captured(optimizer.model, x, y)
+        self.captured = captured_loss(optimizer.model, x, y)
         readers = optimizer.program_callbacks()
         wanted = [value for reader in readers for value in reader.keep(self.captured)]
         self.elementwise = optimizer.elementwise()
@@ -355,16 +352,6 @@ def _close(found: Array, right: Array, scale: float) -> bool:
     return not far_from_it
 
 
-def refuse_if_changed(captured: Captured) -> None:
-    """Raise CaptureError if something that a function depends on has changed since its capture."""
-    changed = captured.guard.changed() or captured.guard.changed_large()
-    if changed:
-        raise CaptureError(
-            f"{changed} has changed since {captured.function!r} was captured, which depends on it; "
-            "capture anew"
-        )
-
-
 def one_step(optimizer: Updates) -> TrainingStep:
     """Capture one step of an optimiser, on a batch of its data."""
     if optimizer.x_train is None or optimizer.y_train is None:
@@ -375,50 +362,3 @@ def one_step(optimizer: Updates) -> TrainingStep:
         rows = np.stack([rows] * members)
     x, y = (optimizer._batch(data, rows).value for data in (optimizer.x_train, optimizer.y_train))
     return TrainingStep(optimizer, x, y, optimizer.num_grad_stores)
-
-
-def check_model(model: Any) -> None:
-    """Refuse what has methods of its own that a program would not call."""
-    if not isinstance(model, Model):
-        raise CaptureError(f"only a dp.Model can be compiled, got {type(model).__name__}")
-    for method in ("get_grad", "get_param", "set_param"):
-        own = getattr(type(model), method) is not getattr(Model, method)
-        if own or method in vars(model):
-            raise CaptureError(
-                f"{type(model).__name__} has its own {method}, which a program would not call; "
-                "train it without compile=True"
-            )
-
-
-def pure(model: Model) -> bool:
-    """Whether a model is a net of the library's own, which depends on its parameters alone."""
-    own = {"loss", "forward", "logits"} & vars(model).keys()
-    return type(model) is Net and isinstance(model.activation, Activation) and not own
-
-
-def _captured(model: Any, x: Array, y: Array) -> Captured:
-    found = captured(model.loss, (x, y), trusted=pure(model))
-    if found.output.shape[-2:] != (1, 1):
-        raise ShapeError(
-            f"{type(model).__name__}.loss must give one number, got shape {found.output.shape}"
-        )
-    if not found.gradients:
-        raise ValueError(f"the loss of {type(model).__name__} depends on none of its parameters")
-    kept = registered(model)
-    own = {} if kept is None else kept.parameters
-    if kept is not None and len(found.output.shape) > 2:
-        check_stack(type(model).__name__, kept, found.output.shape)
-    others = of_other_models(found.nodes, own)
-    if others:
-        raise CaptureError(
-            f"the loss depends on parameters of another model ({', '.join(others)}), which a "
-            "program would freeze; train it without compile=True, or make the layers in this model"
-        )
-    strangers = sorted(name for name, node in found.nodes.items() if own.get(name) is not node)
-    if strangers:
-        raise CaptureError(
-            f"the loss uses named Nodes that are no parameters of the model: "
-            f"{', '.join(strangers)}; a program would freeze them. Make a parameter in __init__: "
-            f'self.w = self.Parameter(value, "{strangers[0]}")'
-        )
-    return found

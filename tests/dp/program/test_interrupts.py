@@ -172,7 +172,10 @@ def test_an_interrupt_before_some_lines(kind, compiled, chunk):
     assert {0, STEPS} <= reached
 
 
-LOOP = ("/step.py", "/loop.py", "/optimizers.py", "/reads.py", "/runs.py", "contextlib.py")
+LOOP = (
+    *("/step.py", "/loop.py", "/reads.py", "/runs.py"),
+    *("/optimizers.py", "/updates.py", "/batches.py", "/watching.py", "contextlib.py"),
+)
 
 
 @pytest.mark.long
