@@ -247,7 +247,7 @@ class Measuring:
             self.step.scaled = True
 
 
-def looked_at(call: Call, x: torch.Tensor) -> Measured:
+def measured_on_reference(call: Call, x: torch.Tensor) -> Measured:
     """What is measured of φ(h) on the reference batch."""
     array = as_array(x)
     nonfinite = q.nonfinite_count(q.entries(array, None))

@@ -13,7 +13,7 @@ from torch import nn
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.forward import Forward
-from gradiometer.recording.adapters.torch.measuring import Measuring, looked_at
+from gradiometer.recording.adapters.torch.measuring import Measuring, measured_on_reference
 from gradiometer.recording.adapters.torch.plan import Plan
 from gradiometer.recording.adapters.torch.restore import restored
 from gradiometer.recording.adapters.torch.step import Step
@@ -99,7 +99,7 @@ class Reference:
 
         def note(call: Call, x: torch.Tensor, function: Function) -> None:
             last.note(x, function)
-            call.activation = looked_at(call, x)
+            call.activation = measured_on_reference(call, x)
 
         measuring.look = note
         try:

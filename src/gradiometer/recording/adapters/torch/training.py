@@ -98,14 +98,14 @@ class Training(Observer):
 
     def detach(self, complete: bool) -> None:  # noqa: ARG002  (what is incomplete is not added)
         """Undo everything; no hook stays behind."""
-        self._rest()
+        self._stop_watching()
         self._places = {}
         self._listening.close()
 
     def begin_step(self) -> None:
         """A step begins that the user tells of."""
         if self.told:  # the step before was not finished
-            self._rest()
+            self._stop_watching()
         elif not self._session.done:
             costs()
         self._prepare()
@@ -118,7 +118,7 @@ class Training(Observer):
         try:
             self._finish(loss)
         finally:
-            self._rest()
+            self._stop_watching()
 
     def _prepare(self) -> None:
         """Watch the step that comes, if it is to be recorded."""
@@ -127,9 +127,9 @@ class Training(Observer):
             self._measuring.step = Step(number, self._gradients.now())
             self._watch.start()
         else:
-            self._rest()
+            self._stop_watching()
 
-    def _rest(self) -> None:
+    def _stop_watching(self) -> None:
         """Watch nothing until the next step is prepared."""
         self._measuring.step = None
         self._watch.stop()
@@ -271,7 +271,7 @@ class Training(Observer):
         try:
             self._finish()
         except BaseException:
-            self._rest()
+            self._stop_watching()
             raise
         self._watch.end_step()
         self._prepare()
