@@ -3,6 +3,7 @@
 What users hold
     program.py   capture and Program
     step.py      TrainingStep: one step of an optimiser
+    update.py    the update of all parameters at once
     loop.py      the training loop
     arrays.py    where a compiled step keeps its numbers, for callbacks
     models.py    which models can be compiled
