@@ -342,8 +342,8 @@ class Session:
     def _tell(self, rows: Rows) -> None:
         layers = tuple(info.name for info in self.layers)
         of_layers = {name: rows.values[name] for name in self.of_layers if name != HISTOGRAM}
-        for values in of_layers.values():
-            values.flags.writeable = False
+        for array in (*of_layers.values(), *rows.missing.values()):
+            array.flags.writeable = False
         for i, step in enumerate(rows.steps):
             quantities = {name: values[i] for name, values in of_layers.items()}
             loss, accuracy = (
@@ -352,7 +352,7 @@ class Session:
             )
             missing = {name: mask[i] for name, mask in rows.missing.items() if mask[i].any()}
             event = StepRecorded(step, None, loss, accuracy, layers, quantities, missing)
-            for listener in self._listeners:
+            for listener in (*self._listeners,):  # it may bring another one, which hears the next
                 listener(event)
 
     # --- reading ----------------------------------------------------------------------------------
