@@ -129,7 +129,7 @@ def remove_leftovers(folder: Path, names: Collection[str]) -> None:
 
 
 def _file_behind(path: Path) -> Path:
-    """The file that a path names, existing or not; the file behind a link, so that the link stays."""
+    """The file that a path names, existing or not; behind a link, the file it points to."""
     if path.is_symlink():
         if not path.exists():
             raise _dangling(path)
