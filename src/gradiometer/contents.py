@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dp.typing import Array
 from gradiometer.quantities import HISTOGRAM, OF_LAYERS, OF_STEPS, QUANTITIES, Quantity
 from gradiometer.settings import SETTINGS
 from gradiometer.states import (
@@ -32,7 +32,6 @@ from gradiometer.states import (
 if TYPE_CHECKING:
     import xarray as xr
 
-Array = NDArray[Any]
 
 ROUNDING = 1e-6  # by which a share that was averaged in single precision may exceed 1
 
