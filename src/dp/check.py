@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dp.derivatives import gradients
+from dp.differentiate import gradients
 from dp.errors import GradientError
 from dp.node import Node
 from dp.typing import Array
