@@ -349,7 +349,7 @@ class Session:
             (name, _each_step(rows.values[name])) for name in self.of_layers if name != HISTOGRAM
         ]
         missing = [
-            (name, _each_step(mask), mask.reshape(len(mask), -1).any(axis=1))
+            (name, _each_step(mask), mask.reshape(len(mask), -1).any(axis=1).tolist())
             for name, mask in rows.missing.items()
         ]
         losses, accuracies = (_means(rows, name) for name in ("loss", "accuracy"))
