@@ -1,4 +1,4 @@
-"""The same weights and batches give the same trace in dp, PyTorch, JAX and scikit-learn."""
+"""The same weights and batches give the same trace in dp, PyTorch, JAX, Keras and scikit-learn."""
 
 import collections
 import os
@@ -11,11 +11,15 @@ import dp
 from gradiometer import from_torch, record, record_sklearn
 from gradiometer.quantities import OF_LAYERS, QUANTITIES
 
+# Keras chooses when it is imported; adapters/keras/test_backends.py runs it with JAX too
+os.environ.setdefault("KERAS_BACKEND", "torch")
 if os.environ.get("GRADIOMETER_REQUIRE_FRAMEWORKS") == "1":
     import jax
+    import keras
     import torch
 else:
     jax, torch = pytest.importorskip("jax"), pytest.importorskip("torch")
+    keras = pytest.importorskip("keras")
 
 import gradiometer.jax
 
@@ -128,6 +132,37 @@ def in_jax(activation):
         return recorder.trace
 
 
+KERAS = {"identity": "linear", "clipped_relu": "relu6"}  # the others as in dp
+
+
+def in_keras(activation):
+    """The functions inside of the layers, or as layers of their own."""
+    with jax.enable_x64(True):
+        options = {"dtype": "float64"}
+        parts = [keras.Input((4,), **options)]
+        for name in ("h1", "h2"):
+            if activation == "leaky_relu":  # Keras's own default has another slope
+                function = keras.layers.LeakyReLU(negative_slope=0.01, **options)
+            else:
+                function = keras.layers.Activation(KERAS.get(activation, activation), **options)
+            if name == "h1":
+                parts += [keras.layers.Dense(6, name=name, **options), function]
+            else:
+                inside = function if activation == "leaky_relu" else function.activation
+                parts += [keras.layers.Dense(6, inside, name=name, **options)]
+        net = keras.Sequential([*parts, keras.layers.Dense(1, name="out", **options)])
+        given = net_of(activation).get_param()
+        names = ["h1", "h2", "out"]
+        net.set_weights(
+            [x for name in names for x in (given[f"{name}_weight"], given[f"{name}_bias"][0])]
+        )
+        loss = keras.losses.MeanSquaredError(**options)
+        net.compile(keras.optimizers.SGD(RATE), loss, loss_weights=0.5)
+        with record(net, reference=(X, Y), quantities=QUANTITIES) as recorder:
+            net.fit(X, Y, batch_size=len(X), epochs=STEPS, verbose=0)
+        return recorder.trace
+
+
 def in_sklearn(activation):
     """Plain descent on the whole batch, from dp's weights; the loss is half the mean square."""
     estimator = MLPRegressor(
@@ -152,15 +187,25 @@ def in_sklearn(activation):
 def test_the_same_trace_everywhere(activation, framework):
     if framework == "sklearn" and activation not in SKLEARN:
         pytest.skip(f"scikit-learn has no {activation}")
-    expected = in_dp(activation)
     found = {"torch": in_torch, "jax": in_jax, "sklearn": in_sklearn}[framework](activation)
+    # a pure function of JAX would have to say what it clipped
+    compare(found, activation, leave_out="clip_factor" if framework == "jax" else None)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own
+@pytest.mark.parametrize("activation", SHARED)
+def test_the_same_trace_in_keras(activation):
+    compare(in_keras(activation), activation)
+
+
+def compare(found, activation, leave_out=None):
+    expected = in_dp(activation)
     assert list(found["layer"].values) == list(expected["layer"].values)
     assert list(found["activation"].values) == list(expected["activation"].values)
     for coordinate in ("step", "depth", "fan_in", "fan_out"):
         np.testing.assert_array_equal(found[coordinate], expected[coordinate])
     for name in (*OF_LAYERS, "loss", "grad_norm"):
-        if name == "clip_factor" and framework == "jax":
-            continue  # a pure function would have to say what it clipped
-        np.testing.assert_allclose(
-            found[name].values, expected[name].values, rtol=1e-6, atol=1e-15, err_msg=name
-        )
+        if name != leave_out:
+            np.testing.assert_allclose(
+                found[name].values, expected[name].values, rtol=1e-6, atol=1e-15, err_msg=name
+            )
