@@ -26,17 +26,14 @@ run: .venv/run.stamp
 
 # pytest comes last, so that its closing line is the last one
 test: lint
-	$(PYTEST) -m 'not long'
+	$(PYTEST) -m 'not long and not frameworks'
 
 # whatever the first two leave out
 test-all: test test-frameworks
 	GRADIOMETER_REQUIRE_FRAMEWORKS=1 $(PYTEST) -m long
 
 test-frameworks: .venv/frameworks.stamp
-	GRADIOMETER_REQUIRE_FRAMEWORKS=1 $(PYTEST) -m 'not long' tests/dp/test_against_torch.py \
-		tests/gradiometer/recording tests/gradiometer/summary tests/gradiometer/bridges \
-		tests/gradiometer/test_exports.py src/gradiometer \
-		'tests/test_docs.py::test_what_the_page_says_to_type_works[frameworks]'
+	GRADIOMETER_REQUIRE_FRAMEWORKS=1 $(PYTEST) -m 'frameworks and not long'
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check

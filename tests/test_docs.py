@@ -23,8 +23,13 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDS = {"frameworks": ("torch", "lightning", "jax", "keras")}
+TAKE_LONG = ("README", "studies")  # all claims, and studies of hundreds of nets
 COMMAND = re.compile(r"(?:\.venv/bin/)?gradiometer ")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def marks(page):
+    return [pytest.mark.long] * (page in TAKE_LONG) + [pytest.mark.frameworks] * (page in NEEDS)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,11 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("reader")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=marks(page.stem)) for page in PAGES],
+    ids=[page.stem for page in PAGES],
+)
 def test_what_the_page_says_to_type_works(page, folder, monkeypatch):
     for framework in NEEDS.get(page.stem, ()):
         if os.environ.get("GRADIOMETER_REQUIRE_FRAMEWORKS") == "1":

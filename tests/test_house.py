@@ -83,14 +83,7 @@ def circle_in(graph: dict[str, dict[str, int]]) -> list[str]:
     return shortest
 
 
-@pytest.mark.parametrize(
-    "package",
-    [
-        "dp",
-        pytest.param("gradiometer", marks=pytest.mark.xfail(strict=True, reason="being cut")),
-        "bench",
-    ],
-)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_circle_of_files(package):
     modules = files_of(package)
     graph = {name: imports_of(file, modules) for name, file in modules.items()}

@@ -314,6 +314,7 @@ def test_every_scalar_is_in_the_event_files(trace, tmp_path):
         assert times[-1] == pytest.approx(trace.attrs["wall_time_s"])
 
 
+@pytest.mark.frameworks  # TensorBoard itself comes with them
 def test_tensorboard_reads_them(trace, tmp_path):
     pytest.importorskip("tensorboardX")
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")

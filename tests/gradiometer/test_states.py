@@ -9,10 +9,12 @@ import xarray as xr
 
 from gradiometer.contents import problems
 from gradiometer.experiment import Experiment
-from gradiometer.recording.recorder import LayerInfo, Recorder
+from gradiometer.netcdf import FORMAT
+from gradiometer.recording.recorder import Recorder
+from gradiometer.recording.session import LayerInfo, Session
 from gradiometer.states import MODEL, NO_REASON, State, mask_of, states
 from gradiometer.studies.grouping import join
-from gradiometer.trace import FORMAT, Trace, TraceError
+from gradiometer.trace import Trace, TraceError
 
 OLD = Path(__file__).parent / "written_by_gradlab"
 FROZEN = "its weight was frozen"
@@ -230,8 +232,8 @@ def test_in_old_files_of_pytorch_what_is_missing_is_told_from_what_diverged():
 # --- as they are recorded -------------------------------------------------------------------------
 
 
-def recorder(**settings):
-    found = Recorder(**settings)
+def session(**settings):
+    found = Session(**settings)
     found.begin([LayerInfo("a", 2, 2, "tanh"), LayerInfo("b", 2, 2, "tanh")])
     return found
 
@@ -244,17 +246,17 @@ def add(found, step, values, missing=None):
 
 
 def test_a_recorder_is_told_what_is_missing():
-    found = recorder(quantities=("grad_rms", "delta_rms", "nonfinite_count"))
+    found = session(quantities=("grad_rms", "delta_rms", "nonfinite_count"))
     add(found, 1, {"grad_rms": [np.nan, np.nan]}, {"grad_rms": [False, True]})
     add(found, 2, {"grad_rms": [0.5, np.nan], "delta_rms": [0.1, 0.2]}, {"grad_rms": [False] * 2})
     found.miss("b", ["grad_rms"], FROZEN)
-    trace = found.trace
+    trace = Recorder(found).trace
     assert trace.status("grad_rms").values.tolist() == [[2, 3], [0, 2]]
     assert trace.status("delta_rms").values.tolist() == [[3, 3], [0, 0]]
     assert trace.why("grad_rms", "b") == FROZEN
     assert trace.why("delta_rms", "a") == NO_REASON
     found.forget_after(1)
-    assert found.trace.status("grad_rms").values.tolist() == [[2, 3]]
+    assert Recorder(found).trace.status("grad_rms").values.tolist() == [[2, 3]]
 
 
 def test_members_that_miss_other_things_are_joined():

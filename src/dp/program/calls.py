@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import primitives as p
-from dp.errors import ShapeError
+from dp.errors import CaptureError, ShapeError
 from dp.node import Node
 from dp.program.capture import Captured
 from dp.program.graph import Value
@@ -43,4 +43,14 @@ def check_shape(name: str, shape: tuple[int, ...], captured: tuple[int, ...]) ->
         raise ShapeError(
             f"{name!r} was captured with shape {captured}, got {shape}; a program takes one shape: "
             "capture anew for another"
+        )
+
+
+def refuse_if_changed(captured: Captured) -> None:
+    """Raise CaptureError if something that a function depends on has changed since its capture."""
+    changed = captured.guard.changed() or captured.guard.changed_large()
+    if changed:
+        raise CaptureError(
+            f"{changed} has changed since {captured.function!r} was captured, which depends on it; "
+            "capture anew"
         )

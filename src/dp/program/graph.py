@@ -8,7 +8,7 @@ shared, and what multiplies by one or adds a zero vanishes. Every rewriting give
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -153,7 +153,9 @@ class Builder:
             return a if (a.shape, a.dtype) == (shape, dtype) else None
         if primitive is p.transpose:
             return a.operands[0] if a.primitive is p.transpose else None
-        for other, given in _arithmetic(primitive, operands):
+        if primitive not in ARITHMETIC:
+            return None
+        for other, given in ARITHMETIC[primitive](*operands):
             # two operands give the same shape and dtype in any case
             if len(given) == 2 or (given[0].shape, given[0].dtype) == (shape, dtype):
                 return given[0] if other is None else self.apply(other, given, {}, shape, dtype)
@@ -164,38 +166,54 @@ class Builder:
 TIMES_X = {p.gelu: p.normal_cdf, p.silu: p.sigmoid}
 
 
-def _arithmetic(
-    primitive: p.Primitive, operands: Sequence[Value]
-) -> Iterator[tuple[p.Primitive | None, tuple[Value, ...]]]:
-    """Simpler forms of arithmetic, as operation and operands; None is the operand itself."""
-    a, b = operands[0], operands[-1]
-    if primitive is p.negative:
-        if a.primitive is p.negative:
-            yield None, a.operands
-        elif a.primitive is p.subtract:
-            yield p.subtract, a.operands[::-1]
-    elif primitive is p.multiply:
-        for one, other in ((a, b), (b, a)):
-            if one.uniform == 1.0:
-                yield None, (other,)
-            elif one.uniform == -1.0:
-                yield p.negative, (other,)
-    elif primitive is p.divide:
-        if b.uniform == 1.0:
-            yield None, (a,)
-    elif primitive is p.add:
-        for zero, other in ((a, b), (b, a)):
-            if zero.uniform == 0.0:
-                yield None, (other,)
-        if b.primitive is p.negative:
-            yield p.subtract, (a, b.operands[0])
-        elif a.primitive is p.negative:
-            yield p.subtract, (b, a.operands[0])
-    elif primitive is p.subtract:
-        if b.primitive is p.negative:
-            yield p.add, (a, b.operands[0])
-        elif b.uniform == 0.0:
-            yield None, (a,)
+Form = tuple["p.Primitive | None", tuple[Value, ...]]  # operation, operands; None: the operand
+
+
+def _negative(a: Value) -> Iterator[Form]:
+    if a.primitive is p.negative:
+        yield None, a.operands
+    elif a.primitive is p.subtract:
+        yield p.subtract, a.operands[::-1]
+
+
+def _multiply(a: Value, b: Value) -> Iterator[Form]:
+    for one, other in ((a, b), (b, a)):
+        if one.uniform == 1.0:
+            yield None, (other,)
+        elif one.uniform == -1.0:
+            yield p.negative, (other,)
+
+
+def _divide(a: Value, b: Value) -> Iterator[Form]:
+    if b.uniform == 1.0:
+        yield None, (a,)
+
+
+def _add(a: Value, b: Value) -> Iterator[Form]:
+    for zero, other in ((a, b), (b, a)):
+        if zero.uniform == 0.0:
+            yield None, (other,)
+    if b.primitive is p.negative:
+        yield p.subtract, (a, b.operands[0])
+    elif a.primitive is p.negative:
+        yield p.subtract, (b, a.operands[0])
+
+
+def _subtract(a: Value, b: Value) -> Iterator[Form]:
+    if b.primitive is p.negative:
+        yield p.add, (a, b.operands[0])
+    elif b.uniform == 0.0:
+        yield None, (a,)
+
+
+# the simpler forms that arithmetic may have
+ARITHMETIC: dict[p.Primitive, Callable[..., Iterator[Form]]] = {
+    p.negative: _negative,
+    p.multiply: _multiply,
+    p.divide: _divide,
+    p.add: _add,
+    p.subtract: _subtract,
+}
 
 
 def _without_broadcasts(operands: Sequence[Value], shape: tuple[int, ...]) -> Sequence[Value]:

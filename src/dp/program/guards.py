@@ -206,44 +206,11 @@ class Guard:
         if id(thing) in self._seen:
             return
         self._seen[id(thing)] = thing
-        if isinstance(thing, types.FunctionType):
-            self._function(path, thing)
-        elif isinstance(thing, types.MethodType):
-            self._go(path, thing.__func__)
-            self._go(path.rpartition(".")[0] or "self", thing.__self__)
-        elif isinstance(thing, functools.partial):
-            self._go(path, thing.func)
-            self._go(path, (thing.args, thing.keywords))
-        elif isinstance(thing, (staticmethod, classmethod)):
-            self._go(path, thing.__func__)
-        elif isinstance(thing, property):
-            self._go(path, thing.fget)
-        elif isinstance(thing, functools.cached_property):
-            self._go(path, thing.func)
-        elif isinstance(thing, type):
-            for kind in thing.__mro__[:-1]:
-                constant = kind.__module__ in WALKED
-                self._spaces.append(_Space(path, vars(kind), constant=constant))
-        elif isinstance(thing, Node):
-            if thing.name is None:
-                self._checks.append((functools.partial(getattr, thing), "value", thing.value, path))
-                self._array(path, thing.value)
-        elif isinstance(thing, np.ndarray):
-            self._array(path, thing)
-        elif isinstance(thing, RANDOM):
-            self.may_draw = True
-            self.generators.append((path, thing))
-        elif isinstance(thing, Iterator):
-            self.iterators.append(path)
-        elif isinstance(thing, types.ModuleType):
-            if _is_own(thing):
-                self._spaces.append(_Space(path, vars(thing)))
-            else:
-                self.may_draw |= thing.__name__.partition(".")[0] not in NO_RANDOM
-        elif isinstance(thing, (list, tuple, set, frozenset, collections.deque, Mapping)):
-            self._container(path, thing)
-        else:
-            self._object(path, thing)
+        for kinds, look in _LOOKS:
+            if isinstance(thing, kinds):
+                look(self, path, thing)
+                return
+        self._object(path, thing)
 
     def _go(self, path: str, thing: Any) -> None:
         self._queue.append((path, thing))
@@ -284,6 +251,43 @@ class Guard:
         self._all_names |= not DYNAMIC.isdisjoint(global_names | attributes)
         self._names |= attributes
         self.may_draw |= any("rand" in name for name in global_names | attributes)
+
+    def _method(self, path: str, method: types.MethodType) -> None:
+        self._go(path, method.__func__)
+        self._go(path.rpartition(".")[0] or "self", method.__self__)
+
+    def _partial(self, path: str, partial: functools.partial[Any]) -> None:
+        self._go(path, partial.func)
+        self._go(path, (partial.args, partial.keywords))
+
+    def _wrapper(self, path: str, wrapper: Any) -> None:
+        """A static or class method, or a property."""
+        for name in ("__func__", "fget", "func"):
+            if hasattr(wrapper, name):
+                self._go(path, getattr(wrapper, name))
+
+    def _class(self, path: str, thing: type) -> None:
+        for kind in thing.__mro__[:-1]:
+            constant = kind.__module__ in WALKED
+            self._spaces.append(_Space(path, vars(kind), constant=constant))
+
+    def _node(self, path: str, node: Node) -> None:
+        if node.name is None:
+            self._checks.append((functools.partial(getattr, node), "value", node.value, path))
+            self._array(path, node.value)
+
+    def _generator(self, path: str, generator: Any) -> None:
+        self.may_draw = True
+        self.generators.append((path, generator))
+
+    def _iterator(self, path: str, _: Any) -> None:
+        self.iterators.append(path)
+
+    def _module(self, path: str, module: types.ModuleType) -> None:
+        if _is_own(module):
+            self._spaces.append(_Space(path, vars(module)))
+        else:
+            self.may_draw |= module.__name__.partition(".")[0] not in NO_RANDOM
 
     def _object(self, path: str, thing: Any) -> None:
         """An instance: its attributes, and its class."""
@@ -343,6 +347,22 @@ class Guard:
         for name in found:
             self._go(f"{space.path}.{name}", values[name])
         return bool(found)
+
+
+# how each kind of thing is looked at, the first that fits; all others are objects
+_LOOKS: tuple[tuple[Any, Callable[[Guard, str, Any], None]], ...] = (
+    (types.FunctionType, Guard._function),
+    (types.MethodType, Guard._method),
+    (functools.partial, Guard._partial),
+    ((staticmethod, classmethod, property, functools.cached_property), Guard._wrapper),
+    (type, Guard._class),
+    (Node, Guard._node),
+    (np.ndarray, Guard._array),
+    (RANDOM, Guard._generator),
+    (Iterator, Guard._iterator),
+    (types.ModuleType, Guard._module),
+    ((list, tuple, set, frozenset, collections.deque, Mapping), Guard._container),
+)
 
 
 class _Space:

@@ -11,13 +11,10 @@ from dp import primitives as p
 from dp.batches import STREAMS, streams_of
 from dp.callbacks import Callback, ProgramCallback, Step
 from dp.errors import CaptureError
-from dp.mode import MODE, mode
-from dp.net import Net
 from dp.node import Node
-from dp.parameters import members_of
 from dp.program.guards import Guard
-from dp.program.reads import apart
-from dp.program.step import TrainingStep, check_model, pure
+from dp.program.models import check_labels, check_model, pure
+from dp.program.step import TrainingStep
 from dp.updates import Updates
 
 Array = NDArray[Any]
@@ -211,7 +208,7 @@ class _Loop:
     def _look_at_labels(self, now: TrainingStep) -> None:
         """Let a loss of the library's own look at every label, as eager steps would in time."""
         if self.labels:
-            _check_labels(self.optimizer, now)
+            check_labels(self.optimizer, now.captured)
             self.labels = False
 
     def _draw(self, most: int) -> list[Array]:
@@ -293,25 +290,3 @@ def _readers_come_first(optimizer: Updates) -> bool:
     """Whether no callback that reads a step's buffers stands behind one that may change it."""
     kinds = [isinstance(callback, ProgramCallback) for callback in optimizer._callbacks()]
     return kinds == sorted(kinds, reverse=True)
-
-
-def _check_labels(optimizer: Updates, step: TrainingStep) -> None:
-    """Let a loss of the library's own look at every label, as eager steps would in time."""
-    model, x, y = optimizer.model, optimizer.x_train, optimizer.y_train
-    if not step.captured.checks_labels:
-        return
-    if isinstance(model, Net) and model.loss_name != "cross_entropy":
-        return
-    _, first = np.unique(y.reshape(len(y), -1), axis=0, return_index=True)
-    size = optimizer.batch_size
-    rows = np.resize(first, -(-len(first) // size) * size).reshape(-1, size)
-    members = members_of(model)
-
-    def look() -> None:
-        np.seterr(all="ignore")
-        MODE.set(mode()._replace(recording=False))
-        for batch in rows:
-            picked = batch if members is None else np.stack([batch] * members)
-            model.loss(optimizer._batch(x, picked), optimizer._batch(y, picked))
-
-    apart(look)

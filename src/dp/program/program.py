@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.node import Node
-from dp.program.calls import check_shape, fitting, quietly
+from dp.program.calls import check_shape, fitting, quietly, refuse_if_changed
 from dp.program.capture import Captured, captured
 from dp.program.pipeline import Compiled, compile_graph
 from dp.program.source import readable
-from dp.program.step import TrainingStep, one_step, refuse_if_changed
+from dp.program.step import TrainingStep, one_step
 from dp.updates import Updates
 
 Array = NDArray[Any]

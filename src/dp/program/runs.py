@@ -28,7 +28,7 @@ from dp.program.reads import RandomStates, Watch, apart
 Array = NDArray[Any]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Seen:
     """What was seen of a function: its graph, its layers' calls, and what it depends on."""
 

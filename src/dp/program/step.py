@@ -9,28 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.activations import Activation
 from dp.callbacks import Step
-from dp.errors import CaptureError, ShapeError
-from dp.model import Model
-from dp.net import Net
+from dp.errors import CaptureError
 from dp.node import Node
-from dp.parameters import members_of, registered
+from dp.parameters import members_of
 from dp.program.arrays import arrays_of
-from dp.program.calls import fitting, quietly
-from dp.program.capture import Captured, captured, captured_rule
+from dp.program.calls import fitting, quietly, refuse_if_changed
+from dp.program.capture import captured_rule
+from dp.program.models import captured_loss, check_model
 from dp.program.pipeline import compile_graph
 from dp.program.reads import apart
 from dp.program.source import readable_step
 from dp.program.tables import Table
-from dp.untrained import check_stack, of_other_models
+from dp.program.update import FlatUpdate, Stores
 from dp.updates import Updates, update_all
 
 Array = NDArray[Any]
-
-# Numbers of a flat vector that are updated at once: so few that passing results stay in a cache,
-# and so many that memory is read ahead.
-CHUNK = 1 << 17
 
 
 class TrainingStep:
@@ -53,7 +47,7 @@ class TrainingStep:
     def __init__(self, optimizer: Updates, x: Array, y: Array, num_grad_stores: int) -> None:
         check_model(optimizer.model)
         self.optimizer, self.num_grad_stores = optimizer, num_grad_stores
-        self.captured = _captured(optimizer.model, x, y)
+        self.captured = captured_loss(optimizer.model, x, y)
         readers = optimizer.program_callbacks()
         wanted = [value for reader in readers for value in reader.keep(self.captured)]
         self.elementwise = optimizer.elementwise()
@@ -69,7 +63,8 @@ class TrainingStep:
         self._trained = list(self.captured.gradients)
         self.rows: list[tuple[Table, Array]] = []
         self.newer = False
-        self._prepare_update()
+        self.named_stores = self._stores()
+        self._flat_update = FlatUpdate(optimizer, self.compiled, self.named_stores)
         self.load()
 
     @cached_property
@@ -184,36 +179,17 @@ class TrainingStep:
 
     # --- the update -------------------------------------------------------------------------------
 
-    def _prepare_update(self) -> None:
-        """Parameters, gradients and stores as the pieces in which they are updated.
-
-        An update of the library's own acts on each number alone, so it takes the flat vectors in
-        pieces that fit a cache; one of the user's own takes parameter by parameter.
-        """
-        fast, param = self.compiled, self.optimizer.model.get_param()
-        flat, gradient = fast.parameters, fast.gradients
-        stores = list(fast.state[1:])
-        views = [fast.layout.views(store) for store in stores]
-        self.named_stores = [
+    def _stores(self) -> Stores:
+        """What the optimiser keeps, by the parameters' names: views of `state`, where it can be."""
+        param = self.optimizer.model.get_param()
+        views = [self.compiled.layout.views(store) for store in self.compiled.state[1:]]
+        return [
             {
                 name: named[name] if self.elementwise and name in named else np.zeros_like(value)
                 for name, value in param.items()
             }
             for named in views
         ]
-        pieces = {str(at): slice(at, at + CHUNK) for at in range(0, len(flat), CHUNK)}
-        self._pieces = {name: flat[piece] for name, piece in pieces.items()}
-        self._gradient_pieces = {name: gradient[piece] for name, piece in pieces.items()}
-        self._store_pieces = [
-            {name: store[piece] for name, piece in pieces.items()} for store in stores
-        ]
-        # an update of a piece that is one operation happens as a whole or not at all
-        self._spare: dict[str, tuple[Array, Array]] = {}
-        if stores or len(pieces) > 1:
-            spare = np.empty((len(fast.state), min(CHUNK, len(flat))), flat.dtype)
-            for name, piece in pieces.items():
-                live = fast.state[:, piece]
-                self._spare[name] = spare[:, : live.shape[1]], live
 
     def update(self, number: int, told: Step | None = None) -> None:
         """Change the parameters by the gradients, by the optimiser's `_update`.
@@ -228,57 +204,11 @@ class TrainingStep:
             for name in self._trained:
                 np.copyto(self.compiled.gradient_views[name], told.grad[name])
         self.newer = True
-        optimizer, pieces, gradients = self.optimizer, self._pieces, self._gradient_pieces
-        if not self._spare:
-            optimizer._update(pieces, gradients, "0", number)
-            return
-        optimizer.grad_stores = self._store_pieces
-        try:
-            if len(pieces) > 1:
-                self._update_pieces(number)
-                return
-            spare, live = self._spare["0"]
-            spare[...] = live
-            try:
-                optimizer._update(pieces, gradients, "0", number)
-            except BaseException:
-                live[...] = spare
-                raise
-        finally:
-            optimizer.grad_stores = self.named_stores
-
-    def _update_pieces(self, number: int) -> None:
-        """Update piece by piece; if an interrupt comes, complete the step, or undo it."""
-        piece = begun = ""  # the piece in turn; the one that `spare` belongs to
-        try:
-            for piece in self._pieces:
-                begun = ""
-                spare, live = self._spare[piece]
-                spare[...] = live
-                begun = piece
-                self.optimizer._update(self._pieces, self._gradient_pieces, piece, number)
-        except BaseException:
-            self._mend(piece, begun, number)
-            raise
+        self._flat_update(number)
 
     def end_update(self) -> None:
-        """Give the optimiser its stores by name, if an interrupt has left it those of pieces."""
-        if self.optimizer.grad_stores is self._store_pieces:
-            self.optimizer.grad_stores = self.named_stores
-
-    def _mend(self, piece: str, begun: str, number: int) -> None:
-        """Undo an update that an interrupt came into, or, of many pieces, complete it.
-
-        `begun` is the piece that may be changed in part; its numbers from before are kept.
-        """
-        if begun:
-            spare, live = self._spare[begun]
-            live[...] = spare
-        names = list(self._pieces)
-        rest = names[names.index(begun or piece) :] if begun or piece else []
-        if len(rest) < len(names):
-            for name in rest:
-                self.optimizer._update(self._pieces, self._gradient_pieces, name, number)
+        """Put right what an interrupt in the middle of an update may have left."""
+        self._flat_update.end()
 
     def _is_whole(self, told: Step) -> bool:
         """Whether callbacks left a gradient, and nothing but that, for every parameter trained."""
@@ -355,16 +285,6 @@ def _close(found: Array, right: Array, scale: float) -> bool:
     return not far_from_it
 
 
-def refuse_if_changed(captured: Captured) -> None:
-    """Raise CaptureError if something that a function depends on has changed since its capture."""
-    changed = captured.guard.changed() or captured.guard.changed_large()
-    if changed:
-        raise CaptureError(
-            f"{changed} has changed since {captured.function!r} was captured, which depends on it; "
-            "capture anew"
-        )
-
-
 def one_step(optimizer: Updates) -> TrainingStep:
     """Capture one step of an optimiser, on a batch of its data."""
     if optimizer.x_train is None or optimizer.y_train is None:
@@ -375,50 +295,3 @@ def one_step(optimizer: Updates) -> TrainingStep:
         rows = np.stack([rows] * members)
     x, y = (optimizer._batch(data, rows).value for data in (optimizer.x_train, optimizer.y_train))
     return TrainingStep(optimizer, x, y, optimizer.num_grad_stores)
-
-
-def check_model(model: Any) -> None:
-    """Refuse what has methods of its own that a program would not call."""
-    if not isinstance(model, Model):
-        raise CaptureError(f"only a dp.Model can be compiled, got {type(model).__name__}")
-    for method in ("get_grad", "get_param", "set_param"):
-        own = getattr(type(model), method) is not getattr(Model, method)
-        if own or method in vars(model):
-            raise CaptureError(
-                f"{type(model).__name__} has its own {method}, which a program would not call; "
-                "train it without compile=True"
-            )
-
-
-def pure(model: Model) -> bool:
-    """Whether a model is a net of the library's own, which depends on its parameters alone."""
-    own = {"loss", "forward", "logits"} & vars(model).keys()
-    return type(model) is Net and isinstance(model.activation, Activation) and not own
-
-
-def _captured(model: Any, x: Array, y: Array) -> Captured:
-    found = captured(model.loss, (x, y), trusted=pure(model))
-    if found.output.shape[-2:] != (1, 1):
-        raise ShapeError(
-            f"{type(model).__name__}.loss must give one number, got shape {found.output.shape}"
-        )
-    if not found.gradients:
-        raise ValueError(f"the loss of {type(model).__name__} depends on none of its parameters")
-    kept = registered(model)
-    own = {} if kept is None else kept.parameters
-    if kept is not None and len(found.output.shape) > 2:
-        check_stack(type(model).__name__, kept, found.output.shape)
-    others = of_other_models(found.nodes, own)
-    if others:
-        raise CaptureError(
-            f"the loss depends on parameters of another model ({', '.join(others)}), which a "
-            "program would freeze; train it without compile=True, or make the layers in this model"
-        )
-    strangers = sorted(name for name, node in found.nodes.items() if own.get(name) is not node)
-    if strangers:
-        raise CaptureError(
-            f"the loss uses named Nodes that are no parameters of the model: "
-            f"{', '.join(strangers)}; a program would freeze them. Make a parameter in __init__: "
-            f'self.w = self.Parameter(value, "{strangers[0]}")'
-        )
-    return found

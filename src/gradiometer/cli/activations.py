@@ -13,7 +13,7 @@ from gradiometer.cli.paths import PATH
 
 def activations(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Names such as sigmoid tanh relu; all by default.")
+        list[str] | None, typer.Argument(help="Of {activation}; all by default.")
     ] = None,
     out: Annotated[Path, typer.Option(**PATH, help="File for the figure.")] = Path(
         "activations.png"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -59,16 +60,28 @@ def _annotation(setting: Setting, hidden: bool) -> Any:
 
 
 class CommandWithSettings(TyperCommand):
-    """A command that looks up the choices of its settings when its help is asked for."""
+    """A command that looks up the choices of settings when its help is asked for.
+
+    In a help text, the name of a setting in braces stands for its choices.
+    """
 
     def format_help(self, *arguments: Any) -> None:
         """Write the help."""
         declared = {_flag(each): each for each in SETTINGS.values()}
         for flag in self.params:
-            setting = declared.get(flag.name or "")
-            if setting is not None and hasattr(flag, "help") and not flag.help:
+            if not hasattr(flag, "help"):
+                continue
+            if flag.help:
+                flag.help = re.sub(r"\{(\w+)\}", _choices, flag.help)
+            elif flag.name in declared:
+                setting = declared[flag.name]
                 flag.help = setting.full_help() + " Repeat for more." * bool(setting.flag)
         super().format_help(*arguments)
+
+
+def _choices(found: re.Match[str]) -> str:
+    name = found[1]
+    return ", ".join(SETTINGS[name].choices) if name in SETTINGS else found[0]
 
 
 def chosen(settings: Given) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from gradiometer.plots.canvas import DEPTH_MAP, Array, positive
 from gradiometer.plots.marks import MISSING, NONFINITE, ZERO
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
 
@@ -47,7 +48,7 @@ def log_limits(values: Sequence[Array]) -> tuple[float, float] | None:
 
 def draw_flow(
     axes: Axes, ends: Array, values: Array, limits: tuple[float, float] | None
-) -> tuple[QuadMesh, dict[str, Any]]:
+) -> tuple[QuadMesh, dict[str, Artist]]:
     """A depth × step heatmap of log10 of values, the input at the bottom.
 
     Parameters
@@ -72,7 +73,7 @@ def draw_flow(
         ends, layers, np.log10(positive(values)),
         cmap=DEPTH_MAP, vmin=low, vmax=high, rasterized=True,
     )  # fmt: skip
-    handles = {}
+    handles: dict[str, Artist] = {}
     for kind in (ZERO, NONFINITE, MISSING):
         where = kind.where(values)
         if where.any():

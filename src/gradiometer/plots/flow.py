@@ -40,6 +40,7 @@ from gradiometer.plots.words import plain
 from gradiometer.quantities import DELTA, GRADIENTS
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
     from gradiometer.labelled import LabelledPrediction, LabelledRun
@@ -179,7 +180,7 @@ def heatmap(trace: LabelledRun, theory: LabelledPrediction | None = None) -> Fig
         name: predicted(theory, name)[0][:, None] for name in columns if theory is not None
     }
     limits = log_limits([*quantities, *predicted_columns.values()])
-    handles: dict[str, Any] = {}
+    handles: dict[str, Artist] = {}
     for name, axes in columns.items():
         handles |= draw_flow(axes, np.array([0.0, 1.0]), predicted_columns[name], limits)[1]
         axes.set_xticks([0.5], ["predicted"], fontsize=8, rotation=90)

@@ -6,6 +6,7 @@ missing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -149,10 +150,10 @@ def mark_handles(
     ensemble: bool = False,
     neutral: bool = False,
     kinds: tuple[Mark, ...] = MARKS,
-) -> list[Any]:
+) -> list[Artist]:
     """Legend entries for the marks that occur in a figure; `neutral` ones are black."""
     drawn = {line.get_gid() for axes in figure.axes for line in axes.lines}
-    handles = []
+    handles: list[Artist] = []
     for kind in kinds:
         if kind.gid in drawn:
             text = kind.text
@@ -163,11 +164,11 @@ def mark_handles(
     return handles
 
 
-def lower_legend(figure: Figure, handles: list[Any], columns: int = 4) -> None:
+def lower_legend(figure: Figure, handles: Sequence[Artist], columns: int = 4) -> None:
     """A legend below the axes, if there is anything to explain."""
     if handles:
         figure.legend(
-            handles=handles,
+            handles=[*handles],
             loc="outside lower center",
             ncols=min(columns, len(handles)),
             fontsize=8,

@@ -60,25 +60,40 @@ def add_arrays(
     """
     shape = (len(steps), len(session.layers), *loss.shape[1:])
     found: dict[str, Array] = {}
-    missing: dict[str, Array] = {}
+    places: dict[str, list[Sequence[int] | slice]] = {}  # of layers that have a quantity
     counts: dict[str, Array] = {}
     with np.errstate(all="ignore"):
         for positions, arrays in groups:
             here, nonfinite = measure(arrays, session.quantities)
             for name, values in here.items():
                 if name not in found:
-                    found[name] = nothing(name, shape)
-                    missing[name] = np.ones(shape, bool)
+                    found[name], places[name] = nothing(name, shape), []
                 found[name][:, positions] = values
-                missing[name][:, positions] = False
+                places[name].append(positions)
             for kind, values in nonfinite.items():
                 if np.any(values):
                     counts.setdefault(kind, np.zeros(shape))[:, positions] = values
     session.add_measured(
         steps, found, counts, loss, accuracy, loss_seen,
-        grad_norm=grad_norm,
-        missing={name: mask for name, mask in missing.items() if mask.any()},
+        grad_norm=grad_norm, missing=_masks(places, len(groups), shape),
     )  # fmt: skip
+
+
+def _masks(
+    places: Mapping[str, Sequence[Sequence[int] | slice]], groups: int, shape: tuple[int, ...]
+) -> dict[str, Array]:
+    """What of each quantity is missing, if anything is."""
+    found = {}
+    covered = np.zeros(shape[1], bool)
+    for name, positions in places.items():
+        if len(positions) == groups and covered.all():  # as an earlier one, which had all layers
+            continue
+        covered = np.zeros(shape[1], bool)
+        for place in positions:
+            covered[place] = True
+        if not covered.all():
+            found[name] = np.broadcast_to(~covered.reshape(1, -1, *[1] * (len(shape) - 2)), shape)
+    return found
 
 
 # --- from parts -----------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ one after the other measures each as it comes (`of_gradient` and its like).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,12 +75,11 @@ class LayerArrays:
 
     def mapped(self, function: Callable[[Array], Array]) -> LayerArrays:
         """The same with another array for each of its arrays."""
-        arrays = {
-            name: function(value)
-            for name, value in vars(self).items()
-            if value is not None and not isinstance(value, bool)
-        }
-        return replace(self, **arrays)
+        found = copy.copy(self)
+        for name, value in vars(self).items():
+            if value is not None and not isinstance(value, bool):
+                setattr(found, name, function(value))
+        return found
 
 
 def nothing(name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:

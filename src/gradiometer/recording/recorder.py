@@ -12,15 +12,12 @@ import numpy as np
 from gradiometer.events import Listener
 from gradiometer.quantities import HISTOGRAM, OF_LAYERS, OF_STEPS
 from gradiometer.recording import quantities as q
-from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.quantities import Array
 from gradiometer.recording.session import LayerInfo, Session
 from gradiometer.states import MODEL, Reasons
 
 if TYPE_CHECKING:
     from gradiometer.trace import Trace
-
-__all__ = ["UNKNOWN", "LayerInfo", "Recorder", "Training", "TrainingRecorder"]
 
 NO_LABELS = "there are no labels of classes, on a reference batch, to compare the output with"
 

@@ -15,8 +15,7 @@ from tests.dp.eager import Small, X, Y
 import dp
 from dp import Node
 from dp.mode import Mode, mode
-from dp.program import reads
-from dp.program import step as compiled_step
+from dp.program import reads, update
 
 STEPS = 4
 FILES = ("/dp/", "contextlib.py", "/numpy/")
@@ -95,7 +94,7 @@ KINDS = {
 @pytest.fixture
 def chunk(monkeypatch):
     """Let updates be made in pieces of so many numbers."""
-    return lambda size: monkeypatch.setattr(compiled_step, "CHUNK", size)
+    return lambda size: monkeypatch.setattr(update, "CHUNK", size)
 
 
 def begun(kind, compiled, whole=False):
@@ -172,7 +171,10 @@ def test_an_interrupt_before_some_lines(kind, compiled, chunk):
     assert {0, STEPS} <= reached
 
 
-LOOP = ("/step.py", "/loop.py", "/optimizers.py", "/reads.py", "/runs.py", "contextlib.py")
+LOOP = (
+    *("/step.py", "/update.py", "/loop.py", "/reads.py", "/runs.py"),
+    *("/optimizers.py", "/updates.py", "/batches.py", "/watching.py", "contextlib.py"),
+)
 
 
 @pytest.mark.long

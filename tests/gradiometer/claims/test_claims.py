@@ -1,17 +1,21 @@
-"""The claims, on their real experiments, in the quick mode; and the papers' figures."""
+"""The claims, on their real experiments, in the quick mode; the papers' figures; the report."""
 
+import itertools
 import json
 import math
 import re
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from gradiometer.claims import CLAIMS, Proofs, ProofsError, Verdict, prove
 from gradiometer.claims.laboratory import Laboratory
 from gradiometer.claims.papers import targets
 from gradiometer.claims.reproductions import Reproduction, Target, by_basis, in_words, reproduce
 from gradiometer.events import Begun, ClaimBegun, ClaimJudged
+from gradiometer.reports.proofs import page
 
 HOLDS, REWORDED, FAILS = Verdict.HOLDS, Verdict.REWORDED, Verdict.FAILS
 EXPECTED = {
@@ -38,6 +42,12 @@ EXPECTED = {
     "scaling-cures": REWORDED,
 }
 OPEN = {"rate-kills", "raw-inputs"}  # with ten seeds
+
+
+@pytest.fixture(scope="module")
+def proofs():
+    """All claims and all papers, in the quick mode: real experiments, of ten seeds."""
+    return prove(seeds=10), prove(papers=True)
 
 
 def test_every_claim_is_here():
@@ -111,6 +121,7 @@ def test_the_same_again():
     assert prove(names, seeds=5).to_json() == prove(names, seeds=5).to_json()
 
 
+@pytest.mark.long
 def test_verdicts_are_of_other_seeds_too():
     names = ["typical-factor", "dead-units", "clipping"]
     other = prove(names, seeds=10, first_seed=5000)
@@ -313,3 +324,90 @@ def test_claims_and_verdicts_are_told():
         ClaimJudged("sigmoid-slope", "holds"),
         ClaimJudged("tanh-range", "holds as reworded"),
     ]
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Reader(HTMLParser):
+    """Reads HTML, and notes what is wrong with it."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.seen, self.ids, self.text = [], [], [], ""
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.seen.append((tag, attributes))
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, (tag, self.getpos())
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.seen if name == tag]
+
+
+@pytest.fixture(scope="module")
+def report(proofs):
+    everything = Proofs(10, proofs[0].proofs, proofs[1].reproductions, proofs[0].versions)
+    figures = {proof.name: proof.figure() for proof in everything.proofs}
+    return page(everything, figures)
+
+
+def test_the_report_is_html_with_every_claim_and_needs_no_network(report, proofs):
+    read = Reader(report)
+    assert report.startswith("<!DOCTYPE html>")
+    assert "http" not in report
+    assert "//" not in report.replace("data:image/png;base64,", "").split("<body>")[0]
+    assert len(read.ids) == len(set(read.ids))
+    for proof in proofs[0].proofs:
+        assert proof.name in read.ids
+        for words in (proof.said, proof.reworded, proof.measured, proof.reason, proof.experiment):
+            assert words in read.text
+    for row in proofs[1].reproductions:
+        for words in (row.what, row.place, row.note, row.shown):
+            assert words in read.text
+    # what is printed in a paper and what follows from a formula are never in one table
+    tables = report.split("<table>")
+    for row in proofs[1].reproductions:
+        [table] = [t for t in tables if f"<td>{escape(row.what)}<" in t]
+        assert ("Published" in table) == (row.basis == "stated")
+    for link in read.all("a"):
+        assert link["href"][1:] in read.ids
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in read.seen}
+
+
+def test_the_report_can_be_heard(report):
+    read = Reader(report)
+    assert read.all("html")[0]["lang"] == "en"
+    pictures = read.all("img")
+    assert len(pictures) == len(CLAIMS)
+    for picture in pictures:
+        assert picture["alt"].startswith("Figure of ")
+        assert picture["src"].startswith("data:image/png;base64,iVBOR")
+    levels = [int(tag[1]) for tag, _ in read.seen if tag in ("h1", "h2", "h3")]
+    assert levels[0] == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    assert len(read.all("caption")) == len(read.all("table"))
+    assert all(cell.get("scope") in ("row", "col") for cell in read.all("th"))
+
+
+def test_the_report_escapes(proofs):
+    from dataclasses import replace
+
+    proof = replace(proofs[0].proofs[0], said="<script>alert('x')</script> & more")
+    text = page(replace(proofs[0], proofs=(proof,)), {})
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text

@@ -149,6 +149,7 @@ TOO_LARGE = [
     ("run {file:enormous.toml} --out {out}", 2, "of memory"),
     ("predict --layers 1000000000 --out {out}.png", 2, "at most 2000 hidden layers"),
     ("predict --width 1000000000 --out {out}.png", 0, ""),  # no net is made
+    ("predict --steps 3 --out {out}.png", 2, "because nothing is trained; run does"),
     ("predict --batch-size 1000000000 --out {out}.png", 0, ""),
     ("study {file:s-product.toml} --out {out}", 2, "1000000000 experiments"),
     ("study {file:s-many-members.toml} --out {out}", 2, "members"),

@@ -29,7 +29,7 @@ def call(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-def test_run_leaves_trace_description_and_figures(tmp_path):
+def test_run_leaves_trace_description_and_figures(tmp_path, every_figure):
     done = call("run", *SMALL, "--members", 2, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert sorted(os.listdir(tmp_path / "out")) == sorted(

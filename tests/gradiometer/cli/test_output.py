@@ -284,7 +284,9 @@ class Swallowing:
 
 
 @pytest.mark.parametrize("where", ["draw", "compare_with_theory"])
-def test_a_signal_that_a_finaliser_swallows_ends_a_run(where, tmp_path, monkeypatch, capsys):
+def test_a_signal_that_a_finaliser_swallows_ends_a_run(
+    where, tmp_path, monkeypatch, capsys, every_figure
+):
     owner = RunFolder if where == "draw" else run_verb
     real = getattr(owner, where)
 

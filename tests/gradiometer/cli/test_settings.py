@@ -43,6 +43,11 @@ def test_help_lists_the_choices(table):
     assert set(table) <= words
 
 
+def test_the_gallery_lists_its_activation_functions():
+    words = {word.strip(".,;") for word in call("activations", "--help").output.split()}
+    assert set(ACTIVATIONS) <= words
+
+
 def test_help_of_a_verb_is_light():
     code = (
         "import sys\n"

@@ -6,11 +6,11 @@ import pytest
 from gradiometer.recording.assembly import REFERENCE, Assembly, Measured, add_arrays, join, one_step
 from gradiometer.recording.measure import LayerArrays
 from gradiometer.recording.recorder import Recorder
-from gradiometer.recording.session import LayerInfo
+from gradiometer.recording.session import LayerInfo, Session
 
 
 def recorder_of(*names, **settings):
-    recorder = Recorder(**settings)
+    recorder = Recorder(Session(**settings))
     recorder.session.begin([LayerInfo(name, 2, 3) for name in names])
     return recorder
 

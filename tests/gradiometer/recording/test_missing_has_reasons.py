@@ -11,7 +11,7 @@ import pytest
 import dp
 from gradiometer import State, record, record_sklearn
 from gradiometer.contents import problems
-from gradiometer.quantities import PER_LAYER, PER_STEP
+from gradiometer.quantities import OF_LAYERS, OF_STEPS, QUANTITIES
 from gradiometer.states import NO_REASON
 
 if os.environ.get("GRADIOMETER_REQUIRE_FRAMEWORKS") == "1":
@@ -32,6 +32,11 @@ F = nn.functional
 pytestmark = pytest.mark.frameworks
 
 
+def recording(model, optimizer, reference, **settings):
+    """Of everything, also what is on request."""
+    return record(model, optimizer, reference=reference, **{"quantities": QUANTITIES} | settings)
+
+
 def without_reason(recorder):
     """(layer, quantity) that is missing without a reason, or NaN though all is finite."""
     trace = recorder.trace
@@ -41,7 +46,7 @@ def without_reason(recorder):
     found = []
     for i, layer in enumerate(trace.layers):
         broken = (trace["nonfinite_count"].values[:, i] > 0).any()
-        for name in PER_LAYER:
+        for name in OF_LAYERS:
             nan = np.isnan(trace[name].values[:, i])
             missing = trace.status(name).values[:, i] == State.MISSING
             assert nan[missing].all()
@@ -49,7 +54,7 @@ def without_reason(recorder):
                 found.append((layer, name))
             if (nan & ~missing).any() and not broken:
                 found.append((layer, name))
-    for name in PER_STEP:
+    for name in OF_STEPS:
         finite = "nonfinite_step" not in trace.attrs
         missing = trace.status(name).values == State.MISSING
         if missing.any() and trace.why(name) in (None, NO_REASON):
@@ -67,7 +72,7 @@ def unfounded(recorder):
         for layer, reasons in recorder.missing.items()
         if layer in trace.layers
         for name in reasons
-        if name in PER_LAYER and np.isfinite(trace[name].sel(layer=layer)).all()
+        if name in OF_LAYERS and np.isfinite(trace[name].sel(layer=layer)).all()
     ]
 
 
@@ -193,7 +198,7 @@ def torch_recorded(net, reference=None, how="", **settings):
         owned = owned[-2:]
     sgd = torch.optim.SGD([p for p in owned if p.requires_grad] or owned, lr=0.01)
     given = (x, y) if reference else None
-    with warnings.catch_warnings(), record(net, sgd, reference=given, **settings) as recorder:
+    with warnings.catch_warnings(), recording(net, sgd, given, **settings) as recorder:
         warnings.simplefilter("ignore")  # of models, about what they do
         for _ in range(3):
             sgd.zero_grad()
@@ -260,7 +265,7 @@ def test_dp(function, reference, compiled):
     x, y = rng.normal(size=(16, 6)), rng.integers(0, 2, (16, 1)).astype(float)
     model = Students(FUNCTIONS[function])
     sgd = dp.SGD(model, x, y, batch_size=8, compile=compiled)
-    with record(model, sgd, reference=(x, y) if reference else None) as recorder:
+    with recording(model, sgd, (x, y) if reference else None) as recorder:
         sgd.train(3, print_each=None)
     assert not without_reason(recorder)
     assert not unfounded(recorder)
@@ -286,7 +291,7 @@ def test_scikit_learn(kind, activation):
     classes = {} if kind in ("values", "counts") else {"classes": np.unique(y)}
     if kind == "labels":
         classes = {"classes": np.arange(3)}
-    with record_sklearn(net) as recorder:
+    with record_sklearn(net, quantities=QUANTITIES) as recorder:
         for _ in range(2):
             net.partial_fit(x, y, **classes)
     assert not without_reason(recorder)
@@ -310,7 +315,7 @@ def test_jax(given, activation):
     rng = np.random.default_rng(0)
     net = {name: jnp.asarray(rng.normal(size=(4, 4))) for name in ("a", "b", "no tap")}
     x = jnp.asarray(rng.normal(size=(5, 4)))
-    with gradiometer.jax.record() as recorder:
+    with gradiometer.jax.record(quantities=QUANTITIES) as recorder:
         for i in range(3):
             loss, grads = jax.value_and_grad(loss_of)(net, x, skip=i == 1)
             updated = jax.tree.map(lambda w, g: w - 0.1 * g, net, grads)

@@ -132,6 +132,7 @@ def test_a_stopped_worker_is_reported_and_ended(log, tmp_path, monkeypatch):
     until(lambda: gone({pid for _, _, pid in notes()}), 10)
 
 
+@pytest.mark.long
 def test_a_worker_that_works_long_is_not_taken_for_stopped(log, monkeypatch):
     monkeypatch.setattr(processes, "SILENT", 3.0)
     monkeypatch.setattr(processes, "SILENCE", 6.0)
@@ -147,6 +148,7 @@ def test_a_worker_that_works_long_is_not_taken_for_stopped(log, monkeypatch):
 # --- workers that cannot start, or all die --------------------------------------------------------
 
 
+@pytest.mark.long
 def test_workers_that_all_die_end_the_study(log, monkeypatch):
     monkeypatch.setattr(execution, "STORM", 2)
     events = small().events(None, workers=1, compute=deadly.always_deadly)
@@ -156,6 +158,7 @@ def test_workers_that_all_die_end_the_study(log, monkeypatch):
     assert len(notes()) <= 7
 
 
+@pytest.mark.long
 def test_what_needs_too_much_does_not_keep_the_rest_from_being_done(log, monkeypatch):
     monkeypatch.setattr(execution, "STORM", 2)
     study = small()

@@ -63,7 +63,7 @@ def kill_when(condition, choose):
     return thread, killed
 
 
-@pytest.mark.parametrize("how_many", [1, 2])
+@pytest.mark.parametrize("how_many", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_workers_killed_in_the_middle(how_many, log, tmp_path, undisturbed):
     study = small()
     lost = {}
@@ -120,6 +120,7 @@ def test_what_was_half_written_when_the_driver_died_is_not_a_result(tmp_path, un
     assert_complete(study, tmp_path / "out", undisturbed)
 
 
+@pytest.mark.long
 def test_an_experiment_that_always_kills_its_worker(log, tmp_path):
     study = small()
     events = [*study.events(tmp_path / "out", workers=2, compute=deadly.deadly)]
@@ -136,6 +137,7 @@ def test_an_experiment_that_always_kills_its_worker(log, tmp_path):
     assert {begun()[event.experiment.hash] for event in done} == {1}
 
 
+@pytest.mark.long
 def test_tries_are_counted_as_told(log, tmp_path):
     events = [*small().events(None, workers=1, attempts=1, compute=deadly.deadly)]
     assert {e.attempts for e in events if isinstance(e, ExperimentFailed)} == {1}
@@ -149,6 +151,7 @@ def test_one_that_kills_its_worker_once_is_done(log, tmp_path, undisturbed):
     assert_complete(study, tmp_path / "out", undisturbed)
 
 
+@pytest.mark.long
 def test_a_worker_that_ends_by_itself(log):
     events = [*small().events(None, workers=1, compute=deadly.leaving)]
     causes = {e.cause for e in events if isinstance(e, ExperimentFailed)}
@@ -165,6 +168,7 @@ def test_a_worker_that_is_asked_to_end_has_not_finished(log, tmp_path, undisturb
     assert_complete(study, tmp_path / "out", undisturbed)
 
 
+@pytest.mark.long
 def test_two_drivers_share_the_work(log, tmp_path, undisturbed):
     study = small()
     script = (
@@ -182,6 +186,7 @@ def test_two_drivers_share_the_work(log, tmp_path, undisturbed):
     assert_complete(study, tmp_path / "out", undisturbed)
 
 
+@pytest.mark.long
 def test_what_a_dead_driver_had_is_taken_over_by_the_other(log, tmp_path, undisturbed):
     study = small()
     script = "for _ in small().events(sys.argv[1], workers=2, compute=slow): pass"

@@ -65,6 +65,7 @@ def test_the_lessons_nets(init, name):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("init", "name"), SIX)
 def test_wider_nets(init, name):
     experiment = Experiment.of(activation=name, init=init, reduction="mean", width=100)
@@ -189,10 +190,11 @@ def test_saturated_narrow_nets_are_doubted():
     ("settings", "words"),
     [
         ({"layers": 80, "dtype": "float32"}, "float32 rounds to zero what is below 1e-45"),
-        ({"layers": 80}, None),
-        (
+        pytest.param({"layers": 80}, None, marks=pytest.mark.long),
+        pytest.param(
             {"layers": 80, "activation": "identity", "init": "normal", "dtype": "float32"},
             "close to the largest number of the run's float32 or beyond",
+            marks=pytest.mark.long,
         ),
     ],
     ids=str,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from gradiometer.declaration import Setting
 from gradiometer.plots.words import plain
 from gradiometer.settings import SETTINGS
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def _numeric(values: Iterable[Any]) -> bool:
     )
 
 
-def evenly(values: Sequence[Any], count: int) -> list[Any]:
+def evenly(values: Sequence[Value], count: int) -> list[Value]:
     """Of values `count` or fewer, evenly spaced, with both ends."""
     if count >= len(values):
         return list(values)

@@ -22,6 +22,7 @@ from gradiometer.plots.values import quantities_of, recorded_values
 from gradiometer.quantities import GRADIENTS
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
     from gradiometer.labelled import LabelledStudy
@@ -78,7 +79,7 @@ def _draw(
     known = [flow for flow in flows if flow is not None]
     limits = log_limits([flow.values for flow in known])
     cells = figure.subplots(panels.rows, panels.columns, squeeze=False).ravel()
-    handles: dict[str, Any] = {}
+    handles: dict[str, Artist] = {}
     same = len({(flow.ends[0], flow.ends[-1]) for flow in known}) == 1
     for i, (axes, flow) in enumerate(zip(cells, flows, strict=False)):
         if flow is None:

@@ -23,6 +23,7 @@ from gradiometer.quantities import DELTA, QUANTITIES
 from gradiometer.thresholds import LEARNT
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
     from matplotlib.colorbar import Colorbar
@@ -82,7 +83,7 @@ def trainability(results: LabelledStudy, *, trains: float = LEARNT) -> Figure:
     cells = figure.subplots(len(maps), len(heads), sharex=True, sharey=True, squeeze=False)
     largest = max(float(np.nanmax(np.abs(finite(m.medians(fall))), initial=1.0)) for m in maps)
     norms = {"accuracy": Normalize(0, 1), fall: AsinhNorm(1.0, -largest, largest)}
-    handles: dict[str, Any] = {}
+    handles: dict[str, Artist] = {}
     for axes, head in zip(cells[0], heads.values(), strict=True):
         axes.set_title(head, fontsize=10)
     for row, each in zip(cells, maps, strict=True):
@@ -142,7 +143,7 @@ class _Map:
         """The median over nets of an outcome, those left out that have none; (depths, scales)."""
         return self._each(lambda nets: _median(nets[name]), np.nan)
 
-    def draw(self, axes: Axes, name: str, norm: Normalize) -> tuple[QuadMesh, dict[str, Any]]:
+    def draw(self, axes: Axes, name: str, norm: Normalize) -> tuple[QuadMesh, dict[str, Artist]]:
         """A map of one outcome; and the legend's entries."""
         values = self.medians(name)
         finished = self._each(lambda _: True, False)
@@ -161,7 +162,7 @@ class _Map:
             cmap=DEPTH_MAP if name == "accuracy" else DIVERGING,
         )  # fmt: skip
         absent = np.isnan(values) & finished
-        handles: dict[str, Any] = {}
+        handles: dict[str, Artist] = {}
         for kind, where in (
             (ENDLESS, np.isinf(values) & finished),
             (NOTHING, absent & ~diverged),

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dp
+from gradiometer.recording.adapters.dp.layers import Announcer
+from gradiometer.recording.session import Session
 
 if TYPE_CHECKING:
     from dp.program.arrays import StepArrays
     from dp.program.capture import Captured
     from dp.program.graph import Value
     from gradiometer.recording.adapters.dp.program import ProgramReader
-    from gradiometer.recording.adapters.dp.training import DpTraining
+
+
+class Follower(Protocol):
+    """Who follows a model's training."""
+
+    session: Session
+    model: dp.Model
+    reference: tuple[Any, Any] | None
+    announcer: Announcer
+
+    def before_update(self, told: dp.Step) -> None:
+        """An uncompiled step has its gradients."""
+
+    def after_update(self, told: dp.Step) -> None:
+        """Its parameters have been changed."""
+
+    def tell_optimizer(self, number: int) -> None:
+        """Say what makes the update of a step."""
 
 
 class Callback(dp.ProgramCallback):
@@ -20,7 +39,7 @@ class Callback(dp.ProgramCallback):
 
     only_reads = True
 
-    def __init__(self, training: DpTraining) -> None:
+    def __init__(self, training: Follower) -> None:
         self._training, self._session = training, training.session
         self.reads_loss = self._session.needs("loss")
         self.offset = 0  # steps before this loop
@@ -40,7 +59,10 @@ class Callback(dp.ProgramCallback):
         from gradiometer.recording.adapters.dp.program import ProgramReader
 
         if self._reader is None:
-            self._reader = ProgramReader(self._training)
+            follower = self._training
+            self._reader = ProgramReader(
+                self._session, follower.model, follower.announcer, follower.reference
+            )
         return self._reader.keep(captured)
 
     def flush(self) -> None:
@@ -62,7 +84,8 @@ class Callback(dp.ProgramCallback):
         if self._all or session.wants(number):
             started = perf_counter()
             assert self._reader is not None  # `keep` has been called
-            self._reader.before_update(number, step)
+            self._training.tell_optimizer(number)
+            self._reader.before_update(step)
             session.timed.seconds += perf_counter() - started
 
     def after_program_update(self, number: int, step: StepArrays) -> None:

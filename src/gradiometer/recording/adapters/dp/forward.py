@@ -45,7 +45,7 @@ class Forward:
     """
 
     def __init__(self, model: dp.Model) -> None:
-        from dp.program.step import pure
+        from dp.program.models import pure
 
         self._model, self._pure = model, pure(model)
         self.why_not = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,31 +103,69 @@ def rows_of(param: Mapping[str, Array], called: Iterable[Called]) -> list[Row]:
     return list(rows.values())
 
 
-def begin(
-    session: Session,
-    rows: Sequence[Row],
+class Announcer:
+    """Tells a session which layers there are, once they are known: with the first step.
+
+    Parameters
+    ----------
+    session : Session
+    model : dp.Model
+    waiting : callable
+        See `Session.begin`.
+
+    Attributes
+    ----------
+    rows : list of Row
+        Empty until then.
+    """
+
+    def __init__(self, session: Session, model: dp.Model, waiting: Callable[[], None]) -> None:
+        self._session, self._model, self._waiting = session, model, waiting
+        self.rows: list[Row] = []
+
+    def announce(
+        self,
+        called: Sequence[Called],
+        functions: Mapping[str, Activation | None],
+        unused: Collection[str] = (),
+    ) -> list[Row]:
+        """Say which layers were called in the first step, unless it is known; gives the rows.
+
+        `functions` are by the weights' names; `unused` are the weights of those called layers on
+        which the loss does not depend.
+        """
+        if self.rows:
+            return self.rows
+        param = self._model.get_param()
+        rows = rows_of(param, called)
+        used = {layer.weight for layer in called} - set(unused)
+        roles = {
+            row.parameter: "unreached" if row.parameter in unused else "outside"
+            for row in rows
+            if row.parameter not in used
+        }
+        self._session.begin([_info(row, param, functions, roles) for row in rows], self._waiting)
+        for row in rows:
+            if not row.layer:
+                self._session.miss(row.name, OF_CALLS, NO_LAYER)
+        self.rows = rows
+        return rows
+
+
+def _info(
+    row: Row,
     param: Mapping[str, Array],
     functions: Mapping[str, Activation | None],
     roles: Mapping[str, str],
-    waiting: Any = None,
-) -> None:
-    """Announce the rows to the session; functions and roles are by the weight's name."""
-    session.begin(
-        [
-            LayerInfo(
-                row.name,
-                param[row.parameter].shape[-2],
-                param[row.parameter].shape[-1],
-                UNKNOWN if (known := functions.get(row.parameter)) is None else known.name,
-                roles.get(row.parameter, "trained") if row.layer else "outside",
-            )
-            for row in rows
-        ],
-        waiting,
+) -> LayerInfo:
+    known = functions.get(row.parameter)
+    return LayerInfo(
+        row.name,
+        param[row.parameter].shape[-2],
+        param[row.parameter].shape[-1],
+        UNKNOWN if known is None else known.name,
+        roles.get(row.parameter, "trained") if row.layer else "outside",
     )
-    for row in rows:
-        if not row.layer:
-            session.miss(row.name, OF_CALLS, NO_LAYER)
 
 
 def after_each(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,12 @@ from dp.program.arrays import StepArrays
 from dp.program.calls import quietly
 from dp.program.capture import Captured, CapturedLayer, captured
 from dp.program.graph import Value, in_order
+from dp.program.models import pure
 from dp.program.pipeline import Compiled
-from dp.program.step import pure
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.dp import layers as of_layers
 from gradiometer.recording.adapters.dp.forward import NO_FORWARD, Passage, has_forward
-from gradiometer.recording.adapters.dp.layers import Called, Row
+from gradiometer.recording.adapters.dp.layers import Announcer, Called, Row
 from gradiometer.recording.adapters.dp.steps import flattened, joined, of_members
 from gradiometer.recording.assembly import add_arrays
 from gradiometer.recording.chains import chains_of, layers_before
@@ -35,10 +35,8 @@ from gradiometer.recording.measure import (
     live_units,
 )
 from gradiometer.recording.reference import NO_LABELS
+from gradiometer.recording.session import Session
 from gradiometer.states import MODEL
-
-if TYPE_CHECKING:
-    from gradiometer.recording.adapters.dp.training import DpTraining
 
 Array = NDArray[Any]
 
@@ -105,9 +103,15 @@ class _Group:
 class ProgramReader:
     """Copies what is to be recorded from a compiled step, and measures several steps at once."""
 
-    def __init__(self, training: DpTraining) -> None:
-        self._training, self.session = training, training.session
-        self.model, self.reference = training.model, training.reference
+    def __init__(
+        self,
+        session: Session,
+        model: dp.Model,
+        announcer: Announcer,
+        reference: tuple[Any, Any] | None,
+    ) -> None:
+        self.session, self.model, self.reference = session, model, reference
+        self._announcer = announcer
         self._step: StepArrays | None = None
         self._numbers: list[int] = []
         self._open = False  # whether a step is between its two halves
@@ -138,12 +142,11 @@ class ProgramReader:
                 wanted.append(layer.input)
         return wanted
 
-    def before_update(self, number: int, step: StepArrays) -> None:
+    def before_update(self, step: StepArrays) -> None:
         """Copy what belongs to the weights before the update."""
         if step is not self._step:
             self.flush()
             self._prepare(step)
-        self._training.tell_optimizer(number)
         self._open = True
         at = len(self._numbers)
         for memory, source in self._whole:
@@ -217,7 +220,7 @@ class ProgramReader:
             Called(them[0].name, weight, net and f"{them[0].name}_gain" in param)
             for weight, them in calls.items()
         ]
-        rows = self._training.announce(called, single)
+        rows = self._announcer.announce(called, single)
         self._places: dict[str, int] = {}
         self._layers = []
         for place, row in enumerate(rows):

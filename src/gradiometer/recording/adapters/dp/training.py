@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dp
-from dp.activations import Activation
 from dp.watching import register, unregister
 from gradiometer.recording.adapters.dp.callback import Callback
-from gradiometer.recording.adapters.dp.layers import Called, Row, begin, only, rows_of
+from gradiometer.recording.adapters.dp.layers import Announcer, Called, only
 from gradiometer.recording.adapters.dp.steps import Assembly, PassReader, Seen, Update
 from gradiometer.recording.adapters.dp.watch import Pass, Watch, trains
 from gradiometer.recording.chains import chains_of, layers_before
@@ -109,8 +108,7 @@ class DpTraining:
         self._watch = Watch(self, session.timed)
         self._reader = PassReader(model, session, reference)
         self._callback = Callback(self)
-        self._rows: list[Row] = []
-        self._assembly: Assembly | None = None
+        self.announcer = Announcer(session, model, self._before_reading)
         self._step: Step | None = None
         self._loops: list[dp.Optimizer] = []  # the library's loops that are running
         self._replaced: Any = None  # the callbacks of the loop's optimizer, if they were no list
@@ -275,11 +273,13 @@ class DpTraining:
             found = self._reader.read(seen)
         finally:
             self._watch.paused = paused
-        if not self._rows:
+        if not self.announcer.rows:
             layers = [*(call.layer for call in seen.calls), *seen.unused]
             functions = {weight: only(known) for weight, known in found.functions.items()}
             unused = {layer.weight.name or "" for layer in seen.unused}
-            rows = self.announce([Called.of(layer) for layer in layers], functions, unused)
+            rows = self.announcer.announce(
+                [Called.of(layer) for layer in layers], functions, unused
+            )
             places = {row.parameter: i for i, row in enumerate(rows)}
             reached = [call for call in seen.calls if call.delta is not None]
             marked = {
@@ -288,31 +288,6 @@ class DpTraining:
             before = layers_before(marked, reversed(seen.order), lambda node: node.parents)
             self.session.chains = chains_of(before, dict.fromkeys(before, 0))
         step.passes.append(found)
-
-    def announce(
-        self,
-        called: Sequence[Called],
-        functions: Mapping[str, Activation | None],
-        unused: Collection[str] = (),
-    ) -> list[Row]:
-        """Say which layers were called in the first step, unless it is known; gives what there is.
-
-        `functions` are by the weights' names; `unused` are the weights of those called layers on
-        which the loss does not depend.
-        """
-        if self._rows:
-            return self._rows
-        param = self.model.get_param()
-        self._rows = rows_of(param, called)
-        used = {layer.weight for layer in called} - set(unused)
-        roles = {
-            row.parameter: "unreached" if row.parameter in unused else "outside"
-            for row in self._rows
-            if row.parameter not in used
-        }
-        begin(self.session, self._rows, param, functions, roles, self._before_reading)
-        self._assembly = Assembly(self.session, self._rows)
-        return self._rows
 
     def _before_reading(self) -> None:
         self._callback.flush()
@@ -344,10 +319,11 @@ class DpTraining:
         loss: float | None = None,
     ) -> None:
         self._callback.flush()  # compiled steps before it that wait
-        if step.wanted and self._assembly is not None:
+        if step.wanted and self.announcer.rows:
             self.tell_optimizer(step.number)
             update = Update(step.before, self.model.get_param(), used)
-            self._assembly.add(step.number, step.passes, update, why_not, loss)
+            assembly = Assembly(self.session, self.announcer.rows)
+            assembly.add(step.number, step.passes, update, why_not, loss)
         self.session.done += 1
 
     def tell_optimizer(self, number: int) -> None:

@@ -14,8 +14,8 @@ from jax import lax
 from dp import activations
 from dp.activations import SOFTMAX, Activation
 from dp.primitives import LECUN_SCALE, LECUN_STRETCH
+from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.recorder import UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Activations:
         self._measuring = measuring
         # φ as it was last seen in training, against which a look without derivatives is checked
         self._known: dict[Layer, str] = {}
-        self.looking_back = False  # at a reference batch, without derivatives
+        self.on_reference = False  # at a reference batch, without derivatives
         # whether functions have taken outputs, that were no module's
         self.found_one = False
 
@@ -99,7 +99,7 @@ class Activations:
             why = f"{UNSEEN}: {entry.hidden}"
         elif entry.changed:
             why = CHANGED
-        elif not (entry.whole or self.looking_back):
+        elif not (entry.whole or self.on_reference):
             why = OUTSIDE
         if why:
             self.refuse(entry, why)
@@ -112,7 +112,7 @@ class Activations:
         entry.refused, entry.h = True, None
         call = entry.call
         call.activation, call.function, call.why_not = None, None, why
-        if not self.looking_back:
+        if not self.on_reference:
             self._known.pop(call.layer, None)
 
     def _found(
@@ -124,7 +124,7 @@ class Activations:
         h: torch.Tensor | None,
     ) -> None:
         layer = entry.call.layer
-        if not self.looking_back:
+        if not self.on_reference:
             self._known[layer] = function.name
         elif entry.doubted and self._known.get(layer, function.name) != function.name:
             self.refuse(entry, DOUBTED.format(entry.doubted))
@@ -232,7 +232,7 @@ class Activations:
         name, tensor = use.function.name, link.tensor()
         if entry.refused:
             return
-        if self.looking_back and self._known.get(entry.call.layer, name) != name:
+        if self.on_reference and self._known.get(entry.call.layer, name) != name:
             entry.doubted = name
             return
         if link.altered and belongs_to_a_norm(use.name):

@@ -94,16 +94,16 @@ class ForwardPass:
         If it is probably not trained: keeps what is to be measured if it is after all.
     latest : weak reference, optional
         To the hook that was put last onto its graph.
-    rests : bool
-        Whether nothing is watched but whether it is trained.
+    unwatched : bool
+        Whether its calls are not watched; it is only seen whether it is trained.
     """
 
-    __slots__ = ("deferred", "latest", "reached", "rests")
+    __slots__ = ("deferred", "latest", "reached", "unwatched")
 
-    def __init__(self, deferred: Deferred | None = None, rests: bool = False) -> None:
+    def __init__(self, deferred: Deferred | None = None, unwatched: bool = False) -> None:
         self.reached = False
         self.deferred = deferred
-        self.rests = rests
+        self.unwatched = unwatched
         self.latest: weakref.ref[Any] | None = None
 
 
@@ -120,7 +120,7 @@ class PassHistory:
         self._deferring: set[bool] = set()  # modes
         self._spoiled: set[bool] = set()  # modes in which waiting has cost a number
         # passes in evaluation mode, and under no_grad, have been trained
-        self._evaluation_trains = self._blind_trains = False
+        self._evaluation_trains = self._no_grad_trains = False
         self._open: deque[tuple[bool, ForwardPass]] = deque(maxlen=8)
 
     def begin(self, mode: bool) -> ForwardPass:
@@ -130,7 +130,7 @@ class PassHistory:
         if mode not in self._deferring:
             return ForwardPass()
         if not mode and not self._evaluation_trains:
-            return ForwardPass(rests=True)
+            return ForwardPass(unwatched=True)
 
         def lost() -> None:
             self._spoiled.add(mode)
@@ -138,20 +138,20 @@ class PassHistory:
 
         return ForwardPass(Deferred(lost))
 
-    def begin_blind(self) -> ForwardPass:
+    def begin_without_gradients(self) -> ForwardPass:
         """A pass begins under `torch.no_grad`: a look at validation data."""
-        return ForwardPass(rests=not self._blind_trains)
+        return ForwardPass(unwatched=not self._no_grad_trains)
 
-    def surprise(self, blind: bool) -> None:
+    def was_trained(self, without_gradients: bool) -> None:
         """A pass of which nothing was watched is trained."""
-        if blind:
-            self._blind_trains = True
+        if without_gradients:
+            self._no_grad_trains = True
         else:
             self._evaluation_trains = True
 
     def end(self, mode: bool, this: ForwardPass) -> None:
         """It has ended; what becomes of it is seen when others begin."""
-        settled = this.rests or this.deferred is not None or mode in self._spoiled
+        settled = this.unwatched or this.deferred is not None or mode in self._spoiled
         if not settled and this.latest is not None:
             self._open.append((mode, this))
 

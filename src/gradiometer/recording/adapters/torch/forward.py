@@ -35,7 +35,7 @@ from gradiometer.recording.adapters.torch.followed import Followed, tensors_of
 from gradiometer.recording.adapters.torch.layers import REPLACED, Layer
 from gradiometer.recording.adapters.torch.measuring import Measuring
 from gradiometer.recording.adapters.torch.modules import Modules
-from gradiometer.recording.adapters.torch.overhead import Overhead
+from gradiometer.recording.adapters.torch.plan import Plan
 from gradiometer.recording.adapters.torch.shared import Shared
 
 
@@ -72,16 +72,11 @@ class Forward:
 
     Parameters
     ----------
+    plan : Plan
     modules : Modules
-    layers : sequence of Layer
     measuring : Measuring
         Is told of calls and activations, and of the deltas that come back through them.
-    clock : Overhead
-        Counts what it takes to watch.
     chains : Chains
-    activations, deltas : bool
-        Whether these are wanted. Activations of training passes are told by deltas, so these are
-        then waited for.
 
     Attributes
     ----------
@@ -91,24 +86,15 @@ class Forward:
         By which products weights are used of which no module's call tells, in the first step.
     """
 
-    def __init__(
-        self,
-        modules: Modules,
-        layers: Sequence[Layer],
-        measuring: Measuring,
-        clock: Overhead,
-        chains: Chains,
-        activations: bool,
-        deltas: bool,
-    ) -> None:
-        self._modules, self._measuring, self._clock = modules, measuring, clock
-        self._wants_activations, self.wants_deltas = activations, deltas or activations
+    def __init__(self, plan: Plan, modules: Modules, measuring: Measuring, chains: Chains) -> None:
+        self._modules, self._measuring, self._clock = modules, measuring, plan.clock
+        self._wants_activations, self._wants_calls = plan.wants_activations, plan.wants_calls
         self._chains = chains
         self._history = PassHistory()
         self._activations = Activations(measuring)
         self._scopes: dict[int, Scope] = {}  # by thread
         self._passes = 0
-        self._looked_at: list[Call] | None = None  # at a reference batch
+        self._reference_calls: list[Call] | None = None  # at a reference batch
         self._looks = True  # whether functions must be looked for
         self._output_hooks: list[tuple[RemovableHandle, Call]] = []
         self._others: list[RemovableHandle] = []  # of passes that are not watched
@@ -116,7 +102,7 @@ class Forward:
         self.uses = WeightUses(
             [
                 (layer, weight)
-                for layer in layers
+                for layer in plan.layers
                 if layer.unit is None and (weight := layer.weight) is not None
             ]
         )
@@ -164,7 +150,7 @@ class Forward:
     def reference(self) -> Iterator[list[Call]]:
         """Give the calls that are made meanwhile, and count nothing as training."""
         calls: list[Call] = []
-        self._looked_at, self._activations.looking_back = calls, True
+        self._reference_calls, self._activations.on_reference = calls, True
         scopes, self._scopes = self._scopes, {}
         try:
             with contextlib.ExitStack() as undo:
@@ -173,7 +159,7 @@ class Forward:
                 yield calls
                 self.settle()
         finally:
-            self._looked_at, self._activations.looking_back = None, False
+            self._reference_calls, self._activations.on_reference = None, False
             self.scope.leave_mode()
             self._scopes = scopes
 
@@ -189,7 +175,7 @@ class Forward:
         scope.depth += 1
         if scope.depth == 1:
             self._open(scope, module)
-        if scope.links and args and not scope.this.rests:
+        if scope.links and args and not scope.this.unwatched:
             with torch._C.DisableTorchFunction():
                 self._activations.handed(scope, module, args[0], bool(layers))
         self._clock.entered(began)
@@ -200,13 +186,13 @@ class Forward:
         if layers is None:
             return
         scope = self.scope
-        rests = scope.this.rests
-        if rests and scope.depth > 1:
+        unwatched = scope.this.unwatched
+        if unwatched and scope.depth > 1:
             scope.depth -= 1
             return
         began = perf_counter()
-        if rests:
-            self._end_rest(scope, output)
+        if unwatched:
+            self._end_unwatched(scope, output)
         elif scope.running or layers:
             with torch._C.DisableTorchFunction():
                 self._activations.left(scope, module, output)
@@ -225,17 +211,17 @@ class Forward:
         self._passes += 1
         scope.number, scope.whole = self._passes, id(module) in self._modules.wholes
         scope.training, scope.gradients = module.training, torch.is_grad_enabled()
-        if self._looked_at is not None or BACKWARD.inside() is not None:
+        if self._reference_calls is not None or BACKWARD.inside() is not None:
             scope.this = ForwardPass()  # what a checkpoint computes again is not one more pass
         elif scope.gradients:
             scope.this = self._history.begin(module.training)
         else:
-            scope.this = self._history.begin_blind()
-        if scope.this.rests:
+            scope.this = self._history.begin_without_gradients()
+        if scope.this.unwatched:
             return
         if getattr(DistributedDataParallel, "_active_ddp_module", None) is not None:
             self._measuring.averaged()
-        wanted = self._wants_activations or self._looked_at is not None
+        wanted = self._wants_activations or self._reference_calls is not None
         if (wanted and self._looks) or self.uses:
             scope.mode = _Functions(self)
             scope.mode.__enter__()
@@ -246,15 +232,15 @@ class Forward:
         scope.running = {}
         # what was called from outside the model may yet be handed to one of its activation modules
         if scope.whole and scope.pending:
-            self._doubt(scope, output, looked)
+            self._check_taken(scope, output, looked)
             self.settle()
         if scope.whole:
             scope.links = {}
-        if scope.gradients and self._looked_at is None and BACKWARD.inside() is None:
+        if scope.gradients and self._reference_calls is None and BACKWARD.inside() is None:
             self._history.end(scope.training, scope.this)
         scope.this = ForwardPass()
 
-    def _end_rest(self, scope: Scope, output: Any) -> None:
+    def _end_unwatched(self, scope: Scope, output: Any) -> None:
         """A pass of which nothing was watched is over: see whether it is trained after all."""
         scope.this = ForwardPass()
         with torch._C.DisableTorchFunction():
@@ -263,13 +249,13 @@ class Forward:
                     hook = partial(self._unwatched, not scope.gradients)
                     self._others.append(tensor.register_hook(hook))
 
-    def _unwatched(self, blind: bool, gradient: torch.Tensor) -> None:
+    def _unwatched(self, without_gradients: bool, gradient: torch.Tensor) -> None:
         """The gradient of what a pass gave of which nothing was watched."""
         if BACKWARD.passing(gradient) is not None:
-            self._history.surprise(blind)
+            self._history.was_trained(without_gradients)
             self._measuring.unwatched()
 
-    def _doubt(self, scope: Scope, output: Any, looked: bool) -> None:
+    def _check_taken(self, scope: Scope, output: Any, looked: bool) -> None:
         """Layers' outputs that nothing seen took, and that are not the model's either."""
         links = [scope.link(tensor) for tensor in tensors_of(output)]
         given = {id(link.entry) for link in links if link is not None}
@@ -293,31 +279,31 @@ class Forward:
             self.order.setdefault(layer)
         if h is None or not h.is_floating_point() or not h.numel():
             return
-        blind = not torch.is_grad_enabled()
-        again = blind and scope.gradients and autograd_function() is None
-        if blind and self._looked_at is None and not again:
+        without_gradients = not torch.is_grad_enabled()
+        again = without_gradients and scope.gradients and autograd_function() is None
+        if without_gradients and self._reference_calls is None and not again:
             return  # a look at validation data, or inside of what is computed again
         if not can_be_measured(h):
             self._measuring.miss(layers, "it was called by torch.func, or by a tracer")
             return
         for layer in layers:
-            call = Call(layer, scope.number, h.requires_grad, without_gradients=blind)
+            call = Call(layer, scope.number, h.requires_grad, without_gradients=without_gradients)
             self._watch(scope, call, args[0] if args else None, h)
 
     def _watch(self, scope: Scope, call: Call, given: Any, h: torch.Tensor) -> None:
         """Watch what becomes of a layer's output, forward and backward."""
-        layer, looking = call.layer, self._looked_at is not None
+        layer, looking = call.layer, self._reference_calls is not None
         # the place of one inside of which others are is not that of its module's output
         if not looking and not layer.holds_others and layer not in self.uses.found:
             self._chains.note(layer, h)
         if layer.unit is not None and "forward" in vars(layer.output):
             self._measuring.miss([layer], REPLACED)
             return
-        if self._looked_at is not None:
-            self._looked_at.append(call)
+        if self._reference_calls is not None:
+            self._reference_calls.append(call)
         else:
             self._measuring.called(call, given, h)
-            if call.waits and self.wants_deltas and layer.unit is not None:
+            if call.waits and self._wants_calls and layer.unit is not None:
                 hook = partial(self._delta, call, scope.this)
                 scope.this.latest = weakref.ref(hook)
                 self._output_hooks.append((h.register_hook(hook), call))
@@ -375,7 +361,7 @@ class Forward:
         """Call a function that makes a product with a weight: there is the layer's place."""
         self.order.setdefault(layer)
         x = self.apply(func, args, kwargs, began)
-        if isinstance(x, torch.Tensor) and self._looked_at is None:
+        if isinstance(x, torch.Tensor) and self._reference_calls is None:
             self._chains.note(layer, x)
         return x
 

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from gradiometer.quantities import HISTOGRAM
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.backward import Pass
 from gradiometer.recording.adapters.torch.layers import Layer
+from gradiometer.recording.adapters.torch.plan import Plan
 from gradiometer.recording.adapters.torch.step import Gradient, Step, Used, Version, parameters_of
 from gradiometer.recording.measure import FROM_GRADIENT
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.session import Session
 
 FROZEN = "it is frozen"
 UNREACHED = "no backward pass reached it in a step"
@@ -50,29 +51,22 @@ class Gradients:
 
     Parameters
     ----------
-    layers : sequence of Layer
-    wanted : set of str
-        Which quantities are to be measured.
-    wants : bool
-        Whether any of them needs a gradient.
+    plan : Plan
+
+    Attributes
+    ----------
     averaged : bool
         Whether gradients are averaged over processes as a backward pass ends.
-    session : Session
-        Is told what cannot be had, and why.
     """
 
-    def __init__(
-        self,
-        layers: Sequence[Layer],
-        wanted: frozenset[str],
-        wants: bool,
-        averaged: bool,
-        session: Session,
-    ) -> None:
-        self._layers, self._wanted, self._wants, self._session = layers, wanted, wants, session
-        self._wants_factor = "clip_factor" in wanted
-        self._computed = [layer for layer in layers if layer.weight is None]
-        self.averaged = averaged
+    def __init__(self, plan: Plan) -> None:
+        self._layers, self._wanted, self._session = plan.layers, plan.wanted, plan.session
+        self._wants = plan.wants(*FROM_GRADIENT, "nonfinite_count")
+        self._wants_factor = plan.wants("clip_factor")
+        self._computed = [layer for layer in plan.layers if layer.weight is None]
+        self.averaged = any(
+            isinstance(module, DistributedDataParallel) for module in plan.model.modules()
+        )
 
     def now(self) -> dict[Layer, Version]:
         """The gradients that are there."""

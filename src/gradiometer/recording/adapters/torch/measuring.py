@@ -16,6 +16,7 @@ from gradiometer.recording.adapters.torch.grad_norm import AVERAGED, IN_TURNS
 from gradiometer.recording.adapters.torch.gradients import Gradients
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.optimizers import Updates
+from gradiometer.recording.adapters.torch.plan import Plan
 from gradiometer.recording.adapters.torch.step import Step, Version
 from gradiometer.recording.assembly import REFERENCE, Measured
 from gradiometer.recording.functions import Function
@@ -27,8 +28,7 @@ from gradiometer.recording.measure import (
     of_entries,
 )
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.requires import arrays_for, needing
-from gradiometer.recording.session import Session
+from gradiometer.recording.requires import needing
 
 NO_STEP = (
     "there were backward passes, but no step of an optimizer that updates the model; for updates "
@@ -43,15 +43,10 @@ class Measuring:
 
     Parameters
     ----------
-    session : Session
-        Is told what cannot be had, and why.
-    wanted : set of str
-        Which quantities are to be measured.
+    plan : Plan
     gradients : Gradients
     updates : Updates
     chains : Chains
-    zero_units : bool
-        Whether dead units are looked for on the training batch.
 
     Attributes
     ----------
@@ -59,22 +54,14 @@ class Measuring:
         The one that is being recorded.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        wanted: frozenset[str],
-        gradients: Gradients,
-        updates: Updates,
-        chains: Chains,
-        zero_units: bool,
-    ) -> None:
-        self._session, self._wanted = session, wanted
+    def __init__(self, plan: Plan, gradients: Gradients, updates: Updates, chains: Chains) -> None:
+        self._session, self._wanted, self._arrays = plan.session, plan.wanted, plan.arrays
         self.gradients, self._updates, self._chains = gradients, updates, chains
-        self._zero_units = zero_units
-        self._arrays = arrays_for(wanted)
-        self._deltas = "delta" in self._arrays
-        self._backward = not wanted.isdisjoint(("backward_rms", "backward_live_rms"))
-        self._norm = "grad_norm" in wanted
+        # on the training batch, unless there is another
+        self._zero_units = plan.wants("dead_fraction") and not plan.has_reference
+        self._deltas = plan.fetches("delta")
+        self._backward = plan.wants("backward_rms", "backward_live_rms")
+        self._norm = plan.wants("grad_norm")
         self.step: Step | None = None
         # told of φ(h) instead, while the model is run on the reference batch
         self.look: Callable[[Call, torch.Tensor, Function], None] | None = None
@@ -260,7 +247,7 @@ class Measuring:
             self.step.scaled = True
 
 
-def looked_at(call: Call, x: torch.Tensor) -> Measured:
+def measured_on_reference(call: Call, x: torch.Tensor) -> Measured:
     """What is measured of φ(h) on the reference batch."""
     array = as_array(x)
     nonfinite = q.nonfinite_count(q.entries(array, None))

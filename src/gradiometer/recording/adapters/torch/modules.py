@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.parametrized import parametrization
+from gradiometer.recording.adapters.torch.plan import Plan
 
 
 class Modules:
@@ -16,9 +15,7 @@ class Modules:
 
     Parameters
     ----------
-    model : nn.Module
-        As the user calls it.
-    layers : sequence of Layer
+    plan : Plan
 
     Attributes
     ----------
@@ -31,7 +28,8 @@ class Modules:
         Whether a part of it was compiled.
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[Layer]) -> None:
+    def __init__(self, plan: Plan) -> None:
+        model, layers = plan.model, plan.layers
         outputs = {id(layer.output) for layer in layers}
         self.wholes = {
             id(module)

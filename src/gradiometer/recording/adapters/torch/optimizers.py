@@ -133,6 +133,12 @@ def parts_of(optimizer: Any) -> list[Any]:
     return [part for part in parts if isinstance(getattr(part, "param_groups", None), list)]
 
 
+def rates_of(optimizer: Any) -> frozenset[float]:
+    """The learning rates of an optimizer's groups of parameters."""
+    groups = getattr(optimizer, "param_groups", ())
+    return frozenset(float(group["lr"]) for group in groups if "lr" in group)
+
+
 def _optimizers_in_the_stack() -> Iterator[Any]:
     """Whose steps are running in this thread, by the frames of PyTorch's own wrapper of `step`."""
     frame = sys._getframe(1)

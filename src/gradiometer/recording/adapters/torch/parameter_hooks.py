@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from gradiometer.recording.adapters.torch.backward import BACKWARD
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.measuring import Measuring
-from gradiometer.recording.adapters.torch.overhead import Overhead
+from gradiometer.recording.adapters.torch.plan import Plan
 
 _Hooked = tuple[torch.Tensor, RemovableHandle]
 
@@ -25,32 +25,20 @@ class ParameterHooks:
 
     Parameters
     ----------
-    model : nn.Module
-    layers : sequence of Layer
+    plan : Plan
     measuring : Measuring
         Is told of them.
-    clock : Overhead
-    every : bool
-        Whether the gradients of all parameters are wanted.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        layers: Sequence[Layer],
-        measuring: Measuring,
-        clock: Overhead,
-        every: bool,
-    ) -> None:
-        self._model, self._layers, self._all = model, layers, every
-        self._measuring, self._clock = measuring, clock
+    def __init__(self, plan: Plan, measuring: Measuring) -> None:
+        self._plan, self._measuring, self._clock = plan, measuring, plan.clock
         # by layer, or for a parameter that tells of its pass alone, by its identity
         self._accumulated: dict[Layer | int, _Hooked] = {}
         self._computed: dict[Layer, _Hooked] = {}
 
     def watch_weights(self) -> None:
         """Hook the weights that can have gradients, as they are now."""
-        for layer in self._layers:
+        for layer in self._plan.layers:
             weight = layer.weight
             if weight is None or not weight.requires_grad:
                 continue
@@ -77,10 +65,10 @@ class ParameterHooks:
         So that no pass is taken for another model's; all parameters, if their norm is wanted.
         """
         hooked = {id(weight) for weight, _ in self._accumulated.values()}
-        for module in self._model.modules():
+        for module in self._plan.model.modules():
             mine = [parameter for parameter in module._parameters.values() if parameter is not None]
             told = tells(module) or any(id(parameter) in hooked for parameter in mine)
-            if told and not self._all:
+            if told and not self._plan.wants("grad_norm"):
                 continue
             for parameter in mine:
                 known = id(parameter) in self._accumulated or id(parameter) in hooked

@@ -13,14 +13,13 @@ from torch import nn
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.forward import Forward
-from gradiometer.recording.adapters.torch.layers import Layer
-from gradiometer.recording.adapters.torch.measuring import Measuring, looked_at
+from gradiometer.recording.adapters.torch.measuring import Measuring, measured_on_reference
+from gradiometer.recording.adapters.torch.plan import Plan
 from gradiometer.recording.adapters.torch.restore import restored
 from gradiometer.recording.adapters.torch.step import Step
 from gradiometer.recording.assembly import join
 from gradiometer.recording.functions import Function
 from gradiometer.recording.reference import LABELS, NoAccuracy, accuracy, pair
-from gradiometer.recording.session import Session
 from gradiometer.states import MODEL
 
 NOT_LOOKED_AT = "it was not seen on the reference batch"
@@ -91,32 +90,30 @@ class Reference:
     def look(
         self,
         step: Step,
-        model: nn.Module,
-        layers: Sequence[Layer],
+        plan: Plan,
         forward: Forward,
         measuring: Measuring,
-        session: Session,
     ) -> None:
         """Run the model on the batch, and keep in the step what is measured there."""
         last = Last()
 
         def note(call: Call, x: torch.Tensor, function: Function) -> None:
             last.note(x, function)
-            call.activation = looked_at(call, x)
+            call.activation = measured_on_reference(call, x)
 
         measuring.look = note
         try:
-            with evaluating(model), forward.reference() as calls:
-                output = self._run(model)
+            with evaluating(plan.model), forward.reference() as calls:
+                output = self._run(plan.model)
         finally:
             measuring.look = None
-        if session.needs("dead_fraction"):
-            _take_dead_units(step, layers, calls, session)
-        if self._labels is not None and session.needs("accuracy"):
+        if plan.wants("dead_fraction"):
+            _take_dead_units(step, calls, plan)
+        if self._labels is not None and plan.wants("accuracy"):
             try:
                 step.accuracy = self._accuracy(output, last)
             except NoAccuracy as why:
-                session.miss(MODEL, ("accuracy",), str(why))
+                plan.session.miss(MODEL, ("accuracy",), str(why))
 
     def _accuracy(self, output: Any, last: Last) -> float:
         if not isinstance(output, torch.Tensor):
@@ -133,18 +130,16 @@ class Reference:
         )
 
 
-def _take_dead_units(
-    step: Step, layers: Sequence[Layer], calls: Sequence[Call], session: Session
-) -> None:
+def _take_dead_units(step: Step, calls: Sequence[Call], plan: Plan) -> None:
     """Join what was measured of each layer's calls: a unit is dead if it is so in all."""
-    for layer in layers:
+    for layer in plan.layers:
         mine = [call for call in calls if call.layer is layer]
         parts = [call.activation for call in mine if call.activation is not None]
         if parts and len(parts) == len(mine):
             step.reference[layer] = join(parts)
         elif layer.unit is not None:
             why = next((call.why_not for call in mine if call.why_not), NOT_LOOKED_AT)
-            session.miss(layer.name, ("dead_fraction",), why)
+            plan.session.miss(layer.name, ("dead_fraction",), why)
 
 
 class Last:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+
+import torch
 
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.gradients import NOT_UPDATED, UNREACHED, Gradients
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.measuring import OF_CALLS
+from gradiometer.recording.adapters.torch.plan import Plan
 from gradiometer.recording.adapters.torch.step import Step
 from gradiometer.recording.assembly import Assembly, Measured, join
 from gradiometer.recording.functions import why_not_saturated
@@ -20,7 +23,6 @@ from gradiometer.recording.measure import (
     OF_WEIGHTS,
     of_weights,
 )
-from gradiometer.recording.session import Session
 from gradiometer.states import MODEL
 
 BY_HAND = (
@@ -46,47 +48,53 @@ class Results:
 
     Parameters
     ----------
-    session : Session
+    plan : Plan
     gradients : Gradients
-    layers : sequence of Layer
-        In the order of the forward pass; those not called come last.
-    wanted : set of str
-        Which quantities are to be measured.
-    elsewhere : bool
-        Whether numbers may lie on a device.
-    called : collection of Layer
-        Those that were called in the first step, or whose weight was used in a product.
+    called : sequence of Layer
+        Those that were called in the first step, or whose weight was used in a product, in the
+        order of the forward pass. In the record the others come after them.
     fans : mapping of layer to (int, int)
         fan_in and fan_out of weights, by the products in which they were used.
-    reference : bool
-        Whether there is a reference batch.
+
+    Attributes
+    ----------
+    layers : list of Layer
+        In the order of the record.
     """
 
     def __init__(
         self,
-        session: Session,
+        plan: Plan,
         gradients: Gradients,
-        layers: Sequence[Layer],
-        wanted: frozenset[str],
-        elsewhere: bool,
-        called: Collection[Layer],
+        called: Sequence[Layer],
         fans: Mapping[Layer, tuple[int, int]],
-        reference: bool,
     ) -> None:
-        self._called, self._is_first = called, True
-        self._session, self._layers, self._wanted = session, layers, wanted
-        self._gradients, self._elsewhere, self._used = gradients, elsewhere, fans
+        self._plan, self._session, self._wanted = plan, plan.session, plan.wanted
+        self._called, self._gradients, self._used = set(called), gradients, fans
+        self.layers = [*called, *(layer for layer in plan.layers if layer not in self._called)]
+        self._is_first = True
+        self._elsewhere = any(
+            isinstance(as_array(parameter), torch.Tensor)
+            for parameter in plan.inner.parameters()
+            if not parameter.is_complex()
+        )
         # dead units are looked for on a reference batch, if there is one
         self._of_activation = [
-            name for name in OF_ACTIVATION if name != "dead_fraction" or not reference
+            name for name in OF_ACTIVATION if name != "dead_fraction" or not plan.has_reference
         ]
         self._names = (*OF_DELTA, *OF_INPUT, "preactivation_mean", *self._of_activation)
-        self._wants_inputs = not session.arrays.isdisjoint(("input", "pre_activation"))
+        self._wants_inputs = plan.fetches("input", "pre_activation")
         self._functions: dict[Layer, str] = {}
-        session.begin([layer.info for layer in layers])
-        for i, layer in enumerate(layers):
-            if layer in fans and session.layers[i].fan_out == 0:
-                session.describe(i, fan_in=fans[layer][0], fan_out=fans[layer][1])
+        self._begin()
+
+    def _begin(self) -> None:
+        """Tell the session which layers there are, and what can't be had of them in any step."""
+        session = self._session
+        session.begin([layer.info for layer in self.layers])
+        for i, layer in enumerate(self.layers):
+            if layer in self._used and session.layers[i].fan_out == 0:
+                fan_in, fan_out = self._used[layer]
+                session.describe(i, fan_in=fan_in, fan_out=fan_out)
             if layer.unit is None:
                 session.miss(layer.name, OF_CALLS, layer.why_not)
             if layer.weight_why_not:
@@ -96,13 +104,13 @@ class Results:
 
     def add(self, step: Step, replaced: set[int]) -> None:
         """Complete a step and add it; `replaced` modules are no part of the model any more."""
-        for layer in self._layers:
+        for layer in self.layers:
             self._complete(step, layer, replaced)
         if self._elsewhere:
             step.bring_back()
         assembly = Assembly(self._session)
         calls = step.trained_calls()
-        for i, layer in enumerate(self._layers):
+        for i, layer in enumerate(self.layers):
             mine = calls.get(layer, [])
             parts = [step.gradients.get(layer), step.updates.get(layer), step.reference.get(layer)]
             for part in (*parts, *self._of_calls(step, i, layer, mine)):

@@ -6,6 +6,7 @@ import math
 import weakref
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -104,7 +105,8 @@ class Step:
     reference: dict[Layer, Measured] = field(default_factory=dict)  # on the reference batch
     accuracy: float = math.nan
     norm: GradNorm = field(default_factory=GradNorm)  # of the gradient of all parameters
-    optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
+    # that have made updates, with the learning rates they had
+    optimizers: dict[Any, frozenset[float]] = field(default_factory=dict)
     used: dict[Layer, Used] = field(default_factory=dict)
     # dL/dW as backward computed it, of weights that have hooks by which others may change it
     raw: dict[Layer, torch.Tensor] = field(default_factory=dict)
@@ -168,7 +170,7 @@ class Step:
     def restart(self) -> None:
         """Forget all that came: it led to updates that are not recorded, or were not made."""
         self.used, self.counted, self.sealed = {}, 0, False
-        self.optimizers, self.before, self._owned = [], None, None
+        self.optimizers, self.before, self._owned = {}, None, None
         self.reference, self.accuracy = {}, math.nan
         self.drop_unused()
 

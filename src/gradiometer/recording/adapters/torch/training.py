@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array, copy_of
 from gradiometer.recording.adapters.torch.backward import BACKWARD, Observer, Pass
 from gradiometer.recording.adapters.torch.chains import Chains
 from gradiometer.recording.adapters.torch.gradients import Gradients
-from gradiometer.recording.adapters.torch.layers import Layer, find_layers, unwrapped
+from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.measuring import Measuring
 from gradiometer.recording.adapters.torch.optimizers import (
     OPTIMIZERS,
@@ -23,18 +23,18 @@ from gradiometer.recording.adapters.torch.optimizers import (
     Updates,
     held_by,
     hook_wrapper,
+    rates_of,
     was_skipped,
 )
-from gradiometer.recording.adapters.torch.overhead import Overhead
+from gradiometer.recording.adapters.torch.overhead import costs
+from gradiometer.recording.adapters.torch.plan import Plan
 from gradiometer.recording.adapters.torch.reference import Reference
 from gradiometer.recording.adapters.torch.results import Results
 from gradiometer.recording.adapters.torch.scaling import SCALING
 from gradiometer.recording.adapters.torch.step import Step
 from gradiometer.recording.adapters.torch.watch import Watch
 from gradiometer.recording.assembly import Measured
-from gradiometer.recording.measure import FROM_GRADIENT, OF_WEIGHTS
 from gradiometer.recording.quantities import Array
-from gradiometer.recording.session import Session
 from gradiometer.states import MODEL
 
 SECOND = (
@@ -54,73 +54,30 @@ class Training(Observer):
 
     Parameters
     ----------
-    session : Session
-        What steps are added to.
-    clock : Overhead
-        Counts what recording takes.
-    model : nn.Module
+    plan : Plan
     optimizers : sequence of Optimizer, or of what holds one
         Whose steps are recorded; any optimizer's that updates the model if there is none.
     reference : Reference, optional
 
     Attributes
     ----------
-    layers : list of Layer
-        In the order of registration.
     updates : Updates
-    is_told : bool
-        Whether it is being told by `before_step` and `after_step` where a step begins and ends.
+    attached, told : bool
+        See `gradiometer.recording.recorder.Training`.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        clock: Overhead,
-        model: nn.Module,
-        optimizers: tuple[Any, ...],
-        reference: Reference | None,
-    ) -> None:
-        self._session, self._clock, self._model = session, clock, model
+    def __init__(self, plan: Plan, optimizers: Sequence[Any], reference: Reference | None) -> None:
+        self._plan, self._session, self._clock = plan, plan.session, plan.clock
         self._optimizers, self._reference = optimizers, reference
-        self.inner = unwrapped(model)
-        self.layers = find_layers(self.inner)
-        self.updates = Updates(optimizers, self.inner)
-        needs = session.needs
-        self._wanted = frozenset(session.quantities)
-        if "clip_factor" in self._wanted:
-            self._wanted |= {"grad_rms"}
-        self._gradients = Gradients(
-            self.layers,
-            self._wanted,
-            needs(*FROM_GRADIENT, "nonfinite_count"),
-            # data-parallel training averages the gradients over processes as a pass ends
-            any(isinstance(m, nn.parallel.DistributedDataParallel) for m in model.modules()),
-            session,
-        )
-        self._wants_norm = needs("grad_norm")
-        self._chains = Chains()
-        self._measuring = Measuring(
-            session,
-            self._wanted,
-            self._gradients,
-            self.updates,
-            self._chains,
-            zero_units=needs("dead_fraction") and reference is None,
-        )
-        self._watch = Watch(
-            model,
-            self.layers,
-            self._measuring,
-            clock,
-            self._chains,
-            activations="activation" in session.arrays or needs("dead_fraction"),
-            deltas=not session.arrays.isdisjoint(("delta", "input", "pre_activation")),
-            norm=self._wants_norm,
-        )
-        self._wants_weights = needs(*OF_WEIGHTS, "nonfinite_count")
+        self.updates = Updates(optimizers, plan.inner)
+        self._chains, self._gradients = Chains(), Gradients(plan)
+        self._measuring = Measuring(plan, self._gradients, self.updates, self._chains)
+        self._watch = Watch(plan, self._measuring, self._chains)
+        self._wants_norm = plan.wants("grad_norm")
+        self._wants_weights = plan.wants("weight_rms", "update_ratio", "nonfinite_count")
         self._places: dict[Layer, Array] = {}  # where the weights before an update are kept
         self._results: Results | None = None  # made when the layers' order is known
-        self.is_told = False
+        self.attached = self.told = False
         self._passes = 0  # backward, of any model, since the latest step
         self._within: Pass | None = None  # in which updates were made that end a step
         self._stepped: list[Any] = []  # in this step, of the optimizers given
@@ -134,32 +91,49 @@ class Training(Observer):
 
     def attach(self) -> None:
         """See the steps of optimizers from now on."""
+        costs()  # measured now, so that it is no part of the training
         self._listen()
         BACKWARD.join(self, self._listening)
+        self._prepare()
 
-    def detach(self) -> None:
+    def detach(self, complete: bool) -> None:  # noqa: ARG002  (what is incomplete is not added)
         """Undo everything; no hook stays behind."""
-        self.rest()
-        self.is_told = False
+        self._stop_watching()
         self._places = {}
         self._listening.close()
 
-    def prepare(self) -> None:
+    def begin_step(self) -> None:
+        """A step begins that the user tells of."""
+        if self.told:  # the step before was not finished
+            self._stop_watching()
+        elif not self._session.done:
+            costs()
+        self._prepare()
+        if self.step is not None:
+            self._listen()
+            self._take_before(self.step)
+
+    def end_step(self, loss: torch.Tensor | float | None) -> None:
+        """It ends; by default its loss is what was passed to `backward`."""
+        try:
+            self._finish(loss)
+        finally:
+            self._stop_watching()
+
+    def _prepare(self) -> None:
         """Watch the step that comes, if it is to be recorded."""
         number = self._session.done + 1
         if self._session.wants(number):
             self._measuring.step = Step(number, self._gradients.now())
-            if self.is_told:
-                self._listen()
             self._watch.start()
         else:
-            self.rest()
+            self._stop_watching()
 
-    def rest(self) -> None:
+    def _stop_watching(self) -> None:
         """Watch nothing until the next step is prepared."""
         self._measuring.step = None
         self._watch.stop()
-        if self.is_told:
+        if not self.attached:
             self._listening.close()
 
     def _listen(self) -> None:
@@ -188,11 +162,12 @@ class Training(Observer):
         if update.wrapper and any(held_by(update.optimizer)):
             return  # what it holds makes the update
         if update.recorded:
-            step.optimizers.append(update.optimizer)
-            if self._wants_norm and len(step.optimizers) == 1 and not update.closure:
-                step.norm.check(self.inner.parameters())
-            if len(step.optimizers) == 1 and not self.is_told:
-                self.take_before(step)
+            is_first = not step.optimizers
+            step.optimizers[update.optimizer] = rates_of(update.optimizer)
+            if is_first and self._wants_norm and not update.closure:
+                step.norm.check(self._plan.inner.parameters())
+            if is_first and self.attached:
+                self._take_before(step)
         if not update.closure:
             self._gradients.use(step, update.optimizer, foreign=not update.recorded)
 
@@ -206,7 +181,7 @@ class Training(Observer):
     def _after(self, update: Update) -> None:
         step, optimizer = self.step, update.optimizer
         if was_skipped(optimizer):  # by a GradScaler
-            if step is not None and not self.is_told:
+            if step is not None and self.attached:
                 self._measuring.restart(step)
             return
         if not update.recorded:
@@ -220,7 +195,7 @@ class Training(Observer):
         outer = self.updates.outer()
         if outer is not None:  # which ends the step, if this was all it does
             outer.made = True
-        elif not self.is_told and self._ends_the_step(optimizer):
+        elif self.attached and self._ends_the_step(optimizer):
             self._end_step()
 
     def _tell_of_another(self, optimizer: Any) -> None:
@@ -251,7 +226,7 @@ class Training(Observer):
         # another one, after the same backward pass
         self._session.miss(MODEL, ("update_ratio", "loss"), SECOND)
         if step is not None:
-            step.optimizers, step.before, step.used = [], None, {}
+            step.optimizers, step.before, step.used = {}, None, {}
         return False
 
     def backward_ends(self) -> None:
@@ -266,25 +241,22 @@ class Training(Observer):
 
     # --- what is taken before the update ----------------------------------------------------------
 
-    def take_before(self, step: Step) -> None:
+    def _take_before(self, step: Step) -> None:
         """Keep the weights, and run the model on the reference batch."""
-        looks = self._reference is not None and self._session.needs("dead_fraction", "accuracy")
+        looks = self._reference is not None and self._plan.wants("dead_fraction", "accuracy")
         if not looks and not self._wants_weights:
             return
         with self._clock, _quiet():
             if self._wants_weights:
                 step.before = {}
-                for layer in self.layers:
+                for layer in self._plan.layers:
                     weight = layer.weight
                     if weight is not None:
                         kept = copy_of(weight, self._places.get(layer))
                         self._places[layer] = kept
                         step.before[layer] = kept, q.rms(q.entries(kept, None))
             if self._reference is not None and looks:
-                self._reference.look(
-                    step, self._model, self.layers, self._watch.forward, self._measuring,
-                    self._session,
-                )  # fmt: skip
+                self._reference.look(step, self._plan, self._watch.forward, self._measuring)
 
     # --- the end of a step ------------------------------------------------------------------------
 
@@ -294,17 +266,17 @@ class Training(Observer):
         if self.step is None:  # one that is not recorded costs next to nothing
             self._session.done += 1
             if self._session.wants(self._session.done + 1):
-                self.prepare()
+                self._prepare()
             return
         try:
-            self.finish()
+            self._finish()
         except BaseException:
-            self.rest()
+            self._stop_watching()
             raise
         self._watch.end_step()
-        self.prepare()
+        self._prepare()
 
-    def finish(self, loss: torch.Tensor | float | None = None) -> None:
+    def _finish(self, loss: torch.Tensor | float | None = None) -> None:
         """Put the step together and add it to the record; its loss is given, or is looked up."""
         self._session.done += 1
         step, self._measuring.step = self.step, None
@@ -312,7 +284,7 @@ class Training(Observer):
             return
         with self._clock, _quiet():
             if self._wants_norm and not step.optimizers:
-                step.norm.check(self.inner.parameters())
+                step.norm.check(self._plan.inner.parameters())
             if self._results is None:
                 self._results = self._begin()
             if loss is None:
@@ -321,31 +293,28 @@ class Training(Observer):
                     self._session.miss(MODEL, ("loss",), NO_NUMBER if step.passes else NO_PASS)
             else:
                 step.loss = Measured({"0": as_array(torch.as_tensor(loss)).reshape(())})
+            if step.optimizers:
+                names = dict.fromkeys(type(one).__name__ for one in step.optimizers)
+                rates = frozenset[float]().union(*step.optimizers.values())
+                rate = next(iter(rates)) if len(rates) == 1 else None
+                self._session.tell_optimizer(step.number, ", ".join(names), rate)
             self._results.add(step, self._replaced())
 
     def _begin(self) -> Results:
         """Fix the layers' order: that of the forward pass; those not called come last."""
-        forward = self._watch.forward
-        called = [layer for layer in forward.order if layer in self.layers]
-        order = [*called, *(layer for layer in self.layers if layer not in called)]
-        elsewhere = any(
-            isinstance(as_array(parameter), torch.Tensor)
-            for parameter in self.inner.parameters()
-            if not parameter.is_complex()
-        )
-        made = Results(
-            self._session, self._gradients, order, self._wanted, elsewhere, set(called),
-            forward.uses.found, self._reference is not None,
-        )  # fmt: skip
-        self._session.chains = self._chains.found({layer: i for i, layer in enumerate(order)})
-        return made
+        forward, layers = self._watch.forward, self._plan.layers
+        called = [layer for layer in forward.order if layer in layers]
+        results = Results(self._plan, self._gradients, called, forward.uses.found)
+        places = {layer: i for i, layer in enumerate(results.layers)}
+        self._session.chains = self._chains.found(places)
+        return results
 
     def _replaced(self) -> set[int]:
         """Modules that are no part of the model any more."""
         if self._watch.modules.are_intact:
             return set()
-        there = {id(module) for module in self.inner.modules()}
-        return {id(layer.owner) for layer in self.layers} - there
+        there = {id(module) for module in self._plan.inner.modules()}
+        return {id(layer.owner) for layer in self._plan.layers} - there
 
 
 def _quiet() -> np.errstate:

@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,11 +22,10 @@ from gradiometer.recording.adapters.torch.backward import BACKWARD, Observer
 from gradiometer.recording.adapters.torch.chains import Chains
 from gradiometer.recording.adapters.torch.followed import tensors_of
 from gradiometer.recording.adapters.torch.forward import MODULE_CALLS, Forward
-from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.measuring import Measuring
 from gradiometer.recording.adapters.torch.modules import Modules
-from gradiometer.recording.adapters.torch.overhead import Overhead
 from gradiometer.recording.adapters.torch.parameter_hooks import ParameterHooks
+from gradiometer.recording.adapters.torch.plan import Plan
 from gradiometer.recording.adapters.torch.shared import Shared
 
 
@@ -35,33 +34,18 @@ class Watch(Observer):
 
     Parameters
     ----------
-    model : nn.Module
-        As the user calls it.
-    layers : sequence of Layer
+    plan : Plan
     measuring : Measuring
         Is told of what is seen.
-    clock : Overhead
-        Counts what it takes to watch.
     chains : Chains
-    activations, deltas, norm : bool
-        Whether these are wanted: of all parameters' gradients, the norm.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        layers: Sequence[Layer],
-        measuring: Measuring,
-        clock: Overhead,
-        chains: Chains,
-        activations: bool,
-        deltas: bool,
-        norm: bool,
-    ) -> None:
-        self.modules = Modules(model, layers)
-        self._measuring, self._clock, self._chains = measuring, clock, chains
-        self.forward = Forward(self.modules, layers, measuring, clock, chains, activations, deltas)
-        self._parameters = ParameterHooks(model, layers, measuring, clock, norm)
+    def __init__(self, plan: Plan, measuring: Measuring, chains: Chains) -> None:
+        self._plan, self._measuring, self._clock = plan, measuring, plan.clock
+        self._chains = chains
+        self.modules = Modules(plan)
+        self.forward = Forward(plan, self.modules, measuring, chains)
+        self._parameters = ParameterHooks(plan, measuring)
         self._scaled: list[RemovableHandle] = []  # hooks of losses
         self._home = 0  # the thread that began to watch
         self._undo: contextlib.ExitStack | None = None
@@ -77,7 +61,7 @@ class Watch(Observer):
         self._is_eager = False
         self._home = threading.get_ident()
         undo.callback(self._module_calls.close)
-        if self.forward.wants_deltas or not self.forward.order:
+        if self._plan.wants_calls or not self.forward.order:
             MODULE_CALLS.join(self.forward, self._module_calls)
         BACKWARD.join(self, undo)
         self._parameters.watch_weights()
@@ -90,7 +74,7 @@ class Watch(Observer):
 
     def _tells_of_deltas(self, module: nn.Module) -> bool:
         layers = self.modules.layers[id(module)]
-        return self.forward.wants_deltas and any(layer.unit for layer in layers)
+        return self._plan.wants_calls and any(layer.unit for layer in layers)
 
     def _run_eagerly(self, undo: contextlib.ExitStack) -> None:
         # Compiled code would not call the hooks: what is watched runs eagerly. (What was compiled
@@ -105,7 +89,7 @@ class Watch(Observer):
         self._scaled = [handle for handle in self._scaled if handle.hooks_dict_ref() is not None]
         self.forward.end_step()
         # the order of the layers may be all that was needed of the modules
-        if self.forward.order and not self.forward.wants_deltas:
+        if self.forward.order and not self._plan.wants_calls:
             self._module_calls.close()
 
     def stop(self) -> None:

@@ -138,6 +138,6 @@ def test_what_has_no_matrix_or_no_input_says_why():
 def test_they_change_no_other_number(batch):
     net = Net(nn.ReLU())
     plain = train(copy.deepcopy(net), batch)
-    both = train(net, batch, quantities=[*plain.quantities, *EVERY])
-    for name in plain.quantities:
+    both = train(net, batch, quantities=[*plain.session.quantities, *EVERY])
+    for name in plain.session.quantities:
         np.testing.assert_array_equal(plain[name], both[name], err_msg=name)

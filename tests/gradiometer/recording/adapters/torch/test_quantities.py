@@ -183,7 +183,7 @@ def test_chosen_quantities_and_every_kth_step(batch):
     full = train(Net(nn.ReLU()), batch, steps=5)
     torch.manual_seed(0)
     few = train(Net(nn.ReLU()), batch, steps=5, every=2, quantities=["grad_rms", "loss"])
-    assert few.quantities == ("grad_rms", "loss")
+    assert few.session.quantities == ("grad_rms", "loss")
     assert few.trace["step"].values.tolist() == [1, 3, 5]
     np.testing.assert_array_equal(few["grad_rms"], full["grad_rms"][::2])
     for name in PER_LAYER:
@@ -250,3 +250,27 @@ def test_the_same_trace_as_dp(activation):
 
 
 X_T = torch.from_numpy(X)
+
+
+def test_what_updates_the_model_is_told(batch):
+    """The optimizer's class, and its rate: one number, or one for each step."""
+    trace = train(Net(nn.ReLU()), batch).trace
+    assert (trace.attrs["optimizer"], trace.attrs["learning_rate"]) == ("SGD", 0.1)
+    net = Net(nn.ReLU())
+    adam = torch.optim.Adam(net.parameters(), lr=0.2)
+    halved = torch.optim.lr_scheduler.ExponentialLR(adam, 0.5)
+
+    def loop(net, optimizer, batch):
+        optimizer.zero_grad()
+        F.cross_entropy(net(batch[0]), batch[1]).backward()
+        optimizer.step()
+        halved.step()
+
+    trace = train(net, batch, optimizer=adam, loop=loop).trace
+    assert trace.attrs["optimizer"] == "Adam"
+    np.testing.assert_allclose(trace["learning_rate"], [0.2, 0.1, 0.05])
+    net = Net(nn.ReLU())
+    groups = [{"params": net.first.parameters(), "lr": 0.1}, {"params": net.last.parameters()}]
+    trace = train(net, batch, optimizer=torch.optim.SGD(groups, lr=0.2)).trace
+    assert trace.attrs["optimizer"] == "SGD"
+    assert "learning_rate" not in trace.attrs

@@ -384,7 +384,7 @@ def test_the_callback_form_is_told_the_loss(batch):
     assert recorder["loss"].tolist() == [2.5]
     with pytest.raises(RuntimeError, match=r"after_step\(\) without before_step\(\)"):
         recorder.after_step()
-    with record(net) as other, pytest.raises(RuntimeError, match="sees the optimizer's steps"):
+    with record(net) as other, pytest.raises(RuntimeError, match="sees the steps by itself"):
         other.before_step()
 
 

@@ -584,7 +584,7 @@ def test_overhead_counts_what_no_clock_within_a_hook_sees():
     batch = (torch.randn(5, 6),)
     with record(model) as recorder:
         usual(model, sgd(model.parameters()), batch, score)
-    clock = recorder.timed
+    clock = recorder.session.timed
     # the hooks of two outputs and two weights; each linear map is a function too
     assert (clock.modules, clock.functions, clock.hooks) == (4, 3, 4)
     assert clock.total >= clock.seconds > 0

@@ -1,0 +1,78 @@
+"""What is recorded, and of which model: what all parts of a recorder are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from gradiometer.recording.adapters.torch.layers import Layer, find_layers, unwrapped
+from gradiometer.recording.adapters.torch.overhead import Overhead
+from gradiometer.recording.session import Session
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is recorded, and of which model.
+
+    Attributes
+    ----------
+    session : Session
+        What steps are added to, and what is told why something cannot be had.
+    clock : Overhead
+        Counts what recording takes.
+    model, inner : nn.Module
+        As the user calls it, and without what wraps it.
+    layers : sequence of Layer
+        In the order of registration.
+    wanted : set of str
+        Which quantities are measured.
+    arrays : set of str
+        The arrays they are measured of, by their names in `requires`.
+    has_reference : bool
+        Whether there is a reference batch.
+    """
+
+    session: Session
+    clock: Overhead
+    model: nn.Module
+    inner: nn.Module
+    layers: Sequence[Layer]
+    wanted: frozenset[str]
+    arrays: frozenset[str]
+    has_reference: bool
+
+    @classmethod
+    def of(cls, session: Session, clock: Overhead, model: nn.Module, has_reference: bool) -> Plan:
+        """The plan of a model.
+
+        Raises
+        ------
+        RecordingError
+            If the model owns no weights, or hides them.
+        """
+        wanted = frozenset(session.quantities)
+        if "clip_factor" in wanted:
+            wanted |= {"grad_rms"}
+        inner = unwrapped(model)
+        layers = find_layers(inner)
+        return cls(session, clock, model, inner, layers, wanted, session.arrays, has_reference)
+
+    def wants(self, *quantities: str) -> bool:
+        """Whether any of these quantities is measured."""
+        return not self.wanted.isdisjoint(quantities)
+
+    def fetches(self, *arrays: str) -> bool:
+        """Whether any of these arrays is measured."""
+        return not self.arrays.isdisjoint(arrays)
+
+    @property
+    def wants_activations(self) -> bool:
+        """Whether φ(h) of training passes or of the reference batch is measured."""
+        return self.fetches("activation", "reference_activation")
+
+    @property
+    def wants_calls(self) -> bool:
+        """Whether anything of the layers' calls is measured; it counts where a delta comes back."""
+        return self.wants_activations or self.fetches("delta", "input", "pre_activation")
