@@ -1,6 +1,7 @@
 """The same weights and batches give the same trace in dp, PyTorch, JAX, Keras and scikit-learn."""
 
 import collections
+import contextlib
 import os
 
 import numpy as np
@@ -25,7 +26,7 @@ import gradiometer.jax
 
 pytestmark = pytest.mark.frameworks
 
-STEPS, RATE = 4, 0.0625  # a rate exact in single precision, in which Keras keeps it
+STEPS, RATE = 4, 0.05
 X = np.random.default_rng(0).normal(size=(20, 4))
 Y = np.sin(X.sum(axis=1, keepdims=True))
 # dp's names; scikit-learn has only four
@@ -135,29 +136,35 @@ def in_jax(activation):
 KERAS = {"identity": "linear", "clipped_relu": "relu6"}  # the others as in dp
 
 
+@contextlib.contextmanager
+def keras_in_double():
+    """Weights, loss and learning rate."""
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    try:
+        with jax.enable_x64(True):
+            yield
+    finally:
+        keras.config.set_floatx(before)
+
+
 def in_keras(activation):
-    """The functions inside of the layers, or as layers of their own."""
-    with jax.enable_x64(True):
-        options = {"dtype": "float64"}
-        parts = [keras.Input((4,), **options)]
-        for name in ("h1", "h2"):
-            if activation == "leaky_relu":  # Keras's own default has another slope
-                function = keras.layers.LeakyReLU(negative_slope=0.01, **options)
-            else:
-                function = keras.layers.Activation(KERAS.get(activation, activation), **options)
-            if name == "h1":
-                parts += [keras.layers.Dense(6, name=name, **options), function]
-            else:
-                inside = function if activation == "leaky_relu" else function.activation
-                parts += [keras.layers.Dense(6, inside, name=name, **options)]
-        net = keras.Sequential([*parts, keras.layers.Dense(1, name="out", **options)])
+    """The function of h1 is a layer of its own, that of h2 is inside the layer."""
+    name = KERAS.get(activation, activation)
+    with keras_in_double():
+        if name == "leaky_relu":  # Keras's default is another slope
+            functions = [keras.layers.LeakyReLU(negative_slope=0.01) for _ in range(2)]
+        else:
+            functions = [keras.layers.Activation(name), name]
+        net = keras.Sequential([
+            keras.Input((4,)), keras.layers.Dense(6, name="h1"), functions[0],
+            keras.layers.Dense(6, functions[1], name="h2"), keras.layers.Dense(1, name="out"),
+        ])  # fmt: skip
         given = net_of(activation).get_param()
-        names = ["h1", "h2", "out"]
-        net.set_weights(
-            [x for name in names for x in (given[f"{name}_weight"], given[f"{name}_bias"][0])]
-        )
-        loss = keras.losses.MeanSquaredError(**options)
-        net.compile(keras.optimizers.SGD(RATE), loss, loss_weights=0.5)
+        kinds = ("weight", "bias")
+        values = [given[f"{name}_{kind}"] for name in ("h1", "h2", "out") for kind in kinds]
+        net.set_weights([x if i % 2 == 0 else x[0] for i, x in enumerate(values)])
+        net.compile(keras.optimizers.SGD(RATE), "mse", loss_weights=0.5)
         with record(net, reference=(X, Y), quantities=QUANTITIES) as recorder:
             net.fit(X, Y, batch_size=len(X), epochs=STEPS, verbose=0)
         return recorder.trace

@@ -226,7 +226,7 @@ BACKENDS: dict[str, Any] = {"torch": OnTorch, "jax": OnJax}
 
 def host(array: Array) -> Array:
     """An array of a backend as one of NumPy, in single precision if it is in half."""
-    if keras.backend.standardize_dtype(array.dtype) in ("float16", "bfloat16"):
+    if str(getattr(array, "dtype", "")).split(".")[-1] in ("float16", "bfloat16"):
         array = keras.ops.cast(array, "float32")
     # by PyTorch itself: Keras's way warns
     return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)

@@ -184,7 +184,7 @@ class Measuring:
             return math.nan
         last = [function.name for call in seen.calls[-1:] for function in call.functions]
         probabilities = last[0] in ("sigmoid", "softmax") if last else None
-        output, labels = host(seen.output), np.asarray(keras.ops.convert_to_numpy(y))
+        output, labels = host(seen.output), host(y)
         try:
             return reference.accuracy(output, labels, len(output), probabilities)
         except reference.NoAccuracy as error:
