@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.derivatives import gradients
+from dp.differentiate import gradients
 from dp.errors import GradientError
 from dp.node import Node
 from dp.validation import real_array

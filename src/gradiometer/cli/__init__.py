@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
-from gradiometer.cli.ending import end_if_asked_twice, loaded  # first: see there
+from gradiometer.cli.ending import end_if_asked_twice, exit_status, loaded  # first: see there
 
 # isort: split
 from gradiometer.cli import activations, export, plot, predict, prove, run, study
@@ -37,7 +38,7 @@ def main() -> None:
         end_if_asked_twice()
         app()
     except KeyboardInterrupt:  # between two verbs' own lines
-        sys.exit(130)
+        sys.exit(exit_status(signal.SIGINT))
     except Exception as error:  # outside of what a verb does: while flags are read, say
         if os.environ.get(SHOW_TRACEBACK):
             raise

@@ -1,4 +1,4 @@
-"""Ending for certain: who is asked twice to end does so, whatever is going on."""
+"""How a command ends after a signal: its exit status, and the end for certain if asked twice."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ _ours = (
 )
 if _ours:  # Ctrl-C while the rest of the command line loads ends it without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def exit_status(number: int) -> int:
+    """Exit status of a command that a signal ended, as of a shell: 130 after Ctrl-C."""
+    return 128 + number
 
 
 def loaded() -> None:
@@ -51,7 +56,7 @@ def _watch(reading: int, numbers: set[int]) -> None:
             if came == 2:
                 time.sleep(LEFT)
                 _end_workers()
-                os._exit(128 + number)
+                os._exit(exit_status(number))
 
 
 def _end_workers() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import typer
 
 from gradiometer.cli.app import heard_or_not
+from gradiometer.cli.ending import exit_status
 from gradiometer.events import Event, FileWritten, Finished, Interrupted
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Printer:
     Attributes
     ----------
     status : int
-        128 + the number of a signal, 1 for other reasons, 0 if all went well.
+        That of a signal (see `exit_status`), 1 for other reasons, 0 if all went well.
     """
 
     def __init__(self) -> None:
@@ -64,7 +65,7 @@ class Printer:
                 typer.echo(f"  {path}")
             case Interrupted(number):
                 self.stop_bar()
-                self.status = 128 + number
+                self.status = exit_status(number)
             case Finished():
                 self.stop_bar()
 

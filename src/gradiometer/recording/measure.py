@@ -137,7 +137,7 @@ def of_gradient(
 ) -> dict[str, Array]:
     """Quantities of dL/dW; its entries that are not finite are put into `counts`."""
     x = q.entries(gradient, axes)
-    found: dict[str, Array] = {}
+    found = _by_table("gradient", x, wanted)
     summary = None
     if "grad_mean_abs" in wanted:
         found["grad_mean_abs"] = summary = q.mean_abs(x)
@@ -157,7 +157,9 @@ def of_delta(
 ) -> dict[str, Array]:
     """Quantities of dL/d(pre-activation)."""
     x = q.entries(delta, axes)
-    found = {"delta_rms": q.rms(x)} if "delta_rms" in wanted else {}
+    found = _by_table("delta", x, wanted)
+    if "delta_rms" in wanted:
+        found["delta_rms"] = q.rms(x)
     if "nonfinite_count" in wanted:
         counts["delta"] = q.nonfinite_count(x, found.get("delta_rms"))
     return found
@@ -167,9 +169,13 @@ def of_entries(
     array: str, x: Array, wanted: Collection[str], axes: Axes = q.MATRIX
 ) -> dict[str, Array]:
     """The quantities of one array alone, by its name in `gradiometer.quantities`."""
-    rows = [(name, of) for name, of in measured_alone(array) if name in wanted]
-    flat = q.entries(x, axes) if rows else x
-    return {name: of(flat) for name, of in rows}
+    measured = any(name in wanted for name, _ in measured_alone(array))
+    return _by_table(array, q.entries(x, axes), wanted) if measured else {}
+
+
+def _by_table(array: str, entries: Array, wanted: Collection[str]) -> dict[str, Array]:
+    """The quantities whose row in the table names one array, and the function of its entries."""
+    return {name: of(entries) for name, of in measured_alone(array) if name in wanted}
 
 
 def live_units(x: Array) -> Array:
@@ -224,7 +230,7 @@ def of_activation(
 ) -> dict[str, Array]:
     """Quantities of φ(h) on the training batch; `saturated` are booleans of the same shape."""
     x = q.entries(activation, axes)
-    found: dict[str, Array] = {}
+    found = _by_table("activation", x, wanted)
     summary = None
     if "activation_mean" in wanted:
         found["activation_mean"] = summary = q.mean(x)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from gradiometer.quantities import HISTOGRAM
+from gradiometer.quantities import HISTOGRAM, QUANTITIES
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.backward import Pass
@@ -263,10 +263,10 @@ class Gradients:
 
 def _divide(measured: Gradient, scale: float | None) -> None:
     """Undo what a GradScaler did to the loss."""
-    for name in ("grad_mean_abs", "grad_rms"):
-        if name in measured.found:
-            measured.found[name] /= scale
     measured.found.pop(HISTOGRAM, None)
+    for name in measured.found:
+        if QUANTITIES[name].grows:
+            measured.found[name] /= scale
 
 
 def _or_one(factor: Array) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from gradiometer.quantities import QUANTITIES
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.torch.arrays import as_array, zero_units_among
 from gradiometer.recording.adapters.torch.backward import Pass
@@ -181,7 +182,10 @@ class Measuring:
                 found |= of_backward(flat, as_array(weight).T, call.live, self._wanted)
             scale = passing.take_scale()
             if scale != 1:
-                found = {name: value / scale for name, value in found.items()}
+                found = {
+                    name: value / scale if QUANTITIES[name].grows else value
+                    for name, value in found.items()
+                }
             call.delta = Measured(found, counts, size=size)
 
     def computed(self, layer: Layer, gradient: torch.Tensor) -> None:
