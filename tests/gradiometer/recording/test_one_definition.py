@@ -27,8 +27,9 @@ import gradiometer.jax
 pytestmark = pytest.mark.frameworks
 
 STEPS, RATE = 4, 0.05
-X = np.random.default_rng(0).normal(size=(20, 4))
-Y = np.sin(X.sum(axis=1, keepdims=True))
+# exact in single precision too, through which data may pass on their way into Keras
+X = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32).astype(np.float64)
+Y = np.sin(X.sum(axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
 # dp's names; scikit-learn has only four
 SHARED = [name for name in dp.activations.ACTIVATIONS if name != "lecun_tanh"]
 SKLEARN = {"identity": "identity", "sigmoid": "logistic", "tanh": "tanh", "relu": "relu"}
@@ -138,14 +139,16 @@ KERAS = {"identity": "linear", "clipped_relu": "relu6"}  # the others as in dp
 
 @contextlib.contextmanager
 def keras_in_double():
-    """Weights, loss and learning rate."""
-    before = keras.config.floatx()
+    """Data, weights, loss and learning rate."""
+    before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     try:
         with jax.enable_x64(True):
             yield
     finally:
-        keras.config.set_floatx(before)
+        keras.config.set_floatx(before[0])
+        keras.config.set_dtype_policy(before[1])
 
 
 def in_keras(activation):
