@@ -204,7 +204,7 @@ def test_the_same_trace_everywhere(activation, framework):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own
 @pytest.mark.parametrize("activation", SHARED)
 def test_the_same_trace_in_keras(activation):
-    # with PyTorch, Keras is off by 1e-8 from the first pass on; a mean that cancels by more
+    # with PyTorch, keras.ops.matmul computes in single precision, also of doubles
     compare(in_keras(activation), activation, rtol=5e-6)
 
 
