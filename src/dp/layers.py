@@ -138,7 +138,7 @@ def activation_after(
     """Which activation function a graph applies to a pre-activation, and the Node it gives.
 
     The identity, if nothing but matrix products follow, or nothing at all; None (and the
-    pre-activation) if what follows is no activation function that we know.
+    pre-activation) if what follows is not a known activation function.
     """
     uses = consumers.get(pre_activation, ())
     if len(uses) == 1:

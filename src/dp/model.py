@@ -159,7 +159,7 @@ class Model:
         Raises
         ------
         TypeError, ValueError
-            If the name is no text or is taken, or the value is not made of finite real numbers.
+            If the name is not text or is taken, or the value is not made of finite real numbers.
 
         Examples
         --------

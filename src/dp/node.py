@@ -369,7 +369,7 @@ class Node(PlainValues):
         Parameters
         ----------
         *sides : two integers, or one sequence of them
-            Rows and columns; -1 stands for what is left. One number alone makes a column.
+            Rows and columns; -1 is computed from the others. A single number makes a column.
         shape : sequence, optional
             The same by its name.
 
@@ -497,7 +497,7 @@ class Node(PlainValues):
         Raises
         ------
         TypeError, ValueError
-            If a limit is no number, or is given twice, or low > high.
+            If a limit is not a number, or is given twice, or low > high.
         """
         if (low is not None and min is not None) or (high is not None and max is not None):
             raise TypeError("clip takes each limit once: low or min, high or max")

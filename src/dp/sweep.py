@@ -36,7 +36,7 @@ def sweep_named(
 
     A Node in `also` that `output` does not depend on gets None. The third result is the named
     Nodes that have a gradient. `caller` is the model whose `get_grad` asks, and its batch, of which
-    watchers are told.
+    watchers are notified.
     """
     order = topological_order(output)
     named: dict[str, AnyNode] = {}

@@ -78,7 +78,7 @@ def update_all(optimizer: Updates, param: dict[str, Array], grad: dict[str, Arra
     If an interrupt or an error comes in between, parameters and `grad_stores` are put back.
     """
     before = {
-        # `np.array` alone would do, more slowly
+        # `np.array` alone would work, but more slowly
         name: value.copy() if type(value) is np.ndarray else np.array(value)
         for name, value in param.items()
     }

@@ -129,7 +129,7 @@ class Experiment(_Fields):
 
     @classmethod
     def of(cls, **settings: Any) -> Experiment:
-        """Make an Experiment, with errors in plain words.
+        """Make an Experiment, with readable errors.
 
         Raises
         ------
@@ -236,14 +236,14 @@ class Experiment(_Fields):
     def run(self, *, on_event: Listener | None = None, timeout: float | None = None) -> Trace:
         """Train the net and record the flow of its gradient.
 
-        Divergence is no error: non-finite values are recorded. An interrupt (Ctrl-C) ends the
+        Divergence is not an error: non-finite values are recorded. An interrupt (Ctrl-C) ends the
         training; what was recorded until then is in the trace, whose `interrupted` is then 1.
 
         Parameters
         ----------
         on_event : callable, optional
             Called with `StepRecorded` for every step that is recorded. If it raises an error, it is
-            called no more, and the training goes on.
+            not called again, and the training goes on.
         timeout : float, optional
             Seconds after which the training ends, as by an interrupt; checked after each step. The
             trace's attribute `time_limit` then holds them.
@@ -282,7 +282,7 @@ class Experiment(_Fields):
             try:
                 optimizer.train(self.steps, print_each=None)
                 interrupts.finish()
-                recorder.session.settle()  # tells the last steps, to a listener that may interrupt
+                recorder.session.settle()  # reports the last steps; a listener may interrupt
             except KeyboardInterrupt:
                 interrupts.finish()
                 if not recorder.n_steps:
@@ -356,7 +356,7 @@ class _Ending(dp.ProgramCallback):
             "interrupted": int(self.done < self.steps),
         }
         if self.interrupts.signal is not None:
-            # whoever has more to do looks at this: it may have come after the last step
+            # for callers that have more to do: the interrupt may have come after the last step
             found["asked_to_stop"] = 1
         if self.late and self.timeout:
             found["time_limit"] = float(self.timeout)

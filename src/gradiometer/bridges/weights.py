@@ -17,7 +17,7 @@ DTYPES = ("float16", "float32", "float64")
 
 
 def registered_of(model: dp.Model) -> Registered:
-    """What the library keeps of a model, whatever attributes it has set itself."""
+    """What the library keeps of a model, regardless of the model's own attributes."""
     kept = registered(model)
     if kept is None:
         raise RuntimeError(f"{type(model).__name__}.__init__ must call super().__init__()")

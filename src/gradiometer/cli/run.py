@@ -32,14 +32,15 @@ def run(
     out: Annotated[
         Path,
         typer.Option(
-            **PATH, help="Folder for the trace, figures and TOML; {title} is the experiment's."
+            **PATH,
+            help="Folder for the trace, figures and TOML; {title} is the experiment's title.",
         ),
     ] = Path("runs/{title}"),
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another experiment in that folder.")
     ] = False,
     theory: Annotated[
-        bool, typer.Option("--theory", help="Show the prediction behind heatmap and profile.")
+        bool, typer.Option("--theory", help="Show the prediction in heatmap and profile.")
     ] = False,
     timeout: Annotated[
         float | None,
@@ -81,15 +82,17 @@ class RunPrinter(Printer):
             case Compared(comparison):
                 typer.echo(comparison.sentence())
             case NotCompared(why):
-                typer.echo(f"Not compared with theory, as {why}: add --theory to compare.")
+                typer.echo(f"Not compared with theory, because {why}; add --theory to compare.")
             case TimeLimitReached(_, done, steps):
                 self.status = 1
-                typer.echo(f"Ended by the time limit after step {done} of {steps}; {SAVED}")
+                typer.echo(f"Stopped by the time limit after step {done} of {steps}; {SAVED}")
             case Interrupted():
                 super().show(event)
                 _say_where_it_ended(event)
             case KeptElsewhere(wanted, folder):
-                typer.echo(f"{wanted} holds other results, which stay; these are in {folder}.")
+                typer.echo(
+                    f"{wanted} holds other results, which are kept; these results are in {folder}."
+                )
             case _:
                 super().show(event)
 
