@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import primitives as p
+from dp.typing import Array
 from dp.validation import number, positive_number, unknown
-
-Array = NDArray[Any]
 
 SATURATED_BELOW = 0.05
 

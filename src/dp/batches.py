@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.node import Node
 from dp.parameters import members_of, registered
+from dp.typing import Array
 from dp.validation import seeds
-
-Array = NDArray[Any]
 
 STREAMS = "_dp_streams"
 

@@ -8,15 +8,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from numpy.typing import NDArray
-
 from dp import activations
 from dp import primitives as p
 from dp.errors import ShapeError
 from dp.node import Node, as_leaf
+from dp.typing import Array
 from dp.watching import watchers
-
-Array = NDArray[Any]
 
 
 @dataclass

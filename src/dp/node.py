@@ -8,7 +8,6 @@ from math import prod, sqrt
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.errors import AnomalyError, ShapeError
@@ -20,9 +19,9 @@ from dp.order import topological_order
 from dp.plain_values import PlainValues, not_while_capturing
 from dp.shapes import NO_SETTINGS, anomaly_message, check_shapes, describe
 from dp.sweep import named_gradients
+from dp.typing import Array
 from dp.validation import as_matrix, integer, number
 
-Array = NDArray[Any]
 FLOAT64 = np.dtype(np.float64)
 _new = object.__new__
 

@@ -7,16 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import initializers
 from dp.errors import NumbersError, ShapeError
 from dp.layers import Layer
 from dp.node import Node
+from dp.typing import Array
 from dp.validation import as_matrix, positive_integer, real_array, seeds, shown
-
-Array = NDArray[Any]
-
 
 OWNED: weakref.WeakSet[Node] = weakref.WeakSet()  # the parameters of all models
 

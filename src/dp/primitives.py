@@ -17,12 +17,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.special import normal_cdf as _normal_cdf
 from dp.special import normal_pdf as _normal_pdf
+from dp.typing import Array
 
-Array = NDArray[Any]
 Rule = Callable[..., Any]
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.errors import ShapeError
+from dp.typing import Array
 
-Array = NDArray[Any]
 Nodes = tuple[Any, ...]
 NO_SETTINGS: dict[str, Any] = {}
 

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.batches import Batches
 from dp.callbacks import Callback, ProgramCallback, Step
+from dp.typing import Array
 
-Array = NDArray[Any]
 Update = TypeVar("Update", bound=Callable[..., None])
 _ENTRY_BY_ENTRY: list[Callable[..., None]] = []
 

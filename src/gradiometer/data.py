@@ -10,11 +10,9 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dp.typing import Array
 from dp.validation import unknown
-
-Array = NDArray[Any]
 
 
 class DataError(ValueError):

@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +28,7 @@ from dp.validation import unknown
 from gradiometer.data import Data, load
 from gradiometer.decision import add_decision
 from gradiometer.declaration import Setting
-from gradiometer.events import Event, Listener, StepRecorded
+from gradiometer.events import Listener
 from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import Interrupts, OutOfTime, check_time_limit
 from gradiometer.memory import check_memory
@@ -75,6 +74,7 @@ def _field(setting: Setting) -> tuple[Any, Any]:
         annotation = Annotated[annotation, BeforeValidator(setting.check)]
     elif setting.table is not None and setting.types == (str,):
         annotation = Annotated[annotation, AfterValidator(setting.known)]
+    finite = float in setting.types and {*setting.types} <= {float, type(None)}
     return annotation, Field(
         setting.default,
         description=setting.help,
@@ -82,7 +82,7 @@ def _field(setting: Setting) -> tuple[Any, Any]:
         le=setting.at_most,
         gt=setting.above,
         lt=setting.below,
-        allow_inf_nan=None if setting.above is None else False,
+        allow_inf_nan=False if finite else None,
     )
 
 
@@ -275,7 +275,8 @@ class Experiment(_Fields):
             ) as recorder,
         ):
             if on_event is not None:
-                recorder.subscribe(_with_total(self.steps, on_event))
+                recorder.session.total = self.steps
+                recorder.subscribe(on_event)
             ending = _Ending(self.steps, interrupts, timeout)
             optimizer.callbacks.append(ending)
             try:
@@ -311,15 +312,6 @@ class Experiment(_Fields):
             "dtype": self.dtype,
             "versions": json.dumps(versions()),
         }
-
-
-def _with_total(steps: int, listener: Listener) -> Listener:
-    """A listener that hears, of each step that is recorded, how many there will be."""
-
-    def tell(event: Event) -> None:
-        listener(replace(event, steps=steps) if isinstance(event, StepRecorded) else event)
-
-    return tell
 
 
 class _Ending(dp.ProgramCallback):

@@ -6,12 +6,10 @@ import importlib
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import dp
 from dp.parameters import Registered, registered
-
-Array = NDArray[Any]
+from dp.typing import Array
 
 DTYPES = ("float16", "float32", "float64")
 

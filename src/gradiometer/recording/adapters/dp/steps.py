@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import dp
 from dp.activations import SOFTMAX, Activation
+from dp.typing import Array
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.dp import layers as of_layers
 from gradiometer.recording.adapters.dp.forward import Forward, Passage, array_of
@@ -31,7 +31,6 @@ from gradiometer.recording.requires import needing
 from gradiometer.recording.session import Session
 from gradiometer.states import MODEL
 
-Array = NDArray[Any]
 Functions = dict[str, list[Activation | None]]  # that follow a layer's calls, by its weight
 
 BY_HAND = "give reference=(x, y): the gradient was not computed by get_grad, which is given a batch"

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import dp
 from dp.activations import Activation
 from dp.mode import mode
+from dp.typing import Array
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.sklearn.internals import (
     backward_signature,
@@ -28,8 +28,6 @@ from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.functions import why_not_saturated
 from gradiometer.recording.measure import LayerArrays
 from gradiometer.recording.session import LayerInfo, Session
-
-Array = NDArray[Any]
 
 # the arrays that need a pass of dp
 OF_PASS = {
