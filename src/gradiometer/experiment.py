@@ -74,6 +74,7 @@ def _field(setting: Setting) -> tuple[Any, Any]:
         annotation = Annotated[annotation, BeforeValidator(setting.check)]
     elif setting.table is not None and setting.types == (str,):
         annotation = Annotated[annotation, AfterValidator(setting.known)]
+    finite = float in setting.types and {*setting.types} <= {float, type(None)}
     return annotation, Field(
         setting.default,
         description=setting.help,
@@ -81,7 +82,7 @@ def _field(setting: Setting) -> tuple[Any, Any]:
         le=setting.at_most,
         gt=setting.above,
         lt=setting.below,
-        allow_inf_nan=None if setting.above is None else False,
+        allow_inf_nan=False if finite else None,
     )
 
 
