@@ -1,7 +1,7 @@
-"""What other tools read, from a trace: tidy tables, CSV, Parquet, TensorBoard.
+"""A trace for other tools: tidy tables, CSV, Parquet, TensorBoard.
 
 The table has one row per recorded step, layer, quantity and, for an ensemble, member. Histograms
-are not in it, since they are no single numbers; TensorBoard is given them too.
+are left out of the table, as they are not single numbers; TensorBoard gets them too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much memory an experiment needs, and how much there is: said before anything is made.
+"""How much memory an experiment needs, and how much there is: checked before anything is allocated.
 
 The estimate counts the arrays that are held at the same time, in bytes, with factors that were
 measured (see the tests, which compare it with what runs take). It is right within a factor of two

@@ -1,7 +1,7 @@
 """Regular files, read without blocking: the kind of file is checked first.
 
 Opening a named pipe blocks, a device such as /dev/zero never ends, and a file of many
-gigabytes fills the memory. None of these describes anything.
+gigabytes fills the memory. None of these can describe an experiment.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What is measured per layer, each quantity defined once, for arrays of any library.
+"""The functions that compute quantities, for arrays of any library.
+
+Their names, labels and ranges are in the table, `gradiometer.quantities`.
 
 Functions reduce the last axis: what they are given are the *entries* of a gradient, a weight, a
 delta or an activation, in any order (see `entries`). Leading axes (steps, layers, members of an

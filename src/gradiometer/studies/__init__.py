@@ -1,4 +1,4 @@
-"""Studies: many experiments, many seeds, one grid; killed without loss.
+"""Studies: a grid of experiments over many seeds. A killed study keeps what was finished.
 
 study.py        what is to be run: a base, and the axes of a grid
 description.py  how that is written: settings, values along axes, TOML

@@ -1,4 +1,13 @@
-"""What a run says, in numbers, as findings, and in a sentence."""
+"""What a run says: in numbers, as findings, and in a sentence.
+
+The modules::
+
+    numbers.py   a table of the layers, and by how much a quantity falls
+    chains.py    which layers may be compared
+    judge.py     from these to findings; the thresholds are in `gradiometer.thresholds`
+    findings.py  the kinds of findings, each with its evidence
+    sentence.py  findings in words
+"""
 
 # numbers.py   the table of layers, and by how much a quantity falls
 # chains.py    which layers may be compared
