@@ -14,14 +14,14 @@
 # %% [markdown]
 # # Activation functions and the vanishing gradient
 #
-# A deep net learns by being told, layer by layer, in which direction each weight should move. The
-# message starts at the loss and travels backwards. In this lesson you will watch it travel: write
-# the chain rule out for a net so small that it fits on one line, read from it what three activation
-# functions do to the message, and then train nets in which you can measure that it arrives, or does
-# not.
+# In a deep net the gradient tells each weight in which direction to move. It is computed at the
+# loss and passed backwards, layer by layer. In this lesson you will follow it: you write out the
+# chain rule for a net so small that the formula fits on one line, see what three activation
+# functions do to the gradient, and then train nets and measure whether it reaches the first
+# layer.
 #
 # You need the chain rule, matrix products and a little NumPy. The nets are built with `dp`, a
-# library that computes derivatives and is small enough to be read in an evening.
+# library that computes derivatives and is small enough to read in an evening.
 #
 # 1. [The chain rule through three neurons](#1.-The-chain-rule-through-three-neurons)
 # 2. [Three activation functions](#2.-Three-activation-functions)
@@ -47,11 +47,11 @@ np.random.seed(0)
 # ## 1. The chain rule through three neurons
 #
 # Take three layers of one neuron each. Layer $i$ receives $x_{i-1}$, computes its
-# *pre-activation* $h_i = w_i x_{i-1} + b_i$, and hands on $x_i = \varphi(h_i)$. At the end stands a
-# loss $L(x_3)$.
+# *pre-activation* $h_i = w_i x_{i-1} + b_i$, and passes on $x_i = \varphi(h_i)$. The last output
+# enters a loss $L(x_3)$.
 #
 # How does $L$ change with the *first* weight? The path from $w_1$ to $L$ runs through every later
-# layer, and each station multiplies one factor:
+# layer, and each layer contributes a factor:
 #
 # $$
 # \frac{\partial L}{\partial w_1}
@@ -62,21 +62,20 @@ np.random.seed(0)
 #     \cdot \underbrace{x_0}_{\text{input}}
 # $$
 #
-# Often this is shortened to "a product of derivatives of the activation function". Three things
-# get lost in that shorthand, and each will matter below:
+# This is often shortened to "a product of derivatives of the activation function". The short form
+# omits three things, and each will matter below:
 #
 # * the **weights** $w_2$ and $w_3$: a layer's factor is $\varphi'(h)\,w$, so a large weight can
-#   make up for a small slope, and a small one can spoil a good one;
-# * the **input** $x_0$, and generally $x_{i-1}$ for $w_i$: the gradient of a weight is the message
-#   that arrives at its layer, times the layer's input. The message has a name of its own, the
-#   *delta* $\delta_i = \partial L / \partial h_i$, and
-#   $\partial L/\partial w_i = \delta_i\,x_{i-1}$. (The bias has no such factor:
-#   $\partial L/\partial b_i = \delta_i$.)
-# * the **place** at which each slope is taken, $h_i$: the slope is no constant of the function. It
-#   depends on the weights, the biases and the sample.
+#   compensate for a small slope, and a small weight can cancel a large slope;
+# * the **input** $x_0$, and generally $x_{i-1}$ for $w_i$: the gradient of a weight is the
+#   *delta* of its layer, $\delta_i = \partial L / \partial h_i$, times the layer's input:
+#   $\partial L/\partial w_i = \delta_i\,x_{i-1}$. (The bias has no such factor: $\partial
+#   L/\partial b_i = \delta_i$.) The delta is what backpropagation passes from layer to layer;
+# * the **point** $h_i$ at which each slope is taken: the slope is not a constant of the function.
+#   It depends on the weights, the biases and the sample.
 #
 # Let us check the formula, with numbers, against what `dp` computes. A `Node` is a matrix that
-# remembers how it was computed; `dp.gradients` walks that memory backwards.
+# remembers how it was computed; `dp.gradients` goes through this history backwards.
 
 # %%
 w1, w2, w3 = Node(0.8, "w1"), Node(-1.2, "w2"), Node(0.5, "w3")
@@ -108,16 +107,16 @@ assert np.allclose(grad_w1, delta1 * x0.value)
 assert np.allclose(grad_b1, delta1)
 
 # %% [markdown]
-# The same with layers of many neurons: $w$ becomes a matrix $W_i$, the slopes stand on a diagonal,
-# and the message is a vector,
+# The same holds for layers of many neurons: $w$ becomes a matrix $W_i$, the slopes form a diagonal
+# matrix, and the delta is a vector,
 #
 # $$ \delta_{i} = \left(\delta_{i+1} W_{i+1}^{\top}\right) \odot \varphi'(h_i), \qquad
 #    \frac{\partial L}{\partial W_i} = x_{i-1}^{\top}\, \delta_i . $$
 #
-# Depth enters through one thing only: the step from $\delta_{i+1}$ to $\delta_i$ is repeated once
-# per layer. If a step shrinks the message to a fifth, ten of them leave one ten-millionth. That is
-# the **vanishing gradient**. If a step doubles it, ten of them leave a thousandfold: an
-# **exploding** one.
+# Depth matters because the step from $\delta_{i+1}$ to $\delta_i$ is repeated once per layer. If
+# each step reduces the delta to a fifth, ten steps leave one ten-millionth. This is the
+# **vanishing gradient**. If each step doubles it, ten steps multiply it by a thousand: an
+# **exploding** gradient.
 
 # %% [markdown]
 # ## 2. Three activation functions
@@ -128,29 +127,28 @@ assert np.allclose(grad_b1, delta1)
 gradiometer.activations(["sigmoid", "tanh", "relu"])
 
 # %% [markdown]
-# **Sigmoid**, $\sigma(h) = \dfrac{1}{1+e^{-h}}$, with $\sigma' = \sigma\,(1-\sigma)$. Its steepest
-# point is $h = 0$, and even there the slope is only $1/4$. Every sigmoid layer therefore
-# multiplies the message by at most $|w|/4$: with weights near 1, ten layers let through at most
-# $4^{-10}$, a millionth. Far from 0 it is *saturated*: the slope is nearly nothing. Its output is
-# never negative. So *one* sample pushes all weights of a neuron in the next layer in the same
-# direction: each of their gradients is the neuron's one delta, times an input that is not negative.
-# Over a batch this is not so. There, samples whose deltas have opposite signs are summed, each with
-# its own inputs, and one weight may rise while its neighbour falls.
+# **Sigmoid**, $\sigma(h) = \dfrac{1}{1+e^{-h}}$, with $\sigma' = \sigma\,(1-\sigma)$. Its
+# steepest point is $h = 0$, and even there the slope is only $1/4$. Every sigmoid layer therefore
+# multiplies the delta by at most $|w|/4$: with weights near 1, at most $4^{-10}$, a millionth, is
+# left after ten layers. Far from 0 the sigmoid is *saturated*: the slope is almost zero. Its
+# output is never negative. So *one* sample pushes all weights of a neuron in the next layer in
+# the same direction: each of their gradients is the neuron's delta, times an input that is not
+# negative. Over a batch this is different. There, samples whose deltas have opposite signs are
+# summed, each with its own inputs, and one weight may rise while another falls.
 #
 # **Tanh**, $\tanh(h) = 2\sigma(2h) - 1$, with $\tanh' = 1 - \tanh^2$. The slope reaches $1$ at
 # $h = 0$ and the output is centred on 0. It saturates like the sigmoid, but a layer that works
-# near 0 passes the message on almost unharmed.
+# near 0 hardly changes the delta.
 #
-# **ReLU**, $\max(0, h)$, with slope 1 for positive $h$ and 0 for negative. At $h = 0$ it has a kink
-# and no derivative; by convention the slope is taken as 0 there, in `dp` too. Where a unit is on,
-# the slope costs nothing, however many layers follow one another. The price: where it is off,
-# nothing passes at all, and a unit that is off for *every* sample gets no gradient that could wake
-# it. It is *dead*. And since nothing bounds the output, the message and the activations may also
-# grow.
+# **ReLU**, $\max(0, h)$, with slope 1 for positive $h$ and 0 for negative. At $h = 0$ it has a
+# kink and no derivative; by convention the slope is taken as 0 there, in `dp` too. Where a unit
+# is on, the slope does not shrink the delta, however many layers there are. The disadvantage:
+# where a unit is off, its delta is zero, and a unit that is off for *every* sample gets no
+# gradient that could turn it on again. It is *dead*. And since the output is not bounded, deltas
+# and activations may also grow.
 #
-# The greatest slope gives a bound, not a forecast. What a layer really does to the message depends
-# on its weights and on where its $h$ lie; that has to be measured. How large the greatest slopes
-# are, `dp` knows:
+# The largest slope gives a bound, not a prediction. What a layer really does to the delta depends
+# on its weights and on the values of $h$; you have to measure it. `dp` knows the largest slopes:
 
 # %%
 for name in ["sigmoid", "tanh", "relu"]:
@@ -162,7 +160,7 @@ for name in ["sigmoid", "tanh", "relu"]:
 #
 # The first 100 samples of Iris: 50 flowers of the species *setosa* and 50 *versicolor*, four
 # measurements of each, in centimetres. Before training, each feature is *standardised*: its mean is
-# subtracted, and it is divided by its standard deviation. Inputs of a like size keep the first
+# subtracted, and it is divided by its standard deviation. Inputs of similar size keep the first
 # pre-activations in the region where the functions above have a slope.
 
 # %%
@@ -195,16 +193,16 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# A straight line separates the two species. So if a net fails on these data, the data are not to
-# blame.
+# A straight line separates the two species. So if a net fails on these data, the data are not the
+# reason.
 
 # %% [markdown]
 # ## 4. A first net
 #
-# A model derives from `dp.Model`. `Linear_Layer(fan_in, fan_out, name)` draws the first weights
-# and returns the affine map $x \mapsto xW + b$; what `forward` and `loss` do with it is ours to
-# say. Here: one hidden layer of 10 tanh neurons, one sigmoid output $p$, and the cross-entropy
-# $-\sum \big(y \log p + (1-y)\log(1-p)\big)$ summed over the batch.
+# A model derives from `dp.Model`. `Linear_Layer(fan_in, fan_out, name)` draws the initial weights
+# and returns the affine map $x \mapsto xW + b$; you define `forward` and `loss`. Here we use one
+# hidden layer of 10 tanh neurons, one sigmoid output $p$, and the cross-entropy $-\sum \big(y
+# \log p + (1-y)\log(1-p)\big)$ summed over the batch.
 
 
 # %%
@@ -233,9 +231,10 @@ for name, value in grad.items():
     print(f"{name:10} shape {value.shape}, mean |dL/dw| {np.abs(value).mean():.3f}")
 
 # %% [markdown]
-# An optimiser repeats three things: draw a batch, ask the model for the gradients, and change every
-# parameter a little against its gradient. `dp.Optimizer` does the repeating. What "a little" means
-# is the business of `_update`, and for plain *stochastic gradient descent* (SGD) it takes one line:
+# An optimiser repeats three things: it draws a batch, gets the gradients from the model, and
+# changes every parameter a little against its gradient. `dp.Optimizer` contains this loop.
+# `_update` defines the change, and for plain *stochastic gradient descent* (SGD) it takes one
+# line:
 
 
 # %%
@@ -257,12 +256,12 @@ optimiser.train(steps=100, print_each=10)
 print(f"accuracy after {accuracy(net):.0%}")
 
 # %% [markdown]
-# A hundred steps, and every flower is named correctly.
+# After a hundred steps, the net classifies every flower correctly.
 
 # %% [markdown]
 # ## 5. Exercise: record the gradient
 #
-# To see the message travel we must write it down. Extend the optimiser: in every step (the course
+# To follow the gradient we must record it. Extend the optimiser: in every step (the course
 # calls a step an *epoch*), store for each layer the mean of $|\partial L/\partial W|$, taken before
 # the update, in a matrix `grad_w` of shape `(n_layers + 1, n_epochs)`: a row for each of the
 # `n_layers` hidden layers, from the input on, and a last one for the output layer.
@@ -282,8 +281,8 @@ class MySGD(SGD):
 
 
 # %% [markdown]
-# This cell compares your matrix with what the laboratory records of the same training. While there
-# is nothing to compare it says so, and the lesson goes on.
+# This cell compares your matrix with what `gradiometer` records of the same training. As long as
+# there is nothing to compare it says so, and you can go on with the lesson.
 
 # %% tags=["check"]
 np.random.seed(0)
@@ -291,7 +290,7 @@ mine = MySGD(Net(), X, Y)
 mine.train(steps=20, print_each=20)
 
 if not hasattr(mine, "grad_w"):
-    print("No grad_w yet: write MySGD in the cell above, run it, and then this one again.")
+    print("No grad_w yet: write MySGD in the cell above, run it, and run this cell again.")
 else:
     np.random.seed(0)
     net = Net()
@@ -307,7 +306,7 @@ else:
             assert np.isclose(found, wanted), (
                 f"layer {name}, step {step + 1}: {found} instead of {wanted}"
             )
-    print("Right: your grad_w holds what the laboratory records.")
+    print("Right: your grad_w is what gradiometer records.")
 
 # %% [markdown]
 # ### Solution
@@ -343,12 +342,11 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# Both gradients are large at first and shrink together as the loss does. In a net that *learns*,
-# a small gradient at the end is good news. What we are looking for is a gradient that is small
-# from the beginning.
+# Both gradients are large at first and shrink as the loss does. In a net that *learns*, a small
+# gradient at the end is normal. We are looking for a gradient that is small from the beginning.
 #
-# The laboratory records the same, and a good deal more, without a line of your own. `record` takes
-# any `dp` model and optimiser:
+# `gradiometer` records the same and more, without extra code in your optimiser. `record` takes any
+# `dp` model and optimiser:
 
 # %%
 np.random.seed(1)
@@ -417,7 +415,7 @@ def check_net(n_hidden_neurons, n_layers, act_func):
 
 
 if "forward" not in vars(MyNet) or "loss" not in vars(MyNet):
-    print("No net yet: write MyNet in the cell above, run it, and then this one again.")
+    print("No net yet: write MyNet in the cell above, run it, and run this cell again.")
 else:
     np.random.seed(0)
     for sizes in [(10, 1), (3, 2), (5, 4)]:
@@ -469,14 +467,14 @@ for n_layers in [1, 2, 3, 5, 10]:
     print(f"{n_layers:6}  " + "".join(f"{a:9.0%}" for a in reached))
 
 # %% [markdown]
-# The deep sigmoid nets stay at 50 %: they give one answer for every flower. Tanh and ReLU learn at
-# every depth. (`dp.Net` takes the same parameters, and a few more.)
+# The deep sigmoid nets stay at 50 %: they give the same answer for every flower. Tanh and ReLU nets
+# learn at every depth. (`dp.Net` takes the same parameters, and a few more.)
 
 # %% [markdown]
 # ## 7. Ten sigmoid layers
 #
-# Where does the message get lost? Here is `grad_w` of the deepest net, a panel for each layer. Mind
-# the scales: each panel has its own.
+# Where does the gradient vanish? Here is `grad_w` of the deepest net, with a panel for each
+# layer. Note that each panel has its own scale.
 
 # %%
 reached, grad_w = train("sigmoid", 10)
@@ -506,16 +504,16 @@ print(
 plt.show()
 
 # %% [markdown]
-# On a log scale the sigmoid's gradients climb down from the output in even strides: each layer
-# multiplies the message by the same small factor, as section 1 said it would. The output layer
-# has nothing in its way, and still the net does not learn: after so many squashings the last
-# hidden layer gives almost the same numbers for every flower, so there is nothing in them to
-# decide by. The layers that could change that receive a message so faint that a hundred steps do
-# not move them.
+# On a log scale the sigmoid's gradients fall from the output in equal steps: each layer
+# multiplies the delta by about the same small factor, as section 1 explained. The output layer
+# gets a large gradient, and still the net does not learn: after ten sigmoids the last hidden
+# layer gives almost the same numbers for every flower, so the output layer cannot tell the
+# species apart. The layers that could change this get a gradient so small that a hundred steps
+# hardly change them.
 #
-# But look at the first layers: there the curve levels off. Does the message stop fading? Section
-# 1 says what to ask, for $\partial L/\partial W_i = x_{i-1}^{\top}\delta_i$ has two factors.
-# Measure the delta alone, and on twenty nets instead of one, since one net is an anecdote:
+# But look at the first layers: there the curve levels off. Does the delta stop shrinking? Section
+# 1 gives the answer: $\partial L/\partial W_i = x_{i-1}^{\top}\delta_i$ has two factors. Measure
+# the delta alone, and on twenty nets instead of one, since one net proves nothing:
 
 # %%
 trace = gradiometer.run(layers=10, width=10, activation="sigmoid", steps=100, members=20)
@@ -524,11 +522,11 @@ print(trace.sentence())
 trace.plot.profile()
 
 # %% [markdown]
-# The delta keeps falling, all the way to the first layer. What holds the gradient of the weights
-# up is the other factor. The two species pull in opposite directions; deep in the net, where
-# $x_{i-1}$ is the same for both, the pulls cancel when they are summed over the batch, and near
-# the input, where it is not, they do not cancel. A weight's gradient may thus look healthier than
-# the message it was made from. Whoever hunts for vanishing gradients should look at the deltas
+# The delta keeps falling, all the way to the first layer. The gradient of the weights stays
+# larger because of the other factor. The deltas of the two species have opposite signs. Deep in
+# the net, where $x_{i-1}$ is the same for both, their contributions cancel in the sum over the
+# batch; near the input, where it differs, they do not cancel. So a weight's gradient may look
+# healthy although the delta has vanished. If you look for vanishing gradients, look at the deltas
 # too.
 #
 # All layers and all steps in one picture:
@@ -539,10 +537,10 @@ trace.plot.heatmap()
 # %% [markdown]
 # ## 8. What else happens in deep nets
 #
-# Four experiments to go on with, each a line or two long.
+# Here are four more experiments, each a line or two long.
 #
 # **Do ReLUs die?** Count the units that are zero for every flower, before and after a training with
-# steps that are much too long.
+# learning rates that are much too large.
 
 # %%
 for rate in [0.001, 0.01, 0.1]:
@@ -555,9 +553,10 @@ for rate in [0.001, 0.01, 0.1]:
     )
 
 # %% [markdown]
-# **Do they overflow?** Nothing bounds a ReLU. Give the net inputs a thousand times as large, and
-# numbers of 32 bits, as most frameworks do: within a few steps the activations, and with them the
-# gradients, grow beyond what can be represented. Recording goes on, and says where it began.
+# **Do they overflow?** A ReLU is not bounded. Give the net inputs that are a thousand times as
+# large, and 32-bit numbers, as most frameworks use: within a few steps the activations, and with
+# them the gradients, become too large to be represented. Recording goes on, and says where it
+# began.
 
 # %%
 wild = {"scaling": 1000.0, "learning_rate": 0.01, "steps": 20, "dtype": "float32"}
@@ -566,9 +565,9 @@ print("loss in the first steps:", relu["loss"].values[:4])
 print(relu.sentence())
 
 # %% [markdown]
-# **Does clipping help?** A ceiling holds the activations, at the price of a second region without a
-# slope: nothing overflows, but most units now stand at one end or the other, and what arrives
-# at the first layer is multiplied by inputs that are still huge.
+# **Does clipping help?** A ceiling bounds the activations, but adds a second region without a
+# slope: nothing overflows, but most units are now at one end or the other, and the delta that
+# arrives at the first layer is multiplied by inputs that are still huge.
 
 # %%
 clipped = gradiometer.run(activation="relu", clip=6.0, **wild)
@@ -580,8 +579,8 @@ print(
 )
 
 # %% [markdown]
-# **Must inputs be standardised?** One layer of tanh on standardised inputs, on raw centimetres, on
-# millimetres, and on tenths of them:
+# **Must inputs be standardised?** Train one layer of tanh on standardised inputs, on raw
+# centimetres, on millimetres, and on tenths of millimetres:
 
 # %%
 for scaling in ["standardise", "raw", 10.0, 100.0]:
@@ -593,4 +592,4 @@ for scaling in ["standardise", "raw", 10.0, 100.0]:
 # %% [markdown]
 # ---
 # This lesson follows the plan of "Activation Functions (Differentiable Programming)" by Klaus
-# Strohmenger, deep.TEACHING, 2019. Text and code here are our own.
+# Strohmenger, deep.TEACHING, 2019 (text CC BY-SA 4.0, code MIT). Our text and code are our own.

@@ -50,7 +50,7 @@ def test_runs_from_top_to_bottom(script):
     printed = "".join(output["text"] for output in outputs if output.output_type == "stream")
     assert "accuracy after 100%" in printed
     assert "does not reach the first layer" in printed
-    assert printed.count("in the cell above, run it, and then this one again") == 2
+    assert printed.count("in the cell above, run it, and run this cell again") == 2
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

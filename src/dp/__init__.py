@@ -6,7 +6,7 @@ from dp import activations, initializers, losses, primitives
 from dp import optimizers as optimizer
 from dp.callbacks import Callback, ProgramCallback, Step
 from dp.check import check_gradient, numerical_gradients
-from dp.derivatives import gradients
+from dp.differentiate import gradients
 from dp.errors import AnomalyError, CaptureError, GradientError, ShapeError
 from dp.functions import concatenate, equal, where
 from dp.layers import Layer, LayerCall, LayerWatch, watch_layers

@@ -1,7 +1,7 @@
-"""Named activation functions: what a table of operations cannot know about them.
+"""Named activation functions: their range, slope, and where they saturate.
 
-The kernel and the derivative of each stand in `primitives.py`; here are its range, its largest
-slope, and where it saturates, that is where |φ'| is below 5 % of that largest slope.
+The kernel and the derivative of each are in `primitives.py`. This table adds its range, its largest
+slope, and where it saturates: where |φ'| is below 5 % of that largest slope.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import primitives as p
+from dp.typing import Array
 from dp.validation import number, positive_number, unknown
-
-Array = NDArray[Any]
 
 SATURATED_BELOW = 0.05
 
@@ -53,7 +51,7 @@ class Activation:
         return h if self.primitive is None else self.primitive(h, **self.settings)
 
     def derivative(self, h: Array) -> Array:
-        """φ'(h), elementwise, by the very rule that the reverse sweep uses."""
+        """φ'(h), elementwise, by the same rule as in the reverse sweep."""
         h = np.asarray(h)
         if self.primitive is None:
             return np.ones_like(h)
@@ -66,7 +64,7 @@ class Activation:
     def saturated(self, h: Any) -> Any:
         """Where |φ'(h)| is below 5 % of its maximum; False where h is NaN.
 
-        Comparisons alone, so that arrays of any library will do.
+        Uses only comparisons, so that it works with arrays of any library.
         """
         found = None
         for low, high in self.flat:
@@ -119,7 +117,7 @@ def leaky_relu(slope: float = 0.01) -> Activation:
     Raises
     ------
     TypeError, ValueError
-        If the slope is no number.
+        If the slope is not a number.
     """
     slope = number("the slope of a leaky relu", slope)
     low = 0.0 if slope <= 0 else -_INF  # with a negative slope the left arm points upwards

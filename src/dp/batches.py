@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.node import Node
 from dp.parameters import members_of, registered
+from dp.typing import Array
 from dp.validation import seeds
-
-Array = NDArray[Any]
 
 STREAMS = "_dp_streams"
 
@@ -114,7 +112,7 @@ def check_data(x_train: Any, y_train: Any, model: Any) -> None:
     Raises
     ------
     TypeError, ValueError
-        If it is no array of finite numbers (in the model's dtype), or the numbers of rows differ.
+        If it is not an array of finite numbers (in the model's dtype), or numbers of rows differ.
     """
     dtype = _dtype(model)
     for what, data in (("x_train", x_train), ("y_train", y_train)):

@@ -6,14 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 from dp.node import Node
+from dp.typing import Array
 
 if TYPE_CHECKING:
     from dp.program.arrays import StepArrays
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dp.derivatives import gradients
+from dp.differentiate import gradients
 from dp.errors import GradientError
 from dp.node import Node
+from dp.typing import Array
 from dp.validation import real_array
-
-Array = NDArray[Any]
 
 
 def numerical_gradients(

@@ -90,7 +90,7 @@ def concatenate(nodes: Sequence[Any], axis: int = 0) -> Node:
     Raises
     ------
     TypeError, ValueError
-        If it is no list, or an empty one, or the axis is neither.
+        If it is not a list, or is empty, or the axis is neither 0 nor 1.
     ShapeError
         If the other sides differ.
 

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dp.typing import Array
 from dp.validation import unknown
-
-Array = NDArray[Any]
 
 
 class RandomStream(Protocol):

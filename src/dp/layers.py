@@ -8,15 +8,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from numpy.typing import NDArray
-
 from dp import activations
 from dp import primitives as p
 from dp.errors import ShapeError
 from dp.node import Node, as_leaf
+from dp.typing import Array
 from dp.watching import watchers
-
-Array = NDArray[Any]
 
 
 @dataclass
@@ -138,7 +135,7 @@ def activation_after(
     """Which activation function a graph applies to a pre-activation, and the Node it gives.
 
     The identity, if nothing but matrix products follow, or nothing at all; None (and the
-    pre-activation) if what follows is no activation function that we know.
+    pre-activation) if what follows is not a known activation function.
     """
     uses = consumers.get(pre_activation, ())
     if len(uses) == 1:

@@ -7,7 +7,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import activations, initializers
 from dp.errors import ShapeError
@@ -17,6 +16,7 @@ from dp.node import Node
 from dp.order import topological_order
 from dp.parameters import KEPT, Registered, fitting, kept_of
 from dp.sweep import sweep_named
+from dp.typing import Array
 from dp.untrained import (
     check_layers,
     check_listed,
@@ -27,8 +27,6 @@ from dp.untrained import (
 )
 from dp.validation import shown, unknown
 from dp.watching import watchers
-
-Array = NDArray[Any]
 
 
 class View:
@@ -159,7 +157,7 @@ class Model:
         Raises
         ------
         TypeError, ValueError
-            If the name is no text or is taken, or the value is not made of finite real numbers.
+            If the name is not text or is taken, or the value is not made of finite real numbers.
 
         Examples
         --------

@@ -8,7 +8,6 @@ from math import prod, sqrt
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.errors import AnomalyError, ShapeError
@@ -20,9 +19,9 @@ from dp.order import topological_order
 from dp.plain_values import PlainValues, not_while_capturing
 from dp.shapes import NO_SETTINGS, anomaly_message, check_shapes, describe
 from dp.sweep import named_gradients
+from dp.typing import Array
 from dp.validation import as_matrix, integer, number
 
-Array = NDArray[Any]
 FLOAT64 = np.dtype(np.float64)
 _new = object.__new__
 
@@ -369,7 +368,7 @@ class Node(PlainValues):
         Parameters
         ----------
         *sides : two integers, or one sequence of them
-            Rows and columns; -1 stands for what is left. One number alone makes a column.
+            Rows and columns; -1 is computed from the others. A single number makes a column.
         shape : sequence, optional
             The same by its name.
 
@@ -497,7 +496,7 @@ class Node(PlainValues):
         Raises
         ------
         TypeError, ValueError
-            If a limit is no number, or is given twice, or low > high.
+            If a limit is not a number, or is given twice, or low > high.
         """
         if (low is not None and min is not None) or (high is not None and max is not None):
             raise TypeError("clip takes each limit once: low or min, high or max")

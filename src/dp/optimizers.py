@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.batches import STREAMS, Batches, check_data, streams
 from dp.callbacks import Callback, Step
@@ -16,11 +15,10 @@ from dp.hyperparameters import NotedDict, warn_unread
 from dp.mode import Mode, mode
 from dp.node import Node
 from dp.parameters import registered
+from dp.typing import Array
 from dp.updates import Updates, entry_by_entry, update_all
 from dp.validation import decay, positive_integer, positive_number, shown
 from dp.watching import loop
-
-Array = NDArray[Any]
 
 
 class Optimizer(Updates):

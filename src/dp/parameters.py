@@ -7,16 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import initializers
 from dp.errors import NumbersError, ShapeError
 from dp.layers import Layer
 from dp.node import Node
+from dp.typing import Array
 from dp.validation import as_matrix, positive_integer, real_array, seeds, shown
-
-Array = NDArray[Any]
-
 
 OWNED: weakref.WeakSet[Node] = weakref.WeakSet()  # the parameters of all models
 
@@ -120,7 +117,7 @@ class Registered:
         return layer
 
     def check_free(self, name: Any) -> None:
-        """Raise TypeError if it is no name, and ValueError if a parameter has it already."""
+        """Raise TypeError if it is not a name, and ValueError if a parameter has it already."""
         if not isinstance(name, str) or not name:
             raise TypeError(
                 'a parameter needs a name: self.Parameter(value, "gamma"); got the name '
@@ -161,7 +158,7 @@ KEPT = "_dp_registered"
 
 
 def registered(model: Any) -> Registered | None:
-    """What the library stores for a model; None for objects that are no dp.Model."""
+    """What the library stores for a model; None for objects that are not a dp.Model."""
     found: Registered | None = getattr(model, "__dict__", {}).get(KEPT)
     return found
 
@@ -185,7 +182,7 @@ def kept_of(model: Any) -> Registered:
 
 
 def members_of(model: Any) -> int | None:
-    """How many members a model has; None if it is no ensemble, or no dp.Model."""
+    """How many members a model has; None if it is not an ensemble, or not a dp.Model."""
     kept = registered(model)
     return None if kept is None else kept.members
 

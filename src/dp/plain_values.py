@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.errors import CaptureError
 from dp.indexing import checked_axis, one_axis
 from dp.mode import MODE
-
-Array = NDArray[Any]
+from dp.typing import Array
 
 
 def not_while_capturing(node: Any, what: str) -> None:

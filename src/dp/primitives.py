@@ -17,12 +17,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.special import normal_cdf as _normal_cdf
 from dp.special import normal_pdf as _normal_pdf
+from dp.typing import Array
 
-Array = NDArray[Any]
 Rule = Callable[..., Any]
 
 
@@ -92,7 +91,7 @@ TABLE: dict[str, Primitive] = {}
 def _lookup(name: str) -> Primitive:
     if name not in TABLE:
         raise LookupError(
-            f"there is no primitive {name!r}; an operation of one's own must be declared again "
+            f"there is no primitive {name!r}; an operation of your own must be declared again "
             "(dp.declare) before Nodes that were made by it are loaded"
         )
     return TABLE[name]
@@ -109,7 +108,7 @@ def _entry(
 def declare(
     name: str, kernel: Callable[..., Any], *rules: Rule | None, elementwise: bool = False
 ) -> Primitive:
-    """Declare an operation of one's own; declaring the same name again replaces it.
+    """Declare an operation of your own; declaring the same name again replaces it.
 
     Parameters
     ----------
@@ -123,7 +122,7 @@ def declare(
         the value y. Written in operations that Nodes have too, such as `*` or `np.cos`, it can be
         differentiated again. None says that no gradient flows to this operand.
     elementwise : bool
-        Whether each entry of the result depends on the entries at the same place alone. Then a
+        Whether each entry of the result depends only on the entries at the same place. Then a
         column with a row is refused, as in `+`.
 
     Returns
@@ -134,7 +133,7 @@ def declare(
     Raises
     ------
     TypeError, ValueError
-        If the name is one of the library's, or something is no function.
+        If the name is one of the library's, or an argument is not a function.
 
     Examples
     --------

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.errors import ShapeError
+from dp.typing import Array
 
-Array = NDArray[Any]
 Nodes = tuple[Any, ...]
 NO_SETTINGS: dict[str, Any] = {}
 
@@ -49,7 +48,7 @@ def _check_crossing(
         raise ShapeError(
             f"{describe(primitive, parents)}: a column meets a row, which would silently "
             f"become a {rows}×{columns} matrix; transpose one of them (.T), or reshape "
-            "labels to a column with y.reshape(-1, 1). If all pairs are meant, begin with a "
+            "labels to a column with y.reshape(-1, 1). If you mean all pairs, begin with a "
             f"matrix: matrix + column + row, such as np.zeros(({rows}, {columns})) + column + row"
         )
 
@@ -66,7 +65,7 @@ def describe(primitive: p.Primitive, parents: Nodes, settings: dict[str, Any] = 
 
 
 def nearest_parameter(nodes: Nodes, reach: int = 1000) -> str | None:
-    """Name of the closest named ancestor, which tells the layer an operation belongs to."""
+    """Name of the closest named ancestor, which identifies the layer of an operation."""
     seen, level = set(nodes), list(nodes)
     while level and len(seen) <= reach:
         for node in level:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from dp.typing import Array
 
 # Φ is tabulated on a fine grid and continued from the nearest grid point by its Taylor series:
 # with |d| <= 1/32 twelve terms leave less than 1e-17.

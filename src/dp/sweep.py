@@ -11,17 +11,15 @@ from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.errors import AnomalyError, ShapeError
 from dp.mode import mode
 from dp.order import AnyNode, topological_order
 from dp.primitives import Recorded, astype, broadcast_to, sum_to
 from dp.shapes import describe
+from dp.typing import Array
 from dp.validation import as_matrix
 from dp.watching import Sweep, Watcher, watchers
-
-Array = NDArray[Any]
 
 
 def named_gradients(output: AnyNode, cotangent: Any = None) -> dict[str, Array]:
@@ -36,7 +34,7 @@ def sweep_named(
 
     A Node in `also` that `output` does not depend on gets None. The third result is the named
     Nodes that have a gradient. `caller` is the model whose `get_grad` asks, and its batch, of which
-    watchers are told.
+    watchers are notified.
     """
     order = topological_order(output)
     named: dict[str, AnyNode] = {}

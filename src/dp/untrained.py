@@ -68,8 +68,8 @@ def check_named(
             others.append(name)
         elif not _is_input(node, inputs, any(node is value for value in kept.values())):
             raise ValueError(
-                f"the loss of {owner} depends on the Node {name!r}, which is no parameter of the "
-                "model and would never be trained. Make it one in __init__: "
+                f"the loss of {owner} depends on the Node {name!r}, which is not a parameter of "
+                "the model and would never be trained. Make it one in __init__: "
                 f'self.{_attribute(name)} = self.Parameter(value, "{name}"). If it is data, leave '
                 f"its name out. (Its shape is {node.shape}; it is not part of the batch.)"
             )

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.batches import Batches
 from dp.callbacks import Callback, ProgramCallback, Step
+from dp.typing import Array
 
-Array = NDArray[Any]
 Update = TypeVar("Update", bound=Callable[..., None])
 _ENTRY_BY_ENTRY: list[Callable[..., None]] = []
 
@@ -78,7 +77,7 @@ def update_all(optimizer: Updates, param: dict[str, Array], grad: dict[str, Arra
     If an interrupt or an error comes in between, parameters and `grad_stores` are put back.
     """
     before = {
-        # `np.array` alone would do, more slowly
+        # `np.array` alone would work, but more slowly
         name: value.copy() if type(value) is np.ndarray else np.array(value)
         for name, value in param.items()
     }

@@ -1,4 +1,4 @@
-"""See where the gradient goes in a deep network: train, record, draw, and say what happened."""
+"""Show where the gradient goes in a deep network: train, record, draw, and say what happened."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a trace may hold: the range of each quantity, and what coordinates and facts must be.
+"""What a trace may hold: checks of quantities, coordinates and facts when a file is read.
 
-Every quantity that is recorded has its range here, beside its meaning. The recorder does not look
-at it, since it costs time and a training may give any number; whoever reads a file does: a number
-out of its range is damage, or was made by something else.
+The range of each quantity stands in `gradiometer.quantities`. The recorder does not check it, since
+that takes time and a training may give any number. In a file, a number out of its range is damage,
+or was written by something else.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dp.typing import Array
 from gradiometer.quantities import HISTOGRAM, OF_LAYERS, OF_STEPS, QUANTITIES, Quantity
 from gradiometer.settings import SETTINGS
 from gradiometer.states import (
@@ -32,7 +32,6 @@ from gradiometer.states import (
 if TYPE_CHECKING:
     import xarray as xr
 
-Array = NDArray[Any]
 
 ROUNDING = 1e-6  # by which a share that was averaged in single precision may exceed 1
 

@@ -10,11 +10,9 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dp.typing import Array
 from dp.validation import unknown
-
-Array = NDArray[Any]
 
 
 class DataError(ValueError):
@@ -49,7 +47,7 @@ class Data:
         feature_names: Sequence[str] | None = None,
         class_names: Sequence[str] | None = None,
     ) -> Data:
-        """Check and wrap arrays of one's own; they are copied.
+        """Check and wrap arrays of your own; they are copied.
 
         Parameters
         ----------
@@ -57,7 +55,7 @@ class Data:
         y : array_like (samples,), (samples, 1) or (samples, classes)
             Integer classes 0, 1, …, or one-hot rows; every class must occur.
         name : str
-            Stands in front of every error.
+            Every error begins with it.
         feature_names, class_names : sequence of str, optional
             One per feature, one per class; numbered by default.
 
@@ -65,7 +63,7 @@ class Data:
         ------
         DataError
             Naming the first value that is not finite, with its row and column, or the first label
-            that is no class, with its row, or the shape that does not fit.
+            that is not a class, with its row, or the shape that does not fit.
 
         Examples
         --------
@@ -212,7 +210,7 @@ def _labels(y: Any, samples: int, name: str) -> Array:
         for (row, *_), value in np.ndenumerate(given.astype(object)):
             if not isinstance(value, Real):
                 raise DataError(
-                    f"{name}: label {value!r} at row {row} is no number; number the classes "
+                    f"{name}: label {value!r} at row {row} is not a number; number the classes "
                     "0, 1, 2, … and give their names as class_names"
                 )
     numbers = given.astype(np.float64)
@@ -237,7 +235,7 @@ def _labels(y: Any, samples: int, name: str) -> Array:
     if not right.all():
         row = int(np.argmin(right))
         raise DataError(
-            f"{name}: label {numbers[row]:g} at row {row} is no class; labels are 0, 1, 2, …"
+            f"{name}: label {numbers[row]:g} at row {row} is not a class; labels are 0, 1, 2, …"
         )
     present = np.unique(numbers)
     if len(present) < 2 or present[-1] != len(present) - 1:

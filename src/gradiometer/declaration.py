@@ -1,4 +1,4 @@
-"""How a setting is declared, and what is made of it: checks of names, help, words for figures."""
+"""How a setting is declared, and what is generated from it: checks, help, words for figures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Setting:
         As annotated.
     default : Any
     help : str
-        What it is, in a few words; the choices and the default are added.
+        A description in a few words; the choices and the default are added.
     part : str
         What it describes: "net", "training", "data", "record" (what is recorded) or "seeds".
     acts : str
@@ -61,23 +61,23 @@ class Setting:
     flag : str
         If the flag is named otherwise: one of several, in the singular.
     metavar : str
-        What stands for the flag's value in the help.
+        The placeholder for the flag's value in the help.
     read : callable, optional
-        Reads what the flag was given.
+        Reads the values of the flag.
     axis : str
         What is written beside an axis; its name by default.
     none : str
         The label of None.
     words : str or callable
-        A value in words; {} stands for its label. The label and the unit by default.
+        A value in words; {} is replaced by its label. The label and the unit by default.
     brief : str or callable
-        The same in a title, if one of the settings in `beside` is told there or there are none.
+        The same in a title, if the title names a setting in `beside`, or `beside` is empty.
     beside : tuple of str
-        Those with which it stands together in a title.
+        The settings next to which it is named in a title.
     always : bool
         Whether a title names it although it has its default.
     scale : str
-        Of an axis: "linear", "log", or "" for whichever spaces the values more evenly.
+        Of an axis: "linear", "log", or "" for the one that spaces the values more evenly.
     """
 
     name: str = ""
@@ -119,7 +119,7 @@ class Setting:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words that are accepted; none where a value is no word, or any word will do."""
+        """The accepted words; none if values are not words, or any word is accepted."""
         if typing.get_origin(self.type) is Literal:
             return typing.get_args(self.type)
         return () if self.table is None else tuple(self.table())
@@ -160,7 +160,7 @@ class Setting:
         return self.axis or self.word
 
     def label(self, value: Any) -> str:
-        """A value alone, in few letters."""
+        """A value in few letters."""
         if value is None:
             return self.none
         if isinstance(value, bool):
@@ -172,13 +172,13 @@ class Setting:
         return str(value) if isinstance(value, str) else ", ".join(map(str, value))
 
     def in_words(self, value: Any, *, brief: bool = False) -> str:
-        """A value and what it is of, such as "10 layers", "width 10" or "no normalisation".
+        """A value and its setting, such as "10 layers", "width 10" or "no normalisation".
 
         Parameters
         ----------
         value : Any
         brief : bool
-            In the form for a title that tells a setting of `beside`.
+            In the form for a title that names a setting of `beside`.
         """
         form = self.brief if brief and self.brief else self.words
         if callable(form):
@@ -203,7 +203,7 @@ class Setting:
         return "" if self.default in (None, {}) else self.label(self.default)
 
     def full_help(self) -> str:
-        """What it is, the choices and the default, as a sentence."""
+        """The description, the choices and the default, as a sentence."""
         choices = list(self.choices) + [self.further] * bool(self.further)
         listed = f": {', '.join(choices)}" if choices else ""
         default = f" [{self.default_in_words}]" if self.default_in_words else ""
@@ -234,7 +234,7 @@ def _as_value(declare: Callable[P, Setting]) -> Callable[P, Any]:
     return declare
 
 
-setting = _as_value(Setting)  # what an annotated name is set to, whatever its type
+setting = _as_value(Setting)  # the value of an annotated name of any type
 
 
 def declared_in(owner: type) -> dict[str, Setting]:

@@ -1,7 +1,7 @@
-"""Events: what verbs, studies, proofs and recorders tell while they are at work.
+"""Events: what verbs, studies, proofs and recorders report while they work.
 
-A listener is any function of one event. A verb calls it for everything that happens, in that order,
-and returns its result as usual::
+A listener is any function of one event. A verb calls it for everything that happens, in order, and
+returns its result as usual::
 
     gradiometer.run(layers=3, on_event=print)
 
@@ -34,7 +34,7 @@ Listener = Callable[[Event], object]
 
 @dataclass(frozen=True, slots=True)
 class Begun(Event, Generic[Value]):
-    """A verb has checked what it was given, and begins.
+    """A verb has checked its arguments, and begins.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Begun(Event, Generic[Value]):
 class StepRecorded(Event):
     """A training step was recorded.
 
-    Steps are told in order. Where several are measured together they are told one after the other,
+    Steps are reported in order. Steps that are measured together are reported one after the other,
     soon after the last of them.
 
     Attributes
@@ -71,8 +71,8 @@ class StepRecorded(Event):
     quantities : mapping of str to array (layers,) or (layers, members)
         What was recorded of every layer at this step. The arrays are read-only.
     missing : mapping of str to boolean array
-        Where a quantity, the loss or the accuracy could not be had, of its shape; without those
-        that are whole. Any other NaN is a value that is not finite.
+        Where a quantity, the loss or the accuracy is missing, in its shape; only those with missing
+        values. Any other NaN is a value that is not finite.
     """
 
     step: int
@@ -82,6 +82,22 @@ class StepRecorded(Event):
     layers: tuple[str, ...]
     quantities: Mapping[str, NDArray[Any]]
     missing: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed(Event):
+    """A training of which not every step is recorded has come so far.
+
+    It is told about a hundred times. Recorded steps before it may be told after it.
+
+    Attributes
+    ----------
+    done, total : int
+        How many steps were completed, recorded or not, and how many are wanted.
+    """
+
+    done: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +119,7 @@ class ClaimBegun(Event):
 
 @dataclass(frozen=True, slots=True)
 class ClaimJudged(Event):
-    """The verdict on a claim; told at the end, as p-values are corrected over all tests.
+    """The verdict on a claim; reported at the end, as p-values are corrected over all tests.
 
     Attributes
     ----------
@@ -116,7 +132,7 @@ class ClaimJudged(Event):
 
 @dataclass(frozen=True, slots=True)
 class TooFewSeeds(Event):
-    """A claim that cannot be shown with so few seeds, whatever comes out.
+    """A claim that cannot be shown with so few seeds, whatever the results are.
 
     Attributes
     ----------
@@ -129,7 +145,7 @@ class TooFewSeeds(Event):
 
 @dataclass(frozen=True, slots=True)
 class Result(Event, Generic[Value]):
-    """What was found. It is saved by now, or an error follows that says why not.
+    """The result. It is saved by now, or an error follows that says why not.
 
     Attributes
     ----------
@@ -166,7 +182,7 @@ class NotCompared(Event):
 
 @dataclass(frozen=True, slots=True)
 class KeptElsewhere(Event):
-    """Other results came into the folder meanwhile, and stay; these are in a folder beside it.
+    """Other results were written into the folder meanwhile, and stay; these are in another folder.
 
     Attributes
     ----------
@@ -230,7 +246,7 @@ class TimeLimitReached(Event):
 
 @dataclass(frozen=True, slots=True)
 class Finished(Event):
-    """The verb has done all that it was asked to do; the last event.
+    """The verb has finished; the last event.
 
     Attributes
     ----------
@@ -241,14 +257,14 @@ class Finished(Event):
 
 
 class ListenerWarning(RuntimeWarning):
-    """A listener raised an error, and is told nothing more."""
+    """A listener raised an error, and is not called again."""
 
 
 class Guarded:
     """Passes events on to a listener whose errors must not end the work.
 
-    The first error is told once, as a `ListenerWarning`; the listener then hears nothing more.
-    KeyboardInterrupt is no error of the listener's, and goes up.
+    The first error becomes a `ListenerWarning`; the listener is then not called again.
+    KeyboardInterrupt does not count as an error of the listener, and is raised.
 
     Parameters
     ----------
@@ -263,7 +279,7 @@ class Guarded:
         return self._listener is not None
 
     def __call__(self, event: Event) -> None:
-        """Tell the listener, if there is one still."""
+        """Call the listener, if there still is one."""
         if self._listener is None:
             return
         try:
@@ -272,9 +288,9 @@ class Guarded:
             self._listener = None
             words = (
                 f"the listener raised {type(error).__name__} ({error}) at "
-                f"{type(event).__name__}; it is told nothing more, and the work goes on"
+                f"{type(event).__name__}; it is not called again, and the work goes on"
             )
             try:
                 warnings.warn(words, ListenerWarning, stacklevel=2)
-            except ListenerWarning:  # where warnings are errors: the work is worth more
+            except ListenerWarning:  # where warnings are errors: the work must go on
                 print(f"warning: {words}", file=sys.stderr)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +29,7 @@ from dp.validation import unknown
 from gradiometer.data import Data, load
 from gradiometer.decision import add_decision
 from gradiometer.declaration import Setting
-from gradiometer.events import Event, Listener, StepRecorded
+from gradiometer.events import Guarded, Listener, Progressed
 from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import Interrupts, OutOfTime, check_time_limit
 from gradiometer.memory import check_memory
@@ -75,6 +75,7 @@ def _field(setting: Setting) -> tuple[Any, Any]:
         annotation = Annotated[annotation, BeforeValidator(setting.check)]
     elif setting.table is not None and setting.types == (str,):
         annotation = Annotated[annotation, AfterValidator(setting.known)]
+    finite = float in setting.types and {*setting.types} <= {float, type(None)}
     return annotation, Field(
         setting.default,
         description=setting.help,
@@ -82,7 +83,7 @@ def _field(setting: Setting) -> tuple[Any, Any]:
         le=setting.at_most,
         gt=setting.above,
         lt=setting.below,
-        allow_inf_nan=None if setting.above is None else False,
+        allow_inf_nan=False if finite else None,
     )
 
 
@@ -128,7 +129,7 @@ class Experiment(_Fields):
 
     @classmethod
     def of(cls, **settings: Any) -> Experiment:
-        """Make an Experiment, with errors in plain words.
+        """Make an Experiment, with readable errors.
 
         Raises
         ------
@@ -235,14 +236,15 @@ class Experiment(_Fields):
     def run(self, *, on_event: Listener | None = None, timeout: float | None = None) -> Trace:
         """Train the net and record the flow of its gradient.
 
-        Divergence is no error: non-finite values are recorded. An interrupt (Ctrl-C) ends the
+        Divergence is not an error: non-finite values are recorded. An interrupt (Ctrl-C) ends the
         training; what was recorded until then is in the trace, whose `interrupted` is then 1.
 
         Parameters
         ----------
         on_event : callable, optional
-            Called with `StepRecorded` for every step that is recorded. If it raises an error, it is
-            called no more, and the training goes on.
+            Called with `StepRecorded` for every step that is recorded, and with `Progressed` if
+            `every` is above 1. If it raises an error, it is not called again, and the training goes
+            on.
         timeout : float, optional
             Seconds after which the training ends, as by an interrupt; checked after each step. The
             trace's attribute `time_limit` then holds them.
@@ -274,14 +276,18 @@ class Experiment(_Fields):
                 quantities=self.quantities and (*self.quantities, *PER_STEP),
             ) as recorder,
         ):
-            if on_event is not None:
-                recorder.subscribe(_with_total(self.steps, on_event))
             ending = _Ending(self.steps, interrupts, timeout)
+            if on_event is not None:
+                tell = Guarded(on_event)
+                recorder.session.total = self.steps
+                recorder.subscribe(tell)
+                if self.every > 1:
+                    ending.tell_progress(tell)
             optimizer.callbacks.append(ending)
             try:
                 optimizer.train(self.steps, print_each=None)
                 interrupts.finish()
-                recorder.session.settle()  # tells the last steps, to a listener that may interrupt
+                recorder.session.settle()  # reports the last steps; a listener may interrupt
             except KeyboardInterrupt:
                 interrupts.finish()
                 if not recorder.n_steps:
@@ -313,15 +319,6 @@ class Experiment(_Fields):
         }
 
 
-def _with_total(steps: int, listener: Listener) -> Listener:
-    """A listener that hears, of each step that is recorded, how many there will be."""
-
-    def tell(event: Event) -> None:
-        listener(replace(event, steps=steps) if isinstance(event, StepRecorded) else event)
-
-    return tell
-
-
 class _Ending(dp.ProgramCallback):
     """Counts the steps that were completed, and ends the training when it is time."""
 
@@ -333,6 +330,12 @@ class _Ending(dp.ProgramCallback):
         self.done = 0
         self.late = False
         self._end = None if timeout is None else time.monotonic() + timeout
+        self._tell: Listener | None = None
+        self._tell_at = math.inf  # the next step at which progress is told
+
+    def tell_progress(self, listener: Listener) -> None:
+        """Tell a listener about each hundredth of the training."""
+        self._tell, self._tell_at = listener, 1
 
     def after_update(self, step: dp.Step) -> None:
         self._count(step.number)
@@ -347,6 +350,9 @@ class _Ending(dp.ProgramCallback):
         if self._end is not None and number < self.steps and time.monotonic() > self._end:
             self.late = True
             raise OutOfTime
+        if number >= self._tell_at and self._tell is not None:
+            self._tell_at = number + max(1, self.steps // 100)
+            self._tell(Progressed(number, self.steps))
 
     def attributes(self) -> dict[str, Any]:
         """What a trace says of how far the training came, and what ended it."""
@@ -355,7 +361,7 @@ class _Ending(dp.ProgramCallback):
             "interrupted": int(self.done < self.steps),
         }
         if self.interrupts.signal is not None:
-            # whoever has more to do looks at this: it may have come after the last step
+            # for callers that have more to do: the interrupt may have come after the last step
             found["asked_to_stop"] = 1
         if self.late and self.timeout:
             found["time_limit"] = float(self.timeout)

@@ -1,7 +1,7 @@
-"""What other tools read, from a trace: tidy tables, CSV, Parquet, TensorBoard.
+"""A trace for other tools: tidy tables, CSV, Parquet, TensorBoard.
 
 The table has one row per recorded step, layer, quantity and, for an ensemble, member. Histograms
-are not in it, since they are no single numbers; TensorBoard is given them too.
+are left out of the table, as they are not single numbers; TensorBoard gets them too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dp.typing import Array
 from gradiometer.files import replacing, spreadsheet_text, storable
 from gradiometer.locks import IN_FOLDER, Lock
 from gradiometer.optional import library
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from gradiometer.labelled import LabelledRun
 
-Array = NDArray[Any]
 
 LAYER_FACTS = ("fan_in", "fan_out", "activation")
 # TensorBoard knows its files by "tfevents"; no time or host in it: the same trace, the same files

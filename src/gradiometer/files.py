@@ -1,4 +1,4 @@
-"""Files: written so that nothing is lost, wholly or not at all; and read with errors in words."""
+"""Files: written completely or not at all, so that nothing is lost; read with readable errors."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ except ImportError:  # Windows, where a file that is open cannot be renamed
     fcntl = None
 
 MOST_LETTERS = 50
-# what keeps something from being written
+# errors that prevent writing
 FAILURES = (OSError, MemoryError)
 
 
 def why(error: BaseException) -> str:
-    """Why something could not be read or written, in words."""
+    """Why something could not be read or written."""
     if isinstance(error, MemoryError):
         return "not enough memory"
     return getattr(error, "strerror", None) or str(error)
@@ -34,7 +34,7 @@ def why(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; on success it becomes `path`, otherwise it vanishes.
+    """Give a temporary name beside `path`; on success it becomes `path`, otherwise it is removed.
 
     The new file, and where the platform can, its name, are on the disk then: a power failure leaves
     the older file or the new one. Of a process that is killed, the temporary file stays; see
@@ -58,7 +58,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
-        # not the temporary name, which says nothing to anybody
+        # not the temporary name, which means nothing to the user
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
         if temporary is not None:
@@ -69,10 +69,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _temporary(target: Path, suffix: str) -> tuple[Path, int | None]:
-    """Make an empty file beside `target`, held by a lock, by which one knows that it is in use."""
+    """Make an empty file beside `target`, held by a lock, which shows that it is in use."""
     while True:
         handle, name = tempfile.mkstemp(
-            # not the whole name, which may be as long as names may be
+            # not the whole name, which may have the greatest length already
             prefix=f".{target.name[:MOST_LETTERS]}.",
             suffix=suffix[:MOST_LETTERS],
             dir=target.parent,
@@ -80,17 +80,17 @@ def _temporary(target: Path, suffix: str) -> tuple[Path, int | None]:
         if fcntl is None:
             os.close(handle)
             return Path(name), None
-        # a file system without locks has none, and then nobody removes the file
+        # on a file system without locks nobody removes the file
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # somebody may have taken it for a leftover, before it was locked
+        # another process may have removed it as a leftover before it was locked
         if os.fstat(handle).st_nlink:
             return Path(name), handle
         os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk; where that cannot be done, it is no error."""
+    """Write the names in a folder to the disk; where that is impossible, it is not an error."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
         try:
@@ -100,9 +100,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path, names: Collection[str]) -> None:
-    """Remove what processes that were killed left of files of these names; see `replacing`.
+    """Remove temporary files of these names that killed processes left; see `replacing`.
 
-    A file that is being written just now stays, and so does everything where locks are unknown.
+    A file that is being written stays, and so do all files where there are no locks.
     """
     if fcntl is None:
         return
@@ -129,7 +129,7 @@ def remove_leftovers(folder: Path, names: Collection[str]) -> None:
 
 
 def _file_behind(path: Path) -> Path:
-    """The file that a path names, there or not; behind a link it is replaced, the link is not."""
+    """The file that a path names, existing or not; behind a link, the file it points to."""
     if path.is_symlink():
         if not path.exists():
             raise _dangling(path)
@@ -147,13 +147,13 @@ def _dangling(path: Path) -> OSError:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, or leave what was there."""
+    """Write `content` to `path` completely, or leave the file as it was."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def keep_elsewhere(name: str, content: bytes, folder: Path | None = None) -> Path | None:
-    """Write what has no place where it belongs into a new folder somewhere else.
+    """Write a file that cannot be written where it belongs into a new folder elsewhere.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def keep_elsewhere(name: str, content: bytes, folder: Path | None = None) -> Pat
         Of the file.
     content : bytes
     folder : Path, optional
-        Where earlier files were kept, which is tried first.
+        Where earlier files were kept; it is tried first.
 
     Returns
     -------
@@ -179,7 +179,7 @@ def keep_elsewhere(name: str, content: bytes, folder: Path | None = None) -> Pat
             made = Path(tempfile.mkdtemp(prefix="gradiometer-kept-", dir=place()))
             write_atomically(made / name, content)
             return made / name
-        except (*FAILURES, RuntimeError):  # RuntimeError: a user without a home
+        except (*FAILURES, RuntimeError):  # RuntimeError: a user without a home folder
             if made is not None:
                 with contextlib.suppress(OSError):
                     made.rmdir()
@@ -212,18 +212,18 @@ def read_toml(path: Path, failure: type[ValueError], expected: str) -> dict[str,
     failure : exception class
         Raised if the file cannot be read or is not TOML, naming it.
     expected : str
-        What it would have, such as "lines such as layers = 10".
+        The expected content, such as "lines such as layers = 10".
     """
     try:
         return parse_toml(read_regular(path))
     except OSError as error:
         raise failure(f"{path}: cannot be read ({why(error)})") from None
-    except ValueError as error:  # no TOML, no UTF-8, a number of too many digits
+    except ValueError as error:  # not TOML, not UTF-8, or a number with too many digits
         raise failure(f"{path}: not a TOML file ({error}); expected {expected}") from None
 
 
 def storable(text: str) -> str:
-    r"""Give a text that files can hold: null characters and halves of surrogate pairs escaped.
+    r"""Escape what files cannot hold in a text: null characters and halves of surrogate pairs.
 
     >>> storable("a\0b")
     'a\\x00b'
@@ -235,7 +235,7 @@ FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def spreadsheet_text(text: str) -> str:
-    """Give a cell that a spreadsheet does not run: with an apostrophe before what begins a formula.
+    """Put an apostrophe before a text that a spreadsheet would run as a formula.
 
     >>> spreadsheet_text("=1+1"), spreadsheet_text("h1")
     ("'=1+1", 'h1')

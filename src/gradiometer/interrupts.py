@@ -1,4 +1,4 @@
-"""Ctrl-C, being asked to end, and time limits: work stops, and what was done is still saved."""
+"""Ctrl-C, SIGTERM and time limits: the work stops, and what was done is still saved."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TimeLimitError(RuntimeError):
 
 
 def too_long(seconds: float) -> TimeLimitError:
-    """The error of an experiment whose time limit was so many seconds."""
+    """The error of an experiment with a time limit of so many seconds."""
     return TimeLimitError(f"took longer than its time limit of {seconds:g} s")
 
 
@@ -29,7 +29,7 @@ class OutOfTime(KeyboardInterrupt):
 
 
 def check_time_limit(timeout: Any) -> None:
-    """Raise ValueError for what is no time limit; None is none."""
+    """Raise ValueError for a value that is not a time limit; None means no limit."""
     if timeout is None:
         return
     known = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
@@ -74,7 +74,7 @@ class Interrupts:
         if threading.current_thread() is threading.main_thread():
             self._token = self._current.set(self)
             for number in _STOPPING:
-                # whoever started us with a signal ignored (nohup) wants it ignored
+                # a signal that the parent process ignores (nohup) stays ignored
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._before[number] = signal.signal(number, self._came)
             self._hook = sys.unraisablehook
@@ -102,7 +102,7 @@ class Interrupts:
         return current is not None and current.signal is not None
 
     def finish(self) -> None:
-        """From now on let nothing be interrupted."""
+        """From now on only note interrupts."""
         self._finishing = True
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""Locks: who works on a file or in a folder. A lock ends with its holder, whatever ends that."""
+"""Locks on a file or a folder. A lock ends with the process that holds it, even if it is killed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 IN_FOLDER = ".gradiometer.lock"  # in a folder that is being written
 LOOK_AGAIN = 0.05  # seconds
-WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # what such a file system answers
+WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # the errors of such a file system
 
 
 class Lock:
-    """An exclusive lock on an empty file, which is there as long as the lock is held.
+    """An exclusive lock on an empty file, which exists as long as the lock is held.
 
     The operating system holds it for the process, so a process that is killed leaves at most an
     empty file, which keeps nobody out. On a file system without locks everybody gets one.
     """
 
-    _here: ClassVar[set[str]] = set()  # those of this process
+    _here: ClassVar[set[str]] = set()  # the locks of this process
 
     def __init__(self, lock: FileLock | None) -> None:
         self._lock = lock
@@ -36,7 +36,7 @@ class Lock:
 
     @classmethod
     def take(cls, path: Path, wait: float = 0.0) -> Lock | None:
-        """Take the lock; None if somebody else holds it, for `wait` seconds from now on.
+        """Take the lock; None if another process holds it for the next `wait` seconds.
 
         Raises
         ------
@@ -66,7 +66,7 @@ class Lock:
                 if made:
                     path.unlink(missing_ok=True)
                 raise
-            # whoever held it may have removed the file meanwhile: a lock on that is worth nothing
+            # the last holder may have removed the file meanwhile: then this lock is useless
             if file is not None and file == _identity(path):
                 return cls(lock)
             lock.release()
@@ -78,11 +78,11 @@ class Lock:
 
     @classmethod
     def is_here(cls, path: Path) -> bool:
-        """Whether it is this very process that holds it."""
+        """Whether this process holds it."""
         return str(path.absolute()) in cls._here
 
     def release(self) -> None:
-        """Let others have it; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._lock is None:
             return
         # while it is held: afterwards it may be another's
@@ -110,13 +110,13 @@ def _new_lock(path: Path) -> FileLock:
     options: dict[str, Any] = {"thread_local": False}
     if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:
         options["fallback_to_soft"] = (
-            False  # a file that stands for a lock outlives a killed holder
+            False  # a lock that is only a file would outlive a killed holder
         )
     return FileLock(path, **options)
 
 
 def _made(path: Path) -> bool:
-    """Make an empty file; whether it was not there."""
+    """Create an empty file; return whether it is new."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""How much memory an experiment needs, and how much there is: said before anything is made.
+"""How much memory an experiment needs, and how much there is: checked before anything is allocated.
 
 The estimate counts the arrays that are held at the same time, in bytes, with factors that were
 measured (see the tests, which compare it with what runs take). It is right within a factor of two
@@ -156,7 +156,7 @@ def in_words(size: float) -> str:
 
 
 def _parts(need: Need) -> str:
-    """The largest parts, in words."""
+    """The largest parts, as text."""
     words = {
         "weights": "weights and optimiser",
         "activations": "activations of the batches",
@@ -207,7 +207,7 @@ def _of_the_container() -> float:
     ):
         with contextlib.suppress(OSError, ValueError):
             folder = Path("/sys/fs/cgroup")
-            limit = float((folder / most).read_text())  # "max" is no number
+            limit = float((folder / most).read_text())  # "max" is not a number
             return max(0.0, limit - float((folder / used).read_text()))
     return math.inf
 

@@ -1,8 +1,8 @@
 """The table of quantities: names, in words, the arrays each needs, ranges.
 
-A new quantity of one array is one row here: `by` names the function in
-`gradiometer.recording.quantities` that it is measured by. One of several arrays needs lines in
-`gradiometer.recording.measure` too.
+A new quantity of one array (`input`, `pre_activation`, `activation`, `delta` or `gradient`) is one
+row here: `by` names the function in `gradiometer.recording.quantities` that it is measured by. One
+of another array, or of several, needs lines in `gradiometer.recording.measure` too.
 
 The arrays of a layer, by name:
 
@@ -52,6 +52,9 @@ class Quantity:
     pooling : str
         How it is joined over several calls of a layer in one step: the mean, weighted by size; the
         root of the mean square; or the standard deviation of the union ("spread").
+    grows : bool
+        Whether it is proportional to the loss: twice the loss, twice the number. Such a quantity is
+        divided by the factor of a gradient scaler.
     on_request : bool
         Whether it is recorded only if it is asked for.
     """
@@ -66,15 +69,16 @@ class Quantity:
     whole: bool = False
     by: str = ""
     pooling: Pooling = "mean"
+    grows: bool = False
     on_request: bool = False
 
 
 _ALL = (
-    Quantity("grad_mean_abs", "mean |dL/dW|", ("gradient",), low=0),
-    Quantity("grad_rms", "rms of dL/dW", ("gradient",), low=0),
+    Quantity("grad_mean_abs", "mean |dL/dW|", ("gradient",), low=0, grows=True),
+    Quantity("grad_rms", "rms of dL/dW", ("gradient",), low=0, grows=True),
     Quantity("grad_zero_fraction", "share of zeros in dL/dW", ("gradient",), low=0, high=1),
     Quantity("clip_factor", "gradient used over dL/dW", ("gradient", "used"), low=0),
-    Quantity("delta_rms", "rms of the delta", ("delta",), low=0, pooling="rms"),
+    Quantity("delta_rms", "rms of the delta", ("delta",), low=0, pooling="rms", grows=True),
     Quantity("activation_mean", "mean of the activation", ("activation",)),
     Quantity(
         "activation_std", "standard deviation of the activation", ("activation",), low=0,
@@ -100,16 +104,18 @@ _ALL = (
     ),
     Quantity(
         "backward_rms", "rms of W^T delta", ("delta", "weight"), low=0, pooling="rms",
-        on_request=True,
+        grows=True, on_request=True,
     ),
     Quantity(
         "backward_live_rms", "rms of W^T delta at live units", ("delta", "weight", "input"), low=0,
-        pooling="rms", on_request=True,
+        pooling="rms", grows=True, on_request=True,
     ),
-    Quantity("loss", "loss", per="step"),
+    Quantity("loss", "loss", per="step", grows=True),
     Quantity("accuracy", "accuracy", per="step", low=0, high=1),
     # of all parameters together, biases too, before it is clipped
-    Quantity("grad_norm", "norm of the whole gradient", per="step", low=0, on_request=True),
+    Quantity(
+        "grad_norm", "norm of the whole gradient", per="step", low=0, grows=True, on_request=True
+    ),
 )  # fmt: skip
 QUANTITIES: Mapping[str, Quantity] = {quantity.name: quantity for quantity in _ALL}
 OF_LAYERS = tuple(quantity.name for quantity in _ALL if quantity.per == "layer")

@@ -1,7 +1,7 @@
-"""Regular files, read without being kept waiting: what a path names is looked at first.
+"""Regular files, read without blocking: the kind of file is checked first.
 
-A named pipe blocks whoever opens it, a device such as /dev/zero never ends, and a file of many
-gigabytes fills the memory. None of these describes anything.
+Opening a named pipe blocks, a device such as /dev/zero never ends, and a file of many
+gigabytes fills the memory. None of these can describe an experiment.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 MOST_BYTES = 16 * 2**20  # of a description
 MOST_NESTED = 50  # tables and arrays in one another; descriptions have three
 MOST_BITS = 100  # of an integer: TOML has 63, and a sign
-MOST_PARTS = 100  # of a dotted key: the time to parse one grows with their square
+MOST_PARTS = 100  # of a dotted key: parsing takes time quadratic in their number
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -27,7 +27,7 @@ _KINDS = {
 
 
 class NotRegularError(OSError):
-    """What a path names is no regular file, or one that is too large; the message says what."""
+    """A path that is not a regular file, or a file that is too large; the message says which."""
 
 
 def check_regular(path: str | os.PathLike[str], most: int | None = None) -> None:
@@ -58,13 +58,13 @@ def read_regular(path: str | os.PathLike[str], most: int | None = MOST_BYTES) ->
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(handle, "rb") as file:
         content = file.read(-1 if most is None else most + 1)
-    if most is not None and len(content) > most:  # files in /proc say that they have none
+    if most is not None and len(content) > most:  # files in /proc report a size of 0
         raise NotRegularError(f"it has more than {most:,} bytes, which is the most that is read")
     return content
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:
-    """Parse TOML, within bounds of what a description may be.
+    """Parse TOML, within the limits of a description.
 
     Raises
     ------

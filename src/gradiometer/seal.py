@@ -1,4 +1,4 @@
-"""The seal: the last bytes of a trace's file, which tell whether it is whole, and whose it is.
+"""The seal: the last bytes of a trace's file, with its checksum and the experiment's hash.
 
 The netCDF content is followed by one line: "gradiometer result", the hash of the experiment (zeros
 for a trace recorded without one), and a BLAKE2b digest of all bytes before it and of that hash.
@@ -23,15 +23,15 @@ MARKED = f"BLAKE2b-128 of the file but its last {LENGTH} bytes, and of the 16 di
 
 
 class DamagedError(ValueError):
-    """Content that is not what was sealed."""
+    """Content that differs from what was sealed."""
 
 
 class FileWarning(UserWarning):
-    """A file is left out since it is damaged, or is used although nothing tells that it is not."""
+    """A damaged file was left out, or a file without a checksum was used."""
 
 
 def sealed(content: bytes, owner: str = NOBODY) -> bytes:
-    """Content followed by its seal; content that has a seal already is given back as it is."""
+    """Content followed by its seal; content that is sealed already is returned as it is."""
     if PATTERN.search(content[-LENGTH:]) is not None:
         return content
     name = (owner if HASH.fullmatch(owner) else NOBODY).encode()
@@ -39,7 +39,7 @@ def sealed(content: bytes, owner: str = NOBODY) -> bytes:
 
 
 def owner_of(content: bytes) -> str | None:
-    """Whose content it is; None if it has no seal.
+    """The hash of the experiment that the content is of; None if it has no seal.
 
     Raises
     ------

@@ -351,18 +351,18 @@ def _scaling(value: str | float) -> str:
 
 SETTINGS: Mapping[str, Setting] = declared_in(Settings)
 DEFAULTS: Mapping[str, Any] = {name: each.default for name, each in SETTINGS.items()}
-# what is told first in a title, and in help
+# the order of settings in titles and help
 PARTS: tuple[Part, ...] = ("net", "training", "data", "record", "seeds")
 
 
 def describe() -> list[dict[str, Any]]:
-    """All settings, as JSON has them: what a page needs to offer them, in the order of `PARTS`."""
+    """All settings as JSON, for a page that offers them, in the order of `PARTS`."""
     in_order = sorted(SETTINGS.values(), key=lambda each: PARTS.index(each.part))
     return [each.describe() for each in in_order]
 
 
 def check_together(settings: Settings) -> None:
-    """Raise ValueError where settings that are right alone do not go together."""
+    """Raise ValueError where settings that are valid alone cannot be combined."""
     import dp
     from dp.validation import unknown
 
@@ -393,16 +393,16 @@ _WITHOUT: Mapping[Acts, str] = {
 
 
 class UnusedSettingError(ValueError):
-    """A setting was given that the verb does not use."""
+    """A setting was passed that the verb does not use."""
 
 
 def used_by(verb: str) -> list[Setting]:
-    """The settings that make a difference to a verb."""
+    """The settings that a verb uses."""
     return [each for each in SETTINGS.values() if each.acts in VERBS[verb]]
 
 
 def refuse_unused(verb: str, given: Iterable[str]) -> None:
-    """Refuse settings that make no difference to a verb; unknown names are left to others.
+    """Refuse settings that a verb does not use; unknown names are checked elsewhere.
 
     Raises
     ------

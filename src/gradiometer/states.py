@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dp.typing import Array
+
 if TYPE_CHECKING:
     import xarray as xr
 
-Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 Reasons = dict[str, dict[str, str]]  # layer -> quantity -> why it is missing
 

@@ -1,4 +1,4 @@
-"""The numbers by which a run is judged, each once."""
+"""The thresholds by which a run is judged, each once."""
 
 # The gradient "does not reach" the first layer if the delta there is below a thousandth of the
 # output layer's, and "explodes" if it is above a thousand times it.

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Of Python, NumPy, gradiometer, and other packages that had a part in it, by their names.
+    """Of Python, NumPy, gradiometer, and other packages that took part, by name.
 
     >>> {"numpy", "python", "scipy"} <= versions("scipy").keys()
     True

@@ -146,7 +146,7 @@ def test_iris_needs_no_heavy_import():
         (lambda: Data.from_arrays([[1j], [2.0]], [0, 1]), "complex"),
         (lambda: Data.from_arrays([[1.0], [2.0]], [[0], [1, 2]]), "labels must be an array"),
         (lambda: Data.from_arrays([[1.0], [2.0]], 1), r"labels have shape \(\)"),
-        (lambda: Data.from_arrays([[1.0], [2.0]], [1, -1]), "label -1 at row 1 is no class"),
+        (lambda: Data.from_arrays([[1.0], [2.0]], [1, -1]), "label -1 at row 1 is not a class"),
         (lambda: Data.from_arrays([[1.0], [2.0]], [0, np.nan]), "label nan at row 1"),
         (lambda: Data.from_arrays([[1.0], [2.0]], [0, np.inf]), "label inf at row 1"),
         (lambda: Data.from_arrays([[1.0], [2.0]], ["no", "yes"]), "label 'no' at row 0.*class_na"),

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError, create_model
 
 import dp
 from dp.activations import ACTIVATIONS
@@ -13,7 +14,7 @@ from dp.initializers import INITIALIZERS
 from dp.optimizers import OPTIMIZERS
 from gradiometer.data import DATASETS
 from gradiometer.declaration import Setting, declared_in, setting
-from gradiometer.experiment import Experiment, ExperimentError
+from gradiometer.experiment import Experiment, ExperimentError, _field
 from gradiometer.quantities import OF_LAYERS
 from gradiometer.settings import (
     DEFAULTS,
@@ -51,9 +52,21 @@ def test_choices_are_those_of_the_table(name, table):
         assert choice in SETTINGS[name].full_help()
 
 
+@pytest.mark.parametrize("bound", ["at_least", "above"])
+@pytest.mark.parametrize("kind", [float, float | None])
+def test_numbers_are_finite_whatever_the_bound(bound, kind):
+    declared = Setting(
+        name="x", type=kind, default=1.0, help="", part="net", acts="start", **{bound: 0}
+    )
+    model = create_model("model", x=_field(declared))
+    assert model(x=2.0).x == 2.0
+    with pytest.raises(ValidationError, match="finite number"):
+        model(x=float("inf"))
+
+
 def test_what_is_added_to_a_table_is_a_choice(monkeypatch):
     monkeypatch.setitem(ACTIVATIONS, "other", replace(ACTIVATIONS["tanh"], name="other"))
-    assert "softplus, other. [sigmoid]" in SETTINGS["activation"].full_help()
+    assert ", other. [sigmoid]" in SETTINGS["activation"].full_help()
     assert Experiment.of(activation="other").net(Experiment().load_data()) is not None
     with pytest.raises(ExperimentError, match="did you mean 'other'"):
         Experiment.of(activation="othr")

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from numpy.typing import NDArray
 
 from dp.program.capture import Captured
 from dp.program.graph import Value
 from dp.program.pipeline import Compiled, compile_graph
-
-Array = NDArray[Any]
+from dp.typing import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.program.graph import Value
@@ -20,8 +19,7 @@ from dp.program.layout import Layout, base
 from dp.program.lower import Lowered, Operation, lifetimes, notation_of
 from dp.program.merge import Merged, Slab
 from dp.program.tables import CACHE_LINE, Table, zeros
-
-Array = NDArray[Any]
+from dp.typing import Array
 
 # Harmless, and quick, on the column of ones too, so that a whole slab is one stretch of memory.
 PADDED = (p.add, p.subtract, p.multiply, p.negative, p.square)

@@ -6,16 +6,14 @@ import contextlib
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.errors import CaptureError, ShapeError
 from dp.node import Node
 from dp.program.capture import Captured
 from dp.program.graph import Value
+from dp.typing import Array
 from dp.validation import as_matrix
-
-Array = NDArray[Any]
 
 
 def quietly(captured: Captured) -> contextlib.AbstractContextManager[Any]:

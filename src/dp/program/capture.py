@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.activations import Activation
@@ -22,9 +21,8 @@ from dp.program.graph import Builder, Value, in_order
 from dp.program.guards import Guard
 from dp.program.runs import trusting_run, watched_runs
 from dp.sweep import sweep
+from dp.typing import Array
 from dp.validation import as_matrix
-
-Array = NDArray[Any]
 
 # What the pages themselves call something.
 RESERVED = frozenset(

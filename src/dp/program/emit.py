@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.program.buffers import Buffers
@@ -23,8 +22,8 @@ from dp.program.lower import BITS, KEEP, Lowered, Operation, notation_of
 from dp.program.merge import Merged
 from dp.program.notation import details
 from dp.program.products import in_parts
+from dp.typing import Array
 
-Array = NDArray[Any]
 Named = tuple[Array, str]
 RESERVED = {"run", "value"}
 

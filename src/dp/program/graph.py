@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import primitives as p
-
-Array = NDArray[Any]
+from dp.typing import Array
 
 
 class Value:

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.errors import CaptureError
 from dp.program.capture import Captured
 from dp.program.graph import Value, in_order
+from dp.typing import Array
 
-Array = NDArray[Any]
 Rows = dict[Value, int]  # the parameters of a block -> how many rows each has there
 
 # From this size of a block on, its products are worth choosing the order in which it is held.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.batches import STREAMS, streams_of
@@ -15,9 +14,8 @@ from dp.node import Node
 from dp.program.guards import Guard
 from dp.program.models import check_labels, check_model, pure
 from dp.program.step import TrainingStep
+from dp.typing import Array
 from dp.updates import Updates
-
-Array = NDArray[Any]
 
 AHEAD = 64  # steps whose batches are drawn at once
 ASK = 512  # steps after which a change is asked for that only another thread could have made

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.activations import Activation
 from dp.errors import CaptureError, ShapeError
@@ -15,10 +14,9 @@ from dp.net import Net
 from dp.parameters import members_of, registered
 from dp.program.capture import Captured, captured
 from dp.program.reads import apart
+from dp.typing import Array
 from dp.untrained import check_stack, of_other_models
 from dp.updates import Updates
-
-Array = NDArray[Any]
 
 
 def check_model(model: Any) -> None:

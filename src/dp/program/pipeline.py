@@ -16,9 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
 
 from dp.program.buffers import place
 from dp.program.capture import Captured
@@ -28,8 +25,7 @@ from dp.program.layout import Layout, lay_out
 from dp.program.lower import lower
 from dp.program.merge import merge, unmerged
 from dp.program.tables import Table
-
-Array = NDArray[Any]
+from dp.typing import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,8 @@ import functools
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from dp.typing import Array
 
 # OpenBLAS multiplies small matrices by kernels that neither repack them nor start threads: up to
 # this many multiplications, and where there is AVX-512.

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.node import Node
 from dp.program.calls import check_shape, fitting, quietly, refuse_if_changed
@@ -16,8 +15,6 @@ from dp.program.pipeline import Compiled, compile_graph
 from dp.program.source import readable
 from dp.program.step import TrainingStep, one_step
 from dp.updates import Updates
-
-Array = NDArray[Any]
 
 
 @overload

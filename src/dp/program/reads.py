@@ -19,12 +19,11 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.mode import mode
 from dp.node import Node
+from dp.typing import Array
 
-Array = NDArray[Any]
 Result = TypeVar("Result")
 
 _WATCHING: ContextVar[Watch | None] = ContextVar("dp_value_watch", default=None)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.errors import CaptureError
 from dp.layers import WATCH, LayerCall, LayerWatch
@@ -24,8 +23,7 @@ from dp.order import topological_order
 from dp.program.graph import settings_key
 from dp.program.guards import Guard
 from dp.program.reads import RandomStates, Watch, apart
-
-Array = NDArray[Any]
+from dp.typing import Array
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.callbacks import Step
 from dp.errors import CaptureError
@@ -22,9 +21,8 @@ from dp.program.reads import apart
 from dp.program.source import readable_step
 from dp.program.tables import Table
 from dp.program.update import FlatUpdate, Stores
+from dp.typing import Array
 from dp.updates import Updates, update_all
-
-Array = NDArray[Any]
 
 
 class TrainingStep:

@@ -7,11 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.program.graph import Value, in_order
-
-Array = NDArray[Any]
+from dp.typing import Array
 
 CACHE_LINE = 64  # bytes
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.program.pipeline import Compiled
+from dp.typing import Array
 from dp.updates import Updates
 
-Array = NDArray[Any]
 Stores = list[dict[str, Array]]
 
 # Numbers of a flat vector that are updated at once: so few that passing results stay in a cache,

@@ -28,7 +28,7 @@ def copy_weights(source: Any, target: Any) -> None:
     Raises
     ------
     TypeError
-        If either is no such net, or their dtypes differ: numbers would be rounded.
+        If either is not such a net, or their dtypes differ: numbers would be rounded.
     ValueError
         If the layers differ in number or sizes, or hold what is not carried, naming the layer.
         Nothing is changed if anything is wrong.

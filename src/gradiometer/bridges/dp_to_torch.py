@@ -35,7 +35,7 @@ def to_torch(net: dp.Net, *, logits: bool = False) -> Any:
     Raises
     ------
     TypeError
-        If `net` is no `dp.Net`, or a subclass with a forward of its own.
+        If `net` is not a `dp.Net`, or is a subclass with a forward of its own.
     ValueError
         If it has something that a row of PyTorch's modules has not, naming the layer, or a
         parameter of its own (`net.Parameter`).

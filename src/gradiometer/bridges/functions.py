@@ -45,8 +45,8 @@ def module_of(torch: Any, where: str, function: Any) -> Any:
     }
     if name not in modules:
         raise ValueError(
-            f"the activation function of layer {where!r} is {what}, for which PyTorch has no "
-            f"module; accepted are {', '.join(modules)}"
+            f"the activation function of layer {where!r} is {what}, which cannot be "
+            f"translated to a module of PyTorch; accepted are {', '.join(modules)}"
         )
     return modules[name]()
 

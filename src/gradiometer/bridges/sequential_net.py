@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 import dp
 from dp import initializers
 from dp.activations import Activation
 from dp.net import set_chain
+from dp.typing import Array
 from dp.validation import one_of
-
-Array = NDArray[Any]
 
 
 class Affine(NamedTuple):

@@ -46,7 +46,7 @@ def from_torch(
     Raises
     ------
     TypeError
-        If it is no `torch.nn.Sequential`.
+        If it is not a `torch.nn.Sequential`.
     ValueError
         For a module that is not carried, naming its position and what would be accepted.
     ImportError

@@ -6,18 +6,16 @@ import importlib
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import dp
 from dp.parameters import Registered, registered
-
-Array = NDArray[Any]
+from dp.typing import Array
 
 DTYPES = ("float16", "float32", "float64")
 
 
 def registered_of(model: dp.Model) -> Registered:
-    """What the library keeps of a model, whatever attributes it has set itself."""
+    """What the library keeps of a model, regardless of the model's own attributes."""
     kept = registered(model)
     if kept is None:
         raise RuntimeError(f"{type(model).__name__}.__init__ must call super().__init__()")

@@ -10,8 +10,8 @@ from gradiometer.claims.claim import Claim
 
 CLAIMS: dict[str, Claim] = {
     claim.name: claim
-    for room in (functions, flow, learning, units, inputs)
-    for claim in room.CLAIMS
+    for subject in (functions, flow, learning, units, inputs)
+    for claim in subject.CLAIMS
 }
 
 

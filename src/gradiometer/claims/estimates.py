@@ -14,12 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from dp.typing import Array
+
 Estimate = tuple[float, float, float]  # the effect, and the ends of its interval
 
 CONFIDENCE = 0.95

@@ -7,15 +7,14 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dp.typing import Array
 from gradiometer.claims.estimates import pseudo_median
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = NDArray[Any]
 Line = tuple[float, str]  # a level, and what it is
 
 WIDE, HIGH = 6.4, 4.3  # inches

@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.activations import ACTIVATIONS
+from dp.typing import Array
 from gradiometer.claims import figures
 from gradiometer.claims.claim import Claim, Evidence
 from gradiometer.claims.estimates import pseudo_median
@@ -31,7 +31,6 @@ from gradiometer.theory.variances import of_layer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = NDArray[Any]
 
 GRADIENT = GRADIENTS[0]
 SLOPE = "decades per layer"

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import dp
 from dp.activations import ACTIVATIONS
+from dp.typing import Array
 from gradiometer.claims import figures
 from gradiometer.claims.claim import Claim, Evidence
 from gradiometer.claims.laboratory import Laboratory
 from gradiometer.claims.statistics import check
-
-Array = NDArray[Any]
 
 GRID = np.linspace(-30.0, 30.0, 120_001)  # 0 among its points
 _NEAR = GRID[np.abs(GRID) <= 6.0]

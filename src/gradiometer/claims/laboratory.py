@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 import dp
 from dp.layers import watch_layers
+from dp.typing import Array
 from gradiometer.experiment import Experiment
 from gradiometer.studies.compute import StoppedError, run
-
-Array = NDArray[Any]
 
 LEAST_SEEDS = 5  # with fewer no signed-rank test can reach 5 %: its least p is 2^-n
 MOST_SEEDS = 10_000

@@ -15,8 +15,6 @@ from gradiometer.claims.planned import SHARE
 from gradiometer.claims.statistics import most
 from gradiometer.thresholds import LEARNT
 
-Array = NDArray[Any]
-
 CHANCE = math.log(2.0)  # the loss of a net that says ½ to everything
 RATES = (1.0, 10.0)
 

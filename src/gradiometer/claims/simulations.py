@@ -6,19 +6,16 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize
 
 from dp.activations import ACTIVATIONS
 from dp.initializers import INITIALIZERS
+from dp.typing import Array
 from gradiometer.claims.reproductions import LU_NETS
 from gradiometer.theory import kernels, moments
 from gradiometer.theory.variances import of_layer
-
-Array = NDArray[Any]
 
 TANH, SELU = ACTIVATIONS["tanh"], ACTIVATIONS["selu"]
 

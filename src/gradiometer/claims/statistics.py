@@ -12,12 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
+from dp.typing import Array
 from gradiometer.claims.estimates import CONFIDENCE, pseudo_median, shift
-
-Array = NDArray[Any]
 
 ALPHA = 0.05  # of the whole run: p-values are corrected for their number
 LEAST_NETS = 6  # with fewer a rank test rejects nothing at 5 %, two-sided: there is no interval

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dp.typing import Array
 from gradiometer.claims import figures
 from gradiometer.claims.claim import Claim, Evidence
 from gradiometer.claims.flow import GRADIENT, NAMES, WIDE, in_words, logs
@@ -24,8 +23,6 @@ from gradiometer.claims.statistics import (
     signed_rank,
 )
 from gradiometer.studies.outcomes import trend
-
-Array = NDArray[Any]
 
 LARGEST = float(np.finfo(np.float32).max)
 DEEP = 60  # layers: overflow is expected three quarters of the way

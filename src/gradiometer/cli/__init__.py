@@ -1,11 +1,12 @@
-"""The command line: a thin skin over `gradiometer.verbs`, a file for each verb."""
+"""The command line: a thin layer over `gradiometer.verbs`, a file for each verb."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
-from gradiometer.cli.ending import end_if_asked_twice, loaded  # first: see there
+from gradiometer.cli.ending import end_if_asked_twice, exit_status, loaded  # first: see there
 
 # isort: split
 from gradiometer.cli import activations, export, plot, predict, prove, run, study
@@ -29,16 +30,16 @@ def main() -> None:
     """Entry point of the `gradiometer` command."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by whoever started us
+        if stream is None:  # closed by the parent process
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that knows no "█" shows "?"
+            stream.reconfigure(errors="replace")  # a terminal without "█" shows "?"
     try:
         end_if_asked_twice()
         app()
-    except KeyboardInterrupt:  # between two verbs' own lines
-        sys.exit(130)
-    except Exception as error:  # outside of what a verb does: while flags are read, say
+    except KeyboardInterrupt:  # outside of a verb
+        sys.exit(exit_status(signal.SIGINT))
+    except Exception as error:  # outside of a verb, such as while flags are read
         if os.environ.get(SHOW_TRACEBACK):
             raise
         print(f"gradiometer: {one_line(unexpected(error))}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The command `gradiometer`, and what its verbs share: errors in words, unread output."""
+"""The command `gradiometer`, and what its verbs share: error messages, broken pipes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from gradiometer.optional import MissingLibraryError
 
-SHOW_TRACEBACK = "GRADIOMETER_TRACEBACK"  # environment variable, for those who look for a fault
+SHOW_TRACEBACK = "GRADIOMETER_TRACEBACK"  # environment variable, for debugging
 LONGEST = 1500  # characters of a message
 
 app = typer.Typer(
@@ -20,13 +20,13 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="See the flow of gradients through a deep network.",
+    help="Show where the gradient goes in a deep network.",
 )
 
 
 @contextmanager
 def errors_in_words() -> Iterator[None]:
-    """Turn an error into one line: exit status 2 if the user can mend it, or else 1."""
+    """Turn an error into one line: exit status 2 if the user can fix it, otherwise 1."""
     try:
         with _warnings_in_words():
             yield
@@ -34,7 +34,7 @@ def errors_in_words() -> Iterator[None]:
         why = f" ({error})" if str(error) else ""
         fail(f"not enough memory{why}; choose a smaller width, batch or number of members", 1)
     except BrokenPipeError:
-        raise  # typer's: whoever read our output has gone
+        raise  # for typer: the reader of our output has closed the pipe
     except (ValueError, OSError, MissingLibraryError) as error:
         if os.environ.get(SHOW_TRACEBACK):
             raise
@@ -46,7 +46,7 @@ def errors_in_words() -> Iterator[None]:
 
 
 def _words_of(error: Exception) -> str:
-    """What an error says, without the number that the operating system has for it."""
+    """The message of an error, without the operating system's error number."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)
@@ -54,7 +54,7 @@ def _words_of(error: Exception) -> str:
 
 @contextmanager
 def _warnings_in_words() -> Iterator[None]:
-    """Say in a line what is to be known of a file, each thing once."""
+    """Print each warning about a file once, in one line."""
     import warnings
 
     from gradiometer.seal import FileWarning
@@ -75,15 +75,15 @@ def _warnings_in_words() -> Iterator[None]:
 
 
 def unexpected(error: BaseException) -> str:
-    """Words for an error that should not come up; whoever wants the traceback can have it."""
+    """The message for an unexpected error, which says how to get the traceback."""
     return (
-        f"unexpected {type(error).__name__}: {error} (this is a fault of gradiometer; the same "
-        f"command with {SHOW_TRACEBACK}=1 in front shows where)"
+        f"unexpected {type(error).__name__}: {error} (this is a bug in gradiometer; put "
+        f"{SHOW_TRACEBACK}=1 in front of the command to see where)"
     )
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
-    """Say what is wrong in one line, and end with an exit status."""
+    """Print what is wrong in one line, and end with an exit status."""
     typer.echo(f"gradiometer: {one_line(message)}", err=True)
     raise typer.Exit(status) from None
 
@@ -98,7 +98,7 @@ def one_line(message: str) -> str:
 
 @contextmanager
 def heard_or_not() -> Iterator[None]:
-    """Go on with the work where nobody reads what is printed (`gradiometer run | head -1`)."""
+    """Go on with the work if the reader closes the pipe (`gradiometer run | head -1`)."""
     try:
         yield
         sys.stdout.flush()

@@ -9,7 +9,7 @@ from gradiometer.cli.app import fail
 
 
 def a_path(given: Any) -> Path:
-    """Read a path; an empty one, which the shell makes of an unset variable, is refused."""
+    """Read a path; an empty one, such as from an unset shell variable, is refused."""
     if not str(given):
         fail("a path must not be empty; the current folder is .")
     return Path(given)

@@ -15,13 +15,13 @@ def plot(
     trace: Annotated[
         Path,
         typer.Argument(
-            **PATH, help="A trace.nc of `gradiometer run`, its folder, or a study's folder."
+            **PATH, help="A trace.nc written by `gradiometer run`, its folder, or a study's folder."
         ),
     ],
     figure: Annotated[
         str | None,
         typer.Option(
-            help="gradients, panels, heatmap, profile, learning or decision [heatmap]; of a study "
+            help="gradients, panels, heatmap, profile, learning or decision [heatmap]; for a study "
             "outcome, slopes, heatmaps or trainability [outcome]."
         ),
     ] = None,
@@ -30,7 +30,7 @@ def plot(
         typer.Option(**PATH, help="File for the figure. [<figure>.png beside the trace]"),
     ] = None,
     theory: Annotated[
-        bool, typer.Option("--theory", help="Show the prediction behind a heatmap or profile.")
+        bool, typer.Option("--theory", help="Show the prediction in a heatmap or profile.")
     ] = False,
 ) -> None:
     """Draw one figure of a saved trace, or of a study."""

@@ -23,7 +23,7 @@ def predict(
     *,
     settings: Given,
 ) -> None:
-    """Say what each layer's gradient will be, before any net is trained."""
+    """Predict each layer's gradient before training."""
     with errors_in_words():
         from gradiometer.cli.tables import console, prediction_table
         from gradiometer.verbs import predict as verb

@@ -1,4 +1,4 @@
-"""What the printers of all verbs have in common: progress bar, exit status, unread output."""
+"""What the printers of all verbs have in common: progress bar, exit status, broken pipes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import typer
 
 from gradiometer.cli.app import heard_or_not
+from gradiometer.cli.ending import exit_status
 from gradiometer.events import Event, FileWritten, Finished, Interrupted
 
 if TYPE_CHECKING:
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
 class Printer:
     """Prints the events of a verb, and ends the command with the exit status that follows.
 
-    Used as a context manager around the call of the verb. An error in printing ends no work: it is
-    raised when the verb has returned.
+    Used as a context manager around the call of the verb. An error in printing does not end the
+    work: it is raised when the verb has returned.
 
     Attributes
     ----------
     status : int
-        128 + the number of a signal, 1 for other reasons, 0 if all went well.
+        That of a signal (see `exit_status`), 1 for other reasons, 0 if all went well.
     """
 
     def __init__(self) -> None:
@@ -58,13 +59,13 @@ class Printer:
             self._error = error
 
     def show(self, event: Event) -> None:
-        """Print an event that is every verb's; others are for the verb's own printer."""
+        """Print an event that all verbs have; the verb's own printer prints the others."""
         match event:
             case FileWritten(path):
                 typer.echo(f"  {path}")
             case Interrupted(number):
                 self.stop_bar()
-                self.status = 128 + number
+                self.status = exit_status(number)
             case Finished():
                 self.stop_bar()
 
@@ -73,7 +74,7 @@ class Printer:
     def start_bar(
         self, *columns: Any, total: float | None, console: Console | None = None, **fields: Any
     ) -> None:
-        """Show a bar on the standard error stream, until the verb has something else to tell."""
+        """Show a bar on the standard error stream, until the verb has something else to print."""
         from rich.console import Console
         from rich.progress import Progress
 
@@ -87,7 +88,7 @@ class Printer:
             self._bar.update(self._bar.task_ids[0], completed=done, **fields)
 
     def stop_bar(self) -> None:
-        """End the bar; it stays where it is."""
+        """End the bar; it stays on the screen."""
         bar, self._bar = self._bar, None
         if bar is not None:
             bar.stop()

@@ -32,20 +32,22 @@ def prove(
     claims: Annotated[
         list[str] | None, typer.Argument(help="Names of claims; all by default.")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Nets of each experiment; 10 is quick.")] = 50,
+    seeds: Annotated[int, typer.Option(help="Number of nets per experiment; 10 is quick.")] = 50,
     first_seed: Annotated[
         int,
         typer.Option(help="The first seed; vary it to see whether verdicts depend on the seeds."),
     ] = 0,
     papers: Annotated[
         bool,
-        typer.Option("--papers", help="Reproduce numbers from papers; no claims unless named."),
+        typer.Option(
+            "--papers", help="Reproduce numbers from papers; tests no claims unless you name them."
+        ),
     ] = False,
     out: Annotated[
         Path, typer.Option(**PATH, help="Folder for the report, figures and numbers.")
     ] = Path("runs/proofs"),
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files there that are not proofs.")
+        bool, typer.Option("--overwrite", help="Replace files in that folder that are not proofs.")
     ] = False,
     list_claims: Annotated[bool, typer.Option("--list", help="List the claims and exit.")] = False,
 ) -> None:
@@ -127,7 +129,7 @@ def _report(proofs: Proofs) -> None:
 def _console() -> Any:
     from rich.console import Console
 
-    # a pipe has no width of its own, and the table must not be squeezed in it
+    # a pipe has no width, and must not narrow the table
     found = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     return found if found.width >= 76 else Console(width=76)
 
@@ -145,8 +147,8 @@ def _claims(proofs: Proofs) -> Table:
     from gradiometer.reports.page import effect_in_words, p_in_words
 
     table = _table(
-        f"Claims, tested with {proofs.seeds} seeds from seed {proofs.first_seed} on (those of a "
-        f"single step with at least 200 nets); p corrected for {proofs.tests} tests (Holm)",
+        f"Claims, tested with {proofs.seeds} seeds from seed {proofs.first_seed} on (claims about "
+        f"a single step with at least 200 nets); p corrected for {proofs.tests} tests (Holm)",
         leading=1,
     )
     table.add_column("claim", overflow="fold")
@@ -167,7 +169,7 @@ def _claims(proofs: Proofs) -> Table:
 
 
 def _papers(proofs: Proofs) -> Iterator[Table]:
-    """A table for each kind of number: they are never under one heading."""
+    """A table for each kind of number, so that kinds are never mixed."""
     for title, heading, rows in proofs.kinds():
         table = _table(f"Numbers from papers, reproduced. {title}")
         table.add_column("source, place", overflow="fold")

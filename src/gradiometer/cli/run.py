@@ -18,6 +18,7 @@ from gradiometer.events import (
     Interrupted,
     KeptElsewhere,
     NotCompared,
+    Progressed,
     Result,
     StepRecorded,
     TimeLimitReached,
@@ -32,14 +33,15 @@ def run(
     out: Annotated[
         Path,
         typer.Option(
-            **PATH, help="Folder for the trace, figures and TOML; {title} is the experiment's."
+            **PATH,
+            help="Folder for the trace, figures and TOML; {title} is the experiment's title.",
         ),
     ] = Path("runs/{title}"),
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another experiment in that folder.")
     ] = False,
     theory: Annotated[
-        bool, typer.Option("--theory", help="Show the prediction behind heatmap and profile.")
+        bool, typer.Option("--theory", help="Show the prediction in heatmap and profile.")
     ] = False,
     timeout: Annotated[
         float | None,
@@ -66,13 +68,21 @@ def run(
 class RunPrinter(Printer):
     """Prints what happens in a run."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._done = 0  # steps; recorded ones are told late
+
     def show(self, event: Event) -> None:
         """Print an event."""
         match event:
             case Begun(_, _, steps):
                 self._start(steps)
             case StepRecorded(step, _, loss, accuracy):
-                self.move_bar(step, loss=loss, accuracy=accuracy)
+                self._done = max(self._done, step)
+                self.move_bar(self._done, loss=loss, accuracy=accuracy)
+            case Progressed(done):
+                self._done = max(self._done, done)
+                self.move_bar(self._done)
             case Result(trace):
                 from gradiometer.cli.tables import print_report
 
@@ -81,15 +91,17 @@ class RunPrinter(Printer):
             case Compared(comparison):
                 typer.echo(comparison.sentence())
             case NotCompared(why):
-                typer.echo(f"Not compared with theory, as {why}: add --theory to compare.")
+                typer.echo(f"Not compared with theory, because {why}; add --theory to compare.")
             case TimeLimitReached(_, done, steps):
                 self.status = 1
-                typer.echo(f"Ended by the time limit after step {done} of {steps}; {SAVED}")
+                typer.echo(f"Stopped by the time limit after step {done} of {steps}; {SAVED}")
             case Interrupted():
                 super().show(event)
                 _say_where_it_ended(event)
             case KeptElsewhere(wanted, folder):
-                typer.echo(f"{wanted} holds other results, which stay; these are in {folder}.")
+                typer.echo(
+                    f"{wanted} holds other results, which are kept; these results are in {folder}."
+                )
             case _:
                 super().show(event)
 

@@ -19,9 +19,9 @@ METAVARS: dict[type, str] = {int: "INTEGER", float: "NUMBER", str: "NAME"}
 
 
 def flag_for_each_setting(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command these flags; it gets what was given as `settings`, to be read by `chosen`.
+    """Add a flag for each setting to a command; `chosen` reads their values from `settings`.
 
-    Those that the verb of that name does not use are hidden: the verb says why it refuses them.
+    Flags that the verb does not use are hidden: the verb says why it refuses them.
     """
     own = inspect.signature(command, eval_str=True).parameters.values()
     own_names = [parameter.name for parameter in own if parameter.name != "settings"]
@@ -53,16 +53,16 @@ def _annotation(setting: Setting, hidden: bool) -> Any:
     if bool in setting.types:
         name = setting.name.replace("_", "-")
         return Annotated[bool | None, typer.Option(f"--{name}/--no-{name}", hidden=hidden)]
-    # what may be a word or a number is read as a word first
+    # a setting that takes words and numbers is read as a word first
     kind = next((each for each in (str, int, float) if each in setting.types), str)
     option = typer.Option(metavar=setting.metavar or METAVARS[kind], hidden=hidden)
     return Annotated[list[str] | None if setting.flag else kind | None, option]
 
 
 class CommandWithSettings(TyperCommand):
-    """A command that looks up the choices of settings when its help is asked for.
+    """A command that looks up the choices of settings when it prints its help.
 
-    In a help text, the name of a setting in braces stands for its choices.
+    In a help text, the name of a setting in braces is replaced by its choices.
     """
 
     def format_help(self, *arguments: Any) -> None:

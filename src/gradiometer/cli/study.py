@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gradiometer.studies import ExperimentEvent, ExperimentFailed, StudyResults
     from gradiometer.studies.progress import Tally
 
-MOST_ROWS = 60  # experiments in the table: of more, the file tells
+MOST_ROWS = 60  # experiments in the table; the file lists all of them
 MOST_CAUSES = 5
 
 
@@ -46,7 +46,7 @@ def study(
         int | None, typer.Option(help="Nets trained at once, to save memory. [all]")
     ] = None,
     attempts: Annotated[
-        int, typer.Option(help="Attempts per experiment if its worker crashes.")
+        int, typer.Option(help="Attempts at an experiment whose worker crashes.")
     ] = 3,
     timeout: Annotated[
         float | None,
@@ -58,7 +58,7 @@ def study(
         bool, typer.Option("--describe", help="Print the study as TOML, and run nothing.")
     ] = False,
 ) -> None:
-    """Run many experiments with many seeds; without a study, list those that are ready."""
+    """Run many experiments with many seeds; without a study, list the ready ones."""
     with errors_in_words(), StudyPrinter() as printer:
         if study is None:
             _list()

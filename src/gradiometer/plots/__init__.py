@@ -1,5 +1,20 @@
 """Every figure, from a labelled run, a study's results, or a prediction; and nothing else.
 
+flow.py         gradients over steps, over layers, over both
+training.py     loss and accuracy
+decisions.py    the decision in the plane of the data
+predictions.py  what theory predicts
+gallery.py      activation functions
+study/          the figures of a study
+
+values.py       what a trace holds of a quantity
+marks.py        marks and colours for zero, not finite and missing
+cells.py        heatmaps
+scales.py       axes that fit the values
+titles.py       titles that name the experiment
+words.py        names, fit to be drawn
+canvas.py       the canvas, colours, lines and bands
+
 Figures are matplotlib Figures made without pyplot, so nothing is shown, kept open, or shared.
 """
 

@@ -12,14 +12,14 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+
+from dp.typing import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from gradiometer.labelled import LabelledRun
 
-Array = NDArray[Any]
 
 # Okabe & Ito 2008 and, from the sixth on, Tol 2021: told apart by colour-blind readers. In print
 # the markers help.

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradiometer.plots.canvas import DEPTH_MAP, Array, positive
+from dp.typing import Array
+from gradiometer.plots.canvas import DEPTH_MAP, positive
 from gradiometer.plots.marks import MISSING, NONFINITE, ZERO
 
 if TYPE_CHECKING:

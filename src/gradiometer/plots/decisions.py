@@ -14,7 +14,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from gradiometer.plots.canvas import COLOURS, MARKERS, Array, new_figure
+from dp.typing import Array
+from gradiometer.plots.canvas import COLOURS, MARKERS, new_figure
 from gradiometer.plots.marks import NONFINITE
 from gradiometer.plots.titles import set_title
 from gradiometer.plots.words import plain

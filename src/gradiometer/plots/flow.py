@@ -12,10 +12,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize, to_rgba
 from matplotlib.figure import Figure
 
+from dp.typing import Array
 from gradiometer.plots.canvas import (
     BLUE,
     COLOURS,
-    Array,
     band,
     depth_colours,
     draw_band,

@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation
 
-from gradiometer.plots.canvas import LARGEST, SMALLEST, Array
+from dp.typing import Array
+from gradiometer.plots.canvas import LARGEST, SMALLEST
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

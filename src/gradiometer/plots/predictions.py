@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from gradiometer.plots.canvas import Array, draw_line, loggable, new_figure
+from dp.typing import Array
+from gradiometer.plots.canvas import draw_line, loggable, new_figure
 from gradiometer.plots.marks import draw_marks, lower_legend, mark_handles
 from gradiometer.plots.scales import log_axis
 from gradiometer.plots.titles import settings_parts, wrapped_title

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from gradiometer.plots.canvas import LARGEST, SMALLEST, Array, positive
+from dp.typing import Array
+from gradiometer.plots.canvas import LARGEST, SMALLEST, positive
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradiometer.plots.canvas import Array
+from dp.typing import Array
 from gradiometer.quantities import QUANTITIES
 from gradiometer.states import State
 

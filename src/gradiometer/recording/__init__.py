@@ -1,4 +1,21 @@
-"""What is measured per layer, once; and one thin adapter per framework."""
+"""Recording: what is measured of each layer, defined once; one thin adapter per framework.
+
+record.py      `record`, which chooses the adapter
+recorder.py    what users hold: the trace, events, how a recording ends
+adapters/      where each framework keeps weights, gradients, deltas and activations
+requires.py    which arrays the wanted quantities need
+measure.py     the quantities of a layer, from its arrays
+quantities.py  the functions that compute them; their table is `gradiometer.quantities`
+assembly.py    a step, put together from all layers
+session.py     one recording: its layers, steps, and reasons for what is missing
+functions.py   activation functions, by their names in each framework
+reference.py   the reference batch, on which dead units and accuracy are measured
+nonfinite.py   where the first number came up that is not finite
+chains.py      which layers lead to which
+schedule.py    which steps are recorded
+clock.py       how much of the time recording takes
+errors.py      what cannot be recorded
+"""
 
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.record import record

@@ -14,7 +14,7 @@ from typing import Any
 
 from dp import activations as table
 from dp.activations import SOFTMAX, Activation
-from gradiometer.recording.quantities import Array
+from gradiometer.recording.typing import Array
 
 UNKNOWN = "unknown"  # the name of a function that is none of these
 # whose units do not saturate each by itself
@@ -157,14 +157,14 @@ def _threshold(threshold: Any = None, value: Any = None) -> Function:
     return RELU if plain else Function("threshold")
 
 
+# those that dp's table may lack
 _NAMES = (
-    "identity", "sigmoid", "tanh", "lecun_tanh", "relu", "selu", "silu", "softmax", "log_softmax",
-    "softmin", "celu", "hardsigmoid", "hardswish", "mish", "softsign", "tanhshrink", "logsigmoid",
-    "prelu", "rrelu", "hardshrink", "softshrink", "exp",
+    "softmax", "log_softmax", "softmin", "celu", "hardsigmoid", "hardswish", "mish", "softsign",
+    "tanhshrink", "logsigmoid", "prelu", "rrelu", "hardshrink", "softshrink", "exp",
 )  # fmt: skip
-# spelled without underscores and capitals
+# spelled without underscores and capitals; a name of dp's table precedes the same one of `_NAMES`
 _TABLE: dict[str, Callable[..., Function]] = {
-    **{name.replace("_", ""): _only(name) for name in _NAMES},
+    **{name.replace("_", ""): _only(name) for name in (*_NAMES, *table.ACTIVATIONS)},
     "linear": _only("identity"),
     "logistic": _only("sigmoid"),
     "expit": _only("sigmoid"),

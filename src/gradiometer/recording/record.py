@@ -26,8 +26,9 @@ def record(
 
     Parameters
     ----------
-    model : dp.Model or torch.nn.Module
-        Any model of dp; any module of PyTorch that owns weights.
+    model : dp.Model, torch.nn.Module or keras.Model
+        Any model of dp; any module of PyTorch that owns weights; a model that Keras trains, by
+        `fit` or `train_on_batch`.
     optimizer : torch.optim.Optimizer, a list of them, or what trains a model of dp
         With PyTorch, whose steps are recorded; of several, one ends when each of them has made one.
         It may be left out: then each step of any optimizer that updates the model is one. With dp
@@ -84,13 +85,23 @@ def record(
     }
     if isinstance(model, dp.Model):
         return DpRecorder(model, optimizer, **settings)
+    keras = sys.modules.get("keras")  # whoever has a model of it has imported it
+    if keras is not None and isinstance(model, keras.Model) and _by_keras(keras, optimizer):
+        from gradiometer.recording.adapters.keras import recorder_of
+
+        return recorder_of(model, **settings)
     torch = sys.modules.get("torch")  # whoever has a model of it has imported it
     if torch is not None and isinstance(model, torch.nn.Module):
         from gradiometer.recording.adapters.torch import TorchRecorder
 
         return TorchRecorder(model, optimizer, **settings)
     raise TypeError(
-        f"cannot record {type(model).__name__}; expected a dp.Model or a torch.nn.Module (for "
-        "functions of JAX see gradiometer.jax, for estimators of scikit-learn "
+        f"cannot record {type(model).__name__}; expected a dp.Model, a torch.nn.Module or a "
+        "keras.Model (for functions of JAX see gradiometer.jax, for estimators of scikit-learn "
         "gradiometer.from_sklearn)"
     )
+
+
+def _by_keras(keras: Any, optimizer: Any) -> bool:
+    """Whether it is Keras that trains the model, and no optimizer of PyTorch."""
+    return optimizer is None or isinstance(optimizer, keras.optimizers.Optimizer)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dp.typing import Array
 from gradiometer.recording import quantities as q
-
-Array = NDArray[Any]
 
 NO_LABELS = "the reference batch has no labels"
 NOT_TOLD = "whether the model's output are logits or probabilities cannot be told"

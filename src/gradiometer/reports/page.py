@@ -16,7 +16,7 @@ RESOLUTION = 150  # dots per inch: sharp on paper
 
 
 def render(template: str, **content: Any) -> str:
-    """Fill a template of `gradiometer/reports/templates`; what it is given is escaped.
+    """Fill a template of `gradiometer/reports/templates`; its values are escaped.
 
     Templates extend `page.html`, whose blocks are `title` and `content`. They have these filters:
     `number` (four digits), `effect` and `p` (see `effect_in_words`, `p_in_words`), and `picture`

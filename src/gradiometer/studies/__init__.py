@@ -1,8 +1,8 @@
-"""Studies: many experiments, many seeds, one grid; killed without loss.
+"""Studies: a grid of experiments over many seeds. A killed study keeps what was finished.
 
 study.py        what is to be run: a base, and the axes of a grid
 description.py  how that is written: settings, values along axes, TOML
-ready.py        studies that come with gradiometer, by name
+ready/          studies that come with gradiometer, by name
 events.py       what happens to the experiments
 execution.py    the driver's loop: what to start next, retries, interrupts
 executors.py    who computes: processes, a Dask cluster, any Executor
@@ -11,7 +11,9 @@ compute.py      what a worker does with one experiment
 grouping.py     members trained in groups, joined into one trace
 folder.py       where results are kept, and who works on which experiment
 results.py      all results of a folder, labelled
+combining.py    traces of unequal shapes in one dataset
 outcomes.py     what became of each net, and medians over seeds with their intervals
+judgement.py    in how many experiments nets learn, and the gradient vanishes
 progress.py     how many are done, running, failed; how fast
 """
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dp.typing import Array
 from gradiometer.quantities import OF_LAYERS, OF_STEPS, PER_LAYER, PER_STEP
 from gradiometer.states import Mask, State, mask_name
 from gradiometer.studies.description import StudyError
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from gradiometer.experiment import Experiment
     from gradiometer.trace import Trace
-
-Array = NDArray[Any]
 
 
 def combine(

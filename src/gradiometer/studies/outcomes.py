@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dp.typing import Array
 from gradiometer.quantities import GRADIENTS
 from gradiometer.summary import Recorded, diverged_members
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = NDArray[Any]
 
 # name -> what it is, with its unit; in the order of tables
 OUTCOMES = {

@@ -1,10 +1,13 @@
-"""What a run says, in numbers, as findings, and in a sentence."""
+"""What a run says: in numbers, as findings, and in a sentence.
 
-# numbers.py   the table of layers, and by how much a quantity falls
-# chains.py    which layers may be compared
-# findings.py  what can be found, as values with their evidence
-# judge.py     from a run to its findings
-# sentence.py  findings in words
+The modules::
+
+    numbers.py   a table of the layers, and by how much a quantity falls
+    chains.py    which layers may be compared
+    judge.py     from these to findings; the thresholds are in `gradiometer.thresholds`
+    findings.py  the kinds of findings, each with its evidence
+    sentence.py  findings in words
+"""
 
 from __future__ import annotations
 

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dp.typing import Array
 from dp.validation import unknown
 
 if TYPE_CHECKING:
     from gradiometer.experiment import Experiment
 
-Array = NDArray[Any]
 Law = Literal["uniform", "normal", "orthogonal"]
 
 

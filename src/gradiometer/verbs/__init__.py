@@ -1,7 +1,7 @@
-"""The verbs, such as `run` and `plot`, as Python functions: a file for each, of its name.
+"""The verbs, such as `run` and `plot`, as Python functions: a file for each, with its name.
 
 `gradiometer.run` is the function `run` of `gradiometer.verbs.run`, and so on. The command line
-calls these functions, and prints the events that they tell.
+calls these functions, and prints their events.
 
 run.py          one experiment
 predict.py      what will happen, before anything is trained
@@ -11,7 +11,7 @@ plot.py         one figure
 activations.py  the gallery of activation functions
 export.py       a trace for other tools
 
-description.py  which experiment is meant
+description.py  the experiment that a verb was given
 run_folder.py   the folder of a run
 output.py       files and folders that verbs write
 """

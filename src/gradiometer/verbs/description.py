@@ -1,4 +1,4 @@
-"""The experiment that is meant: an `Experiment`, a TOML file, settings, or several of these."""
+"""The experiment that a verb was given: an `Experiment`, a TOML file, settings, or several."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def export(
         "csv", "parquet" or "tensorboard"; by default what the ending of `out` says, .csv or
         .parquet.
     out : path, optional
-        The file, or for TensorBoard the folder. By default it lies beside a saved trace: a file of
+        The file, or for TensorBoard the folder. By default it is beside a saved trace: a file of
         its name, or the folder "tensorboard".
 
     Returns
@@ -42,7 +42,7 @@ def export(
         For an unknown format, or one that the ending of `out` contradicts; and if `out` is missing
         for a trace that was not saved.
     TraceError
-        If the file is no trace.
+        If the file is not a trace.
     OutputError
         If it cannot be written, or would replace the trace itself.
     MissingLibraryError
@@ -70,7 +70,7 @@ def export(
     try:
         FORMATS[chosen](trace, written)
     except OSError as error:
-        if error.errno is None:  # said in words already
+        if error.errno is None:  # it has a readable message already
             raise
         raise OutputError(f"{written}: cannot be written ({error.strerror})") from None
     return written
@@ -91,7 +91,7 @@ def _export_format(to: str | None, out: str | os.PathLike[str] | None, known: It
         raise ValueError(unknown("format", chosen, names))
     if said not in (None, chosen):
         raise ValueError(
-            f"{os.fspath(out or '')}: the ending says {said}, but the format is to be {chosen}; "
-            "give the one or the other"
+            f"{os.fspath(out or '')}: the ending says {said}, but the format is {chosen}; "
+            "give only one of them"
         )
     return chosen

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TRACE, DESCRIPTION = "trace.nc", "experiment.toml"
 # of a run; named here too, so that a folder can be checked without loading matplotlib
 FIGURE_NAMES = ("gradients", "panels", "heatmap", "profile", "learning", "decision")
-WITH_THEORY = ("heatmap", "profile")  # those that a prediction can be shown behind
+WITH_THEORY = ("heatmap", "profile")  # figures that can show a prediction
 
 
 class OutputError(OSError):
@@ -73,7 +73,7 @@ def claimed(folder: Path) -> Iterator[None]:
     Raises
     ------
     OutputError
-        If another one is at work there.
+        If another one is running there.
     """
     try:
         lock = Lock.take(folder / IN_FOLDER)
@@ -83,7 +83,7 @@ def claimed(folder: Path) -> Iterator[None]:
         ) from None
     if lock is None:
         raise OutputError(
-            f"{folder}: another gradiometer is at work there; choose another folder, or wait for "
+            f"{folder}: another gradiometer is running there; choose another folder, or wait for "
             "it to end"
         )
     with lock:
@@ -92,7 +92,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def errors_of(path: Path) -> Iterator[None]:
-    """Say of a file that it cannot be written, and why.
+    """Raise an error that says which file cannot be written, and why.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def save_figure(figure: Figure, out: str | os.PathLike[str]) -> None:
     Raises
     ------
     OutputError
-        If the ending is of no format that figures have, or the file cannot be written.
+        If the ending is not a format of figures, or the file cannot be written.
     """
     path = named(out, "a file")
     formats = figure.canvas.get_supported_filetypes()
@@ -133,7 +133,7 @@ def file_of(trace: str | os.PathLike[str]) -> Path:
     Raises
     ------
     TraceError
-        If the name is empty: it would stand for the current folder.
+        If the name is empty: it would mean the current folder.
     """
     if not os.fspath(trace):
         from gradiometer.trace import TraceError
@@ -149,7 +149,7 @@ def loaded(trace: str | os.PathLike[str]) -> Trace:
     Raises
     ------
     TraceError
-        If the file is no trace, or damaged.
+        If the file is not a trace, or is damaged.
 
     Warns
     -----

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gradiometer.studies import StudyResults
     from gradiometer.trace import Trace
 
-STUDY = "study.toml"  # by which the folder of a study is known, without loading what reads it
+STUDY = "study.toml"  # identifies the folder of a study, without loading the module that reads it
 
 
 def plot(
@@ -38,15 +38,15 @@ def plot(
     out : path, optional
         File for the figure; its ending chooses the format.
     theory : bool
-        Show what is predicted of the first step behind a heatmap or profile of a trace.
+        Show the prediction of the first step in a heatmap or profile of a trace.
 
     Raises
     ------
     ValueError
-        For an unknown figure, naming those there are; for one that the study lacks the axes for;
-        and if theory is asked for behind another figure, or does not cover the experiment.
+        For an unknown figure, listing the known ones; for a figure of axes that the study lacks; if
+        `theory` is true for another figure, or theory does not cover the experiment.
     TraceError
-        If the file is no trace.
+        If the file is not a trace.
     OutputError
         If the figure cannot be written.
     """
@@ -58,7 +58,7 @@ def plot(
     if chosen not in known:
         raise ValueError(unknown("figure", chosen, known))
     if theory and chosen not in WITH_THEORY:
-        raise ValueError(f"theory goes behind {' and '.join(WITH_THEORY)}, got {chosen!r}")
+        raise ValueError(f"theory can be shown in {' and '.join(WITH_THEORY)}, got {chosen!r}")
     if of_study:
         drawn = STUDY_FIGURES[chosen](_loaded_study(trace))
     else:
@@ -70,7 +70,7 @@ def plot(
 
 
 def default_figure(trace: object) -> str:
-    """Which figure is drawn if none is named."""
+    """The figure that is drawn if none is named."""
     return "outcome" if is_study(trace) else "heatmap"
 
 

@@ -40,8 +40,9 @@ def predict(
 ) -> Prediction:
     """Predict each layer's activation, delta and gradient at the first step.
 
-    From architecture, initialisation and data alone: medians and bands are those of nets simulated
-    at their initial weights, and nothing is trained. The sentence says where they are doubtful.
+    The prediction uses architecture, initialisation and data alone: medians and bands are those of
+    nets simulated at their initial weights, without training. The sentence says where they are
+    uncertain.
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ def predict(
     ExperimentError
         If the description is not valid.
     UnusedSettingError
-        If a setting was given that makes no difference before training, such as `steps`.
+        If a setting was passed that has no effect before training, such as `steps`.
     ValueError
         If it has more than 2000 hidden layers.
     TheoryError
@@ -90,12 +91,12 @@ def predict(
 
 
 def predicted(trace: Trace) -> Prediction:
-    """What theory says of the experiment that a trace is of.
+    """The prediction for the experiment of a trace.
 
     Raises
     ------
     ValueError
-        If it is of none, or the theory does not cover it.
+        If the trace has no experiment, or the theory does not cover it.
     """
     from gradiometer import theory
     from gradiometer.experiment import Experiment
@@ -108,7 +109,7 @@ def predicted(trace: Trace) -> Prediction:
 
 
 def compare_with_theory(trace: Trace, insist: bool, tell: Listener) -> Prediction | None:
-    """Predict a run's first step, and tell how the run compares.
+    """Predict a run's first step, and report how the run compares.
 
     None if the theory does not cover it, or if the prediction would take longer than the run,
     unless `insist` is true.

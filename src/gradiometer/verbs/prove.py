@@ -52,11 +52,11 @@ def prove(
     first_seed : int
         The first of their seeds.
     papers : bool
-        Find figures again that papers state.
+        Reproduce numbers from papers.
     out : path, optional
-        Folder for report.html, proofs.json and a figure of each claim. Nothing is written without.
+        Folder for report.html, proofs.json and a figure of each claim. Without it none is written.
     overwrite : bool
-        Replace files of these names in `out` that are no proofs.
+        Replace files of these names in `out` that are not proofs.
     on_event : callable, optional
         Called with everything that happens: `Begun`, `TooFewSeeds`, `ClaimBegun`, `ClaimJudged`,
         `Result`, `FileWritten`, `Interrupted`, `Finished`; see `gradiometer.events`.
@@ -72,7 +72,7 @@ def prove(
         `first_seed` is negative.
     OutputError
         If `out` cannot be written to, or holds something else: before any work. If the result
-        cannot be written, after `Result` was told; the error names the file that the numbers are
+        cannot be written, after the event `Result`; the error names the file that the numbers are
         kept in.
     KeyboardInterrupt
         If it was interrupted before the first claim was tested.
@@ -86,7 +86,7 @@ def prove(
     from gradiometer.claims.catalogue import chosen
     from gradiometer.claims.laboratory import Laboratory
 
-    chosen(claims)  # what is wrong is refused before a folder is made
+    chosen(claims)  # wrong names are refused before a folder is made
     Laboratory(seeds, first_seed)
     tell = Guarded(on_event)
     with contextlib.nullcontext() if out is None else folder_for(out, overwrite) as folder:
@@ -116,7 +116,7 @@ def _test(
 
 
 def _save_and_tell(proofs: Proofs, folder: Path | None, tell: Guarded) -> None:
-    """Write everything; tell the result as soon as the numbers are saved, or cannot be."""
+    """Write everything; report the result as soon as the numbers are saved, or cannot be."""
     files = iter(()) if folder is None else save(proofs, folder)
     try:
         numbers = next(files, None)
@@ -137,8 +137,8 @@ def folder_for(out: str | os.PathLike[str], overwrite: bool = False) -> Iterator
     Raises
     ------
     OutputError
-        If it cannot be written to, somebody else is at work there, or it has a file of a name to be
-        written that is no proofs'.
+        If it cannot be written to, another gradiometer is running there, or a file of a name to be
+        written does not belong to proofs.
     """
     from gradiometer.claims import CLAIMS
 
@@ -151,7 +151,7 @@ def folder_for(out: str | os.PathLike[str], overwrite: bool = False) -> Iterator
 
 
 def _refuse_to_replace(folder: Path) -> None:
-    """Raise OutputError if the folder holds files of the names to be written that are no proofs."""
+    """Raise OutputError if the folder holds files of these names that are not proofs."""
     from gradiometer.claims import Proofs, ProofsError
 
     present = [name for name in (RESULT, REPORT) if (folder / name).exists()]
@@ -167,7 +167,7 @@ def _refuse_to_replace(folder: Path) -> None:
 
 
 def save(proofs: Proofs, folder: Path) -> Iterator[Path]:
-    """Write the numbers, the figures and the report, one by one; gives the file of each.
+    """Write the numbers, the figures and the report, one by one; yields the file of each.
 
     Raises
     ------

@@ -41,7 +41,7 @@ def run(
 ) -> Trace:
     """Train one net and record the flow of its gradient.
 
-    An interrupt (Ctrl-C, SIGTERM) ends the training; what was recorded until then is given, and
+    An interrupt (Ctrl-C, SIGTERM) ends the training; what was recorded until then is returned,
     saved and drawn.
 
     Parameters
@@ -49,19 +49,19 @@ def run(
     experiment : Experiment or path of a TOML file, optional
         What to run; by default the net of ten sigmoid layers that does not learn.
     out : path, optional
-        Folder for trace.nc, experiment.toml and the figures; {title} in it stands for the
-        experiment's title. Nothing is written without it.
+        Folder for trace.nc, experiment.toml and the figures; {title} in it is replaced by the
+        experiment's title. Without it nothing is written.
     overwrite : bool
         Replace another experiment's trace in `out`.
     theory : bool
-        Show what is predicted of the first step behind heatmap and profile, and compare with it
-        also where the prediction takes longer than the run.
+        Show the prediction of the first step in heatmap and profile, and compare with it even if
+        the prediction takes longer than the run.
     timeout : float, optional
-        Seconds after which the training ends; what was recorded until then is given, and saved.
+        Seconds after which the training ends; what was recorded until then is returned and saved.
     on_event : callable, optional
-        Called with everything that happens: `Begun`, `StepRecorded`, `Result`, `Compared` or
-        `NotCompared`, `Interrupted` or `TimeLimitReached`, `KeptElsewhere`, `FileWritten`,
-        `Finished`; see `gradiometer.events`.
+        Called with everything that happens: `Begun`, `StepRecorded`, `Progressed`, `Result`,
+        `Compared` or `NotCompared`, `Interrupted` or `TimeLimitReached`, `KeptElsewhere`,
+        `FileWritten`, `Finished`; see `gradiometer.events`.
     **settings
         Of the experiment, such as layers=3 or activation="tanh"; they take precedence:
 
@@ -76,7 +76,7 @@ def run(
     TooLargeError
         If it needs more memory than there is: before anything is made.
     TheoryError, ValueError
-        If `theory` is asked for, and does not cover the experiment: before training.
+        If `theory` is true, and theory does not cover the experiment: before training.
     OutputError
         If `out` cannot be written to, or holds something else: before training. If the result
         cannot be written: its `trace` has it, and so has a file elsewhere, which the error names.
@@ -125,7 +125,7 @@ def run(
 def _train(
     experiment: Experiment, folder: RunFolder | None, timeout: float | None, tell: Guarded
 ) -> tuple[Trace, Interrupts]:
-    """Train and save; an interrupt ends the training, and the result is told whatever comes."""
+    """Train and save; an interrupt ends the training; the event `Result` comes in any case."""
     with Interrupts() as interrupts:
         try:
             trace = experiment.run(on_event=tell if tell else None, timeout=timeout)
@@ -144,7 +144,7 @@ def _train(
 def _end_of(
     trace: Trace, experiment: Experiment, interrupts: Interrupts
 ) -> Interrupted | TimeLimitReached | None:
-    """What ended the training before its last step, or was to end it and came too late."""
+    """The event for what ended the training early, or came too late to end it."""
     done, late = int(trace.attrs["steps_done"]), "time_limit" in trace.attrs
     number = interrupts.signal or (SIGINT if trace.attrs["interrupted"] and not late else None)
     if number is not None:

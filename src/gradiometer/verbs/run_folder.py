@@ -41,22 +41,22 @@ class RunFolder:
     Parameters
     ----------
     out : path
-        {title} in it stands for the experiment's title.
+        {title} in it is replaced by the experiment's title.
     experiment : Experiment
-        What is run.
+        The experiment that is run.
     overwrite : bool
-        Replace what others have left there.
+        Replace files of other experiments.
 
     Attributes
     ----------
     path : Path
-        The folder. After `save` perhaps another one, beside that which was asked for.
+        The folder. After `save` perhaps another one, beside the one given.
 
     Raises
     ------
     OutputError
         If it cannot be written to, holds another experiment, or holds files of the names to be
-        written that are of no experiment.
+        written that belong to no experiment.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class RunFolder:
     def save(self, trace: Trace) -> None:
         """Write the trace and the description.
 
-        What came into the folder meanwhile stays: the result of another experiment, and the
+        Files written into the folder meanwhile stay: the result of another experiment, and the
         complete trace of the same one if this one was interrupted. The result then goes into a
         folder beside it.
 
@@ -84,7 +84,7 @@ class RunFolder:
             names; and in the error's `trace`.
         """
         try:
-            # one after the other: nobody writes between the look and the writing
+            # under a lock: nobody writes between the check and the writing
             with _lock(self.path):
                 if not (self._overwrite or _may_replace(self.path, self._experiment, trace)):
                     self.path = _beside(self.path)
@@ -101,9 +101,9 @@ class RunFolder:
             ) from None
 
     def draw(self, trace: Trace, theory: Prediction | None = None) -> Iterator[Path]:
-        """Write the figures, one by one; gives the file of each.
+        """Write the figures, one by one; yields the file of each.
 
-        A prediction is shown behind those that can.
+        Figures that can show a prediction do.
         """
         for name in FIGURE_NAMES:
             if name == "decision" and "points" not in trace.dataset:
@@ -114,7 +114,7 @@ class RunFolder:
             yield file
 
     def tell_files(self, tell: Listener) -> None:
-        """Tell where the trace and the description are."""
+        """Report where the trace and the description are."""
         if self.path != self._wanted:
             tell(KeptElsewhere(self._wanted, self.path))
         for name in (TRACE, DESCRIPTION):
@@ -141,7 +141,7 @@ def _refuse_to_replace(folder: Path, experiment: Experiment) -> None:
 
 
 def _described(folder: Path) -> Experiment | None:
-    """The experiment that the folder's description tells of."""
+    """The experiment in the folder's description."""
     from gradiometer.experiment import Experiment, ExperimentError
 
     try:
@@ -151,7 +151,7 @@ def _described(folder: Path) -> Experiment | None:
 
 
 def _recorded(folder: Path) -> Experiment | None:
-    """The experiment of the folder's trace, which may be there without a description."""
+    """The experiment of the folder's trace, which may have no description beside it."""
     from gradiometer.experiment import Experiment, ExperimentError
     from gradiometer.trace import Trace, TraceError
 
@@ -173,7 +173,7 @@ def _lock(folder: Path) -> Lock:
 
 
 def _kept(trace: Trace, folder: Path, error: BaseException) -> OutputError:
-    """Keep a training that cannot be written in its folder; gives the error that says where."""
+    """Keep a training that cannot be written in its folder; returns the error that says where."""
     reason = f"{getattr(error, 'filename', None) or folder}: cannot be written ({why(error)})"
     gc.collect()
     try:

@@ -44,18 +44,18 @@ def study(
     timeout: float | None = None,
     on_event: Listener | None = None,
 ) -> StudyResults:
-    """Run what is missing of a study, and draw what it found.
+    """Run what is missing of a study, and draw its figures.
 
     Parameters
     ----------
     study : Study, str or path
-        What to run; by its name if it comes with gradiometer, or a TOML file, or a study's folder.
+        What to run: the name of a ready study, a TOML file, or a study's folder.
     out : path, optional
         Folder for results, tables and figures; `runs/<name>` by default, or the folder given.
     resume : bool
         Go on in a folder that has results.
     members : int, optional
-        Nets per experiment, instead of those that the description says.
+        Nets per experiment, instead of the number in the description.
     workers, cluster, executor, at_once, attempts, timeout
         See `Study.run`.
     on_event : callable, optional
@@ -75,7 +75,7 @@ def study(
     ExperimentsFailedError
         After all others are done, if experiments failed; tables and figures show the others.
     KeyboardInterrupt
-        After an interrupt, when what was under way is finished, and tables and figures show it.
+        After an interrupt, when running experiments are finished, and tables and figures show them.
     """
     from gradiometer.studies import ExperimentsFailedError, load
 
@@ -113,12 +113,12 @@ def study(
 def _carry_out(
     study: Study, folder: Path, tell: Guarded, **options: Any
 ) -> tuple[list[ExperimentFailed], Interrupts, int | None]:
-    """Run experiments; gives those that failed, and the signal that ended it, if one did."""
+    """Run experiments; returns those that failed, and the signal that ended it, if one did."""
     from gradiometer.studies import ExperimentFailed
 
     failures: list[ExperimentFailed] = []
     with Interrupts() as interrupts:
-        interrupts.finish()  # the driver's loop looks at what came
+        interrupts.finish()  # the driver's loop handles the signals
         try:
             for event in study.events(folder, **options):
                 tell(event)
@@ -134,7 +134,7 @@ def describe(
     out: str | os.PathLike[str] | None = None,
     members: int | None = None,
 ) -> tuple[Study, Path]:
-    """Find the study that is meant, and the folder for it.
+    """Find the study, and the folder for it.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def describe(
 
     if isinstance(study, Study):
         if members is not None:
-            raise StudyError("members is for descriptions; give Study(…, members=20)")
+            raise StudyError("members is for descriptions; write Study(…, members=20)")
         return study, Path("runs") / study.name if out is None else Path(out)
     if out is not None:
         out = named(out)
@@ -163,7 +163,7 @@ def describe(
         found = Study.load(path, members)
     else:
         raise StudyError(
-            f"{path}: neither a file, nor a study's folder, nor one of those that come with "
+            f"{path}: neither a file, nor a study's folder, nor a ready study of "
             f"gradiometer: {', '.join(READY)}"
         )
     return found, Path("runs") / found.name if out is None else Path(out)
@@ -182,7 +182,7 @@ def write(results: StudyResults) -> Iterator[Path]:
 
 
 def _write_tables(results: StudyResults) -> Iterator[Path]:
-    """Write which file is which, medians over seeds, and what became of each net."""
+    """Write tables: the file of each experiment, medians over seeds, the outcome of each net."""
     from gradiometer.studies.folder import INDEX
 
     with errors_of(results.folder.path / INDEX):

@@ -1,4 +1,4 @@
-"""What verbs have in common in telling how they end."""
+"""How verbs report their end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gradiometer.interrupts import Interrupts
 
 @contextlib.contextmanager
 def interruptible(tell: Guarded, doing: str) -> Iterator[Interrupts]:
-    """Let an interrupt end the block, and no more than that; tell it.
+    """Let an interrupt end only the block, and report it.
 
     Afterwards `raised` says whether one did. Within the block `check` raises KeyboardInterrupt
     again that something in it swallowed.

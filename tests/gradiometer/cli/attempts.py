@@ -268,7 +268,7 @@ OF_TRACES = [
     ("plot {trace} --out {out}", 2, "must end in one of"),
     ("plot {trace} --out {folder}", 2, "must end in one of"),
     ("plot {trace} --out nowhere/figure.png", 2, "cannot be written"),
-    ("plot {trace} --figure learning --theory --out {out}.png", 2, "theory goes behind"),
+    ("plot {trace} --figure learning --theory --out {out}.png", 2, "theory can be shown in"),
     ("export {trace}", 2, "the format must be given"),
     ("export {trace} --to xml", 2, "unknown format 'xml'"),
     ("export {trace} --to '' --out {out}", 2, "format"),
@@ -374,7 +374,7 @@ OF_OPTIONS = [
     ("prove relu-slope --first-seed 99999999999999999999 --out {out}", 2, "first_seed must be"),
     ("prove relu-slope --seeds 5 --out {out}", 0, ""),
     ("plot {study} --figure heatmap --out {out}.png", 2, "unknown figure 'heatmap'"),
-    ("plot {study} --theory --out {out}.png", 2, "theory goes behind"),
+    ("plot {study} --theory --out {out}.png", 2, "theory can be shown in"),
 ]
 
 ATTEMPTS = [

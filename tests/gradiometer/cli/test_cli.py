@@ -213,7 +213,7 @@ def test_an_interrupted_repeat_keeps_the_complete_trace(tmp_path, monkeypatch):
     call("run", *SMALL, "--out", tmp_path / "out")
     interrupt_in_step_3(monkeypatch)
     done = call("run", *SMALL, "--out", tmp_path / "out")
-    assert "holds other results, which stay" in done.output
+    assert "holds other results, which are kept" in done.output
     assert Trace.load(tmp_path / "out" / "trace.nc").dataset.sizes["step"] == 4
     assert Trace.load(tmp_path / "out-2" / "trace.nc").dataset.sizes["step"] == 2
 

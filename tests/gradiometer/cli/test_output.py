@@ -375,7 +375,7 @@ def test_a_second_proof_is_refused_before_any_work(tmp_path, no_work):
     (tmp_path / "out").mkdir()
     with (
         Lock.take(tmp_path / "out" / IN_FOLDER),
-        pytest.raises(OutputError, match="another gradiometer is at work there"),
+        pytest.raises(OutputError, match="another gradiometer is running there"),
     ):
         gradiometer.prove(["sigmoid-slope"], out=tmp_path / "out")
 

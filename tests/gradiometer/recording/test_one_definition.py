@@ -1,6 +1,7 @@
-"""The same weights and batches give the same trace in dp, PyTorch, JAX and scikit-learn."""
+"""The same weights and batches give the same trace in dp, PyTorch, JAX, Keras and scikit-learn."""
 
 import collections
+import contextlib
 import os
 
 import numpy as np
@@ -11,11 +12,15 @@ import dp
 from gradiometer import from_torch, record, record_sklearn
 from gradiometer.quantities import OF_LAYERS, QUANTITIES
 
+# Keras chooses when it is imported; adapters/keras/test_backends.py runs it with JAX too
+os.environ.setdefault("KERAS_BACKEND", "torch")
 if os.environ.get("GRADIOMETER_REQUIRE_FRAMEWORKS") == "1":
     import jax
+    import keras
     import torch
 else:
     jax, torch = pytest.importorskip("jax"), pytest.importorskip("torch")
+    keras = pytest.importorskip("keras")
 
 import gradiometer.jax
 
@@ -128,6 +133,45 @@ def in_jax(activation):
         return recorder.trace
 
 
+KERAS = {"identity": "linear", "clipped_relu": "relu6"}  # the others as in dp
+
+
+@contextlib.contextmanager
+def keras_in_double():
+    """Data, weights, loss and learning rate."""
+    before = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        with jax.enable_x64(True):
+            yield
+    finally:
+        keras.config.set_floatx(before[0])
+        keras.config.set_dtype_policy(before[1])
+
+
+def in_keras(activation):
+    """The function of h1 is a layer of its own, that of h2 is inside the layer."""
+    name = KERAS.get(activation, activation)
+    with keras_in_double():
+        if name == "leaky_relu":  # Keras's default is another slope
+            functions = [keras.layers.LeakyReLU(negative_slope=0.01) for _ in range(2)]
+        else:
+            functions = [keras.layers.Activation(name), name]
+        net = keras.Sequential([
+            keras.Input((4,)), keras.layers.Dense(6, name="h1"), functions[0],
+            keras.layers.Dense(6, functions[1], name="h2"), keras.layers.Dense(1, name="out"),
+        ])  # fmt: skip
+        given = net_of(activation).get_param()
+        kinds = ("weight", "bias")
+        values = [given[f"{name}_{kind}"] for name in ("h1", "h2", "out") for kind in kinds]
+        net.set_weights([x if i % 2 == 0 else x[0] for i, x in enumerate(values)])
+        net.compile(keras.optimizers.SGD(RATE), "mse", loss_weights=0.5)
+        with record(net, reference=(X, Y), quantities=QUANTITIES) as recorder:
+            net.fit(X, Y, batch_size=len(X), epochs=STEPS, verbose=0)
+        return recorder.trace
+
+
 def in_sklearn(activation):
     """Plain descent on the whole batch, from dp's weights; the loss is half the mean square."""
     estimator = MLPRegressor(
@@ -152,15 +196,26 @@ def in_sklearn(activation):
 def test_the_same_trace_everywhere(activation, framework):
     if framework == "sklearn" and activation not in SKLEARN:
         pytest.skip(f"scikit-learn has no {activation}")
-    expected = in_dp(activation)
     found = {"torch": in_torch, "jax": in_jax, "sklearn": in_sklearn}[framework](activation)
+    # a pure function of JAX would have to say what it clipped
+    compare(found, activation, leave_out="clip_factor" if framework == "jax" else None)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own
+@pytest.mark.parametrize("activation", SHARED)
+def test_the_same_trace_in_keras(activation):
+    # with PyTorch, keras.ops.matmul computes in single precision, also of doubles
+    compare(in_keras(activation), activation, rtol=5e-6)
+
+
+def compare(found, activation, leave_out=None, rtol=1e-6):
+    expected = in_dp(activation)
     assert list(found["layer"].values) == list(expected["layer"].values)
     assert list(found["activation"].values) == list(expected["activation"].values)
     for coordinate in ("step", "depth", "fan_in", "fan_out"):
         np.testing.assert_array_equal(found[coordinate], expected[coordinate])
     for name in (*OF_LAYERS, "loss", "grad_norm"):
-        if name == "clip_factor" and framework == "jax":
-            continue  # a pure function would have to say what it clipped
-        np.testing.assert_allclose(
-            found[name].values, expected[name].values, rtol=1e-6, atol=1e-15, err_msg=name
-        )
+        if name != leave_out:
+            np.testing.assert_allclose(
+                found[name].values, expected[name].values, rtol=rtol, atol=1e-15, err_msg=name
+            )

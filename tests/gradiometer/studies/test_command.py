@@ -123,7 +123,7 @@ def test_a_ready_study_can_be_printed_and_changed(tmp_path):
     ("arguments", "words"),
     [
         (["."], "not the folder of a study: it has no study.toml"),
-        (["leson"], "neither a file, nor a study's folder, nor one of those that come with"),
+        (["leson"], "neither a file, nor a study's folder, nor a ready study of"),
         (["nowhere.toml"], "nowhere.toml: cannot be read"),
         (["lesson", "--members", "0"], "members must be an integer of at least 1, got 0"),
         (["lesson", "--workers", "0"], "workers must be an integer of at least 1, got 0"),

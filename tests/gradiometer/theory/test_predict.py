@@ -181,7 +181,7 @@ def test_run_says_how_it_compares(tmp_path):
     assert drawn.exit_code == 0, drawn.output
     refused = call("plot", tmp_path / "run", "--figure", "learning", "--theory")
     assert refused.exit_code == 2
-    assert "theory goes behind heatmap and profile, got 'learning'" in refused.output
+    assert "theory can be shown in heatmap and profile, got 'learning'" in refused.output
 
 
 def test_run_is_silent_where_theory_does_not_reach(tmp_path):

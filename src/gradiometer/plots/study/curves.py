@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradiometer.plots.canvas import BLUE, COLOURS, MARKERS, Array, depth_colours, finite
+from dp.typing import Array
+from gradiometer.plots.canvas import BLUE, COLOURS, MARKERS, depth_colours, finite
 from gradiometer.plots.marks import (
     BROKEN,
     ENDLESS,

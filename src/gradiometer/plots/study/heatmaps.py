@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from gradiometer.plots.canvas import Array, middle, new_figure
+from dp.typing import Array
+from gradiometer.plots.canvas import middle, new_figure
 from gradiometer.plots.cells import cell_ends, draw_flow, log_limits
 from gradiometer.plots.marks import UNFINISHED, lower_legend
 from gradiometer.plots.scales import step_axis

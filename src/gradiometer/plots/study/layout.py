@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradiometer.plots.canvas import Array
+from dp.typing import Array
 from gradiometer.plots.study.axis import Axis, evenly, in_order
 from gradiometer.plots.titles import settings_parts, wrapped_title
 from gradiometer.settings import SETTINGS

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradiometer.plots.canvas import Array, new_figure
+from dp.typing import Array
+from gradiometer.plots.canvas import new_figure
 from gradiometer.plots.marks import STUDY_MARKS, lower_legend, mark_handles
 from gradiometer.plots.study.curves import Curves
 from gradiometer.plots.study.layout import MEDIANS, Layout, NotForThisStudyError

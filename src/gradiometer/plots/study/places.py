@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from gradiometer.plots.canvas import LARGEST, SMALLEST, Array
+from dp.typing import Array
+from gradiometer.plots.canvas import LARGEST, SMALLEST
 from gradiometer.plots.study.axis import Axis
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 
-from gradiometer.plots.canvas import DEPTH_MAP, LARGEST, SMALLEST, Array, finite, new_figure
+from dp.typing import Array
+from gradiometer.plots.canvas import DEPTH_MAP, LARGEST, SMALLEST, finite, new_figure
 from gradiometer.plots.cells import cell_ends, cover
 from gradiometer.plots.marks import ENDLESS, NONFINITE, NOTHING, UNFINISHED, lower_legend
 from gradiometer.plots.study.axis import Axis

@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import dp
 from dp.order import topological_order
+from dp.typing import Array
 from dp.validation import as_matrix
 from gradiometer.recording.adapters.dp.layers import after_each
 
-Array = NDArray[Any]
 NO_FORWARD = "{} has no forward(x)"
 Calls = list[tuple[str, dp.Node]]  # (name of the weight, pre-activation), in order
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
 
 import dp
 from dp.activations import SOFTMAX, Activation
 from dp.layers import activation_after
 from dp.order import consumers_of
+from dp.typing import Array
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.measure import OF_ACTIVATION
 from gradiometer.recording.requires import needing
 from gradiometer.recording.session import LayerInfo, Session
-
-Array = NDArray[Any]
 
 # what is measured of a layer's calls
 OF_CALLS = needing("input", "pre_activation", "activation", "reference_activation", "delta")

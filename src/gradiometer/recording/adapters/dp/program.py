@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import dp
 from dp.activations import SOFTMAX, Activation
@@ -19,6 +18,7 @@ from dp.program.capture import Captured, CapturedLayer, captured
 from dp.program.graph import Value, in_order
 from dp.program.models import pure
 from dp.program.pipeline import Compiled
+from dp.typing import Array
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.dp import layers as of_layers
 from gradiometer.recording.adapters.dp.forward import NO_FORWARD, Passage, has_forward
@@ -37,8 +37,6 @@ from gradiometer.recording.measure import (
 from gradiometer.recording.reference import NO_LABELS
 from gradiometer.recording.session import Session
 from gradiometer.states import MODEL
-
-Array = NDArray[Any]
 
 AT_MOST = 1 << 21  # bytes of steps that wait to be measured together
 NOT_HELD = "the loss does not depend on it, so a compiled step leaves it out"
@@ -451,7 +449,7 @@ class ProgramReader:
             x = of_members(kept.of(count), self._loss.shape[1:])
             parts.append(x)
             if call.delta is not None:
-                live.append(np.broadcast_to(live_units(x), x.shape))
+                live.append(np.broadcast_to(np.asarray(live_units(x)), x.shape))
         found.input, found.live = joined(parts), joined(live)
 
     def _norms(self, count: int) -> Array:
@@ -460,7 +458,7 @@ class ProgramReader:
         assert self._step is not None
         rows = [self._rows(self._gradient, [self._step.weights[n]]) for n in self._trained]
         found = q.norm(x[:count, 0].reshape(count, *members, -1) for x in rows)
-        return np.broadcast_to(found, (count, *members))
+        return np.broadcast_to(np.asarray(found), (count, *members))
 
     @property
     def _trained(self) -> dict[str, Value]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import dp
+from dp.typing import Array
 from dp.watching import register, unregister
 from gradiometer.recording.adapters.dp.callback import Callback
 from gradiometer.recording.adapters.dp.layers import Announcer, Called, only
@@ -18,8 +18,6 @@ from gradiometer.recording.adapters.dp.watch import Pass, Watch, trains
 from gradiometer.recording.chains import chains_of, layers_before
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.session import Session
-
-Array = NDArray[Any]
 
 BY_HAND = """\
 say where a step begins and ends:

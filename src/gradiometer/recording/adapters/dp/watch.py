@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
 
-from numpy.typing import NDArray
-
 import dp
+from dp.typing import Array
 from dp.watching import Sweep, Watcher, unregister
 from gradiometer.recording.clock import Clock
-
-Array = NDArray[Any]
 
 
 @dataclass(eq=False)

@@ -9,13 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from dp import activations
 from dp.activations import SOFTMAX, Activation
 from dp.primitives import LECUN_SCALE, LECUN_STRETCH
 from gradiometer.recording.functions import UNKNOWN
-from gradiometer.recording.quantities import Array
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,11 @@ def function_of(activation: Any, tap: str) -> Function | None:
     activation = _SAME.get(id(activation), activation)
     if isinstance(activation, str | Activation):
         known = SOFTMAX if activation == SOFTMAX.name else activations.get(activation)
+        if known.name not in _APPLY:
+            raise ValueError(
+                f"tap {tap!r}: {known.name} cannot be given by its name; pass the function of JAX "
+                f"that you use. Names accepted: {', '.join(_APPLY)}"
+            )
         key = (known.name, *sorted(known.settings.items()))
         apply = functools.partial(_APPLY[known.name], **known.settings)
         # the units of a softmax do not saturate one by one

@@ -8,17 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import dp
 from dp import activations
 from dp.activations import Activation
+from dp.typing import Array
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.sklearn.internals import unknown_internals
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.session import LayerInfo
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

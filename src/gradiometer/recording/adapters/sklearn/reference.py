@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import dp
+from dp.typing import Array
 from gradiometer.recording.reference import pair
-
-Array = NDArray[Any]
 
 
 class Reference:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import dp
 from dp.activations import Activation
 from dp.mode import mode
+from dp.typing import Array
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.sklearn.internals import (
     backward_signature,
@@ -28,8 +28,7 @@ from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.functions import why_not_saturated
 from gradiometer.recording.measure import LayerArrays
 from gradiometer.recording.session import LayerInfo, Session
-
-Array = NDArray[Any]
+from gradiometer.recording.typing import Numbers
 
 # the arrays that need a pass of dp
 OF_PASS = {
@@ -46,7 +45,7 @@ class _Step:
     layers: list[LayerArrays]
     loss: float
     accuracy: float
-    grad_norm: float | None
+    grad_norm: Numbers | None
 
 
 class Updates:

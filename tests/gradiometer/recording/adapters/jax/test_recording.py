@@ -31,7 +31,7 @@ from jax import lax
 
 import gradiometer.jax as recording
 from gradiometer.jax import record, tap, tap_step
-from gradiometer.recording.adapters.jax import transport
+from gradiometer.recording.adapters.jax import functions, transport
 from gradiometer.recording.adapters.jax.recorder import Steps
 
 pytestmark = pytest.mark.frameworks
@@ -729,6 +729,12 @@ def test_nothing_recorded_is_said():
         jax.grad(lambda x: tap(x, "h").sum())(jnp.ones(3))
     with pytest.raises(RecordingError, match=r"taps were met \(h\), but no step was ended"):
         recorder.trace  # noqa: B018
+
+
+def test_an_activation_function_of_dp_that_jax_is_not_told_of_is_refused_by_name(monkeypatch):
+    monkeypatch.delitem(functions._APPLY, "silu")
+    with pytest.raises(ValueError, match="tap 'h': silu cannot be given by its name; pass the"):
+        functions.function_of("silu", "h")
 
 
 @pytest.mark.parametrize(

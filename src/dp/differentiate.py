@@ -40,7 +40,7 @@ def gradients(
     Raises
     ------
     TypeError
-        If `output` is no Node, or `wrt` no list of Nodes.
+        If `output` is not a Node, or `wrt` not a list of Nodes.
     ShapeError
         If the cotangent does not broadcast to the output.
     """

@@ -1,0 +1,167 @@
+"""Between a model and its trainer: which steps there are."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import keras
+
+from gradiometer.recording.adapters.keras.backends import BACKENDS, State, variables_of
+from gradiometer.recording.adapters.keras.forward import replaced
+from gradiometer.recording.adapters.keras.measuring import Measuring
+from gradiometer.recording.errors import RecordingError
+from gradiometer.recording.recorder import TrainingRecorder
+from gradiometer.recording.reference import pair
+from gradiometer.recording.session import Session
+
+
+def recorder_of(
+    model: keras.Model,
+    *,
+    reference: tuple[Any, Any] | None = None,
+    every: int = 1,
+    histograms: bool = False,
+    quantities: Collection[str] | None = None,
+    max_overhead: float | None = None,
+) -> TrainingRecorder:
+    """Make a recorder of the steps of `fit` and `train_on_batch`; see `gradiometer.record`.
+
+    Raises
+    ------
+    RecordingError
+        If Keras runs on a backend whose steps cannot be recorded, or the model has a train_step of
+        its own.
+    """
+    backend = keras.backend.backend()
+    if backend not in BACKENDS:
+        raise RecordingError(
+            f"Keras runs on {backend}, whose steps cannot be recorded; expected the backend "
+            f"{' or '.join(BACKENDS)} (set KERAS_BACKEND before keras is imported)"
+        )
+    home = type(model).train_step.__module__
+    if not home.startswith("keras."):
+        raise RecordingError(
+            f"{type(model).__name__} has a train_step of its own, and it is not known what this "
+            "computes; expected a model that is trained by Keras's own"
+        )
+    # the first step compiles, which says little of later ones
+    session = Session(every, histograms, quantities, max_overhead, always=2)
+    session.why_nothing = "no step of fit or train_on_batch was made inside the block"
+    return TrainingRecorder(session, Steps(session, model, reference))
+
+
+class Steps:
+    """The steps of a model's trainer.
+
+    Parameters
+    ----------
+    session : Session
+    model : keras.Model
+    reference : (x, y), optional
+    """
+
+    def __init__(self, session: Session, model: Any, reference: tuple[Any, Any] | None) -> None:
+        self.attached = self.told = False
+        self._session, self._model = session, model
+        self._reference = None if reference is None else pair(reference)
+        self._hooks = contextlib.ExitStack()
+        # the trainer's function, and that which records
+        self._plain: Callable[..., Any] | None = None
+        self._watching: Callable[..., Any] | None = None
+
+    def attach(self) -> None:
+        """Record the steps of the trainer's function, and of those that it makes from now on."""
+        if self._model.train_function is not None:
+            self._wrap()
+        self._hooks.enter_context(replaced(self._model, "make_train_function", self._make))
+
+    def detach(self, complete: bool) -> None:  # noqa: ARG002
+        """Give the trainer its own function back: what is compiled is not compiled again."""
+        self._hooks.close()
+        if self._watching is not None and self._model.train_function is self._watching:
+            self._model.train_function = self._plain
+        self._watching = self._plain = None
+
+    def begin_step(self) -> None:
+        """Refuse: the steps of a trainer need not be told."""
+        raise RecordingError(
+            "the steps of Keras are seen by themselves; put fit or train_on_batch inside a with "
+            "block, without before_step and after_step"
+        )
+
+    def end_step(self, loss: Any) -> None:
+        """Never called: no step begins."""
+
+    # --- the trainer's function -------------------------------------------------------------------
+
+    def _make(self, force: bool = False) -> None:
+        model = self._model
+        if model.train_function is None or force:
+            type(model).make_train_function(model, force)
+            self._wrap()
+
+    def _wrap(self) -> None:
+        model = self._model
+        _check(model.optimizer)
+        wrap = self._on_jax if keras.backend.backend() == "jax" else self._on_torch
+        self._plain, self._watching = model.train_function, wrap(model.train_function)
+        model.train_function = self._watching
+
+    def _on_jax(self, plain: Callable[..., Any]) -> Callable[..., Any]:
+        step = self._watched(lambda state, data: plain(state, iter([data])))
+
+        def function(state: State, batches: Iterator[Any]) -> tuple[Any, State]:
+            found, state = step(state, next(batches))
+            for data in itertools.islice(batches, self._model.steps_per_execution - 1):
+                found, state = step(state, data)
+            return found, state
+
+        return function
+
+    def _on_torch(self, plain: Callable[..., Any]) -> Callable[..., Any]:
+        model = self._model
+
+        def values() -> State:
+            return [[variable.value for variable in one] for one in variables_of(model)]
+
+        step = self._watched(lambda _, data: (plain([data]), values()))
+        return lambda batches: step(values(), batches[0])[0]
+
+    def _watched(self, step: Callable[[State, Any], tuple[Any, State]]) -> Any:
+        """The trainer's step, recorded."""
+        session, measuring = self._session, Measuring(self._session, self._model, self._reference)
+
+        def watched(state: State, data: Any) -> tuple[Any, State]:
+            number, ready = session.done + 1, None
+            if session.wants(number):
+                with session.timed:
+                    ready = measuring.before(number, state, data)
+            found, after = step(state, data)
+            session.done = number
+            if ready is not None:
+                with session.timed:
+                    measuring.after(number, ready, after)
+            return found, after
+
+        return watched
+
+
+# --- what an optimizer does -----------------------------------------------------------------------
+
+
+def _check(optimizer: Any) -> None:
+    """Refuse an optimizer whose update is no step of its own."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise RecordingError(
+            "the loss is scaled for half precision (mixed_float16), and it is not seen which steps "
+            "are skipped; record with the dtype policy mixed_bfloat16 or float32"
+        )
+    steps = getattr(optimizer, "gradient_accumulation_steps", None)
+    if steps and steps > 1:
+        raise RecordingError(
+            f"the optimizer accumulates gradients over {steps} batches, and a step is one update; "
+            "record with gradient_accumulation_steps=None and a larger batch"
+        )
