@@ -166,3 +166,9 @@ def test_study_tells_what_happens_in_its_order(tmp_path):
     known = [k for k in kinds(told) if not issubclass(k, ExperimentEvent)]
     assert known == [Begun, Result, FileWritten, Finished]
     assert told[0] == Begun("study", study, 2)
+
+
+@pytest.mark.parametrize("given", [5, {"layers": 5}, ["relu"]])
+def test_what_is_no_experiment_is_refused_with_the_way_to_give_settings(given):
+    with pytest.raises(TypeError, match="settings go by name, such as layers=5"):
+        gradiometer.run(given)

@@ -32,7 +32,7 @@ def describe(
 
     if experiment is None:
         return Experiment.of(**settings)
-    if isinstance(experiment, (bool, int, float)):
+    if not isinstance(experiment, (Experiment, str, os.PathLike)):
         raise TypeError(
             f"an experiment is an Experiment or the path of a TOML file, got {experiment!r}; "
             "settings go by name, such as layers=5"
