@@ -85,6 +85,22 @@ class StepRecorded(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Progressed(Event):
+    """A training of which not every step is recorded has come so far.
+
+    It is told about a hundred times. Recorded steps before it may be told after it.
+
+    Attributes
+    ----------
+    done, total : int
+        How many steps were completed, recorded or not, and how many are wanted.
+    """
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimBegun(Event):
     """A claim, or a number from a paper, is now tested.
 

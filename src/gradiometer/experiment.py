@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Collection
@@ -28,7 +29,7 @@ from dp.validation import unknown
 from gradiometer.data import Data, load
 from gradiometer.decision import add_decision
 from gradiometer.declaration import Setting
-from gradiometer.events import Listener
+from gradiometer.events import Guarded, Listener, Progressed
 from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import Interrupts, OutOfTime, check_time_limit
 from gradiometer.memory import check_memory
@@ -241,8 +242,9 @@ class Experiment(_Fields):
         Parameters
         ----------
         on_event : callable, optional
-            Called with `StepRecorded` for every step that is recorded. If it raises an error, it is
-            not called again, and the training goes on.
+            Called with `StepRecorded` for every step that is recorded, and with `Progressed` if
+            `every` is above 1. If it raises an error, it is not called again, and the training goes
+            on.
         timeout : float, optional
             Seconds after which the training ends, as by an interrupt; checked after each step. The
             trace's attribute `time_limit` then holds them.
@@ -274,10 +276,13 @@ class Experiment(_Fields):
                 quantities=self.quantities and (*self.quantities, *PER_STEP),
             ) as recorder,
         ):
-            if on_event is not None:
-                recorder.session.total = self.steps
-                recorder.subscribe(on_event)
             ending = _Ending(self.steps, interrupts, timeout)
+            if on_event is not None:
+                tell = Guarded(on_event)
+                recorder.session.total = self.steps
+                recorder.subscribe(tell)
+                if self.every > 1:
+                    ending.tell_progress(tell)
             optimizer.callbacks.append(ending)
             try:
                 optimizer.train(self.steps, print_each=None)
@@ -325,6 +330,12 @@ class _Ending(dp.ProgramCallback):
         self.done = 0
         self.late = False
         self._end = None if timeout is None else time.monotonic() + timeout
+        self._tell: Listener | None = None
+        self._tell_at = math.inf  # the next step at which progress is told
+
+    def tell_progress(self, listener: Listener) -> None:
+        """Tell a listener about each hundredth of the training."""
+        self._tell, self._tell_at = listener, 1
 
     def after_update(self, step: dp.Step) -> None:
         self._count(step.number)
@@ -339,6 +350,9 @@ class _Ending(dp.ProgramCallback):
         if self._end is not None and number < self.steps and time.monotonic() > self._end:
             self.late = True
             raise OutOfTime
+        if number >= self._tell_at and self._tell is not None:
+            self._tell_at = number + max(1, self.steps // 100)
+            self._tell(Progressed(number, self.steps))
 
     def attributes(self) -> dict[str, Any]:
         """What a trace says of how far the training came, and what ended it."""

@@ -19,6 +19,7 @@ from gradiometer.events import (
     Interrupted,
     ListenerWarning,
     NotCompared,
+    Progressed,
     Result,
     StepRecorded,
     TimeLimitReached,
@@ -79,6 +80,14 @@ def test_run_tells_what_happens_in_its_order(tmp_path):
     assert folder.name == Experiment.of(**SMALL).title
     written = [event.path for event in told if isinstance(event, FileWritten)]
     assert sorted(written) == sorted(folder.iterdir())
+
+
+def test_progress_is_told_where_not_every_step_is_recorded():
+    told = []
+    gradiometer.run(**{**SMALL, "steps": 1000}, every=300, on_event=told.append)
+    done = [event.done for event in told if isinstance(event, Progressed)]
+    assert done == [*range(1, 1001, 10)]
+    assert [e.step for e in told if isinstance(e, StepRecorded)] == [1, 301, 601, 901]
 
 
 def test_theory_is_shown_in_python_too(tmp_path):

@@ -18,6 +18,7 @@ from gradiometer.events import (
     Interrupted,
     KeptElsewhere,
     NotCompared,
+    Progressed,
     Result,
     StepRecorded,
     TimeLimitReached,
@@ -67,13 +68,21 @@ def run(
 class RunPrinter(Printer):
     """Prints what happens in a run."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._done = 0  # steps; recorded ones are told late
+
     def show(self, event: Event) -> None:
         """Print an event."""
         match event:
             case Begun(_, _, steps):
                 self._start(steps)
             case StepRecorded(step, _, loss, accuracy):
-                self.move_bar(step, loss=loss, accuracy=accuracy)
+                self._done = max(self._done, step)
+                self.move_bar(self._done, loss=loss, accuracy=accuracy)
+            case Progressed(done):
+                self._done = max(self._done, done)
+                self.move_bar(self._done)
             case Result(trace):
                 from gradiometer.cli.tables import print_report
 

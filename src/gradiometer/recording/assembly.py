@@ -16,19 +16,20 @@ from typing import Any
 
 import numpy as np
 
+from dp.typing import Array
 from gradiometer.quantities import HISTOGRAM
 from gradiometer.recording import quantities as q
 from gradiometer.recording.measure import LayerArrays, measure, nothing
 from gradiometer.recording.nonfinite import KINDS
-from gradiometer.recording.quantities import Array
 from gradiometer.recording.requires import pooling_of
 from gradiometer.recording.session import Session
+from gradiometer.recording.typing import Numbers
 
 # --- from arrays ----------------------------------------------------------------------------------
 
 
 def one_step(
-    number: int, layers: Sequence[LayerArrays], loss: Array, accuracy: Array
+    number: int, layers: Sequence[LayerArrays], loss: Numbers, accuracy: Numbers
 ) -> tuple[list[int], list[tuple[list[int], LayerArrays]], Array, Array]:
     """The arguments of `add_arrays` for a single step, from the arrays of each of its layers."""
     # one step and one layer, as leading axes
@@ -71,7 +72,7 @@ def add_arrays(
                 found[name][:, positions] = values
                 places[name].append(positions)
             for kind, values in nonfinite.items():
-                if np.any(values):
+                if np.any(np.asarray(values)):
                     counts.setdefault(kind, np.zeros(shape))[:, positions] = values
     session.add_measured(
         steps, found, counts, loss, accuracy, loss_seen,
@@ -117,8 +118,8 @@ class Measured:
         Number of entries.
     """
 
-    found: dict[str, Array] = field(default_factory=dict)
-    counts: dict[str, Array] = field(default_factory=dict)
+    found: dict[str, Numbers] = field(default_factory=dict)
+    counts: dict[str, Numbers] = field(default_factory=dict)
     zero_units: Array | None = None
     size: int = 0
 
@@ -137,7 +138,7 @@ def join(parts: Sequence[Measured]) -> Measured:
     return Measured(found, counts, zero, sum(sizes))
 
 
-def pooled(parts: Sequence[Mapping[str, Array]], sizes: Sequence[int]) -> dict[str, Array]:
+def pooled(parts: Sequence[Mapping[str, Numbers]], sizes: Sequence[int]) -> dict[str, Numbers]:
     """The quantities of several batches of a layer together, from those of each.
 
     Parameters
@@ -157,7 +158,7 @@ def pooled(parts: Sequence[Mapping[str, Array]], sizes: Sequence[int]) -> dict[s
         return dict(parts[0])
     weights = np.asarray(sizes, dtype=np.float64) / sum(sizes)
     columns = {name: np.array([part[name] for part in parts], np.float64) for name in parts[0]}
-    found: dict[str, Array] = {}
+    found: dict[str, Numbers] = {}
     for name, values in columns.items():
         pooling = pooling_of(name)
         if pooling == "rms":
@@ -202,23 +203,23 @@ class Assembly:
             self._put(name, layer, value)
         zero = part.zero_units
         if zero is not None and self._session.needs("dead_fraction"):
-            nonfinite = part.counts.get(REFERENCE, part.counts.get("activation"))
+            nonfinite = part.counts.get(REFERENCE, part.counts.get("activation", math.nan))
             self._put("dead_fraction", layer, q.share(zero, nonfinite))
         for kind, value in part.counts.items():
             # without members a number, of which `np.any` would take longer than all the rest
-            if kind in KINDS and (np.any(value) if self._members else value):
+            if kind in KINDS and (np.any(np.asarray(value)) if self._members else value):
                 counts = self._counts.setdefault(kind, [0.0] * len(self._session.layers))
                 counts[layer] = counts[layer] + value
 
-    def _put(self, name: str, layer: int, value: Array) -> None:
+    def _put(self, name: str, layer: int, value: Numbers) -> None:
         self._rows.setdefault(name, [None] * len(self._session.layers))[layer] = value
 
     def add(
         self,
         number: int,
-        loss: Array | None = None,
-        accuracy: Array | None = None,
-        grad_norm: Array | None = None,
+        loss: Numbers | None = None,
+        accuracy: Numbers | None = None,
+        grad_norm: Numbers | None = None,
     ) -> None:
         """Record the step.
 
@@ -261,6 +262,6 @@ class Assembly:
             absent.reshape(1, -1, *[1] * len(self._members)), (1, len(row), *self._members)
         )
 
-    def _of_step(self, value: Array | None) -> Array:
+    def _of_step(self, value: Numbers | None) -> Array:
         number = np.asarray(math.nan if value is None else value, np.float64)
         return np.broadcast_to(number, self._members)[None]

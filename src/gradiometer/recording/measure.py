@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from gradiometer.quantities import HISTOGRAM
 from gradiometer.recording import quantities as q
-from gradiometer.recording.quantities import Array
 from gradiometer.recording.requires import measured_alone, needing
+from gradiometer.recording.typing import Array, Numbers
 
 Axes = Sequence[int] | None  # of a matrix; None for all
 
@@ -64,12 +64,12 @@ class LayerArrays:
     weight_after: Array | None = None
     delta: Array | None = None
     activation: Array | None = None
-    saturated: NDArray[np.bool_] | None = None
+    saturated: Array | None = None
     reference_activation: Array | None = None
     used: Array | None = None
     used_known: bool = True
     input: Array | None = None
-    live: NDArray[np.bool_] | None = None
+    live: Array | None = None
     pre_activation: Array | None = None
     backward_known: bool = True
 
@@ -91,7 +91,7 @@ def nothing(name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
 
 def measure(
     arrays: LayerArrays, wanted: Collection[str]
-) -> tuple[dict[str, Array], dict[str, Array]]:
+) -> tuple[dict[str, Numbers], dict[str, Numbers]]:
     """Quantities of layers that are alike, and where their entries are not finite.
 
     Returns
@@ -101,8 +101,8 @@ def measure(
     counts : dict of kind to array
         Number of entries that are not finite, in each of `KINDS` that is there.
     """
-    found: dict[str, Array] = {}
-    counts: dict[str, Array] = {}
+    found: dict[str, Numbers] = {}
+    counts: dict[str, Numbers] = {}
     if arrays.gradient is not None:
         found |= of_gradient(arrays.gradient, wanted, counts)
         if "clip_factor" in wanted and arrays.used_known:
@@ -126,19 +126,19 @@ def measure(
     return found, counts
 
 
-def _clip_factor(gradient: Array, used: Array | None) -> Array:
+def _clip_factor(gradient: Array, used: Array | None) -> Numbers:
     if used is None:  # dL/dW itself
         return np.ones(gradient.shape[:-2])
     return q.clip_factor(q.rms(q.entries(gradient)), q.rms(q.entries(used)))
 
 
 def of_gradient(
-    gradient: Array, wanted: Collection[str], counts: dict[str, Array], axes: Axes = q.MATRIX
-) -> dict[str, Array]:
+    gradient: Array, wanted: Collection[str], counts: dict[str, Numbers], axes: Axes = q.MATRIX
+) -> dict[str, Numbers]:
     """Quantities of dL/dW; its entries that are not finite are put into `counts`."""
     x = q.entries(gradient, axes)
     found = _by_table("gradient", x, wanted)
-    summary = None
+    summary: Numbers | None = None
     if "grad_mean_abs" in wanted:
         found["grad_mean_abs"] = summary = q.mean_abs(x)
     if "grad_rms" in wanted:
@@ -153,8 +153,8 @@ def of_gradient(
 
 
 def of_delta(
-    delta: Array, wanted: Collection[str], counts: dict[str, Array], axes: Axes = q.MATRIX
-) -> dict[str, Array]:
+    delta: Array, wanted: Collection[str], counts: dict[str, Numbers], axes: Axes = q.MATRIX
+) -> dict[str, Numbers]:
     """Quantities of dL/d(pre-activation)."""
     x = q.entries(delta, axes)
     found = _by_table("delta", x, wanted)
@@ -167,13 +167,13 @@ def of_delta(
 
 def of_entries(
     array: str, x: Array, wanted: Collection[str], axes: Axes = q.MATRIX
-) -> dict[str, Array]:
+) -> dict[str, Numbers]:
     """The quantities of one array alone, by its name in `gradiometer.quantities`."""
     measured = any(name in wanted for name, _ in measured_alone(array))
     return _by_table(array, q.entries(x, axes), wanted) if measured else {}
 
 
-def _by_table(array: str, entries: Array, wanted: Collection[str]) -> dict[str, Array]:
+def _by_table(array: str, entries: Array, wanted: Collection[str]) -> dict[str, Numbers]:
     """The quantities whose row in the table names one array, and the function of its entries."""
     return {name: of(entries) for name, of in measured_alone(array) if name in wanted}
 
@@ -190,12 +190,13 @@ def live_units(x: Array) -> Array:
     -------
     boolean array (…, 1, units)
     """
-    return ~q.zero_units(x == 0)[..., None, :]
+    zero: Array = q.zero_units(x == 0)
+    return ~zero[..., None, :]
 
 
 def of_backward(
     delta: Array, weight: Array, live: Array | None, wanted: Collection[str]
-) -> dict[str, Array]:
+) -> dict[str, Numbers]:
     """Quantities of W^T delta: of the delta as it comes to the layer's input, before φ' of it.
 
     Where the input is φ of the layer before and goes nowhere else, that layer's delta is φ' times
@@ -210,7 +211,7 @@ def of_backward(
     live : boolean array (…, batch or 1, fan_in), optional
         See `live_units`.
     """
-    found: dict[str, Array] = {}
+    found: dict[str, Numbers] = {}
     if "backward_rms" not in wanted and (live is None or "backward_live_rms" not in wanted):
         return found
     back = delta @ q.transposed(weight)
@@ -225,13 +226,13 @@ def of_activation(
     activation: Array,
     saturated: Array | None,
     wanted: Collection[str],
-    counts: dict[str, Array],
+    counts: dict[str, Numbers],
     axes: Axes = q.MATRIX,
-) -> dict[str, Array]:
+) -> dict[str, Numbers]:
     """Quantities of φ(h) on the training batch; `saturated` are booleans of the same shape."""
     x = q.entries(activation, axes)
     found = _by_table("activation", x, wanted)
-    summary = None
+    summary: Numbers | None = None
     if "activation_mean" in wanted:
         found["activation_mean"] = summary = q.mean(x)
     if "activation_std" in wanted:
@@ -247,17 +248,17 @@ def of_weights(
     before: Array | None,
     after: Array | None,
     wanted: Collection[str],
-    counts: dict[str, Array],
+    counts: dict[str, Numbers],
     axes: Axes = q.MATRIX,
-    before_rms: Array | None = None,
+    before_rms: Numbers | None = None,
     overwrite: bool = False,
-) -> dict[str, Array]:
+) -> dict[str, Numbers]:
     """Quantities of W, before and after the update.
 
     The update ratio is 0 where neither moved from zero weights, Inf where zero weights moved.
     `before_rms` is for those who have it already; with `overwrite`, `before` is used up.
     """
-    found: dict[str, Array] = {}
+    found: dict[str, Numbers] = {}
     change = None
     if before is not None and ("weight_rms" in wanted or "update_ratio" in wanted):
         size = q.rms(q.entries(before, axes)) if before_rms is None else before_rms

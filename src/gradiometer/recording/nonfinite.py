@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gradiometer.recording.quantities import Array
+from dp.typing import Array
 
 # the arrays in which a layer's entries that are not finite are counted, in the order of a step
 KINDS = ("activation", "delta", "gradient", "weight after the update")

@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gradiometer.recording.typing import Array, Numbers, SameArray
+
 # mean squares that are exact: below tiny / eps they have lost digits
 _EXACT = {
     np.dtype(kind).char: (
@@ -32,8 +34,6 @@ _EXACT = {
     )
     for kind in (np.float32, np.float64)
 }
-
-Array = Any  # of NumPy, PyTorch or JAX: whatever follows the array API standard
 
 MATRIX = (-2, -1)
 
@@ -77,7 +77,7 @@ def entries(array: Array, axes: Sequence[int] | None = MATRIX) -> Array:
     return array.transpose(*range(lead), *order).reshape(*array.shape[:lead], -1)
 
 
-def mean_abs(x: Array) -> Array:
+def mean_abs(x: Array) -> Numbers:
     """Mean of |entries|."""
     if not isinstance(x, np.ndarray):
         return _namespace(x).mean(_namespace(x).abs(x), axis=-1)
@@ -87,7 +87,7 @@ def mean_abs(x: Array) -> Array:
     return total / x.size if math.isfinite(total) else _in_double(np.abs(x))
 
 
-def mean(x: Array) -> Array:
+def mean(x: Array) -> Numbers:
     """Mean of the entries, also where their sum overflows in the array's own precision."""
     if not isinstance(x, np.ndarray):
         return _namespace(x).mean(x, axis=-1)
@@ -100,7 +100,7 @@ def mean(x: Array) -> Array:
     return total / x.size if math.isfinite(total) else _in_double(x)
 
 
-def rms(x: Array) -> Array:
+def rms(x: Array) -> Numbers:
     """Root of the mean square, also of entries whose squares overflow or underflow."""
     if isinstance(x, np.ndarray):
         low, high = _EXACT[x.dtype.char]
@@ -128,12 +128,12 @@ def _scaled_rms(x: Array) -> Array:
     return xp.sqrt(xp.mean(scaled * scaled, axis=-1)) * unit[..., 0]
 
 
-def std(x: Array, mean_of_x: Array | None = None) -> Array:
+def std(x: Array, mean_of_x: Numbers | None = None) -> Numbers:
     """Standard deviation of the entries (population, ddof 0).
 
     Their mean is for those who have it already.
     """
-    centre = mean(x) if mean_of_x is None else mean_of_x
+    centre: Any = mean(x) if mean_of_x is None else mean_of_x
     if not isinstance(x, np.ndarray):
         return rms(x - centre[..., None])
     if x.ndim == 1:  # without another pass, where next to nothing of the squares cancels
@@ -147,15 +147,15 @@ def std(x: Array, mean_of_x: Array | None = None) -> Array:
     return rms(x - np.asarray(centre, x.dtype)[..., None])
 
 
-def norm(parts: Iterable[Array]) -> Array:
+def norm(parts: Iterable[Array]) -> Numbers:
     """Euclidean norm of the entries of several arrays together, also where squares overflow."""
-    total: Array = 0.0
+    total: Numbers = 0.0
     for x in parts:
         total = _namespace(x).hypot(total, rms(x) * math.sqrt(x.shape[-1]))
     return total
 
 
-def zero_fraction(x: Array, nonfinite: Array | None = None) -> Array:
+def zero_fraction(x: Array, nonfinite: Numbers | None = None) -> Numbers:
     """Share of entries that are exactly zero; NaN if any is not finite.
 
     `nonfinite` is their number (see `nonfinite_count`), for those who have it already.
@@ -163,7 +163,7 @@ def zero_fraction(x: Array, nonfinite: Array | None = None) -> Array:
     return share(x == 0, nonfinite_count(x) if nonfinite is None else nonfinite)
 
 
-def share(true: Array, nonfinite: Array) -> Array:
+def share(true: Array, nonfinite: Numbers) -> Numbers:
     """Share of entries that are true; NaN where the layer has entries that are not finite.
 
     Nothing is known of such a layer's units: NaN is neither zero nor saturated, and to count it as
@@ -178,7 +178,7 @@ def share(true: Array, nonfinite: Array) -> Array:
     return xp.where(nonfinite == 0, found, xp.full_like(found, xp.nan))
 
 
-def zero_units(zero: Array, lead: int | None = None, unit: int = -1) -> Array:
+def zero_units(zero: SameArray, lead: int | None = None, unit: int = -1) -> SameArray:
     """Which units are exactly zero on every sample: booleans (…, units).
 
     Parameters
@@ -201,12 +201,12 @@ def _all_but(axis: int, lead: int, ndim: int) -> tuple[int, ...]:
     return tuple(other for other in range(lead, ndim) if other != axis % ndim)
 
 
-def dead_fraction(activation: Array) -> Array:
+def dead_fraction(activation: Array) -> Numbers:
     """Share of units whose output is zero on every sample; activations are (…, samples, units)."""
     return share(zero_units(activation == 0), nonfinite_count(entries(activation)))
 
 
-def accuracy(output: Array, labels: NDArray[Any]) -> NDArray[Any]:
+def accuracy(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
     """Share of samples whose class is right; one number per member.
 
     Parameters
@@ -226,16 +226,16 @@ def accuracy(output: Array, labels: NDArray[Any]) -> NDArray[Any]:
     return np.asarray((right & np.isfinite(output).all(axis=-1)).mean(axis=-1))
 
 
-def ratio(change: Array, size: Array) -> Array:
+def ratio(change: Numbers, size: Numbers) -> Numbers:
     """change / size of what cannot be negative; 0 where both are 0."""
     if isinstance(size, float) and size > 0:  # the usual case, at once
         return change / size
     xp = _namespace(change)
-    found = np.divide(change, size) if xp is np else change / size
+    found = xp.divide(change, size) if xp is np else change / size
     return xp.where((change == 0) & (size == 0), 0.0, found)
 
 
-def clip_factor(gradient_rms: Array, used_rms: Array) -> Array:
+def clip_factor(gradient_rms: Numbers, used_rms: Numbers) -> Numbers:
     """Rms of the gradient that the optimiser was given, over the rms of dL/dW.
 
     1 where nothing was clipped, also where both are 0.
@@ -244,7 +244,7 @@ def clip_factor(gradient_rms: Array, used_rms: Array) -> Array:
     return _namespace(nothing).where(nothing, 1.0, ratio(used_rms, gradient_rms))
 
 
-def nonfinite_count(x: Array, summary: Array | None = None) -> Array:
+def nonfinite_count(x: Array, summary: Numbers | None = None) -> Numbers:
     """Number of entries that are NaN or infinite.
 
     `summary` is a number of each matrix that is finite only if all its entries are, such as their
@@ -289,7 +289,7 @@ def where_true(true: Array, x: Array) -> Array:
 # --- arrays of any library ------------------------------------------------------------------------
 
 
-def _namespace(x: Array) -> Any:
+def _namespace(x: Numbers) -> Any:
     """The library of an array, with the names of the array API standard."""
     if isinstance(x, np.ndarray | np.generic | float | int):
         return np
@@ -345,13 +345,13 @@ def _ones(dtype: str) -> NDArray[Any]:
     return np.ones(_PART, dtype)
 
 
-def _each(quantity: Callable[[NDArray[Any]], float], x: NDArray[Any]) -> NDArray[Any]:
+def _each(quantity: Callable[[NDArray[Any]], Numbers], x: NDArray[Any]) -> NDArray[Any]:
     """The quantity of every vector of an array."""
     lead = x.shape[:-1]
     return np.array([quantity(x[at]) for at in np.ndindex(lead)], np.float64).reshape(lead)
 
 
-def _in_double(x: NDArray[Any]) -> Array:
+def _in_double(x: NDArray[Any]) -> Numbers:
     """Mean of entries whose sum overflows in their own precision, or that are not finite."""
     with np.errstate(all="ignore"):
         if x.dtype == np.float64:
@@ -359,7 +359,7 @@ def _in_double(x: NDArray[Any]) -> Array:
         return np.add.reduce(x, axis=-1, dtype=np.float64) / x.shape[-1]
 
 
-def _all_finite(numbers: Array) -> bool:
+def _all_finite(numbers: Any) -> bool:
     if isinstance(numbers, float | np.floating):
         return math.isfinite(numbers)
     return bool(np.isfinite(numbers).all())

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
+from dp.typing import Array
 from gradiometer.events import Listener
 from gradiometer.quantities import HISTOGRAM, OF_LAYERS, OF_STEPS
 from gradiometer.recording import quantities as q
-from gradiometer.recording.quantities import Array
 from gradiometer.recording.session import LayerInfo, Session
 from gradiometer.states import MODEL, Reasons
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from gradiometer.quantities import HISTOGRAM, OF_LAYERS, QUANTITIES, Pooling
 from gradiometer.recording import quantities as q
-from gradiometer.recording.quantities import Array
+from gradiometer.recording.typing import Array, Numbers
 
 
 def needing(*arrays: str) -> tuple[str, ...]:
@@ -40,7 +40,7 @@ def arrays_for(wanted: Iterable[str]) -> frozenset[str]:
 
 
 @functools.cache
-def measured_alone(array: str) -> tuple[tuple[str, Callable[[Array], Array]], ...]:
+def measured_alone(array: str) -> tuple[tuple[str, Callable[[Array], Numbers]], ...]:
     """The quantities of one array that are a function of its entries, and these functions."""
     return tuple(
         (name, getattr(q, row.by))

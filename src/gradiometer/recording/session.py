@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dp.typing import Array
 from dp.validation import one_of
 from gradiometer.events import Guarded, Listener, StepRecorded
 from gradiometer.quantities import HISTOGRAM, OF_STEPS, QUANTITIES
@@ -20,7 +21,6 @@ from gradiometer.recording.clock import Clock
 from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.measure import nothing
 from gradiometer.recording.nonfinite import first_nonfinite
-from gradiometer.recording.quantities import Array
 from gradiometer.recording.requires import arrays_for
 from gradiometer.recording.schedule import Schedule
 from gradiometer.states import inferred_of_layers, not_there, reason_for
@@ -349,7 +349,7 @@ class Session:
             (name, _each_step(rows.values[name])) for name in self.of_layers if name != HISTOGRAM
         ]
         missing = [
-            (name, _each_step(mask), mask.reshape(len(mask), -1).any(axis=1).tolist())
+            (name, _each_step(mask), set(np.nonzero(mask)[0].tolist()))
             for name, mask in rows.missing.items()
         ]
         losses, accuracies = (_means(rows, name) for name in ("loss", "accuracy"))
@@ -357,9 +357,9 @@ class Session:
             event = StepRecorded(
                 step, self.total, losses[i], accuracies[i], layers,
                 quantities={name: of_steps[i] for name, of_steps in values},
-                missing={name: masks[i] for name, masks, some in missing if some[i]},
+                missing={name: masks[i] for name, masks, there in missing if i in there},
             )  # fmt: skip
-            for listener in self._listeners:
+            for listener in (*self._listeners,):  # it may bring another one, which hears the next
                 listener(event)
 
     # --- reading ----------------------------------------------------------------------------------

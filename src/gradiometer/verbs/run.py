@@ -59,9 +59,9 @@ def run(
     timeout : float, optional
         Seconds after which the training ends; what was recorded until then is returned and saved.
     on_event : callable, optional
-        Called with everything that happens: `Begun`, `StepRecorded`, `Result`, `Compared` or
-        `NotCompared`, `Interrupted` or `TimeLimitReached`, `KeptElsewhere`, `FileWritten`,
-        `Finished`; see `gradiometer.events`.
+        Called with everything that happens: `Begun`, `StepRecorded`, `Progressed`, `Result`,
+        `Compared` or `NotCompared`, `Interrupted` or `TimeLimitReached`, `KeptElsewhere`,
+        `FileWritten`, `Finished`; see `gradiometer.events`.
     **settings
         Of the experiment, such as layers=3 or activation="tanh"; they take precedence:
 

@@ -449,7 +449,7 @@ class ProgramReader:
             x = of_members(kept.of(count), self._loss.shape[1:])
             parts.append(x)
             if call.delta is not None:
-                live.append(np.broadcast_to(live_units(x), x.shape))
+                live.append(np.broadcast_to(np.asarray(live_units(x)), x.shape))
         found.input, found.live = joined(parts), joined(live)
 
     def _norms(self, count: int) -> Array:
@@ -458,7 +458,7 @@ class ProgramReader:
         assert self._step is not None
         rows = [self._rows(self._gradient, [self._step.weights[n]]) for n in self._trained]
         found = q.norm(x[:count, 0].reshape(count, *members, -1) for x in rows)
-        return np.broadcast_to(found, (count, *members))
+        return np.broadcast_to(np.asarray(found), (count, *members))
 
     @property
     def _trained(self) -> dict[str, Value]:

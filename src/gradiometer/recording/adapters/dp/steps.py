@@ -97,7 +97,7 @@ class PassReader:
         if "input" in wanted:
             found.input = of_members(call.input, h.shape[:-2])
             if call.delta is not None:
-                found.live = np.broadcast_to(live_units(found.input), found.input.shape)
+                found.live = np.broadcast_to(np.asarray(live_units(found.input)), found.input.shape)
         if "pre_activation" in wanted:
             found.pre_activation = h
         return found
@@ -134,7 +134,7 @@ class PassReader:
         if self._reference is not None:
             return
         for weight, calls in found.calls.items():
-            parts = [call.activation for call in calls if call.activation is not None]
+            parts = [np.asarray(call.activation) for call in calls if call.activation is not None]
             if parts:
                 found.reference.setdefault(weight, parts)
 
@@ -215,9 +215,8 @@ class Assembly:
         if not gradients:
             self._session.miss(MODEL, ("grad_norm",), why_not or of_layers.NOT_USED)
             return None
-        return np.broadcast_to(
-            q.norm(x.reshape(*members, -1) for x in gradients.values()), members
-        )[None]
+        norm = q.norm(x.reshape(*members, -1) for x in gradients.values())
+        return np.broadcast_to(np.asarray(norm), members)[None]
 
     def _members(self, passes: Sequence[Seen], param: Mapping[str, Array]) -> tuple[int, ...]:
         """The leading axes of the loss, or else of the layers' weights: () or (members,)."""
@@ -279,7 +278,9 @@ class Assembly:
             found.used_known = False
             why = "its gradient was deleted before the update"
             self._session.miss(row.name, ("clip_factor",), why)
-        elif "used" in self._session.arrays and _differ(used[row.parameter], found.gradient):
+        elif "used" in self._session.arrays and _differ(
+            used[row.parameter], np.asarray(found.gradient)
+        ):
             found.used = used[row.parameter]
 
     def _knows_function(self, i: int, row: Row, passes: Sequence[Seen]) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dp.typing import Array
 from gradiometer.quantities import HISTOGRAM, OF_STEPS
 from gradiometer.recording.adapters.jax.taps import OF_TAPS, ZERO_UNITS
 from gradiometer.recording.adapters.jax.transport import StepMessage, TapMessage
@@ -15,7 +16,6 @@ from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.measure import FROM_GRADIENT, OF_BACKWARD, OF_WEIGHTS
 from gradiometer.recording.nonfinite import KINDS
-from gradiometer.recording.quantities import Array
 from gradiometer.recording.session import LayerInfo, Session
 from gradiometer.states import MODEL
 

@@ -9,13 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from dp import activations
 from dp.activations import SOFTMAX, Activation
 from dp.primitives import LECUN_SCALE, LECUN_STRETCH
 from gradiometer.recording.functions import UNKNOWN
-from gradiometer.recording.quantities import Array
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-
-from gradiometer.recording.quantities import Array
+from jax import Array
 
 Tree = Any  # a pytree of arrays
 Path = tuple[str, ...]

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from gradiometer.recording import quantities as q
 from gradiometer.recording.adapters.jax.layers import (
@@ -28,7 +28,6 @@ from gradiometer.recording.adapters.jax.transport import (
     when_recorded,
 )
 from gradiometer.recording.measure import of_gradient, of_weights
-from gradiometer.recording.quantities import Array
 
 
 def tap_step(

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
 from dp.activations import Activation
 from gradiometer.recording import quantities as q
@@ -33,7 +33,6 @@ from gradiometer.recording.measure import (
     of_delta,
     of_entries,
 )
-from gradiometer.recording.quantities import Array
 from gradiometer.recording.requires import arrays_for, needing
 
 OF_TAPS = needing("input", "pre_activation", "activation", "reference_activation", "delta")

@@ -12,12 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax, make_user_context
+from jax import Array, lax, make_user_context
 from jax.custom_batching import custom_vmap
 from jax.experimental import io_callback
 
 from gradiometer.recording.errors import RecordingError
-from gradiometer.recording.quantities import Array
 
 # what stands in a vector of numbers: ((layer, what), how many); the layer "" is the whole net
 Columns = tuple[tuple[tuple[str, str], int], ...]

@@ -14,11 +14,12 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from gradiometer.recording.adapters.keras.forward import Call, Forward
 from gradiometer.recording.adapters.keras.layers import Weight
 from gradiometer.recording.errors import RecordingError
-from gradiometer.recording.quantities import Array
+from gradiometer.recording.typing import Array
 
 # values of the variables: trainable, not trainable, of the optimizer, of metrics
 State = Sequence[Sequence[Array]]
@@ -120,7 +121,8 @@ class OnTorch:
     def derivatives(self, state: State, data: tuple[Any, Any, Any]) -> Pass:
         """The loss of a step, and what it is made of."""
         torch, model = self._torch, self._model
-        given = [value.detach().requires_grad_() for value in state[0]]
+        weights: Sequence[Any] = state[0]  # tensors
+        given = [value.detach().requires_grad_() for value in weights]
         zeros: list[Array] = []
 
         def at(h: Array) -> Array:
@@ -224,7 +226,7 @@ def readable_errors(jax: Any) -> Iterator[None]:
 BACKENDS: dict[str, Any] = {"torch": OnTorch, "jax": OnJax}
 
 
-def host(array: Array) -> Array:
+def host(array: Any) -> NDArray[Any]:
     """An array of a backend as one of NumPy, in single precision if it is in half."""
     if str(getattr(array, "dtype", "")).split(".")[-1] in ("float16", "bfloat16"):
         array = keras.ops.cast(array, "float32")

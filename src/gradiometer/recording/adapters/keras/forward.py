@@ -12,7 +12,7 @@ from keras import tree
 
 from gradiometer.recording.adapters.keras.layers import UNSEEN, Weight, function_of
 from gradiometer.recording.functions import IDENTITY, Function
-from gradiometer.recording.quantities import Array
+from gradiometer.recording.typing import Array
 
 NOT_FOLLOWED = "it is not seen what becomes of its output"
 

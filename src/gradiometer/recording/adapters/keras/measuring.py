@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from gradiometer.recording import reference
 from gradiometer.recording.adapters.keras.backends import BACKENDS, Pass, State, host, scope
@@ -16,9 +17,9 @@ from gradiometer.recording.adapters.keras.layers import Weight, weights_of
 from gradiometer.recording.assembly import add_arrays
 from gradiometer.recording.functions import UNKNOWN, why_not_saturated
 from gradiometer.recording.measure import FROM_GRADIENT, OF_ACTIVATION, LayerArrays, live_units
-from gradiometer.recording.quantities import Array
 from gradiometer.recording.requires import needing
 from gradiometer.recording.session import Session
+from gradiometer.recording.typing import Array
 from gradiometer.states import MODEL
 
 INSIDE = needing("delta", "pre_activation", "activation", "reference_activation", "input")
@@ -136,7 +137,9 @@ class Measuring:
         if weight.multiplies:
             inputs = [rows(host(seen.arrays[i]["input"])) for i in mine]
             found.input = np.concatenate(inputs)
-            found.live = np.concatenate([np.broadcast_to(live_units(x), x.shape) for x in inputs])
+            found.live = np.concatenate(
+                [np.broadcast_to(np.asarray(live_units(x)), x.shape) for x in inputs]
+            )
         why = next((seen.calls[i].why for i in mine if seen.calls[i].why), None)
         functions = [function for i in mine for function in seen.calls[i].functions]
         if why is not None:
@@ -144,6 +147,7 @@ class Measuring:
         elif any(function != functions[0] for function in functions):
             session.miss(name, ("saturated_fraction",), "its calls have several functions")
         elif functions[0].saturates:
+            assert found.pre_activation is not None
             found.saturated = functions[0].saturated(found.pre_activation)
         else:
             session.miss(name, ("saturated_fraction",), why_not_saturated(functions[0].name))
@@ -205,16 +209,16 @@ def _activations(weight: Weight, seen: Pass, mine: Sequence[int]) -> LayerArrays
 # --- arrays ---------------------------------------------------------------------------------------
 
 
-def rows(x: Array) -> Array:
+def rows(x: NDArray[Any]) -> NDArray[Any]:
     """All axes but the last as one."""
     return x.reshape(-1, x.shape[-1])
 
 
-def as_matrix(x: Array) -> Array:
+def as_matrix(x: NDArray[Any]) -> NDArray[Any]:
     """A weight of any number of axes as (fan_in, fan_out)."""
     return rows(x if x.ndim > 1 else x[None])
 
 
-def joined(weight: Weight, arrays: Sequence[Array]) -> Array:
+def joined(weight: Weight, arrays: Sequence[Any]) -> NDArray[Any]:
     """(samples, units) of several calls."""
     return np.concatenate([rows(np.moveaxis(host(x), weight.unit_axis, -1)) for x in arrays])

@@ -28,6 +28,7 @@ from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.functions import why_not_saturated
 from gradiometer.recording.measure import LayerArrays
 from gradiometer.recording.session import LayerInfo, Session
+from gradiometer.recording.typing import Numbers
 
 # the arrays that need a pass of dp
 OF_PASS = {
@@ -44,7 +45,7 @@ class _Step:
     layers: list[LayerArrays]
     loss: float
     accuracy: float
-    grad_norm: float | None
+    grad_norm: Numbers | None
 
 
 class Updates:

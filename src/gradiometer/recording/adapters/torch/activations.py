@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointFunction
 
-from gradiometer.recording.adapters.torch.arrays import as_array
+from gradiometer.recording.adapters.torch.arrays import Array, as_array
 from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.deferred import Deferred
 from gradiometer.recording.adapters.torch.followed import (
@@ -45,7 +45,6 @@ from gradiometer.recording.adapters.torch.uses import (
     use_of,
 )
 from gradiometer.recording.functions import IDENTITY, Function
-from gradiometer.recording.quantities import Array
 
 SEVERAL = "its output goes into several functions, so that none of them is its activation function"
 UNSEEN = "what takes its output cannot be seen"

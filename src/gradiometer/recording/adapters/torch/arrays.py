@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from gradiometer.recording.quantities import Array
+Array: TypeAlias = torch.Tensor | NDArray[Any]
+"""What a tensor holds: of NumPy if it lies in the machine's memory, or else the tensor."""
 
 
 def as_array(tensor: torch.Tensor) -> Array:
@@ -61,7 +64,7 @@ def zero_units_among(units: torch.Tensor, zero: Array) -> Array:
     return found if isinstance(zero, torch.Tensor) else found.numpy()
 
 
-def brought_back(values: Sequence[Array]) -> list[Array]:
+def brought_back(values: Sequence[Any]) -> list[Any]:
     """The same as arrays of NumPy; what lies on one device comes in one transfer."""
     found = list(values)
     elsewhere: dict[torch.device, list[int]] = {}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from gradiometer.recording.adapters.torch.arrays import Array
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.assembly import Measured
 from gradiometer.recording.functions import Function
-from gradiometer.recording.quantities import Array
 
 
 @dataclass(slots=True, eq=False)

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from gradiometer.recording.adapters.torch.arrays import Array
 from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.deferred import Deferred
 from gradiometer.recording.adapters.torch.uses import Use
-from gradiometer.recording.quantities import Array
 
 Move = Callable[[torch.Tensor], torch.Tensor]
 

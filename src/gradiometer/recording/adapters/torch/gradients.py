@@ -17,7 +17,7 @@ from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.plan import Plan
 from gradiometer.recording.adapters.torch.step import Gradient, Step, Used, Version, parameters_of
 from gradiometer.recording.measure import FROM_GRADIENT
-from gradiometer.recording.quantities import Array
+from gradiometer.recording.typing import Numbers
 
 FROZEN = "it is frozen"
 UNREACHED = "no backward pass reached it in a step"
@@ -179,7 +179,7 @@ class Gradients:
                     step.used.setdefault(layer, Used(None, same=False, foreign=foreign))
         step.counted = len(step.passes)
 
-    def _size(self, gradient: torch.Tensor | None, scale: Any = None) -> Array | None:
+    def _size(self, gradient: torch.Tensor | None, scale: Any = None) -> Numbers | None:
         if gradient is None:
             return None
         if not self._wants_factor:
@@ -269,7 +269,7 @@ def _divide(measured: Gradient, scale: float | None) -> None:
             measured.found[name] /= scale
 
 
-def _or_one(factor: Array) -> Array:
+def _or_one(factor: Numbers) -> Numbers:
     if isinstance(factor, torch.Tensor):
         return torch.where(torch.isfinite(factor), factor, torch.ones_like(factor))
     return factor if math.isfinite(factor) else 1.0

@@ -9,7 +9,7 @@ import torch
 
 from gradiometer.quantities import QUANTITIES
 from gradiometer.recording import quantities as q
-from gradiometer.recording.adapters.torch.arrays import as_array, zero_units_among
+from gradiometer.recording.adapters.torch.arrays import Array, as_array, zero_units_among
 from gradiometer.recording.adapters.torch.backward import Pass
 from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.chains import Chains
@@ -28,8 +28,8 @@ from gradiometer.recording.measure import (
     of_delta,
     of_entries,
 )
-from gradiometer.recording.quantities import Array
 from gradiometer.recording.requires import needing
+from gradiometer.recording.typing import Numbers
 
 NO_STEP = (
     "there were backward passes, but no step of an optimizer that updates the model; for updates "
@@ -113,7 +113,7 @@ class Measuring:
                     saturated = zero
                 if self._zero_units:
                     zero_units = zero_units_of(call, zero)
-            counts: dict[str, Array] = {}
+            counts: dict[str, Numbers] = {}
             numbers = of_activation(array, saturated, self._wanted, counts, None)
             call.activation = Measured(numbers, counts, zero_units, x.numel())
             call.function = function
@@ -174,7 +174,7 @@ class Measuring:
             step.calls.append(call)
         size = delta.numel()
         if self._deltas and size:
-            array, counts = as_array(delta), dict[str, Array]()
+            array, counts = as_array(delta), dict[str, Numbers]()
             found = of_delta(array, self._wanted, counts, None)
             weight = call.layer.weight
             if self._backward and call.layer.is_linear and weight is not None:

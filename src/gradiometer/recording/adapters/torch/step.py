@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from gradiometer.recording import measure
-from gradiometer.recording.adapters.torch.arrays import as_array, brought_back
+from gradiometer.recording.adapters.torch.arrays import Array, as_array, brought_back
 from gradiometer.recording.adapters.torch.backward import Pass
 from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.grad_norm import PARTLY, GradNorm
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.assembly import Measured
-from gradiometer.recording.quantities import Array
+from gradiometer.recording.typing import Numbers
 
 
 class Version:
@@ -57,7 +57,7 @@ class Gradient(Measured):
     @classmethod
     def measured(cls, gradient: torch.Tensor, wanted: frozenset[str]) -> Gradient:
         """Its quantities as it is now."""
-        counts: dict[str, Array] = {}
+        counts: dict[str, Numbers] = {}
         found = measure.of_gradient(as_array(gradient), wanted, counts, None)
         return cls(found, counts, of=Version(gradient))
 
@@ -80,7 +80,7 @@ class Used:
         Whether that optimizer's steps are not recorded.
     """
 
-    rms: Array | None
+    rms: Numbers | None
     same: bool
     foreign: bool
 
@@ -101,7 +101,7 @@ class Step:
     stale: set[Layer] = field(default_factory=set)  # to whose old gradients these passes add
     awaited: list[Layer] = field(default_factory=list)  # gradients that are yet to be averaged
     loss: Measured = field(default_factory=Measured)
-    before: dict[Layer, tuple[Array, Array]] | None = None  # the weight, and its rms
+    before: dict[Layer, tuple[Array, Numbers]] | None = None  # the weight, and its rms
     reference: dict[Layer, Measured] = field(default_factory=dict)  # on the reference batch
     accuracy: float = math.nan
     norm: GradNorm = field(default_factory=GradNorm)  # of the gradient of all parameters
@@ -128,7 +128,7 @@ class Step:
 
     def losses(self) -> Measured:
         """What was passed to `backward`, unscaled; nothing if that was not one number each time."""
-        found: dict[str, Array] = {}
+        found: dict[str, Numbers] = {}
         for i, passing in enumerate(self.passes):
             if passing.loss is None or passing.unclear:
                 return Measured()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from gradiometer.recording import quantities as q
-from gradiometer.recording.adapters.torch.arrays import as_array, copy_of
+from gradiometer.recording.adapters.torch.arrays import Array, as_array, copy_of
 from gradiometer.recording.adapters.torch.backward import BACKWARD, Observer, Pass
 from gradiometer.recording.adapters.torch.chains import Chains
 from gradiometer.recording.adapters.torch.gradients import Gradients
@@ -34,7 +34,6 @@ from gradiometer.recording.adapters.torch.scaling import SCALING
 from gradiometer.recording.adapters.torch.step import Step
 from gradiometer.recording.adapters.torch.watch import Watch
 from gradiometer.recording.assembly import Measured
-from gradiometer.recording.quantities import Array
 from gradiometer.states import MODEL
 
 SECOND = (
