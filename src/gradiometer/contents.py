@@ -266,8 +266,12 @@ def _facts(attrs: Mapping[Any, Any]) -> Iterator[str]:
         except (TypeError, ValueError):
             found = None
         inner = found.values() if name == "missing" and isinstance(found, dict) else ()
-        if not isinstance(found, kind) or not all(isinstance(each, dict) for each in inner):
+        if not isinstance(found, kind) or not all(map(_are_reasons, inner)):
             yield f"{name} is {attrs[name]!r:.80}; expected {words}"
+
+
+def _are_reasons(found: Any) -> bool:
+    return isinstance(found, dict) and all(isinstance(reason, str) for reason in found.values())
 
 
 def _settings(dataset: xr.Dataset) -> Iterator[str]:

@@ -161,8 +161,8 @@ def _check(dataset: xr.Dataset, file: str) -> None:
             f"{file}: not a trace written by gradiometer: its format is "
             f"{dataset.attrs['format']!r:.80}"
         ) from None
-    if number > FORMAT:
-        raise TraceError(f"{file}: format {number}; this version reads up to {FORMAT}")
+    if not 1 <= number <= FORMAT:
+        raise TraceError(f"{file}: format {number}; this version reads 1 to {FORMAT}")
     problem = next(problems(dataset), None)
     if problem is not None:
         raise TraceError(f"{file}: not a trace written by gradiometer: {problem}")

@@ -91,10 +91,17 @@ class Trace:
     def __getitem__(self, name: str) -> xr.DataArray:
         """A quantity by name, such as trace["grad_mean_abs"]; (step, layer[, member])."""
         if name not in self.dataset:
-            raise KeyError(
-                f"no quantity {name!r} in this trace; it has {', '.join(self.quantities)}"
-            )
+            raise self._unknown(name)
         return self.dataset[name]
+
+    def _quantity(self, name: str) -> xr.DataArray:
+        """A quantity, and no coordinate or mask."""
+        if name not in self.quantities:
+            raise self._unknown(name)
+        return self.dataset[name]
+
+    def _unknown(self, name: str) -> KeyError:
+        return KeyError(f"no quantity {name!r} in this trace; it has {', '.join(self.quantities)}")
 
     @property
     def quantities(self) -> list[str]:
@@ -121,7 +128,7 @@ class Trace:
         KeyError
             If the quantity was not recorded.
         """
-        variable = self[name]
+        variable = self._quantity(name)
         mask = mask_of(name, self.dataset)
         found = variable.copy(data=states(variable.values, mask)).rename(f"{name}_status")
         found.attrs = {
@@ -147,7 +154,7 @@ class Trace:
         ValueError
             If no layer is given for a quantity that each layer has.
         """
-        of_layers = "layer" in self[name].dims
+        of_layers = "layer" in self._quantity(name).dims
         if of_layers and layer is None:
             raise ValueError(f"{name} is one of each layer: name it, such as {self.layers[0]!r}")
         if of_layers and layer not in self.layers:

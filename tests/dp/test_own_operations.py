@@ -1,4 +1,4 @@
-"""Operations of one's own: declared, or added in the ways of the first dp, and never wrong."""
+"""Operations of your own: declared, or added as in the course's first dp, and never wrong."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Optimisers of one's own: their hyperparameters, and their attributes."""
+"""Optimisers of your own: their hyperparameters, and their attributes."""
 
 import collections
 import copy

@@ -1,4 +1,4 @@
-"""Parameters of one's own, made with Parameter or by hand: none is passed over in silence."""
+"""Parameters of your own, made with Parameter or by hand: none is ignored silently."""
 
 import copy
 import pickle
@@ -18,7 +18,7 @@ OPTIMISERS = [dp.SGD, dp.SGD_Momentum, dp.RMS_Prop, dp.Adam]
 
 
 class Linear(Model):
-    """A weight of one's own, and no layer."""
+    """A weight of your own, and no layer."""
 
     def __init__(self, first=None, **options):
         super().__init__(**options)
@@ -29,7 +29,7 @@ class Linear(Model):
 
 
 class Scaled(Model):
-    """A layer, and a gain of one's own."""
+    """A layer, and a gain of your own."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -700,7 +700,7 @@ class Severed(Model):
 
 
 @pytest.mark.parametrize("how", ["array", "get_param", "transposed"])
-def test_a_parameters_array_as_a_constant_is_told_once(how):
+def test_a_parameters_array_as_a_constant_is_warned_of_once(how):
     model = Severed(how)
     with pytest.warns(UserWarning, match="array of the parameter 'out_weight' for a constant"):
         model.get_grad(np.ones((3, 2)), np.ones((3, 1)))

@@ -118,7 +118,7 @@ def test_every_verb_that_reads_a_trace_verifies_it(trace, tmp_path):
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_file_without_a_checksum_is_read_and_told_of(trace, tmp_path):
+def test_a_file_without_a_checksum_is_read_with_a_warning(trace, tmp_path):
     path = tmp_path / "old.nc"
     trace.dataset.to_netcdf(path, engine="h5netcdf")
     old = Trace.load(path)

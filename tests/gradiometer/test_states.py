@@ -57,6 +57,11 @@ def test_a_status_tells_the_four_apart():
     assert trace.status("loss").values.tolist() == [State.MISSING, State.RECORDED]
     with pytest.raises(KeyError, match="it has grad_rms, nonfinite_count, loss"):
         trace.status("delta_rms")
+    for other in ("layer", "grad_rms_missing"):  # a coordinate, a mask
+        with pytest.raises(KeyError, match="no quantity"):
+            trace.status(other)
+        with pytest.raises(KeyError, match="no quantity"):
+            trace.why(other, "h1")
 
 
 def test_why_gives_the_reason_or_none():

@@ -81,7 +81,9 @@ def test_histograms_count_every_entry(trace):
         (lambda d: d.assign_attrs(experiment="{"), "its experiment"),
         (lambda d: d.assign_attrs(experiment='{"a": 1}'), "its experiment is"),
         (lambda d: d.assign_attrs(format="NETCDF4"), "its format is 'NETCDF4'"),
-        (lambda d: d.assign_attrs(format=99), "format 99; this version reads up to 2"),
+        (lambda d: d.assign_attrs(format=99), "format 99; this version reads 1 to 2"),
+        (lambda d: d.assign_attrs(format=0), "format 0; this version reads 1 to 2"),
+        (lambda d: d.assign_attrs(missing='{"h1": {"loss": 3}}'), "expected an object of JSON"),
     ],
 )
 def test_what_only_looks_like_a_trace_is_refused(trace, tmp_path, spoil, words):

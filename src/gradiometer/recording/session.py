@@ -359,7 +359,7 @@ class Session:
                 quantities={name: of_steps[i] for name, of_steps in values},
                 missing={name: masks[i] for name, masks, there in missing if i in there},
             )  # fmt: skip
-            for listener in self._listeners:
+            for listener in (*self._listeners,):  # it may bring another one, which hears the next
                 listener(event)
 
     # --- reading ----------------------------------------------------------------------------------

@@ -9,12 +9,6 @@ The modules::
     sentence.py  findings in words
 """
 
-# numbers.py   the table of layers, and by how much a quantity falls
-# chains.py    which layers may be compared
-# findings.py  what can be found, as values with their evidence
-# judge.py     from a run to its findings
-# sentence.py  findings in words
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -6,7 +6,7 @@ The modules::
     comparison.py      a measured first step beside the prediction
     doubts.py          where a prediction may be off, and why
 
-    moments.py         moments of an activation function, by piecewise.py or expansion.py
+    moments.py         moments of an activation function, exact (piecewise.py) or numerical
     variances.py       the weights and biases that an initialiser draws
     maps.py            length and correlation maps, depth scales, the edge of chaos
     kernels.py         kernels of a batch, at infinite width
@@ -16,6 +16,7 @@ The modules::
     bounds.py          an exact bound on the delta
     batches.py         the first batch, and the error at the output
     quadrature.py      means over a normal distribution
+    expansion.py       second moments of any activation function
 """
 
 from __future__ import annotations

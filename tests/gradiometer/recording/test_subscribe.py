@@ -95,3 +95,35 @@ def test_scikit_learn_tells_them_too():
     assert told[-1].layers == ("h1", "out")
     assert recorder.trace.attrs["optimizer"] == "AdamOptimizer"
     assert recorder.trace.attrs["learning_rate"] == 0.001
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_listener_that_subscribes_another_does_so_once(compiled):
+    def again(event):
+        told.append(event.step)
+        if len(told) == 1:
+            recorders[0].subscribe(again)
+
+    told, recorders = [], []
+    net = dp.Net(4, 5, 2, "tanh", seed=0)
+    sgd = dp.SGD(net, X, Y, batch_size=5, seed=0, compile=compiled)
+    with record(net, sgd) as recorder:
+        recorders.append(recorder)
+        recorder.subscribe(again)
+        sgd.train(3, print_each=None)
+        assert recorder.n_steps == 3
+    assert told == [1, 2, 2, 3, 3]
+
+
+def test_a_listener_cannot_write_into_what_is_missing():
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Mish(), torch.nn.Linear(5, 2))
+    told = []
+    sgd = torch.optim.SGD(net.parameters(), 0.1)
+    with record(net, sgd) as recorder:
+        recorder.subscribe(told.append)
+        net(torch.ones(3, 4)).square().sum().backward()
+        sgd.step()
+    mask = told[0].missing["saturated_fraction"]
+    assert mask.tolist() == [True, False]
+    assert not mask.flags.writeable
