@@ -14,7 +14,7 @@ import dp
 from dp.optimizers import OPTIMIZERS
 from gradiometer import experiment
 from gradiometer.data import DATASETS
-from gradiometer.events import ListenerWarning
+from gradiometer.events import ListenerWarning, StepRecorded
 from gradiometer.experiment import Experiment, ExperimentError
 
 SMALL = {"layers": 2, "width": 4, "steps": 3, "batch_size": 16, "activation": "tanh"}
@@ -216,9 +216,10 @@ def test_every_step_is_told():
 
 @pytest.mark.parametrize("members", [1, 2])
 def test_what_is_told_of_a_step_is_what_the_trace_has(members):
-    told = []
     described = Experiment.of(**{**SMALL, "steps": 40, "every": 3, "members": members})
-    trace = described.run(on_event=told.append)
+    heard = []
+    trace = described.run(on_event=heard.append)
+    told = [event for event in heard if isinstance(event, StepRecorded)]
     assert [event.step for event in told] == list(trace.dataset["step"].values)
     for row, event in enumerate(told):
         assert event.layers == tuple(trace.dataset["layer"].values)

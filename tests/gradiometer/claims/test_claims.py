@@ -146,6 +146,49 @@ def test_p_values_are_corrected_over_the_run():
     assert all(b.corrected > a.corrected for a, b in zip(alone, more, strict=True))
 
 
+KINDS = {
+    "exact check": "check",
+    "Wilcoxon signed-rank": "rank",
+    "equivalence to": "equivalence",
+    "Mann–Whitney": "shift",
+    "sign test": "share",
+}
+
+
+def kind_of(finding):
+    return next(kind for words, kind in KINDS.items() if finding.test.startswith(words))
+
+
+def test_claims_plan_the_tests_that_they_make(proofs):
+    laboratory = Laboratory(10)
+    for proof in proofs[0].proofs:
+        claim = CLAIMS[proof.name]
+        made = [*proof.said_findings, *proof.reworded_findings]
+        if all(kind_of(f) == "check" for f in made):
+            continue  # nothing that seeds decide
+        planned = [*claim.said_tests, *claim.reworded_tests]
+        assert [test.kind for test in planned] == [kind_of(f) for f in made], proof.name
+        for test, finding in zip(planned, made, strict=True):
+            if test.kind == "check":
+                continue
+            groups = 2 if test.kind == "shift" else 1
+            # pairs without a difference, and nets without a number, are left out
+            assert finding.n <= groups * test.nets(laboratory), (proof.name, finding)
+            assert test.flow == (finding.n > groups * 10), (proof.name, finding)
+        shared = [f for f in proof.said_findings if f in proof.reworded_findings]
+        assert len([f for f in shared if f.p is not None]) == claim.shared_tests, proof.name
+
+
+def test_an_interval_that_is_there_needs_no_reason(proofs):
+    for proof in proofs[0].proofs:
+        for finding in (*proof.said_findings, *proof.reworded_findings):
+            missing = math.isnan(finding.low) and finding.p is not None
+            assert bool(finding.no_interval) == missing
+    five = prove(["rate-kills"], seeds=5)
+    (row,) = five.table()
+    assert "at least 6 are needed" in row["no_interval"]
+
+
 # --- papers ---------------------------------------------------------------------------------------
 
 
