@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -119,7 +119,7 @@ def tap(
     return _tapped(probe, x, lax.stop_gradient(beside), step_number(step, f"tap {name!r}"))
 
 
-Beside = tuple[Array | None, Array | None]  # inputs and weight
+Beside: TypeAlias = "tuple[Array | None, Array | None]"  # inputs and weight
 
 
 def _samples(inputs: Array) -> Array:

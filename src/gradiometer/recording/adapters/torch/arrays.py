@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Array: TypeAlias = torch.Tensor | NDArray[Any]
+Array: TypeAlias = "torch.Tensor | NDArray[Any]"
 """What a tensor holds: of NumPy if it lies in the machine's memory, or else the tensor."""
 
 
