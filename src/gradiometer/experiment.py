@@ -306,6 +306,9 @@ class Experiment(_Fields):
                     add_decision(trace, net, data)
                 except MemoryError:  # a picture less, instead of a training
                     trace.attrs["decision_missing"] = "there was not enough memory"
+        if interrupts.signal is not None:
+            # for callers that have more to do: the interrupt may have come after the last step
+            trace.attrs["asked_to_stop"] = 1
         return trace
 
     def _attributes(self) -> dict[str, Any]:
@@ -360,9 +363,6 @@ class _Ending(dp.ProgramCallback):
             "steps_done": self.done,
             "interrupted": int(self.done < self.steps),
         }
-        if self.interrupts.signal is not None:
-            # for callers that have more to do: the interrupt may have come after the last step
-            found["asked_to_stop"] = 1
         if self.late and self.timeout:
             found["time_limit"] = float(self.timeout)
         return found

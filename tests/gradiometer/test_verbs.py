@@ -172,3 +172,12 @@ def test_study_tells_what_happens_in_its_order(tmp_path):
 def test_what_is_no_experiment_is_refused_with_the_way_to_give_settings(given):
     with pytest.raises(TypeError, match="settings go by name, such as layers=5"):
         gradiometer.run(given)
+
+
+def test_a_signal_after_the_training_is_told_to_whoever_has_more_to_do(monkeypatch):
+    def asked(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("gradiometer.experiment.add_decision", asked)
+    trace = Experiment.of(layers=1, steps=2).run()
+    assert (trace.attrs["asked_to_stop"], trace.attrs["interrupted"]) == (1, 0)
