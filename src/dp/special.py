@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dp.typing import Array
+Array = NDArray[Any]  # its own, since a program's page holds this text and runs without dp
 
 # Φ is tabulated on a fine grid and continued from the nearest grid point by its Taylor series:
 # with |d| <= 1/32 twelve terms leave less than 1e-17.

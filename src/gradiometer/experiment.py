@@ -34,7 +34,7 @@ from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import Interrupts, OutOfTime, check_time_limit
 from gradiometer.memory import check_memory
 from gradiometer.quantities import PER_STEP
-from gradiometer.recording import record
+from gradiometer.recording import Recorder, record
 from gradiometer.settings import DEFAULTS, SETTINGS, Settings, check_together
 from gradiometer.versions import versions
 
@@ -233,6 +233,13 @@ class Experiment(_Fields):
             compile=True,
         )
 
+    def _tell(self, listener: Guarded, recorder: Recorder, ending: _Ending) -> None:
+        """Tell a listener of recorded steps, and how far the training is between them."""
+        recorder.session.total = self.steps
+        recorder.subscribe(listener)
+        if self.every > 1:
+            ending.tell_progress(listener)
+
     def run(self, *, on_event: Listener | None = None, timeout: float | None = None) -> Trace:
         """Train the net and record the flow of its gradient.
 
@@ -278,11 +285,7 @@ class Experiment(_Fields):
         ):
             ending = _Ending(self.steps, interrupts, timeout)
             if on_event is not None:
-                tell = Guarded(on_event)
-                recorder.session.total = self.steps
-                recorder.subscribe(tell)
-                if self.every > 1:
-                    ending.tell_progress(tell)
+                self._tell(Guarded(on_event), recorder, ending)
             optimizer.callbacks.append(ending)
             try:
                 optimizer.train(self.steps, print_each=None)

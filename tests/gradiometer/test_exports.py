@@ -518,7 +518,10 @@ def test_the_command_line_writes_every_format(ensemble, tmp_path):
         (["--out", "table.xlsx"], "or .parquet, got 'table.xlsx'"),
         (["--to", "parket"], "unknown format 'parket'; did you mean 'parquet'?"),
         (["--to", "csv", "--out", "t.parquet"], "t.parquet: the ending says parquet, but the form"),
-        (["--to", "tensorboard", "--out", "t.csv"], "the ending says csv, but the format is to be"),
+        (
+            ["--to", "tensorboard", "--out", "t.csv"],
+            "the ending says csv, but the format is tensorb",
+        ),
         (["--to", "csv", "--out", "trace.nc"], "trace.nc: is the trace itself; choose another"),
         (["--to", "csv", "--out", "none/t.csv"], "t.csv: cannot be written (No such file or dir"),
     ],

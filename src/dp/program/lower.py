@@ -26,9 +26,21 @@ COPIED = 1 << 14  # bytes
 # all bits of an integer of any size.
 BITS = p.Primitive("bits", lambda mask: mask, (), elementwise=True)
 KEEP = p.Primitive("keep", lambda _, x: x, (), elementwise=True)
+# A sigmoid that is wanted times something: the division by 1 + exp(-x) does both.
+SIGMOID_TIMES = p.Primitive("sigmoid_times", lambda x, factor: factor * p.sigmoid(x), (), True)
 OWN_NOTATIONS = {
     BITS: Notation((), calls=("np.subtract({0}, {bit}, {y})",)),
     KEEP: Notation((), calls=("np.bitwise_and({0}, {1}, {y})",), over=(1,)),
+    SIGMOID_TIMES: Notation(
+        (),
+        calls=(
+            "np.negative({0}, {y})",
+            "np.exp({y}, {y})",
+            "np.add({y}, {one}, {y})",
+            "np.divide({1}, {y}, {y})",
+        ),
+        over=(0,),
+    ),
 }
 
 Lane = tuple[tuple[Value, ...], Value]
@@ -83,19 +95,15 @@ def lower(layout: Layout, batches: bool = False) -> Lowered:
     With `batches`, what is computed from the inputs alone is left to whoever fills them in.
     """
     prepared = _of_inputs_alone(layout) if batches else {}
-    products = {product for product, _, _ in layout.affine.values()}
+    times_sigmoid = _times_sigmoid(layout)
+    replaced = {product for product, _, _ in layout.affine.values()}
+    replaced |= {sigmoid for sigmoid, _ in times_sigmoid.values()}
     bits: dict[tuple[Value, Any], Value] = {}
     found: list[tuple[Any, tuple[Value, ...], Value]] = []
     for value in layout.values:
-        if value in prepared or value in products or value.primitive in VIEWS:
+        if value in prepared or value in replaced or value.primitive in VIEWS:
             continue
-        if value in layout.affine:
-            _, x, w = layout.affine[value]
-            found.append(("affine", (x, w), value))
-        elif value in layout.block_gradients:
-            x, delta, block = layout.block_gradients[value]
-            found.append(("gradient", (x, delta), block.gradient))
-        elif value.primitive is p.where and _zeroes(value):
+        if value.primitive is p.where and _zeroes(value):
             mask, _, x = value.operands
             integer = np.dtype(f"i{value.dtype.itemsize}")
             if (mask, integer) not in bits:
@@ -103,13 +111,29 @@ def lower(layout: Layout, batches: bool = False) -> Lowered:
                 found.append((BITS, (mask,), bits[mask, integer]))
             found.append((KEEP, (bits[mask, integer], x), value))
         else:
-            found.append((value.primitive, value.operands, value))
+            found.append(_operation(layout, times_sigmoid, value))
     operations = tuple(
         Operation(kind, at, ((operands, result),))
         for at, (kind, operands, result) in enumerate(found)
         if result not in layout.dropped
     )
     return Lowered(operations, tuple(prepared), _negated(layout, operations))
+
+
+def _operation(
+    layout: Layout, times_sigmoid: dict[Value, tuple[Value, Value]], value: Value
+) -> tuple[Any, tuple[Value, ...], Value]:
+    """The kind, operands and result by which a value is computed."""
+    if value in layout.affine:
+        _, x, w = layout.affine[value]
+        return "affine", (x, w), value
+    if value in layout.block_gradients:
+        x, delta, block = layout.block_gradients[value]
+        return "gradient", (x, delta), block.gradient
+    if value in times_sigmoid:
+        sigmoid, factor = times_sigmoid[value]
+        return SIGMOID_TIMES, (*sigmoid.operands, factor), value
+    return value.primitive, value.operands, value
 
 
 def _of_inputs_alone(layout: Layout) -> dict[Value, None]:
@@ -127,6 +151,24 @@ def _of_inputs_alone(layout: Layout) -> dict[Value, None]:
             and value.dtype.itemsize * math.prod(value.shape) <= COPIED
         ):
             found[value] = None
+    return found
+
+
+def _times_sigmoid(layout: Layout) -> dict[Value, tuple[Value, Value]]:
+    """Products with a sigmoid that nothing else needs: product -> (sigmoid, the other factor)."""
+    found = {}
+    for value in layout.values:
+        if value.primitive is not p.multiply:
+            continue
+        for sigmoid, factor in (value.operands, value.operands[::-1]):
+            alike = (sigmoid.shape, sigmoid.dtype) == (value.shape, value.dtype)
+            if sigmoid.primitive is not p.sigmoid or not alike:
+                continue
+            # its x is written over before the other factor is read
+            apart = base(sigmoid.operands[0]) is not base(factor)
+            if layout.uses[sigmoid] == 1 and sigmoid not in layout.outputs and apart:
+                found[value] = sigmoid, factor
+                break
     return found
 
 

@@ -94,3 +94,15 @@ def test_when_values_are_made_and_needed():
     exp, given = product.operands
     assert (made[exp], made[product]) == (0, 1)
     assert (used[exp], used[given], used[product]) == ([1], [0, 1], [2.0])
+
+
+def softplus_layers(m, x, y):
+    return (m.out(m.b(m.a(x).softplus()).softplus()) - y).square().mean()
+
+
+def test_a_product_with_a_sigmoid_is_one_division():
+    """As in the backward pass of softplus."""
+    graph = one_step(dp.SGD(Layers(softplus_layers), X, Y)).captured
+    found = kinds(lower(lay_out(graph)).operations)
+    assert found.count("sigmoid_times") == 2
+    assert "sigmoid" not in found
