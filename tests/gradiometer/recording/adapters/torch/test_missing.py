@@ -194,7 +194,7 @@ def test_shapes_of_nothing_and_of_one_sample(batch):
 
 def test_bad_input(batch):
     net = Net(nn.ReLU())
-    with pytest.raises(TypeError, match=r"cannot record int; expected a dp\.Model or a torch"):
+    with pytest.raises(TypeError, match=r"cannot record int; expected a dp\.Model, a torch"):
         record(3)
     with pytest.raises(TypeError, match=r"must be a torch.optim.Optimizer, got str; .*before_step"):
         record(net, "sgd")
