@@ -177,7 +177,7 @@ def inferred(dataset: xr.Dataset) -> dict[str, Mask]:
             continue
         layers = [str(layer) for layer in dataset["layer"].values]
         explained = [reason_for(reasons, name, layer) is not None for layer in layers]
-        found[name] = inferred_of_layers(empty, explained, None if "bin" in dims else count)
+        found[name] = _inferred_of_layers(empty, explained, None if "bin" in dims else count)
     return found
 
 
@@ -186,7 +186,7 @@ def not_there(values: Array, histogram: bool = False) -> Mask:
     return np.asarray((values == 0).all(axis=-1) if histogram else np.isnan(values))
 
 
-def inferred_of_layers(nan: Mask, explained: list[bool], count: Array | None) -> Mask:
+def _inferred_of_layers(nan: Mask, explained: list[bool], count: Array | None) -> Mask:
     """Which NaNs of a quantity are missing numbers.
 
     NaN is one where no entry of the layer is counted as not finite, or where there is a reason that

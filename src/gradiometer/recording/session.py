@@ -23,7 +23,7 @@ from gradiometer.recording.measure import nothing
 from gradiometer.recording.nonfinite import first_nonfinite
 from gradiometer.recording.requires import arrays_for
 from gradiometer.recording.schedule import Schedule
-from gradiometer.states import inferred_of_layers, not_there, reason_for
+from gradiometer.states import not_there
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,11 @@ class Rows:
     missing : dict
         Quantity -> boolean array of the same shape, but for a histogram's bins: what could not be
         had. Quantities of which all could be had are left out.
-    told : bool
-        Whether the adapter told what is missing; or else it is inferred from NaNs.
     """
 
     steps: list[int]
     values: dict[str, Array]
     missing: dict[str, Array]
-    told: bool = True
 
     def first(self, count: int) -> Rows:
         """The first steps of them."""
@@ -70,7 +67,6 @@ class Rows:
             self.steps[:count],
             {name: rows[:count] for name, rows in self.values.items()},
             {name: rows[:count] for name, rows in self.missing.items()},
-            self.told,
         )
 
 
@@ -256,13 +252,12 @@ class Session:
             Norm of the gradient of all parameters together.
         missing : mapping of name to boolean array, optional
             Of the quantities in `found` with layers that could not be had: which ones. Of the shape
-            of the quantity, without a histogram's bins. Without it, that is inferred from NaNs, the
-            counts and the reasons (see `miss`).
+            of the quantity, without a histogram's bins.
         """
         if steps is self._latest:
             return
         shape = (len(steps), len(self.layers), *loss.shape[1:])
-        rows = Rows(list(steps), {}, dict(missing or {}), told=missing is not None)
+        rows = Rows(list(steps), {}, dict(missing or {}))
         for name in self.of_layers:
             values = found.get(name)
             if values is None:
@@ -387,17 +382,8 @@ class Session:
             end = start + len(rows.steps)
             if name in rows.missing:
                 found[start:end] = rows.missing[name] & empty[start:end]
-            elif not rows.told and name in self.of_layers and name != "nonfinite_count":
-                found[start:end] = self._inferred(name, empty)[start:end]
             start = end
         return found
-
-    def _inferred(self, name: str, empty: Array) -> Array:
-        """Where a quantity of layers seems to be missing, of those places that are empty."""
-        explained = [reason_for(self.missing, name, info.name) is not None for info in self.layers]
-        counted = self.needs("nonfinite_count") and name != HISTOGRAM
-        count = self.column("nonfinite_count") if counted else None
-        return inferred_of_layers(empty, explained, count)
 
 
 def _each_step(values: Array) -> list[Array]:
