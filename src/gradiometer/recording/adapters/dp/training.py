@@ -117,6 +117,7 @@ class DpTraining:
         self._replaced: Any = None  # the callbacks of the loop's optimizer, if they were no list
         self._updating = False  # in such a loop, between the two halves of a step
         self._sets = False  # whether this training calls set_param
+        self._updates_by: tuple[Any, Any] = None, None  # the optimizer last told of, and its rate
 
     # --- beginning and end ------------------------------------------------------------------------
 
@@ -332,9 +333,12 @@ class DpTraining:
     def tell_optimizer(self, number: int) -> None:
         """Say what makes the update of a step, if that is known."""
         optimizer = self._loops[-1] if self._loops else self.optimizer
-        if optimizer is not None:
-            name = type(optimizer).__name__
-            self.session.tell_optimizer(number, name, getattr(optimizer, "alpha", None))
+        rate = getattr(optimizer, "alpha", None)
+        # nearly always as it was; a compiled step of a small net takes only fifty microseconds
+        known, known_rate = self._updates_by
+        if optimizer is not None and (optimizer is not known or rate is not known_rate):
+            self._updates_by = optimizer, rate
+            self.session.tell_optimizer(number, type(optimizer).__name__, rate)
 
 
 def _check(model: dp.Model, optimizer: Any) -> None:
