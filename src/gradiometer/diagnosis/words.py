@@ -142,8 +142,8 @@ class Facts:
 
     def _saturated(self) -> str:
         return (
-            f"At {share(self._at('saturated'))} of its pairs of sample and unit, the slope is below "
-            "5 % of the largest."
+            f"At {share(self._at('saturated'))} of its pairs of sample and unit, the slope is "
+            "below 5 % of the largest."
         )
 
     def _nonfinite(self) -> str:
@@ -206,8 +206,8 @@ class Facts:
         most = SLOPES.get(name, f"{ACTIVATIONS[name].max_slope:.3g}")
         verb = "give back" if weights > 0 else "cost another"
         return (
-            f"that of {name}, at most {most}, costs {-slope:.2f} decades per layer, and the weights "
-            f"{verb} {abs(weights):.2f}"
+            f"that of {name}, at most {most}, costs {-slope:.2f} decades per layer, and the "
+            f"weights {verb} {abs(weights):.2f}"
         )
 
     def _hidden(self) -> list[str]:
@@ -238,13 +238,9 @@ def times(decades: float) -> str:
 
 
 def _number_of(value: float) -> str:
-    return (
-        f"{value:.2g}"
-        if 0.01 <= value < 100
-        else f"{value:.0f}"
-        if value < 1e5 and value >= 1
-        else f"{value:.0e}"
-    )
+    if 0.01 <= value < 100:
+        return f"{value:.2g}"
+    return f"{value:.0f}" if 1 <= value < 1e5 else f"{value:.0e}"
 
 
 def _decades(before: str, value: float) -> str:
