@@ -21,9 +21,9 @@ from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.measure import (
     FROM_GRADIENT,
     OF_ACTIVATION,
-    OF_BACKWARD,
     OF_DELTA,
     LayerArrays,
+    live_outputs,
     live_units,
 )
 from gradiometer.recording.reference import NO_LABELS
@@ -101,7 +101,27 @@ class PassReader:
                 found.live = np.broadcast_to(np.asarray(live_units(found.input)), found.input.shape)
         if "pre_activation" in wanted:
             found.pre_activation = h
+        found.affine_delta = call.affine_delta
+        if "phi_delta" in wanted:
+            found.phi_delta = call.delta
+        if "arriving" in wanted and call.delta is not None and function is not None:
+            self._fill_arriving(found, call, function, applied)
         return found
+
+    @staticmethod
+    def _fill_arriving(
+        found: LayerArrays, call: Call, function: Activation, applied: dp.Node | None
+    ) -> None:
+        """Fill in what arrives at the output of a call."""
+        assert found.activation is not None
+        assert call.delta is not None
+        if function.name == "identity":
+            found.arriving = call.delta
+        elif applied is not None:
+            found.arriving = call.arriving
+        if found.arriving is not None:
+            live = np.asarray(live_outputs(found.activation, call.delta))
+            found.arriving_live = np.broadcast_to(live, call.delta.shape)
 
     def _batch(self, seen: Pass) -> tuple[Any, Any]:
         if self._reference is not None:
@@ -253,9 +273,9 @@ class Assembly:
             miss(row.name, OF_DELTA, of_layers.NO_DELTA)
         if not calls:
             miss(row.name, needing("input", "pre_activation"), NOT_SEEN)
-        if row.normalises:
-            found.backward_known = False
-            miss(row.name, OF_BACKWARD, of_layers.NORMALISED)
+        if not all(call.arriving is not None for call in calls if call.delta is not None):
+            found.arriving = found.arriving_live = None
+            miss(row.name, needing("arriving"), of_layers.NO_ARRIVING)
         if not self._knows_function(i, row, passes):
             found.activation = found.saturated = None
             return found
@@ -332,12 +352,18 @@ def of_members(x: Array, members: tuple[int, ...]) -> Array:
     )
 
 
+_OF_CALLS = (
+    "delta", "activation", "saturated", "input", "live", "pre_activation", "affine_delta",
+    "phi_delta", "arriving", "arriving_live",
+)  # fmt: skip
+
+
 def joined_calls(calls: Sequence[LayerArrays]) -> LayerArrays:
     """Several calls of a layer as one, of one large batch."""
     if len(calls) == 1:
         return calls[0]
     found = LayerArrays()
-    for name in ("delta", "activation", "saturated", "input", "live", "pre_activation"):
+    for name in _OF_CALLS:
         parts = [getattr(call, name) for call in calls]
         setattr(found, name, joined([part for part in parts if part is not None]))
     return found

@@ -17,13 +17,22 @@ from gradiometer.recording.adapters.keras.backends import BACKENDS, Pass, State,
 from gradiometer.recording.adapters.keras.layers import Weight, weights_of
 from gradiometer.recording.assembly import add_arrays
 from gradiometer.recording.functions import UNKNOWN, why_not_saturated
-from gradiometer.recording.measure import FROM_GRADIENT, OF_ACTIVATION, LayerArrays, live_units
+from gradiometer.recording.measure import (
+    FROM_GRADIENT,
+    OF_ACTIVATION,
+    OF_BACKWARD,
+    OF_DELTA,
+    OF_INPUT,
+    LayerArrays,
+    live_units,
+)
 from gradiometer.recording.requires import needing
 from gradiometer.recording.session import Session
 from gradiometer.states import MODEL
 
-INSIDE = needing("delta", "pre_activation", "activation", "reference_activation", "input")
-OF_PRODUCT = (*needing("input"), "backward_rms")
+INSIDE = (*needing("pre_activation", "activation", "reference_activation", "input"), *OF_DELTA)
+OF_PRODUCT = (*OF_INPUT, *OF_BACKWARD, *needing("affine_delta"))
+NO_ARRIVING = "the derivative is taken at the pre-activation, so what arrives at φ(h) is not seen"
 NOT_CALLED = "it is not called in this step"
 NO_MATRIX = "its input is not multiplied by a matrix"
 
@@ -86,7 +95,8 @@ class Measuring:
             layer.weight_after = as_matrix(host(values[id(weight.variable)]))
             parts = [layer]
             if not weight.multiplies:  # what goes back is no product of these two
-                parts = [replace(layer, delta=None), LayerArrays(delta=layer.delta)]
+                of_delta = LayerArrays(delta=layer.delta, phi_delta=layer.phi_delta)
+                parts = [replace(layer, delta=None, phi_delta=None), of_delta]
             groups += [([i], part.mapped(lambda x: x[None, None])) for part in parts]
         add_arrays(
             self._session, [number], groups, np.array([found.loss]), np.array([found.accuracy]),
@@ -131,10 +141,12 @@ class Measuring:
         found = _activations(weight, seen, mine)
         deltas = [seen.deltas[i] for i in mine]
         if any(delta is None for delta in deltas):
-            session.miss(name, needing("delta"), "the loss does not depend on it")
+            session.miss(name, OF_DELTA, "the loss does not depend on it")
         else:
-            found.delta = joined(weight, deltas)
+            found.delta = found.phi_delta = joined(weight, deltas)
+            session.miss(name, needing("arriving"), NO_ARRIVING)
         if weight.multiplies:
+            found.affine_delta = found.delta
             inputs = [rows(host(seen.arrays[i]["input"])) for i in mine]
             found.input = np.concatenate(inputs)
             found.live = np.concatenate(
@@ -143,7 +155,8 @@ class Measuring:
         why = next((seen.calls[i].why for i in mine if seen.calls[i].why), None)
         functions = [function for i in mine for function in seen.calls[i].functions]
         if why is not None:
-            session.miss(name, OF_ACTIVATION, why)
+            found.phi_delta = None
+            session.miss(name, (*OF_ACTIVATION, *needing("phi_delta")), why)
         elif any(function != functions[0] for function in functions):
             session.miss(name, ("saturated_fraction",), "its calls have several functions")
         elif functions[0].saturates:

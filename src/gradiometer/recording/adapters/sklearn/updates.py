@@ -27,14 +27,18 @@ from gradiometer.recording.assembly import add_arrays, one_step
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.functions import why_not_saturated
 from gradiometer.recording.measure import LayerArrays
+from gradiometer.recording.requires import needing
 from gradiometer.recording.session import LayerInfo, Session
 from gradiometer.reductions import norm
 
 # the arrays that need a pass of dp
 OF_PASS = {
     "input", "pre_activation", "activation", "saturated", "delta", "gradient",
-    "reference_activation",
+    "reference_activation", "affine_delta", "phi_delta", "arriving",
 }  # fmt: skip
+
+
+NO_ARRIVING = "the loss is computed from its pre-activation"
 
 
 @dataclass
@@ -191,6 +195,8 @@ class Updates:
                 if function is None:
                     why = why_not_saturated(layer.activation)
                     self.session.miss(layer.name, ("saturated_fraction",), why)
+            if layers[-1].activation != "identity":
+                self.session.miss(layers[-1].name, needing("arriving"), NO_ARRIVING)
         elif self.session.layers != layers:
             raise RecordingError(
                 f"the estimator was fitted anew with other layers inside one block: "
@@ -213,12 +219,14 @@ class Updates:
         targets = dp.Node(y.astype(kind, copy=False))
         weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
         passed = network.forward(x)
-        gradients, deltas = network.gradients(passed, targets, weights)
+        gradients, deltas, arriving = network.gradients(passed, targets, weights)
         if not self._trusted:
             network.compare(gradients, theirs, passed, targets.value, weights)
             self._trusted = True
         for i, (layer, function) in enumerate(zip(step.layers, network.functions, strict=True)):
             layer.gradient, layer.delta = gradients[i], deltas[i]
+            layer.affine_delta = layer.phi_delta = deltas[i]
+            layer.arriving = arriving[i]
             layer.activation = passed.activations[i].value
             layer.input = passed.inputs[i].value
             layer.pre_activation = passed.pre_activations[i].value
