@@ -192,6 +192,8 @@ class Activations:
         """An output is about to be used, and perhaps to be written into."""
         entry, tensor, saturated = link.entry, link.tensor(), None
         if use.kind is Kind.APPLIED:
+            if use.in_place and _is_normalised(link) and not self.on_reference:
+                self._way.overwrites(entry.call, tensor)
             first = not (entry.refused or entry.applied or entry.used or link.altered)
             if first and not entry.changed and tensor is not None and use.function is not None:
                 saturated = _saturated(entry, use.function, tensor)
@@ -245,7 +247,7 @@ class Activations:
             return
         if entry.applied or link.altered or entry.used:
             other = entry.applied or not link.altered
-            if not other and "norm" in link.altered.lower() and not self.on_reference:
+            if not other and _is_normalised(link) and not self.on_reference:
                 self._way.applied(entry.call, tensor, x, direct=False, moved=bool(link.moves))
             after = f"{name} is applied to it only after {link.altered}"
             self.refuse(entry, SEVERAL if other else after)
@@ -297,6 +299,11 @@ def _saturated(entry: Pending, function: Function, h: torch.Tensor) -> Array | N
     """Where φ is saturated; None if its zeros tell that, or if it is found later."""
     later = entry.deferred is not None or function.flat_where_zero
     return None if later else function.saturated(as_array(h))
+
+
+def _is_normalised(link: Link) -> bool:
+    """Whether a tensor is a layer's output after a normalisation."""
+    return "norm" in link.altered.lower()
 
 
 def _why_unknown(use: Use) -> str:

@@ -101,10 +101,15 @@ class Way:
             return
         if self._of_live and not moved and x.numel():
             call.zero = zero_units(as_array(x) == 0, 0, _axis(call, x))
-        if not direct and given is not None and given.requires_grad:
+        if not direct and given is not None and given is not x and given.requires_grad:
             self._watch(call, given, self._came_to_phi)
         if self._arriving:
             self._watch(call, x, self._came_to_output)
+
+    def overwrites(self, call: Call, given: torch.Tensor | None) -> None:
+        """A function is about to be applied in place to h of a call after a normalisation."""
+        if (self._arriving or self._phi) and given is not None and given.requires_grad:
+            self._watch(call, given, self._came_to_phi)
 
     def _watch(
         self, call: Call, tensor: torch.Tensor, came: Callable[[Call, torch.Tensor, Pass], None]
