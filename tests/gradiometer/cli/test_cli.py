@@ -23,6 +23,8 @@ from gradiometer.verbs import run_folder
 from gradiometer.verbs.output import FIGURE_NAMES
 
 SMALL = ["--layers", "2", "--width", "3", "--steps", "4"]
+# before what another process does: it draws one figure instead of six
+ONE_FIGURE = "from gradiometer.verbs import run_folder; run_folder.FIGURE_NAMES = ('decision',)"
 
 
 def call(*arguments):
@@ -242,7 +244,7 @@ def test_files_of_the_users_own_are_not_replaced(tmp_path):
 
 
 def run_process(*arguments, before="", **options):
-    command = f"{before}\nfrom gradiometer.cli import main; main()"
+    command = f"{before}\n{ONE_FIGURE}\nfrom gradiometer.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", command, *map(str, arguments)],
         capture_output=True,
@@ -287,8 +289,9 @@ def test_a_terminal_that_knows_no_blocks(tmp_path):
 @pytest.mark.parametrize("ending", ["| head -1", ">&-"])
 def test_nobody_reads_what_is_printed(tmp_path, ending):
     flags = " ".join([*SMALL, "--out", str(tmp_path / "out")])
+    code = f"{ONE_FIGURE}; from gradiometer.cli import main; main()"
     done = subprocess.run(
-        f'{sys.executable} -c "from gradiometer.cli import main; main()" run {flags} {ending}',
+        f'{sys.executable} -c "{code}" run {flags} {ending}',
         shell=True,
         capture_output=True,
         text=True,

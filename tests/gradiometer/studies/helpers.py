@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,13 @@ def drain(events):
     return [*events]
 
 
+def undisturbed_study(folder):
+    """Compute `small()` in this process, for comparison; gives the folder."""
+    with ThreadPoolExecutor(1) as thread:
+        drain(small().events(folder, executor=thread))
+    return folder
+
+
 def assert_complete(study, folder, reference=None, tolerance=0.0):
     """Every experiment is there once; its numbers are those of an undisturbed run."""
     results = load(folder)
@@ -77,13 +85,19 @@ def until(condition, seconds=60):
         time.sleep(0.02)
 
 
-def start_driver(script, *arguments, log, **options):
-    """A driver in a process of its own; `script` is Python, below a guard."""
+def write_driver(script, folder, above=""):
+    """A file of Python: `above`, which workers run too, and `script`, which they do not."""
     guarded = "if __name__ == '__main__':\n" + "\n".join(
         f"    {line}" for line in script.strip().splitlines()
     )
-    path = log.parent / "driver.py"
-    path.write_text(HEAD + guarded)
+    path = folder / "driver.py"
+    path.write_text(above + HEAD + guarded)
+    return path
+
+
+def start_driver(script, *arguments, log, above="", **options):
+    """A driver in a process of its own; see `write_driver`."""
+    path = write_driver(script, log.parent, above)
     environment = {
         **os.environ,
         # beside what is there, so that drivers import the package that is tested
