@@ -25,6 +25,7 @@ from gradiometer.states import (
 )
 
 if TYPE_CHECKING:
+    from gradiometer.diagnosis import Diagnosis
     import pandas as pd
     import xarray as xr
     from matplotlib.figure import Figure
@@ -203,6 +204,12 @@ class Trace:
         from gradiometer.summary import sentence
 
         return sentence(self)
+
+    def diagnose(self) -> Diagnosis:
+        """Say what the net suffers from, in which layer, and why; see `gradiometer.diagnosis`."""
+        from gradiometer.diagnosis import diagnose
+
+        return diagnose(self)
 
     def table(self) -> list[dict[str, Any]]:
         """One row per layer: gradient, delta, dead and saturated share; see `summary`."""

@@ -16,6 +16,7 @@ from gradiometer.recording.session import LayerInfo, Session
 from gradiometer.states import MODEL, Reasons
 
 if TYPE_CHECKING:
+    from gradiometer.diagnosis import Diagnosis
     from gradiometer.trace import Trace
 
 NO_LABELS = "there are no labels of classes, on a reference batch, to compare the output with"
@@ -97,6 +98,10 @@ class Recorder:
     def trace(self) -> Trace:
         """Everything recorded so far; see `to_trace`."""
         return self.to_trace()
+
+    def diagnose(self) -> Diagnosis:
+        """Say what the net suffers from, by what was recorded so far; see `Trace.diagnose`."""
+        return self.trace.diagnose()
 
     def to_trace(
         self, attributes: Mapping[str, Any] | None = None, members: Sequence[int] | None = None

@@ -53,7 +53,7 @@ def test_help_of_a_verb_is_light():
         "import sys\n"
         "from typer.testing import CliRunner\n"
         "from gradiometer.cli import app\n"
-        "for verb in ('run', 'predict', 'study', 'prove', 'plot', 'export', 'activations'):\n"
+        "for verb in ('run', 'predict', 'study', 'prove', 'diagnose', 'plot', 'export', 'activations'):\n"
         "    assert CliRunner().invoke(app, [verb, '--help']).exit_code == 0\n"
         "heavy = {'matplotlib', 'sklearn', 'xarray', 'scipy', 'pandas'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
