@@ -25,10 +25,11 @@ from gradiometer.states import (
 )
 
 if TYPE_CHECKING:
-    from gradiometer.diagnosis import Diagnosis
     import pandas as pd
     import xarray as xr
     from matplotlib.figure import Figure
+
+    from gradiometer.diagnosis import Diagnosis
 
 __all__ = ["Trace", "TraceError"]
 
