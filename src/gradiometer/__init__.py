@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradiometer.bridges import copy_weights, from_torch, to_torch
     from gradiometer.experiment import Experiment
-    from gradiometer.recording import record
     from gradiometer.recording.adapters.sklearn import from_sklearn, record_sklearn
+    from gradiometer.recording.record import record
     from gradiometer.states import State
     from gradiometer.studies import Study
     from gradiometer.trace import Trace

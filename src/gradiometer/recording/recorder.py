@@ -11,8 +11,7 @@ import numpy as np
 
 from dp.typing import Array
 from gradiometer.events import Listener
-from gradiometer.quantities import HISTOGRAM, OF_LAYERS, OF_STEPS
-from gradiometer.recording import quantities as q
+from gradiometer.quantities import HISTOGRAM, HISTOGRAM_EDGES, OF_LAYERS, OF_STEPS
 from gradiometer.recording.session import LayerInfo, Session
 from gradiometer.states import MODEL, Reasons
 
@@ -286,7 +285,7 @@ def _coordinates(session: Session, members: Sequence[int] | None) -> dict[str, A
     if (rates != rates[0]).any() and not np.isnan(rates).all():
         found["learning_rate"] = ("step", rates)
     if session.needs(HISTOGRAM):
-        found["bin"] = q.HISTOGRAM_EDGES
+        found["bin"] = HISTOGRAM_EDGES
     return found
 
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from gradiometer.arrays import Array
 from gradiometer.recording import reference
 from gradiometer.recording.adapters.keras.backends import BACKENDS, Pass, State, host, scope
 from gradiometer.recording.adapters.keras.layers import Weight, weights_of
@@ -19,11 +20,10 @@ from gradiometer.recording.functions import UNKNOWN, why_not_saturated
 from gradiometer.recording.measure import FROM_GRADIENT, OF_ACTIVATION, LayerArrays, live_units
 from gradiometer.recording.requires import needing
 from gradiometer.recording.session import Session
-from gradiometer.recording.typing import Array
 from gradiometer.states import MODEL
 
 INSIDE = needing("delta", "pre_activation", "activation", "reference_activation", "input")
-OF_PRODUCT = ("input_rms", "backward_rms", "backward_live_rms")
+OF_PRODUCT = (*needing("input"), "backward_rms")
 NOT_CALLED = "it is not called in this step"
 NO_MATRIX = "its input is not multiplied by a matrix"
 
