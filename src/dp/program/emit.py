@@ -152,8 +152,8 @@ class _Text:
         if kind == "gradient":
             x, delta = operands
             inputs = (self.buffers.full[x].swapaxes(-1, -2), "inputs_T")
-            deltas, block = self.buffers.arrays[delta], self.buffers.arrays[y]
-            return [self._product(inputs, (deltas, "deltas"), (block, "d_block"))]
+            deltas = (self.buffers.arrays[delta], "deltas")
+            return [self._product(inputs, deltas, (self.buffers.arrays[y], "d_block"))]
         if kind is p.dot:
             a, b = operands
             return [self._product(self._array(a), self._array(b), self._array(y))]
