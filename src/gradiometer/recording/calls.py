@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradiometer.arrays import Array
 from gradiometer.recording.functions import Function
 from gradiometer.recording.measure import LayerArrays, live_units
-from gradiometer.recording.typing import Array
 
 
 def call_arrays(

@@ -11,7 +11,7 @@ import numpy as np
 import dp
 from dp.activations import Activation
 from dp.typing import Array
-from gradiometer.recording import quantities as q
+from gradiometer.quantities import accuracy
 from gradiometer.recording.adapters.dp import layers as of_layers
 from gradiometer.recording.adapters.dp.forward import Forward, Passage, array_of
 from gradiometer.recording.adapters.dp.layers import OF_CALLS, Row
@@ -29,6 +29,7 @@ from gradiometer.recording.measure import (
 from gradiometer.recording.reference import NO_LABELS
 from gradiometer.recording.requires import needing
 from gradiometer.recording.session import Session
+from gradiometer.reductions import norm
 from gradiometer.states import MODEL
 
 Functions = dict[str, list[Activation | None]]  # that follow a layer's calls, by its weight
@@ -122,7 +123,7 @@ class PassReader:
             if y is None:
                 self._session.miss(MODEL, ("accuracy",), NO_LABELS)
             else:
-                found.accuracy = q.accuracy(passage.output.value, array_of(y))
+                found.accuracy = accuracy(passage.output.value, array_of(y))
         except (TypeError, ValueError, IndexError) as error:
             why = f"the labels do not fit the model's output: {error}"
             self._session.miss(MODEL, ("accuracy",), why)
@@ -213,8 +214,8 @@ class Assembly:
         if not gradients:
             self._session.miss(MODEL, ("grad_norm",), why_not or of_layers.NOT_USED)
             return None
-        norm = q.norm(x.reshape(*members, -1) for x in gradients.values())
-        return np.broadcast_to(np.asarray(norm), members)[None]
+        found = norm(x.reshape(*members, -1) for x in gradients.values())
+        return np.broadcast_to(np.asarray(found), members)[None]
 
     def _members(self, passes: Sequence[Seen], param: Mapping[str, Array]) -> tuple[int, ...]:
         """The leading axes of the loss, or else of the layers' weights: () or (members,)."""

@@ -16,10 +16,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from gradiometer.arrays import Array
 from gradiometer.recording.adapters.keras.forward import Call, Forward
 from gradiometer.recording.adapters.keras.layers import Weight
 from gradiometer.recording.errors import RecordingError
-from gradiometer.recording.typing import Array
 
 # values of the variables: trainable, not trainable, of the optimizer, of metrics
 State = Sequence[Sequence[Array]]

@@ -10,9 +10,9 @@ from typing import Any
 import keras
 from keras import tree
 
+from gradiometer.arrays import Array
 from gradiometer.recording.adapters.keras.layers import UNSEEN, Weight, function_of
 from gradiometer.recording.functions import IDENTITY, Function
-from gradiometer.recording.typing import Array
 
 NOT_FOLLOWED = "it is not seen what becomes of its output"
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiometer.recording import quantities as q
+from gradiometer.arrays import Array
 from gradiometer.recording import reference
 from gradiometer.recording.adapters.keras.backends import BACKENDS, Pass, State, host, scope
 from gradiometer.recording.adapters.keras.forward import Call
@@ -22,11 +22,11 @@ from gradiometer.recording.functions import UNKNOWN, why_not_saturated
 from gradiometer.recording.measure import FROM_GRADIENT, OF_ACTIVATION, LayerArrays
 from gradiometer.recording.requires import needing
 from gradiometer.recording.session import Session
-from gradiometer.recording.typing import Array
+from gradiometer.reductions import norm
 from gradiometer.states import MODEL
 
 INSIDE = needing("delta", "pre_activation", "activation", "reference_activation", "input")
-OF_PRODUCT = ("input_rms", "backward_rms", "backward_live_rms")
+OF_PRODUCT = (*needing("input"), "backward_rms")
 NOT_CALLED = "it is not called in this step"
 NO_MATRIX = "its input is not multiplied by a matrix"
 
@@ -172,7 +172,7 @@ class Measuring:
         if not self._session.needs("grad_norm"):
             return None
         flat = [host(gradient).ravel() for gradient in seen.gradients if gradient is not None]
-        return float(q.norm(flat))
+        return float(norm(flat))
 
     def _on_reference(self, layers: Sequence[LayerArrays], state: State, x: Any, y: Any) -> float:
         """Fill in the activations on the reference batch; the accuracy, or NaN."""

@@ -12,7 +12,7 @@ import numpy as np
 import dp
 from dp import activations
 from dp.typing import Array
-from gradiometer.recording import quantities as q
+from gradiometer.quantities import accuracy
 from gradiometer.recording.adapters.sklearn.internals import unknown_internals
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.functions import Function, function
@@ -164,4 +164,4 @@ class Network:
             # every label of a sample must be right, as scikit-learn counts
             right = ((output > 0.5) == (labels > 0.5)).all(axis=1) & np.isfinite(output).all(axis=1)
             return float(right.mean())
-        return float(q.accuracy(output, labels))
+        return float(accuracy(output, labels))

@@ -13,7 +13,7 @@ import numpy as np
 import dp
 from dp.mode import mode
 from dp.typing import Array
-from gradiometer.recording import quantities as q
+from gradiometer.arrays import Numbers
 from gradiometer.recording.adapters.sklearn.internals import (
     backward_signature,
     check_estimator,
@@ -28,7 +28,7 @@ from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.functions import Function, why_not_saturated
 from gradiometer.recording.measure import LayerArrays
 from gradiometer.recording.session import LayerInfo, Session
-from gradiometer.recording.typing import Numbers
+from gradiometer.reductions import norm
 
 # the arrays that need a pass of dp
 OF_PASS = {
@@ -143,11 +143,11 @@ class Updates:
         except (AttributeError, TypeError, ValueError) as error:
             raise unknown_internals(str(error)) from error
         self._begin(network.layers, network.functions)
-        norm = None
+        grad_norm = None
         if self.session.needs("grad_norm"):
-            norm = q.norm(np.ravel(part) for part in (*gradients, *of_biases))
+            grad_norm = norm(np.ravel(part) for part in (*gradients, *of_biases))
         layers = [LayerArrays() for _ in network.weights]
-        step = _Step(network.weights, layers, loss, math.nan, norm)
+        step = _Step(network.weights, layers, loss, math.nan, grad_norm)
         arrays = self.session.arrays
         if not OF_PASS.isdisjoint(arrays) or self.session.needs("accuracy"):
             self._pass(network, step, X, y, sample_weight, gradients)

@@ -18,8 +18,10 @@ from gradiometer.recording.functions import why_not_saturated
 from gradiometer.recording.measure import (
     FROM_GRADIENT,
     OF_ACTIVATION,
+    OF_BACKWARD,
     OF_DELTA,
     OF_INPUT,
+    OF_PREACTIVATION,
     OF_WEIGHTS,
     of_weights,
 )
@@ -82,7 +84,7 @@ class Results:
         self._of_activation = [
             name for name in OF_ACTIVATION if name != "dead_fraction" or not plan.has_reference
         ]
-        self._names = (*OF_DELTA, *OF_INPUT, "preactivation_mean", *self._of_activation)
+        self._names = (*OF_DELTA, *OF_INPUT, *OF_PREACTIVATION, *self._of_activation)
         self._wants_inputs = plan.fetches("input", "pre_activation")
         self._begin()
 
@@ -99,7 +101,7 @@ class Results:
             if layer.weight_why_not:
                 session.miss(layer.name, (*FROM_GRADIENT, *OF_WEIGHTS), layer.weight_why_not)
             if not layer.is_linear:
-                session.miss(layer.name, ("backward_rms", "backward_live_rms"), NOT_LINEAR)
+                session.miss(layer.name, OF_BACKWARD, NOT_LINEAR)
 
     def add(self, step: Step, replaced: set[int]) -> None:
         """Complete a step and add it; `replaced` modules are no part of the model any more."""
