@@ -1,7 +1,8 @@
 """Named activation functions: their range, slope, and where they saturate.
 
-The kernel and the derivative of each are in `primitives.py`. This table adds its range, its largest
-slope, and where it saturates: where |φ'| is below 5 % of that largest slope.
+This table has the range of each, its largest slope, and where it saturates: where |φ'| is below 5 %
+of that largest slope. Kernel and derivative are those of its primitive. An operation that Nodes
+have a method for is in `primitives.py`; one that is an activation function alone is entered here.
 """
 
 from __future__ import annotations
@@ -75,6 +76,24 @@ class Activation:
         return h > _INF if found is None else found  # nowhere: nothing is above infinity
 
 
+# LeCun et al. 1998, "Efficient BackProp", 4.4: f(±1) = ±1
+LECUN_SCALE = 1.7159
+LECUN_STRETCH = 2.0 / 3.0
+
+LECUN_TANH = p.entry(
+    "lecun_tanh",
+    lambda x: LECUN_SCALE * np.tanh(LECUN_STRETCH * x),
+    lambda g, y, x: g * (LECUN_STRETCH * (LECUN_SCALE - y * y / LECUN_SCALE)),
+)
+CLIPPED_RELU = p.entry(
+    "clipped_relu",
+    lambda x, ceiling: np.clip(x, 0.0, ceiling),
+    # asks where the slope is 0, not where it is 1: NaN answers no, and stays visible
+    lambda g, y, x, ceiling: p.where(
+        p.less_equal(x, 0.0), 0.0, p.where(p.greater_equal(x, ceiling), 0.0, g)
+    ),
+)
+
 _INF = math.inf
 _SMALLEST = 2.0**-149  # above 0, also in float32
 _ACOSH = math.acosh(math.sqrt(1.0 / SATURATED_BELOW))  # tanh' = 1 / cosh² = 5 %
@@ -106,7 +125,7 @@ def clipped_relu(ceiling: float = 6.0) -> Activation:
         1.0,
         f"h <= 0 and h >= {ceiling:g}",
         ((-_INF, 0.0), (ceiling, _INF)),
-        p.clipped_relu,
+        CLIPPED_RELU,
         {"ceiling": ceiling},
     )
 
@@ -177,11 +196,11 @@ _ALL = [
     Activation(
         "lecun_tanh",
         "1.7159 tanh(2 h / 3)",
-        (-p.LECUN_SCALE, p.LECUN_SCALE),
-        p.LECUN_SCALE * p.LECUN_STRETCH,
-        f"|h| > {_ACOSH / p.LECUN_STRETCH:.2f}",
-        _beyond(_ACOSH / p.LECUN_STRETCH),
-        p.lecun_tanh,
+        (-LECUN_SCALE, LECUN_SCALE),
+        LECUN_SCALE * LECUN_STRETCH,
+        f"|h| > {_ACOSH / LECUN_STRETCH:.2f}",
+        _beyond(_ACOSH / LECUN_STRETCH),
+        LECUN_TANH,
     ),
     Activation("relu", "max(0, h)", (0.0, _INF), 1.0, "h <= 0", ((-_INF, 0.0),), p.relu),
     clipped_relu(),
@@ -279,7 +298,7 @@ def matching(primitive: p.Primitive | None, settings: dict[str, Any]) -> Activat
         if activation.primitive is primitive:
             if activation.settings == settings:
                 return activation
-            if primitive is p.clipped_relu:
+            if primitive is CLIPPED_RELU:
                 return clipped_relu(**settings)
             if primitive is p.leaky_relu:
                 return leaky_relu(**settings)

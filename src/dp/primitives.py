@@ -7,6 +7,8 @@ readings: given arrays it computes a gradient at NumPy's speed; given Nodes it r
 can be differentiated again. A rule of `None` says that no gradient flows to that operand.
 
 Everything acts on the last two axes, the matrix; axes before them are a stack.
+
+Operations that are activation functions alone are entered in `activations.py`, beside their ranges.
 """
 
 from __future__ import annotations
@@ -86,6 +88,7 @@ class Primitive:
 
 
 TABLE: dict[str, Primitive] = {}
+LIBRARY: set[str] = set()  # the names of the library's own
 
 
 def _lookup(name: str) -> Primitive:
@@ -97,11 +100,12 @@ def _lookup(name: str) -> Primitive:
     return TABLE[name]
 
 
-def _entry(
+def entry(
     name: str, kernel: Callable[..., Array], *rules: Rule | None, elementwise: bool = True
 ) -> Primitive:
     """Enter a primitive of the library's own into the table, with one rule per operand."""
     TABLE[name] = Primitive(name, kernel, rules, elementwise)
+    LIBRARY.add(name)
     return TABLE[name]
 
 
@@ -250,55 +254,55 @@ def _scatter(g: Array, index: tuple[Any, Any], shape: tuple[int, ...]) -> Array:
     return into
 
 
-broadcast_to: Primitive = _entry(
+broadcast_to: Primitive = entry(
     "broadcast_to",
     lambda x, shape: np.broadcast_to(x, shape),
     lambda g, y, x, shape: g,
     elementwise=False,
 )
-sum_to: Primitive = _entry(
+sum_to: Primitive = entry(
     "sum_to", _sum_to, lambda g, y, x, shape: broadcast_to(g, shape=x.shape), elementwise=False
 )
-astype: Primitive = _entry(
+astype: Primitive = entry(
     "astype", lambda x, dtype: x.astype(dtype), lambda g, y, x, dtype: g, elementwise=False
 )
-transpose: Primitive = _entry(
+transpose: Primitive = entry(
     "transpose",
     lambda x: x.mT,
     lambda g, y, x: transpose(g),
     elementwise=False,
 )
-reshape: Primitive = _entry(
+reshape: Primitive = entry(
     "reshape",
     lambda x, shape: x.reshape(x.shape[:-2] + tuple(shape)),
     lambda g, y, x, shape: reshape(g, shape=x.shape[-2:]),
     elementwise=False,
 )
-concatenate: Primitive = _entry(
+concatenate: Primitive = entry(
     "concatenate",
     _concatenate,
     lambda g, y, a, b, axis: take(g, index=_part(axis, 0, a.shape[axis - 2])),
     lambda g, y, a, b, axis: take(g, index=_part(axis, a.shape[axis - 2], g.shape[axis - 2])),
     elementwise=False,
 )
-take: Primitive = _entry(
+take: Primitive = entry(
     "take",
     _take,
     lambda g, y, x, index: scatter(g, index=index, shape=x.shape),
     elementwise=False,
 )
-scatter: Primitive = _entry(
+scatter: Primitive = entry(
     "scatter", _scatter, lambda g, y, x, index, shape: take(g, index=index), elementwise=False
 )
 
 # --- comparison and choice ------------------------------------------------------------------------
 
-greater: Primitive = _entry("greater", np.greater, None, None)
-greater_equal: Primitive = _entry("greater_equal", np.greater_equal, None, None)
-less: Primitive = _entry("less", np.less, None, None)
-less_equal: Primitive = _entry("less_equal", np.less_equal, None, None)
-equal: Primitive = _entry("equal", np.equal, None, None)
-where: Primitive = _entry(
+greater: Primitive = entry("greater", np.greater, None, None)
+greater_equal: Primitive = entry("greater_equal", np.greater_equal, None, None)
+less: Primitive = entry("less", np.less, None, None)
+less_equal: Primitive = entry("less_equal", np.less_equal, None, None)
+equal: Primitive = entry("equal", np.equal, None, None)
+where: Primitive = entry(
     "where",
     np.where,
     None,
@@ -308,16 +312,16 @@ where: Primitive = _entry(
 
 # --- arithmetic -----------------------------------------------------------------------------------
 
-add: Primitive = _entry("add", np.add, lambda g, y, a, b: g, lambda g, y, a, b: g)
-subtract: Primitive = _entry("subtract", np.subtract, lambda g, y, a, b: g, lambda g, y, a, b: -g)
-multiply: Primitive = _entry(
+add: Primitive = entry("add", np.add, lambda g, y, a, b: g, lambda g, y, a, b: g)
+subtract: Primitive = entry("subtract", np.subtract, lambda g, y, a, b: g, lambda g, y, a, b: -g)
+multiply: Primitive = entry(
     "multiply", np.multiply, lambda g, y, a, b: g * b, lambda g, y, a, b: g * a
 )
-divide: Primitive = _entry(
+divide: Primitive = entry(
     "divide", np.divide, lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b
 )
-negative: Primitive = _entry("negative", np.negative, lambda g, y, x: -g)
-power: Primitive = _entry(
+negative: Primitive = entry("negative", np.negative, lambda g, y, x: -g)
+power: Primitive = entry(
     "pow",
     np.power,
     # b == 0 and a == 0 are set aside where the textbook's formula would give 0 · inf
@@ -332,7 +336,7 @@ def _dot(a: Array, b: Array) -> Array:
     return product
 
 
-dot: Primitive = _entry(
+dot: Primitive = entry(
     "dot",
     _dot,
     lambda g, y, a, b: dot(g, transpose(b)),
@@ -347,7 +351,7 @@ def _affine(x: Array, w: Array, b: Array) -> Array:
 
 
 # what every layer does: one operation instead of two
-affine: Primitive = _entry(
+affine: Primitive = entry(
     "affine",
     _affine,
     lambda g, y, x, w, b: dot(g, transpose(w)),
@@ -358,13 +362,13 @@ affine: Primitive = _entry(
 
 # --- elementwise ----------------------------------------------------------------------------------
 
-exp: Primitive = _entry("exp", np.exp, lambda g, y, x: g * y)
-log: Primitive = _entry("log", np.log, lambda g, y, x: g / x)
-square: Primitive = _entry("square", np.square, lambda g, y, x: g * (2.0 * x))
-sqrt: Primitive = _entry("sqrt", np.sqrt, lambda g, y, x: g / (2.0 * y))
-sign: Primitive = _entry("sign", np.sign, None)
-absolute: Primitive = _entry("abs", np.abs, lambda g, y, x: g * sign(x))
-clip: Primitive = _entry(
+exp: Primitive = entry("exp", np.exp, lambda g, y, x: g * y)
+log: Primitive = entry("log", np.log, lambda g, y, x: g / x)
+square: Primitive = entry("square", np.square, lambda g, y, x: g * (2.0 * x))
+sqrt: Primitive = entry("sqrt", np.sqrt, lambda g, y, x: g / (2.0 * y))
+sign: Primitive = entry("sign", np.sign, None)
+absolute: Primitive = entry("abs", np.abs, lambda g, y, x: g * sign(x))
+clip: Primitive = entry(
     "clip",
     lambda x, low, high: np.clip(x, low, high),
     lambda g, y, x, low, high: where(
@@ -373,30 +377,30 @@ clip: Primitive = _entry(
         where(greater(x, math.inf if high is None else high), 0.0, g),
     ),
 )
-sin: Primitive = _entry("sin", np.sin, lambda g, y, x: g * cos(x))
-cos: Primitive = _entry("cos", np.cos, lambda g, y, x: -g * sin(x))
-expm1: Primitive = _entry("expm1", np.expm1, lambda g, y, x: g * (y + 1.0))
-log1p: Primitive = _entry("log1p", np.log1p, lambda g, y, x: g / (1.0 + x))
-rounded: Primitive = _entry("round", lambda x, decimals: np.asarray(np.round(x, decimals)), None)
+sin: Primitive = entry("sin", np.sin, lambda g, y, x: g * cos(x))
+cos: Primitive = entry("cos", np.cos, lambda g, y, x: -g * sin(x))
+expm1: Primitive = entry("expm1", np.expm1, lambda g, y, x: g * (y + 1.0))
+log1p: Primitive = entry("log1p", np.log1p, lambda g, y, x: g / (1.0 + x))
+rounded: Primitive = entry("round", lambda x, decimals: np.asarray(np.round(x, decimals)), None)
 # where both are equal, they share the gradient
-maximum: Primitive = _entry(
+maximum: Primitive = entry(
     "maximum",
     np.maximum,
     lambda g, y, a, b: where(less(a, b), 0.0, where(greater(a, b), g, 0.5 * g)),
     lambda g, y, a, b: where(greater(a, b), 0.0, where(less(a, b), g, 0.5 * g)),
 )
-minimum: Primitive = _entry(
+minimum: Primitive = entry(
     "minimum",
     np.minimum,
     lambda g, y, a, b: where(greater(a, b), 0.0, where(less(a, b), g, 0.5 * g)),
     lambda g, y, a, b: where(less(a, b), 0.0, where(greater(a, b), g, 0.5 * g)),
 )
-normal_cdf: Primitive = _entry("normal_cdf", _normal_cdf, lambda g, y, x: g * normal_pdf(x))
-normal_pdf: Primitive = _entry("normal_pdf", _normal_pdf, lambda g, y, x: g * (-x * y))
+normal_cdf: Primitive = entry("normal_cdf", _normal_cdf, lambda g, y, x: g * normal_pdf(x))
+normal_pdf: Primitive = entry("normal_pdf", _normal_pdf, lambda g, y, x: g * (-x * y))
 
 # --- reductions over the matrix -------------------------------------------------------------------
 
-reduce_sum: Primitive = _entry(
+reduce_sum: Primitive = entry(
     "sum",
     lambda x, axis: x.sum(axis=matrix_axes(axis), keepdims=True),
     lambda g, y, x, axis: broadcast_to(g, shape=x.shape),
@@ -410,7 +414,7 @@ def _share_of_maximum(x: Any, y: Any, axis: int | None) -> Any:
     return ties / reduce_sum(ties, axis=axis)
 
 
-reduce_max: Primitive = _entry(
+reduce_max: Primitive = entry(
     "max",
     lambda x, axis: x.max(axis=matrix_axes(axis), keepdims=True),
     lambda g, y, x, axis: g * _share_of_maximum(x, y, axis),
@@ -427,7 +431,7 @@ def _norm(x: Array, axis: int | None) -> Array:
     return root
 
 
-norm: Primitive = _entry(
+norm: Primitive = entry(
     "norm",
     _norm,
     # at 0, where there is no slope, the gradient is 0
@@ -456,7 +460,7 @@ def _shares(x: Any, axis: int | None) -> Any:
     return e / where(equal(total, 0.0), 1.0, total)
 
 
-logsumexp: Primitive = _entry(
+logsumexp: Primitive = entry(
     "logsumexp",
     _logsumexp,
     lambda g, y, x, axis: g * _shares(x, axis),
@@ -476,13 +480,13 @@ def _softmax(x: Array, axis: int) -> Array:
     return normalised
 
 
-softmax: Primitive = _entry(
+softmax: Primitive = entry(
     "softmax",
     _softmax,
     lambda g, y, x, axis: y * (g - reduce_sum(g * y, axis=axis)),
     elementwise=False,
 )
-log_softmax: Primitive = _entry(
+log_softmax: Primitive = entry(
     "log_softmax",
     _log_softmax,
     lambda g, y, x, axis: g - exp(y) * reduce_sum(g, axis=axis),
@@ -494,9 +498,6 @@ log_softmax: Primitive = _entry(
 # Klambauer et al. 2017, eq. 14: the fixed point of mean 0 and variance 1
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
-# LeCun et al. 1998, "Efficient BackProp", 4.4: f(±1) = ±1
-LECUN_SCALE = 1.7159
-LECUN_STRETCH = 2.0 / 3.0
 
 
 # an array without axes costs less to call with than a float
@@ -519,31 +520,19 @@ def _elu(x: Array, alpha: float, scale: float) -> Array:
     return scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
 
 
-sigmoid: Primitive = _entry("sigmoid", _sigmoid, lambda g, y, x: g * (y * (1.0 - y)))
-tanh: Primitive = _entry("tanh", np.tanh, lambda g, y, x: g * (1.0 - y * y))
-lecun_tanh: Primitive = _entry(
-    "lecun_tanh",
-    lambda x: LECUN_SCALE * np.tanh(LECUN_STRETCH * x),
-    lambda g, y, x: g * (LECUN_STRETCH * (LECUN_SCALE - y * y / LECUN_SCALE)),
-)
+sigmoid: Primitive = entry("sigmoid", _sigmoid, lambda g, y, x: g * (y * (1.0 - y)))
+tanh: Primitive = entry("tanh", np.tanh, lambda g, y, x: g * (1.0 - y * y))
 # The kinked ones ask where the slope is 0, not where it is 1: NaN answers no, and stays visible.
 # (Relu asks its result, so that nobody needs its operand any more.)
-relu: Primitive = _entry(
+relu: Primitive = entry(
     "relu", lambda x: np.maximum(x, 0.0), lambda g, y, x: where(less_equal(y, 0.0), 0.0, g)
 )
-clipped_relu: Primitive = _entry(
-    "clipped_relu",
-    lambda x, ceiling: np.clip(x, 0.0, ceiling),
-    lambda g, y, x, ceiling: where(
-        less_equal(x, 0.0), 0.0, where(greater_equal(x, ceiling), 0.0, g)
-    ),
-)
-leaky_relu: Primitive = _entry(
+leaky_relu: Primitive = entry(
     "leaky_relu",
     lambda x, slope: np.where(x > 0, x, slope * x),
     lambda g, y, x, slope: where(greater(x, 0.0), g, slope * g),
 )
-elu: Primitive = _entry(
+elu: Primitive = entry(
     "elu",
     _elu,
     # not y + alpha · scale, which is 0 long before exp(x) is
@@ -551,19 +540,17 @@ elu: Primitive = _entry(
         greater(x, 0.0), scale * g, g * (alpha * scale * exp(clip(x, low=None, high=0.0)))
     ),
 )
-gelu: Primitive = _entry(
+gelu: Primitive = entry(
     "gelu",
     lambda x: x * _normal_cdf(x),
     lambda g, y, x: g * (normal_cdf(x) + x * normal_pdf(x)),
 )
-silu: Primitive = _entry(
+silu: Primitive = entry(
     "silu",
     lambda x: x * _sigmoid(x),
     # not sigmoid(x) · (1 + x - y), in which a large x loses the 1
     lambda g, y, x: g * (sigmoid(x) + y * (1.0 - sigmoid(x))),
 )
-softplus: Primitive = _entry(
+softplus: Primitive = entry(
     "softplus", lambda x: np.logaddexp(x, 0.0), lambda g, y, x: g * sigmoid(x)
 )
-
-LIBRARY = frozenset(TABLE)

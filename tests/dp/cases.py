@@ -264,11 +264,11 @@ CASES = [
     # activation functions
     Case("sigmoid", lambda x: x.sigmoid(), "sigmoid", reference=lambda x: 1 / (1 + np.exp(-x))),
     Case("tanh", lambda x: x.tanh(), "tanh", reference=np.tanh),
-    Case("lecun_tanh", lambda x: p.lecun_tanh(x), "lecun_tanh",
+    Case("lecun_tanh", lambda x: dp.activations.LECUN_TANH(x), "lecun_tanh",
          reference=lambda x: 1.7159 * np.tanh(2 * x / 3)),
     Case("relu", lambda x: x.relu(), "relu", draw=off_kinks, smooth=False,
          reference=lambda x: np.maximum(x, 0)),
-    Case("clipped_relu", lambda x: p.clipped_relu(x, ceiling=6.0), "clipped_relu",
+    Case("clipped_relu", lambda x: dp.activations.CLIPPED_RELU(x, ceiling=6.0), "clipped_relu",
          draw=off_kinks, smooth=False, reference=lambda x: np.minimum(np.maximum(x, 0), 6)),
     Case("leaky_relu", lambda x: x.leaky_relu(0.2), "leaky_relu", draw=off_kinks, smooth=False,
          reference=lambda x: np.maximum(x, 0.2 * x)),

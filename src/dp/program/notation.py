@@ -1,7 +1,7 @@
 """How each primitive is written in NumPy: as an expression to read, and as calls into buffers.
 
 In expressions and calls, {0}, {1}, {2} are the operands, {y} is the result, and names in braces are
-settings. Tests compare every notation with the kernel in `primitives.py`.
+settings. Tests compare every notation with the kernel.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from dp import primitives as p
+from dp.activations import CLIPPED_RELU, LECUN_SCALE, LECUN_STRETCH, LECUN_TANH
 from dp.program.graph import Value
 
 # How tightly an expression holds together; an operand that holds less is put in parentheses.
@@ -144,13 +145,15 @@ NOTATIONS: dict[p.Primitive, Notation] = {
         ),
         (0,),
     ),
-    p.lecun_tanh: Notation(
-        (f"{p.LECUN_SCALE} * np.tanh({p.LECUN_STRETCH} * {{0}})",), PRODUCT, (SIGN,)
+    LECUN_TANH: Notation(
+        (f"{LECUN_SCALE} * np.tanh({LECUN_STRETCH} * {{0}})",),
+        PRODUCT,
+        (SIGN,),
     ),
     p.relu: Notation(
         ("np.maximum({0}, 0)",), calls=("np.maximum({0}, {zero}, out={y})",), over=(0,)
     ),
-    p.clipped_relu: Notation(
+    CLIPPED_RELU: Notation(
         ("np.clip({0}, 0, {ceiling})",), calls=("np.clip({0}, 0.0, {ceiling}, {y})",), over=(0,)
     ),
     p.leaky_relu: Notation(("np.where({0} > 0, {0}, {slope} * {0})",), needs=(TIGHT,)),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection
-from contextlib import AbstractContextManager
 from typing import Any
 
 import dp
-from gradiometer.recording.adapters.dp import DpRecorder
-from gradiometer.recording.recorder import Recorder
+from gradiometer.recording.adapters.dp import recorder_of as of_dp
+from gradiometer.recording.recorder import TrainingRecorder
+from gradiometer.recording.session import Session
 
 
 def record(
@@ -21,7 +21,7 @@ def record(
     histograms: bool = False,
     quantities: Collection[str] | None = None,
     max_overhead: float | None = None,
-) -> AbstractContextManager[Recorder]:
+) -> TrainingRecorder:
     """Record every training step of a model inside the block.
 
     Parameters
@@ -31,12 +31,14 @@ def record(
         `fit` or `train_on_batch`.
     optimizer : torch.optim.Optimizer, a list of them, or what trains a model of dp
         With PyTorch, whose steps are recorded; of several, one ends when each of them has made one.
-        It may be left out: then each step of any optimizer that updates the model is one. With dp
+        It may be left out: then each step of any optimizer that updates the model is one. It may
+        also be an object that holds one and has a method `step` (Accelerate, Lookahead). With dp
         steps are seen at the model, whatever trains it; the optimizer is only checked to be the
         model's, and may be left out.
     reference : (x, y), optional
         The batch on which dead units and accuracy are measured; by default each step's own batch
-        (and with PyTorch no accuracy). `y` may be None.
+        (and with PyTorch no accuracy). With PyTorch the model is in evaluation mode there, and `y`
+        holds class numbers, or 0 and 1, or one-hot rows. `y` may be None.
     every : int
         Record every k-th step.
     histograms : bool
@@ -48,20 +50,25 @@ def record(
 
     Returns
     -------
-    context manager
-        It gives a `Recorder`, whose `trace` may be taken at any time, also after an exception ended
-        the training. It can also be told by `before_step()` and `after_step()` where a step begins
-        and ends, without a `with` block.
+    TrainingRecorder
+        A context manager, which gives itself. Its `trace` may be taken at any time, also after an
+        exception ended the training. It can also be told by `before_step()` and `after_step()`
+        where a step begins and ends, without a `with` block.
 
     Raises
     ------
     TypeError
         If the model is of another framework.
     RecordingError
-        If the optimizer trains another model, or a layer could only be recorded wrongly. In the
-        training, if it cannot be seen where a step ends.
+        If the optimizer trains another model, or a layer could only be recorded wrongly, or the
+        model owns no weights. In the training, if it cannot be seen where a step ends.
     ValueError
         If there is no such quantity.
+
+    Notes
+    -----
+    With dp a step is a computation of the loss's gradient (`get_grad`, or `grad` of the loss) and
+    the change of parameters after it; the library's own training loop tells its steps exactly.
 
     Examples
     --------
@@ -76,25 +83,19 @@ def record(
     >>> recorder.trace.grad_w.shape
     (4, 5)
     """
-    settings: dict[str, Any] = {
-        "reference": reference,
-        "every": every,
-        "histograms": histograms,
-        "quantities": quantities,
-        "max_overhead": max_overhead,
-    }
+    session = Session(every, histograms, quantities, max_overhead)
     if isinstance(model, dp.Model):
-        return DpRecorder(model, optimizer, **settings)
+        return of_dp(session, model, optimizer, reference)
     keras = sys.modules.get("keras")  # whoever has a model of it has imported it
     if keras is not None and isinstance(model, keras.Model) and _by_keras(keras, optimizer):
-        from gradiometer.recording.adapters.keras import recorder_of
+        from gradiometer.recording.adapters.keras import recorder_of as of_keras
 
-        return recorder_of(model, **settings)
+        return of_keras(session, model, reference)
     torch = sys.modules.get("torch")  # whoever has a model of it has imported it
     if torch is not None and isinstance(model, torch.nn.Module):
-        from gradiometer.recording.adapters.torch import TorchRecorder
+        from gradiometer.recording.adapters.torch import recorder_of as of_torch
 
-        return TorchRecorder(model, optimizer, **settings)
+        return of_torch(session, model, optimizer, reference)
     raise TypeError(
         f"cannot record {type(model).__name__}; expected a dp.Model, a torch.nn.Module or a "
         "keras.Model (for functions of JAX see gradiometer.jax, for estimators of scikit-learn "

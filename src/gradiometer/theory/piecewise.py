@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import primitives as p
-from dp.activations import Activation
+from dp.activations import CLIPPED_RELU, Activation
 from dp.special import normal_cdf, normal_pdf
 
 Array = NDArray[np.float64]
@@ -49,7 +49,7 @@ def pieces(activation: Activation) -> Pieces | None:
     if activation.primitive is p.leaky_relu:
         slope = float(activation.settings["slope"])
         return Pieces(slope, (0.0,), (1.0 - slope,))
-    if activation.primitive is p.clipped_relu:
+    if activation.primitive is CLIPPED_RELU:
         return Pieces(0.0, (0.0, float(activation.settings["ceiling"])), (1.0, -1.0))
     return None
 

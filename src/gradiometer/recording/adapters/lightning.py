@@ -14,7 +14,8 @@ except ImportError:
             "PyTorch Lightning is not installed; pip install 'gradiometer[lightning]'"
         ) from None
 
-from gradiometer.recording.adapters.torch import TorchRecorder
+from gradiometer.recording.record import record
+from gradiometer.recording.recorder import TrainingRecorder
 from gradiometer.trace import Trace
 
 
@@ -34,10 +35,10 @@ class RecordTraining(Callback):
 
     def __init__(self, **settings: Any) -> None:
         self._settings = settings
-        self._recorder: TorchRecorder | None = None
+        self._recorder: TrainingRecorder | None = None
 
     @property
-    def recorder(self) -> TorchRecorder:
+    def recorder(self) -> TrainingRecorder:
         """The recorder of the latest `fit`.
 
         Raises
@@ -56,7 +57,7 @@ class RecordTraining(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Begin to record."""
-        self._recorder = TorchRecorder(pl_module, **self._settings)
+        self._recorder = record(pl_module, **self._settings)
         self._recorder.attach()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002

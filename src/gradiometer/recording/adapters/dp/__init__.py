@@ -1,6 +1,5 @@
 """The adapter for dp: where its models keep weights, gradients, deltas and activations."""
 
-# recorder.py  what the user holds
 # training.py  where a step begins and ends
 # callback.py  what the library's own loop calls in every step
 # watch.py     what dp tells of a model: passes, updates, loops
@@ -9,6 +8,6 @@
 # layers.py    what is recorded as a layer, and the function after it
 # program.py   compiled steps, read from their buffers
 
-from gradiometer.recording.adapters.dp.recorder import DpRecorder
+from gradiometer.recording.adapters.dp.training import recorder_of
 
-__all__ = ["DpRecorder"]
+__all__ = ["recorder_of"]

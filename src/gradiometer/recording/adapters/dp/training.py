@@ -17,6 +17,7 @@ from gradiometer.recording.adapters.dp.steps import Assembly, PassReader, Seen, 
 from gradiometer.recording.adapters.dp.watch import Pass, Watch, trains
 from gradiometer.recording.chains import chains_of, layers_before
 from gradiometer.recording.errors import RecordingError
+from gradiometer.recording.recorder import TrainingRecorder
 from gradiometer.recording.session import Session
 
 BY_HAND = """\
@@ -75,6 +76,20 @@ class Step:
     moved: bool = False
 
 
+def recorder_of(
+    session: Session, model: dp.Model, optimizer: Any, reference: tuple[Any, Any] | None
+) -> TrainingRecorder:
+    """Make a recorder of the training steps of a model of dp; see `gradiometer.record`.
+
+    Raises
+    ------
+    RecordingError
+        If the optimizer trains another model.
+    """
+    _check(model, optimizer)
+    return TrainingRecorder(session, DpTraining(session, model, optimizer, reference))
+
+
 class DpTraining:
     """Sees the steps of a model's training, and has them put together.
 
@@ -85,21 +100,11 @@ class DpTraining:
     optimizer : object, optional
         What trains it, if that is one object; the library's loop tells it anyway.
     reference : (x, y), optional
-
-    Raises
-    ------
-    RecordingError
-        If the optimizer trains another model.
     """
 
     def __init__(
-        self,
-        session: Session,
-        model: dp.Model,
-        optimizer: Any = None,
-        reference: tuple[Any, Any] | None = None,
+        self, session: Session, model: dp.Model, optimizer: Any, reference: tuple[Any, Any] | None
     ) -> None:
-        _check(model, optimizer)
         self.session, self.model, self.optimizer = session, model, optimizer
         self.reference = reference
         self.attached = self.told = False  # see `recorder.Training`
@@ -112,6 +117,7 @@ class DpTraining:
         self._replaced: Any = None  # the callbacks of the loop's optimizer, if they were no list
         self._updating = False  # in such a loop, between the two halves of a step
         self._sets = False  # whether this training calls set_param
+        self._updates_by: tuple[Any, Any] = None, None  # the optimizer last told of, and its rate
 
     # --- beginning and end ------------------------------------------------------------------------
 
@@ -327,9 +333,12 @@ class DpTraining:
     def tell_optimizer(self, number: int) -> None:
         """Say what makes the update of a step, if that is known."""
         optimizer = self._loops[-1] if self._loops else self.optimizer
-        if optimizer is not None:
-            name = type(optimizer).__name__
-            self.session.tell_optimizer(number, name, getattr(optimizer, "alpha", None))
+        rate = getattr(optimizer, "alpha", None)
+        # nearly always as it was; a compiled step of a small net takes only fifty microseconds
+        known, known_rate = self._updates_by
+        if optimizer is not None and (optimizer is not known or rate is not known_rate):
+            self._updates_by = optimizer, rate
+            self.session.tell_optimizer(number, type(optimizer).__name__, rate)
 
 
 def _check(model: dp.Model, optimizer: Any) -> None:

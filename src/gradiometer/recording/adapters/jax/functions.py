@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from dp import activations
-from dp.activations import SOFTMAX, Activation
-from dp.primitives import LECUN_SCALE, LECUN_STRETCH
+from dp.activations import LECUN_SCALE, LECUN_STRETCH, SOFTMAX, Activation
 from gradiometer.recording.functions import UNKNOWN
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -19,13 +19,7 @@ from gradiometer.recording.session import Session
 
 
 def recorder_of(
-    model: keras.Model,
-    *,
-    reference: tuple[Any, Any] | None = None,
-    every: int = 1,
-    histograms: bool = False,
-    quantities: Collection[str] | None = None,
-    max_overhead: float | None = None,
+    session: Session, model: keras.Model, reference: tuple[Any, Any] | None
 ) -> TrainingRecorder:
     """Make a recorder of the steps of `fit` and `train_on_batch`; see `gradiometer.record`.
 
@@ -47,8 +41,7 @@ def recorder_of(
             f"{type(model).__name__} has a train_step of its own, and it is not known what this "
             "computes; expected a model that is trained by Keras's own"
         )
-    # the first step compiles, which says little of later ones
-    session = Session(every, histograms, quantities, max_overhead, always=2)
+    session.schedule.always = 2  # the first step compiles, which says little of later ones
     session.why_nothing = "no step of fit or train_on_batch was made inside the block"
     return TrainingRecorder(session, Steps(session, model, reference))
 

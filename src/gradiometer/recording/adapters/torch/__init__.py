@@ -3,7 +3,7 @@
 # The user holds a recorder; its training sees the steps of optimizers; its watch has hooks, which
 # tell measuring what they see; results puts a step together.
 #
-# recorder.py         the recorder: attach and detach, before_step and after_step
+# recorder.py         makes a recorder, and checks what it is to record
 # plan.py             what is recorded, and of which model
 # training.py         when a step begins and ends, and what is done then
 # optimizers.py       steps of optimizers: which of them belong together as one step
@@ -34,6 +34,6 @@
 # arrays.py           tensors as arrays
 # overhead.py         the time that recording costs outside its own code
 
-from gradiometer.recording.adapters.torch.recorder import TorchRecorder
+from gradiometer.recording.adapters.torch.recorder import recorder_of
 
-__all__ = ["TorchRecorder"]
+__all__ = ["recorder_of"]
