@@ -1,4 +1,4 @@
-"""The pass that gives everything its place."""
+"""The pass that gives every result its buffer."""
 
 import numpy as np
 from tests.dp.program.programs import X, small_net

@@ -1,10 +1,8 @@
 """Small studies, and how their results are compared."""
 
-import contextlib
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,20 +22,6 @@ def small(layers=(1, 2, 3, 4), activation=("sigmoid", "relu"), members=3, **base
     return Study(
         {**BASE, **base}, over={"layers": layers, "activation": activation}, members=members
     )
-
-
-@contextlib.contextmanager
-def ended(process):
-    """A process that does not outlive the block, also where the test fails before its end."""
-    try:
-        with process:
-            try:
-                yield process
-            except BaseException:
-                process.kill()
-                raise
-    finally:
-        process.kill()
 
 
 def drain(events):
@@ -75,14 +59,6 @@ def same(one, other, tolerance=0.0):
             np.testing.assert_array_equal(a, b)
     for name in one.dataset.coords:
         np.testing.assert_array_equal(one.dataset[name], other.dataset[name])
-
-
-def until(condition, seconds=60):
-    """Wait for something that another process does."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.02)
 
 
 def write_driver(script, folder, above=""):

@@ -10,9 +10,10 @@ import threading
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from tests.gradiometer.processes import until
 from tests.gradiometer.studies import deadly
 from tests.gradiometer.studies.deadly import notes
-from tests.gradiometer.studies.helpers import ROOT, assert_complete, small, undisturbed_study, until
+from tests.gradiometer.studies.helpers import ROOT, assert_complete, small, undisturbed_study
 
 from gradiometer.studies import (
     ExperimentFailed,

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
+from tests.gradiometer.processes import ended, until
 from tests.gradiometer.studies import deadly
 from tests.gradiometer.studies.deadly import notes
-from tests.gradiometer.studies.helpers import ended, small, start_driver, until
+from tests.gradiometer.studies.helpers import small, start_driver
 
 from gradiometer.experiment import Experiment
 from gradiometer.interrupts import TimeLimitError

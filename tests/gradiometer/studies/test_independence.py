@@ -27,24 +27,24 @@ def one_worker(study, tmp_path_factory):
     return folder
 
 
-def test_nor_on_the_number_of_processes(study, one_worker, tmp_path):
+def test_the_number_of_processes_makes_no_difference(study, one_worker, tmp_path):
     drain(study.events(tmp_path, workers=2))
     assert_complete(study, tmp_path, one_worker)
 
 
-def test_nor_on_the_executor(study, one_worker, tmp_path):
+def test_the_executor_makes_no_difference(study, one_worker, tmp_path):
     with ThreadPoolExecutor(2) as threads:
         drain(study.events(tmp_path, executor=threads, workers=2))
     assert_complete(study, tmp_path, one_worker)
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 4, 5, 9])
-def test_nor_on_how_members_are_grouped(at_once, study, one_worker, tmp_path, threads):
+def test_grouping_of_members_makes_no_difference(at_once, study, one_worker, tmp_path, threads):
     drain(study.events(tmp_path, executor=threads, at_once=at_once))
     assert_complete(study, tmp_path, one_worker, 1e-12)
 
 
-def test_nor_on_which_other_experiments_there_are(study, one_worker):
+def test_other_experiments_make_no_difference(study, one_worker):
     results = load(one_worker)
     experiment = study.experiments[2]
     same(experiment.run(), results.trace(experiment), 1e-12)

@@ -1,4 +1,4 @@
-"""Whoever is killed, and whenever: nothing finished is lost, nothing finished is done again."""
+"""Workers or the driver killed at any moment: no finished result is lost or computed again."""
 
 import collections
 import os
@@ -9,6 +9,7 @@ import threading
 
 import psutil
 import pytest
+from tests.gradiometer.processes import until
 from tests.gradiometer.studies import deadly
 from tests.gradiometer.studies.deadly import notes
 from tests.gradiometer.studies.helpers import (
@@ -16,7 +17,6 @@ from tests.gradiometer.studies.helpers import (
     small,
     start_driver,
     undisturbed_study,
-    until,
 )
 
 from gradiometer.studies import ExperimentFailed, ExperimentFinished, WorkerDied
@@ -141,13 +141,13 @@ def test_an_experiment_that_always_kills_its_worker(log, tmp_path):
 
 
 @pytest.mark.long
-def test_tries_are_counted_as_told(log, tmp_path):
+def test_attempts_limits_the_retries(log, tmp_path):
     events = [*small().events(None, workers=1, attempts=1, compute=deadly.deadly)]
     assert {e.attempts for e in events if isinstance(e, ExperimentFailed)} == {1}
     assert not [e for e in events if isinstance(e, WorkerDied)]
 
 
-def test_one_that_kills_its_worker_once_is_done(log, tmp_path, undisturbed):
+def test_an_experiment_that_kills_its_worker_once_is_retried(log, tmp_path, undisturbed):
     study = small(layers=(3, 4), activation=("relu",))
     events = [*study.events(tmp_path / "out", workers=1, compute=deadly.deadly_once)]
     assert len([e for e in events if isinstance(e, WorkerDied)]) == 1

@@ -1,28 +1,19 @@
-"""Studies of thousands of experiments: nothing grows but the folder."""
+"""Studies of thousands of experiments: only the folder grows, not the memory."""
 
 import gc
 import io
-from concurrent.futures import Future
 
 import h5py
 import numpy as np
 import psutil
 import pytest
+from tests.gradiometer.processes import AtOnce
 
 from gradiometer.studies import Study
 from gradiometer.studies.execution import ExperimentFinished
 from gradiometer.studies.folder import StudyFolder
 
 COUNT = 1500
-
-
-class AtOnce:
-    """An executor that has done everything as soon as it is asked."""
-
-    def submit(self, function, *args):
-        future = Future()
-        future.set_result(function(*args))
-        return future
 
 
 def content(settings, expected, at_once):

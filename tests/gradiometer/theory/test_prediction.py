@@ -1,4 +1,4 @@
-"""Predictions against runs, in the units of what is recorded; and in cases at the border."""
+"""Predictions against runs, in the units of what is recorded; and in limiting cases."""
 
 import math
 
