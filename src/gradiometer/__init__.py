@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gradiometer.experiment import Experiment
     from gradiometer.recording.adapters.sklearn import from_sklearn, record_sklearn
     from gradiometer.recording.record import record
+    from gradiometer.remedies import try_remedies
     from gradiometer.states import State
     from gradiometer.studies import Study
     from gradiometer.trace import Trace
@@ -42,6 +43,7 @@ _HOMES = {
     "run": "gradiometer.verbs.run",
     "study": "gradiometer.verbs.study",
     "to_torch": "gradiometer.bridges",
+    "try_remedies": "gradiometer.remedies",
 }
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "run",
     "study",
     "to_torch",
+    "try_remedies",
 ]
 
 
