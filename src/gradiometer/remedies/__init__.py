@@ -4,11 +4,11 @@ The modules::
 
     candidates.py   the table of changes: which causes each is for, and how it is made
     settings.py     how a change is made to an experiment
-    pytorch.py      how it is made to a model of PyTorch and its optimizer
-    seen.py         what a model of PyTorch does in its first forward pass
-    rate.py         the learning rate that fits the updates of a run
     experiments.py  trials of an experiment
-    models.py       trials of a user's own model
+    torch/          the same for a user's own model: what it calls, changes to it, trials
+    rate.py         the learning rate that fits the updates of a run
+    trials.py       what a trial is asked
+    applying.py     what trials have in common
     effects.py      effects with their intervals: against changing nothing, against a random remedy
     results.py      what came out, as values
     words.py        the same in words
@@ -16,7 +16,8 @@ The modules::
 """
 
 from gradiometer.remedies.candidates import CANDIDATES, Candidate
-from gradiometer.remedies.results import Effect, NotTried, Remedies, Tried
+from gradiometer.remedies.effects import Effect
+from gradiometer.remedies.results import NotTried, Remedies, Tried
 from gradiometer.remedies.trying import try_remedies
 
 __all__ = [

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import zip_longest
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from dp.validation import one_of
 from gradiometer.remedies import settings as of
-from gradiometer.remedies.applying import NotApplicable
 
 if TYPE_CHECKING:
-    from gradiometer.remedies.models import Trial
+    from gradiometer.remedies.torch.trial import Trial
 
 ModelChange = Callable[["Trial"], None]
 
@@ -45,10 +47,10 @@ class Candidate:
 
 
 def _model(function: str, *arguments: object) -> ModelChange:
-    """A function of `pytorch.py`, which is loaded when it is called."""
+    """A function of `torch/changes.py`, which is loaded when it is called."""
 
     def change(trial: Trial) -> None:
-        getattr(import_module("gradiometer.remedies.pytorch"), function)(trial, *arguments)
+        getattr(import_module("gradiometer.remedies.torch.changes"), function)(trial, *arguments)
 
     return change
 
@@ -113,12 +115,12 @@ _ALL = (
         "torch.nn.BatchNorm1d(features) between each hidden layer and its activation function",
     ),
     Candidate(
-        "residual", "residual connections", ("activation slope", "weights too small"),
+        "residual", "adding residual connections", ("activation slope", "weights too small"),
         of.residual, _model("add_residuals"),
         "x = x + act(layer(x)) in forward, where the shapes agree",
     ),
     Candidate(
-        "zero biases", "biases that begin at zero", ("dead units: bias",),
+        "zero biases", "beginning with biases of zero", ("dead units: bias",),
         of.zero_biases, _model("zero_biases"),
         "torch.nn.init.zeros_(layer.bias) for each layer",
     ),
@@ -249,4 +251,21 @@ def chosen(names: Iterable[str] | None, causes: Sequence[str]) -> list[Candidate
     return [CANDIDATES[name] for name in sorted(dict.fromkeys(wanted), key=rank)]
 
 
-__all__ = ["CANDIDATES", "Candidate", "NotApplicable", "chosen"]
+def in_turn(candidates: Sequence[Candidate], causes: Sequence[str]) -> list[Candidate]:
+    """The order in which to try them: promising ones and others by turns.
+
+    If the time is over early, there is something to compare the promising ones with: a remedy drawn
+    at random. Others come in a random order, which is always the same.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        The most promising first.
+    causes : sequence of str
+        Of the diagnosis.
+    """
+    promising = [each for each in candidates if set(each.causes) & set(causes)]
+    others = [each for each in candidates if each not in promising]
+    drawn = [others[i] for i in np.random.default_rng(0).permutation(len(others))]
+    pairs = zip_longest(promising, drawn)
+    return [each for pair in pairs for each in pair if each is not None]

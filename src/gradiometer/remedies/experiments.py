@@ -11,12 +11,11 @@ import dp
 from dp.typing import Array
 from gradiometer.experiment import Experiment, ExperimentError
 from gradiometer.memory import TooLargeError, check_memory
-from gradiometer.remedies.applying import Deadline, NotApplicable, Outcomes, bounded
+from gradiometer.remedies.applying import Deadline, NotApplicable, bounded
 from gradiometer.remedies.settings import Changed
 
 if TYPE_CHECKING:
     from dp.program.arrays import StepArrays
-    from gradiometer.data import Data
     from gradiometer.remedies.candidates import Candidate
 
 
@@ -42,13 +41,12 @@ class ExperimentTrials:
         self.seeds = tuple(range(experiment.seed, experiment.seed + seeds))
         self._factor = factor
 
-    def run(self, candidate: Candidate | None, deadline: Deadline) -> Outcomes:
-        """See `Trials`."""
+    def run(self, candidate: Candidate | None, deadline: Deadline) -> Array:
+        """Accuracy of each net; see `Trials`."""
         changed = self.changed(candidate)
         experiments = self._experiments(changed)
-        found = [self._train(each, changed, deadline) for each in experiments]
-        accuracies, losses = (np.concatenate(part) for part in zip(*found, strict=True))
-        return Outcomes(bounded(accuracies), losses)
+        found = [_accuracies(each, changed, deadline) for each in experiments]
+        return bounded(np.concatenate(found))
 
     def changed(self, candidate: Candidate | None) -> Changed:
         """What a candidate changes."""
@@ -90,30 +88,26 @@ class ExperimentTrials:
         except ExperimentError as error:
             raise NotApplicable(str(error)) from None
 
-    def _train(
-        self, experiment: Experiment, changed: Changed, deadline: Deadline
-    ) -> tuple[Array, Array]:
-        """Accuracy and original loss of each member after the last step."""
-        data = experiment.load_data()
-        net = experiment.net(data)
-        if changed.net is not None:
-            changed.net(net)
-        optimizer = experiment.optimizer_for(net, data)
-        if changed.callback is not None:
-            optimizer.callbacks.append(changed.callback())
-        optimizer.callbacks.append(_Watch(deadline))
-        with np.errstate(all="ignore"):
-            optimizer.train(experiment.steps, print_each=None)
-            return self._judged(net, data)
 
-    def _judged(self, net: dp.Net, data: Data) -> tuple[Array, Array]:
+def _accuracies(experiment: Experiment, changed: Changed, deadline: Deadline) -> Array:
+    """Accuracy of each member after the last step, on all rows; NaN if an output is not finite."""
+    data = experiment.load_data()
+    net = experiment.net(data)
+    if changed.net is not None:
+        changed.net(net)
+    optimizer = experiment.optimizer_for(net, data)
+    if changed.callback is not None:
+        optimizer.callbacks.append(changed.callback())
+    optimizer.callbacks.append(_Watch(deadline))
+    with np.errstate(all="ignore"):
+        optimizer.train(experiment.steps, print_each=None)
         p, y = net.forward(data.x).value, data.y
-        net.loss_name, net.reduction = self.original.loss, self.original.reduction
-        loss = net.loss(data.x, y).value
-        right = p.argmax(-1) == y.argmax(-1) if y.shape[-1] > 1 else (p > 0.5)[..., 0] == y[..., 0]
-        finite = np.isfinite(p).all(axis=(-2, -1))
-        accuracy = np.where(finite, right.mean(axis=-1), np.nan)
-        return np.atleast_1d(accuracy), loss.reshape(-1)
+    if y.shape[-1] > 1:
+        right = p.argmax(axis=-1) == y.argmax(axis=-1)
+    else:
+        right = (p > 0.5)[..., 0] == (y > 0.5)[..., 0]
+    finite = np.isfinite(p).all(axis=(-2, -1))
+    return np.atleast_1d(np.where(finite, right.mean(axis=-1), np.nan))
 
 
 class _Watch(dp.ProgramCallback):

@@ -10,7 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     from gradiometer.labelled import LabelledRun
 
-USUAL = 0.01  # the largest update of a layer, beside its weights, in trainings of a few hundred steps
+USUAL = (
+    0.01  # the largest update of a layer, beside its weights, in trainings of a few hundred steps
+)
 FIRST = 5  # steps: later ones may be of a net that is lost
 WITHIN = 3.0  # times; a rate that is so near needs no change
 

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from gradiometer.remedies.effects import Effect
-from gradiometer.remedies.words import number, sentence_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -97,6 +96,8 @@ class Remedies:
         "time" if the budget of time ended it early, "interrupted" if a signal did, otherwise "".
     advice : str
         What the diagnosis advises.
+    sentence : str
+        What came out, and what to do.
     """
 
     tried: tuple[Tried, ...] = ()
@@ -108,16 +109,12 @@ class Remedies:
     healthy: bool = False
     ended: Ended = ""
     advice: str = ""
+    sentence: str = ""
 
     @property
     def recommended(self) -> Tried | None:
         """The best remedy that beats both, changing nothing and a random remedy; None if none."""
         return next((tried for tried in self.tried if tried.works), None)
-
-    @property
-    def sentence(self) -> str:
-        """What came out, and what to do."""
-        return sentence_of(self)
 
     def __str__(self) -> str:
         return self.sentence
@@ -196,6 +193,13 @@ class Remedies:
             listed = "".join(f"<li>{row}</li>" for row in told)
             parts.append(f"<details><summary>Not tried</summary><ul>{listed}</ul></details>")
         return "\n".join(parts)
+
+
+def number(value: float, outcome: str) -> str:
+    """An outcome: two decimals, or three digits of a loss."""
+    if math.isnan(value):
+        return "not finite"
+    return f"{value:.3g}" if outcome == "loss" else f"{value:.2f}"
 
 
 def _html_table(headings: tuple[str, ...], rows: list[tuple[str, str, str, str]]) -> str:

@@ -145,10 +145,9 @@ class Clip(dp.Callback):
     """Limits the norm of the whole gradient to `CLIP_AT`, of each member by itself."""
 
     def before_update(self, step: dp.Step) -> None:
+        """Shrink the gradients where their norm is larger."""
         with np.errstate(all="ignore"):
-            square = sum(
-                np.square(g).sum(axis=(-2, -1), keepdims=True) for g in step.grad.values()
-            )
+            square = sum(np.square(g).sum(axis=(-2, -1), keepdims=True) for g in step.grad.values())
             factor = np.minimum(1.0, CLIP_AT / (np.sqrt(square) + 1e-6))
             for gradient in step.grad.values():
                 gradient *= factor

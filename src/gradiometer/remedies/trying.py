@@ -13,18 +13,20 @@ from dp.typing import Array
 from gradiometer.diagnosis import diagnose
 from gradiometer.events import Guarded, Listener, RemediesBegun, RemedyTried
 from gradiometer.interrupts import Interrupts, OutOfTime, check_time_limit
-from gradiometer.remedies.applying import Deadline, NotApplicable, Outcomes, Trials
-from gradiometer.remedies.candidates import Candidate, chosen
+from gradiometer.remedies.applying import Deadline, NotApplicable
+from gradiometer.remedies.candidates import Candidate, chosen, in_turn
 from gradiometer.remedies.effects import Effect, against_random, effect
 from gradiometer.remedies.rate import fitting_factor
 from gradiometer.remedies.results import Ended, NotTried, Remedies, Tried
-from gradiometer.remedies.words import WHY_ENDED
+from gradiometer.remedies.trials import Trials
+from gradiometer.remedies.words import WHY_ENDED, in_words
 
 if TYPE_CHECKING:
     from gradiometer.diagnosis import Diagnosis
     from gradiometer.trace import Trace
 
 MATTERS = 0.02  # improvement of an accuracy or R², or share of the loss, from which on it counts
+SEEDS_OF_EXPERIMENT, SEEDS_OF_MODEL = 10, 5
 NO_MODEL = "there is no make_model"
 
 
@@ -33,7 +35,7 @@ def try_remedies(
     *,
     make_model: Callable[[int], tuple[Any, Any]] | None = None,
     train: Callable[..., Any] | None = None,
-    seeds: int = 5,
+    seeds: int | None = None,
     budget: float | None = None,
     candidates: Iterable[str] | None = None,
     on_event: Listener | None = None,
@@ -70,8 +72,9 @@ def try_remedies(
         the same. If it returns none, the mean loss of the last tenth of the steps counts. If it has
         a parameter `loss`, it is called with another loss function (outputs, targets) -> number to
         try candidates that change the loss, and must say what was reached.
-    seeds : int
-        How many; with fewer than two there are no intervals, and nothing is recommended.
+    seeds : int, optional
+        How many: 10 for an experiment, whose nets are trained side by side, and 5 for a model of
+        your own by default. With a single one nothing is recommended, as there are no intervals.
     budget : float, optional
         Seconds after which no more is tried. What was tried until then is kept, as it is after an
         interrupt (Ctrl-C).
@@ -106,58 +109,62 @@ def try_remedies(
     listed = chosen(candidates, causes)
     advice = diagnosis.verdict.advice
     if diagnosis.healthy and candidates is None:
-        return Remedies(healthy=True)
-    trials = _trials(trace, make_model, train, seeds)
+        return in_words(Remedies(healthy=True))
+    trials = _trials(trace, make_model, train, seeds, causes)
     if trials is None:
         rows = tuple(_untried(each, NO_MODEL) for each in listed)
-        return Remedies(not_tried=rows, advice=advice)
+        return in_words(Remedies(not_tried=rows, advice=advice))
     attempt = _Attempt(trials, listed, Guarded(on_event))
-    attempt.make(Deadline(budget))
-    return attempt.results(diagnosis)
+    attempt.make(in_turn(listed, causes), Deadline(budget))
+    return in_words(attempt.results(diagnosis))
 
 
 def _check(seeds: Any, budget: Any, make_model: Any, train: Any) -> None:
     from dp.validation import positive_integer
 
-    positive_integer("seeds", seeds)
+    if seeds is not None:
+        positive_integer("seeds", seeds)
     check_time_limit(budget)
     if (make_model is None) != (train is None):
         lacking = "train" if train is None else "make_model"
         raise TypeError(f"make_model and train belong together; {lacking} is not given")
 
 
-def _trials(trace: Trace, make_model: Any, train: Any, seeds: int) -> Trials | None:
+def _trials(
+    trace: Trace, make_model: Any, train: Any, seeds: int | None, causes: Sequence[str]
+) -> Trials | None:
     if make_model is not None:
-        from gradiometer.remedies.models import ModelTrials
+        from gradiometer.remedies.torch.trials import ModelTrials
 
-        return ModelTrials(make_model, train, seeds, fitting_factor(trace))
+        return ModelTrials(
+            make_model, train, seeds or SEEDS_OF_MODEL, fitting_factor(trace), causes
+        )
     if trace.experiment:
         from gradiometer.experiment import Experiment
         from gradiometer.remedies.experiments import ExperimentTrials
 
-        return ExperimentTrials(
-            Experiment.of(**trace.experiment), seeds, fitting_factor(trace)
-        )
+        experiment = Experiment.of(**trace.experiment)
+        return ExperimentTrials(experiment, seeds or SEEDS_OF_EXPERIMENT, fitting_factor(trace))
     return None
 
 
 @dataclass
 class _Attempt:
-    """All trials of a net, and what came of them so far."""
+    """All trials of a net, and what came of them so far; the candidates by how promising."""
 
     trials: Trials
     candidates: Sequence[Candidate]
     tell: Guarded
-    unchanged: Outcomes | None = None
-    tried: list[tuple[Candidate, Outcomes]] = field(default_factory=list)
+    unchanged: Array | None = None
+    tried: list[tuple[Candidate, Array]] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)  # name -> why
     ended: Ended = ""
 
-    def make(self, deadline: Deadline) -> None:
+    def make(self, order: Sequence[Candidate], deadline: Deadline) -> None:
         """Train without a change, then with each one, until all is tried or the time is over."""
         with Interrupts() as interrupts:
             try:
-                self._make(deadline)
+                self._make(order, deadline)
                 interrupts.check()
             except OutOfTime:
                 self.ended = "time"
@@ -167,12 +174,12 @@ class _Attempt:
                 if self.unchanged is None:
                     raise
 
-    def _make(self, deadline: Deadline) -> None:
-        total = len(self.candidates)
+    def _make(self, order: Sequence[Candidate], deadline: Deadline) -> None:
+        total = len(order)
         self.tell(RemediesBegun(total, len(self.trials.seeds)))
         self.unchanged = self.trials.run(None, deadline)
-        before = float(self.unchanged.values.mean())
-        for done, candidate in enumerate(self.candidates, 1):
+        before = float(self.unchanged.mean())
+        for done, candidate in enumerate(order, 1):
             deadline.check()
             try:
                 outcomes = self.trials.run(candidate, deadline)
@@ -180,7 +187,7 @@ class _Attempt:
                 self.refused[candidate.name] = str(why)
                 continue
             self.tried.append((candidate, outcomes))
-            reached = float(outcomes.values.mean())
+            reached = float(outcomes.mean())
             outcome = self.trials.outcome
             self.tell(RemedyTried(candidate.words, done, total, outcome, reached, before))
 
@@ -193,9 +200,9 @@ class _Attempt:
             for each in self.candidates
             if each.name not in names
         )
-        values = [outcomes.values for _, outcomes in self.tried]
+        values = [outcomes for _, outcomes in self.tried]
         random = (float(np.mean(values)), float(np.std(values))) if values else (math.nan, math.nan)
-        unchanged = () if self.unchanged is None else _plain(self.unchanged.values)
+        unchanged = () if self.unchanged is None else _plain(self.unchanged)
         return Remedies(
             self._ranked(),
             not_tried,
@@ -209,43 +216,31 @@ class _Attempt:
         )
 
     def _ranked(self) -> tuple[Tried, ...]:
-        """The best first; of equal ones that with the lower loss, then the more promising one."""
+        """The best first; those that are about as good by how promising they are."""
         if not self.tried or self.unchanged is None:
             return ()
         sign = -1.0 if self.trials.outcome == "loss" else 1.0
-        scores = sign * np.array([outcomes.values for _, outcomes in self.tried])
-        before = sign * self.unchanged.values
+        scores = sign * np.array([values for _, values in self.tried])
+        before = sign * self.unchanged
         count = len(scores)
         matters = MATTERS if sign > 0 else MATTERS * abs(float(before.mean()))
-        losses = [_mean_loss(outcomes) for _, outcomes in self.tried]
-        order = sorted(range(count), key=lambda i: (-float(scores[i].mean()), losses[i], i))
-        rows = zip(
-            self.tried, [effect(own, before, count) for own in scores],
-            against_random(scores, count), strict=True,
-        )  # fmt: skip
-        found = [self._row(candidate, out, nothing, random, matters)
-                 for (candidate, out), nothing, random in rows]  # fmt: skip
-        return tuple(found[i] for i in order)
+        nothing = [effect(own, before, count) for own in scores]
+        random = against_random(scores, count)
+        found = [self._row(i, nothing[i], random[i], matters) for i in range(count)]
+        means = scores.mean(axis=1)
 
-    def _row(
-        self, candidate: Candidate, outcomes: Outcomes, nothing: Effect, random: Effect,
-        matters: float,
-    ) -> Tried:  # fmt: skip
-        both = nothing.excludes_zero and random.excludes_zero
-        return Tried(
-            candidate.name,
-            candidate.words,
-            _plain(outcomes.values),
-            nothing,
-            random,
-            both and nothing.mean >= matters,
-            self.trials.code(candidate),
-        )
+        def place(i: int) -> tuple[bool, float, bool, int]:
+            near = bool(means[i] >= means.max() - matters)
+            promise = self.candidates.index(self.tried[i][0])
+            return not near, 0.0 if near else -float(means[i]), not found[i].works, promise
 
+        return tuple(found[i] for i in sorted(range(count), key=place))
 
-def _mean_loss(outcomes: Outcomes) -> float:
-    mean = float(outcomes.losses.mean())
-    return mean if math.isfinite(mean) else math.inf
+    def _row(self, number: int, nothing: Effect, random: Effect, matters: float) -> Tried:
+        candidate, values = self.tried[number]
+        works = nothing.excludes_zero and random.excludes_zero and nothing.mean >= matters
+        code = self.trials.code(candidate)
+        return Tried(candidate.name, candidate.words, _plain(values), nothing, random, works, code)
 
 
 def _plain(values: Array) -> tuple[float, ...]:

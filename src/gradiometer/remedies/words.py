@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
-if TYPE_CHECKING:
-    from gradiometer.remedies.results import Remedies
+from gradiometer.remedies.results import Remedies, number
 
 HEALTHY = "Nothing to mend: the net learns."
 INTERRUPTED = {"time": "The time was over", "interrupted": "It was interrupted"}
 
 
-def number(value: float, outcome: str) -> str:
-    """An outcome: two decimals, or three digits of a loss."""
-    if math.isnan(value):
-        return "not finite"
-    return f"{value:.3g}" if outcome == "loss" else f"{value:.2f}"
+def in_words(remedies: Remedies) -> Remedies:
+    """The same, with its sentence."""
+    return replace(remedies, sentence=sentence_of(remedies))
 
 
 def sentence_of(remedies: Remedies) -> str:
@@ -48,10 +44,12 @@ def _found(remedies: Remedies) -> str:
     if best.works:
         return f"Tried on {same}: {reached}. Do that first."
     count = len(remedies.tried)
-    tried = "One remedy was" if count == 1 else f"{count} remedies were"
-    none = "it does not beat" if count == 1 else "none beats"
-    closing = f"The best of them, {reached}." if count > 1 else f"{_upper(reached)}."
-    return f"{tried} tried on {same}, and {none} both changing nothing and a random remedy. {closing}"
+    if count == 1:
+        return f"Tried on {same}: {reached}. There is no other remedy to compare it with."
+    return (
+        f"{count} remedies were tried on {same}, and none beats both changing nothing and a random "
+        f"remedy. Best is this: {reached}."
+    )
 
 
 def _untried(remedies: Remedies) -> str:
@@ -70,7 +68,3 @@ def _mean(remedies: Remedies) -> str:
 def _random(remedies: Remedies) -> str:
     mean, std = (number(value, remedies.outcome) for value in remedies.random)
     return f"{mean} ± {std}"
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
