@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradiometer.bridges import copy_weights, from_torch, to_torch
     from gradiometer.experiment import Experiment
-    from gradiometer.recording import record
     from gradiometer.recording.adapters.sklearn import from_sklearn, record_sklearn
+    from gradiometer.recording.record import record
     from gradiometer.states import State
     from gradiometer.studies import Study
     from gradiometer.trace import Trace
     from gradiometer.verbs.activations import activations
+    from gradiometer.verbs.diagnose import diagnose
     from gradiometer.verbs.export import export
     from gradiometer.verbs.plot import plot
     from gradiometer.verbs.predict import predict
@@ -31,6 +32,7 @@ _HOMES = {
     "Trace": "gradiometer.trace",
     "activations": "gradiometer.verbs.activations",
     "copy_weights": "gradiometer.bridges",
+    "diagnose": "gradiometer.verbs.diagnose",
     "export": "gradiometer.verbs.export",
     "from_sklearn": "gradiometer.recording.adapters.sklearn",
     "from_torch": "gradiometer.bridges",
@@ -52,6 +54,7 @@ __all__ = [
     "__version__",
     "activations",
     "copy_weights",
+    "diagnose",
     "export",
     "from_sklearn",
     "from_torch",

@@ -1,8 +1,9 @@
-"""The table of quantities: names, in words, the arrays each needs, ranges.
+"""What is recorded: each quantity's name, words, range, the arrays it needs, and its function.
 
-A new quantity of one array (`input`, `pre_activation`, `activation`, `delta` or `gradient`) is one
-row here: `by` names the function in `gradiometer.recording.quantities` that it is measured by. One
-of another array, or of several, needs lines in `gradiometer.recording.measure` too.
+A new quantity of one array (`input`, `pre_activation`, `activation`, `delta`, `gradient`, `weight`
+or `weight_after`) is one row here, with the function that it is measured by: one of
+`gradiometer.reductions`, or one that is written here. One of several arrays, or of another one,
+needs lines in `gradiometer.recording.measure` too.
 
 The arrays of a layer, by name:
 
@@ -19,10 +20,18 @@ The arrays of a layer, by name:
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradiometer.arrays import Array, Numbers, SameArray, entries, namespace
+from gradiometer.reductions import mean, nonfinite_count, rms
 
 Pooling = Literal["mean", "rms", "spread"]
 
@@ -46,9 +55,9 @@ class Quantity:
         The values that it may have.
     whole : bool
         Whether it is a whole number.
-    by : str
-        The function that it is measured by, of the entries of the one array that it needs; "" if
-        `measure` has lines of its own for it.
+    of : callable, optional
+        The function that it is measured by, of the entries of the one array that it needs (see
+        `entries`); None if `gradiometer.recording.measure` has lines of its own for it.
     pooling : str
         How it is joined over several calls of a layer in one step: the mean, weighted by size; the
         root of the mean square; or the standard deviation of the union ("spread").
@@ -67,11 +76,124 @@ class Quantity:
     low: float = -math.inf
     high: float = math.inf
     whole: bool = False
-    by: str = ""
+    of: Callable[[Array], Numbers] | None = None
     pooling: Pooling = "mean"
     grows: bool = False
     on_request: bool = False
 
+
+# --- functions of arrays of any library -----------------------------------------------------------
+
+# log10 bins of the gradient histogram: half a decade each; zeros fall into the first, which has
+# no lower end
+HISTOGRAM_EDGES = np.concatenate([[-np.inf], np.arange(-20.0, 5.5, 0.5)])
+
+
+def share(true: Array, nonfinite: Numbers) -> Numbers:
+    """Share of entries that are true; NaN where the layer has entries that are not finite.
+
+    Nothing is known of such a layer's units: NaN is neither zero nor saturated, and to count it as
+    "no" would make a broken layer look healthy.
+    """
+    if isinstance(true, np.ndarray):
+        if true.ndim == 1:  # much faster without an axis
+            return np.count_nonzero(true) / true.size if nonfinite == 0 else math.nan
+        return np.where(nonfinite == 0, np.count_nonzero(true, axis=-1) / true.shape[-1], np.nan)
+    xp = namespace(true)
+    found = xp.sum(xp.astype(true, xp.int32), axis=-1) / true.shape[-1]
+    return xp.where(nonfinite == 0, found, xp.full_like(found, xp.nan))
+
+
+def zero_fraction(x: Array, nonfinite: Numbers | None = None) -> Numbers:
+    """Share of entries that are exactly zero; NaN if any is not finite.
+
+    `nonfinite` is their number (see `nonfinite_count`), for those who have it already.
+    """
+    return share(x == 0, nonfinite_count(x) if nonfinite is None else nonfinite)
+
+
+def zero_units(zero: SameArray, lead: int | None = None, unit: int = -1) -> SameArray:
+    """Which units are exactly zero on every sample: booleans (…, units).
+
+    Parameters
+    ----------
+    zero : array of bool
+        Where the activation is zero.
+    lead : int, optional
+        The first axes, so many, are kept; all but two if it is not given.
+    unit : int
+        The axis of the units; all the others are samples.
+    """
+    samples = _all_but(unit, zero.ndim - 2 if lead is None else lead, zero.ndim)
+    if isinstance(zero, np.ndarray):
+        return np.logical_and.reduce(zero, axis=samples)
+    return namespace(zero).all(zero, axis=samples)
+
+
+@functools.cache
+def _all_but(axis: int, lead: int, ndim: int) -> tuple[int, ...]:
+    return tuple(other for other in range(lead, ndim) if other != axis % ndim)
+
+
+def dead_fraction(activation: Array) -> Numbers:
+    """Share of units whose output is zero on every sample; activations are (…, samples, units)."""
+    return share(zero_units(activation == 0), nonfinite_count(entries(activation)))
+
+
+def accuracy(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
+    """Share of samples whose class is right; one number per member.
+
+    Parameters
+    ----------
+    output : array (…, samples, outputs)
+        Probability of class 1, or one column per class.
+    labels : array (samples,) or (…, samples, outputs)
+        0 and 1, or one-hot rows.
+    """
+    if labels.ndim == 1:
+        labels = labels[:, None]
+    if output.shape[-1] == 1:
+        right = ((output > 0.5) == (labels > 0.5))[..., 0]
+    else:
+        right = output.argmax(axis=-1) == labels.argmax(axis=-1)
+    # comparisons call NaN "class 0": a net that gives NaN has decided nothing
+    return np.asarray((right & np.isfinite(output).all(axis=-1)).mean(axis=-1))
+
+
+def ratio(change: Numbers, size: Numbers) -> Numbers:
+    """change / size of what cannot be negative; 0 where both are 0."""
+    if isinstance(size, float) and size > 0:  # the usual case, at once
+        return change / size
+    xp = namespace(change)
+    found = xp.divide(change, size) if xp is np else change / size
+    return xp.where((change == 0) & (size == 0), 0.0, found)
+
+
+def clip_factor(gradient_rms: Numbers, used_rms: Numbers) -> Numbers:
+    """Rms of the gradient that the optimiser was given, over the rms of dL/dW.
+
+    1 where nothing was clipped, also where both are 0.
+    """
+    nothing = (gradient_rms == 0) & (used_rms == 0)
+    return namespace(nothing).where(nothing, 1.0, ratio(used_rms, gradient_rms))
+
+
+def log10_histogram(x: Array) -> Array:
+    """Counts of log10 |entries| in the bins of `HISTOGRAM_EDGES`; shape (…, bins).
+
+    A bin holds its lower edge; the last one, and what lies above, are counted together; entries
+    that are not finite are in no bin (see `nonfinite_count`).
+    """
+    xp = namespace(x)
+    size = xp.abs(x)
+    finite = xp.isfinite(x)
+    # how many lie at or above each edge; edges as sizes, so that they are exact powers of ten
+    edges = 10.0**HISTOGRAM_EDGES
+    above = [xp.sum(xp.astype(finite & (size >= float(edge)), xp.int32), axis=-1) for edge in edges]
+    return xp.stack([*(a - b for a, b in itertools.pairwise(above)), above[-1]], axis=-1)
+
+
+# --- the table ------------------------------------------------------------------------------------
 
 _ALL = (
     Quantity("grad_mean_abs", "mean |dL/dW|", ("gradient",), low=0, grows=True),
@@ -95,11 +217,11 @@ _ALL = (
         looks_at=("activation", "delta", "gradient", "weight_after"),
     ),
     Quantity(
-        "input_rms", "rms of the input", ("input",), low=0, by="rms", pooling="rms",
+        "input_rms", "rms of the input", ("input",), low=0, of=rms, pooling="rms",
         on_request=True,
     ),
     Quantity(
-        "preactivation_mean", "mean of the pre-activation", ("pre_activation",), by="mean",
+        "preactivation_mean", "mean of the pre-activation", ("pre_activation",), of=mean,
         on_request=True,
     ),
     Quantity(

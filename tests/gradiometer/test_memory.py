@@ -10,7 +10,7 @@ from dp.optimizers import OPTIMIZERS
 from gradiometer import memory
 from gradiometer.experiment import Experiment
 from gradiometer.memory import TooLargeError, available, check_memory, estimate
-from gradiometer.recording.quantities import HISTOGRAM_EDGES
+from gradiometer.quantities import HISTOGRAM_EDGES
 from gradiometer.studies import compute
 
 MEASURE = """

@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 
 from dp.typing import Array
-from gradiometer.quantities import HISTOGRAM
-from gradiometer.recording import quantities as q
+from gradiometer.arrays import Numbers
+from gradiometer.quantities import HISTOGRAM, share
 from gradiometer.recording.measure import LayerArrays, measure, nothing
 from gradiometer.recording.nonfinite import KINDS
 from gradiometer.recording.requires import pooling_of
 from gradiometer.recording.session import Session
-from gradiometer.recording.typing import Numbers
 
 # --- from arrays ----------------------------------------------------------------------------------
 
@@ -31,9 +30,16 @@ from gradiometer.recording.typing import Numbers
 def one_step(
     number: int, layers: Sequence[LayerArrays], loss: Numbers, accuracy: Numbers
 ) -> tuple[list[int], list[tuple[list[int], LayerArrays]], Array, Array]:
-    """The arguments of `add_arrays` for a single step, from the arrays of each of its layers."""
+    """The arguments of `add_arrays` for a single step, from the arrays of each of its layers.
+
+    Their leading axes are those of the loss. A weight of more axes than a matrix is measured as a
+    whole.
+    """
+    members = np.ndim(np.asarray(loss))
     # one step and one layer, as leading axes
-    groups = [([i], of.mapped(lambda x: x[None, None])) for i, of in enumerate(layers)]
+    groups = [
+        ([i], of.flattened(members).mapped(lambda x: x[None, None])) for i, of in enumerate(layers)
+    ]
     return [number], groups, np.asarray(loss)[None], np.asarray(accuracy)[None]
 
 
@@ -204,7 +210,7 @@ class Assembly:
         zero = part.zero_units
         if zero is not None and self._session.needs("dead_fraction"):
             nonfinite = part.counts.get(REFERENCE, part.counts.get("activation", math.nan))
-            self._put("dead_fraction", layer, q.share(zero, nonfinite))
+            self._put("dead_fraction", layer, share(zero, nonfinite))
         for kind, value in part.counts.items():
             # without members a number, of which `np.any` would take longer than all the rest
             if kind in KINDS and (np.any(np.asarray(value)) if self._members else value):

@@ -14,7 +14,7 @@ from typing import Any
 
 from dp import activations as table
 from dp.activations import SOFTMAX, Activation
-from gradiometer.recording.typing import Array
+from gradiometer.arrays import Array
 
 UNKNOWN = "unknown"  # the name of a function that is none of these
 # whose units do not saturate each by itself

@@ -9,22 +9,34 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiometer.quantities import HISTOGRAM
-from gradiometer.recording import quantities as q
+from gradiometer.arrays import MATRIX, Array, Numbers, entries, transposed, where_true
+from gradiometer.quantities import (
+    HISTOGRAM,
+    HISTOGRAM_EDGES,
+    clip_factor,
+    dead_fraction,
+    log10_histogram,
+    ratio,
+    share,
+    zero_fraction,
+    zero_units,
+)
 from gradiometer.recording.requires import measured_alone, needing
-from gradiometer.recording.typing import Array, Numbers
+from gradiometer.reductions import mean, mean_abs, nonfinite_count, rms, std
 
 Axes = Sequence[int] | None  # of a matrix; None for all
 
 FROM_GRADIENT = needing("gradient")
 OF_DELTA = needing("delta")
 OF_ACTIVATION = needing("activation", "reference_activation")
-OF_WEIGHTS = needing("weight")
+OF_WEIGHTS = needing("weight", "weight_after")
 OF_INPUT = needing("input")
+OF_PREACTIVATION = needing("pre_activation")
 OF_BACKWARD = tuple(name for name in OF_DELTA if name in OF_WEIGHTS)
 # what nothing is known of where activations are not finite, and their number
 SHARES = {"saturated_fraction", "dead_fraction", "nonfinite_count"}
@@ -81,11 +93,24 @@ class LayerArrays:
                 setattr(found, name, function(value))
         return found
 
+    def flattened(self, leading: int) -> LayerArrays:
+        """The same with a weight of more axes than a matrix as one, so that it is measured whole.
+
+        `leading` is the number of axes before: those that all arrays have.
+        """
+        found = copy.copy(self)
+        for name in ("gradient", "weight", "weight_after", "used"):
+            array: Any = getattr(self, name)
+            if array is not None and array.ndim > 2 + leading:
+                shape = array.shape[:leading]
+                setattr(found, name, array.reshape(*shape, -1, array.shape[-1]))
+        return found
+
 
 def nothing(name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """What is recorded of a quantity that cannot be had: NaN, or a histogram of no entries."""
     if name == HISTOGRAM:
-        return np.zeros((*shape, len(q.HISTOGRAM_EDGES)))
+        return np.zeros((*shape, len(HISTOGRAM_EDGES)))
     return np.full(shape, np.nan)
 
 
@@ -112,7 +137,7 @@ def measure(
     if arrays.activation is not None:
         found |= of_activation(arrays.activation, arrays.saturated, wanted, counts)
     if arrays.reference_activation is not None and "dead_fraction" in wanted:
-        found["dead_fraction"] = q.dead_fraction(arrays.reference_activation)
+        found["dead_fraction"] = dead_fraction(arrays.reference_activation)
     for name in ("input", "pre_activation"):
         array = getattr(arrays, name)
         if array is not None:
@@ -129,53 +154,53 @@ def measure(
 def _clip_factor(gradient: Array, used: Array | None) -> Numbers:
     if used is None:  # dL/dW itself
         return np.ones(gradient.shape[:-2])
-    return q.clip_factor(q.rms(q.entries(gradient)), q.rms(q.entries(used)))
+    return clip_factor(rms(entries(gradient)), rms(entries(used)))
 
 
 def of_gradient(
-    gradient: Array, wanted: Collection[str], counts: dict[str, Numbers], axes: Axes = q.MATRIX
+    gradient: Array, wanted: Collection[str], counts: dict[str, Numbers], axes: Axes = MATRIX
 ) -> dict[str, Numbers]:
     """Quantities of dL/dW; its entries that are not finite are put into `counts`."""
-    x = q.entries(gradient, axes)
+    x = entries(gradient, axes)
     found = _by_table("gradient", x, wanted)
     summary: Numbers | None = None
     if "grad_mean_abs" in wanted:
-        found["grad_mean_abs"] = summary = q.mean_abs(x)
+        found["grad_mean_abs"] = summary = mean_abs(x)
     if "grad_rms" in wanted:
-        found["grad_rms"] = summary = q.rms(x)
+        found["grad_rms"] = summary = rms(x)
     if "grad_zero_fraction" in wanted or "nonfinite_count" in wanted:
-        counts["gradient"] = q.nonfinite_count(x, summary)
+        counts["gradient"] = nonfinite_count(x, summary)
     if "grad_zero_fraction" in wanted:
-        found["grad_zero_fraction"] = q.zero_fraction(x, counts["gradient"])
+        found["grad_zero_fraction"] = zero_fraction(x, counts["gradient"])
     if HISTOGRAM in wanted:
-        found[HISTOGRAM] = q.log10_histogram(x)
+        found[HISTOGRAM] = log10_histogram(x)
     return found
 
 
 def of_delta(
-    delta: Array, wanted: Collection[str], counts: dict[str, Numbers], axes: Axes = q.MATRIX
+    delta: Array, wanted: Collection[str], counts: dict[str, Numbers], axes: Axes = MATRIX
 ) -> dict[str, Numbers]:
     """Quantities of dL/d(pre-activation)."""
-    x = q.entries(delta, axes)
+    x = entries(delta, axes)
     found = _by_table("delta", x, wanted)
     if "delta_rms" in wanted:
-        found["delta_rms"] = q.rms(x)
+        found["delta_rms"] = rms(x)
     if "nonfinite_count" in wanted:
-        counts["delta"] = q.nonfinite_count(x, found.get("delta_rms"))
+        counts["delta"] = nonfinite_count(x, found.get("delta_rms"))
     return found
 
 
 def of_entries(
-    array: str, x: Array, wanted: Collection[str], axes: Axes = q.MATRIX
+    array: str, x: Array, wanted: Collection[str], axes: Axes = MATRIX
 ) -> dict[str, Numbers]:
     """The quantities of one array alone, by its name in `gradiometer.quantities`."""
     measured = any(name in wanted for name, _ in measured_alone(array))
-    return _by_table(array, q.entries(x, axes), wanted) if measured else {}
+    return _by_table(array, entries(x, axes), wanted) if measured else {}
 
 
-def _by_table(array: str, entries: Array, wanted: Collection[str]) -> dict[str, Numbers]:
+def _by_table(array: str, x: Array, wanted: Collection[str]) -> dict[str, Numbers]:
     """The quantities whose row in the table names one array, and the function of its entries."""
-    return {name: of(entries) for name, of in measured_alone(array) if name in wanted}
+    return {name: of(x) for name, of in measured_alone(array) if name in wanted}
 
 
 def live_units(x: Array) -> Array:
@@ -190,7 +215,7 @@ def live_units(x: Array) -> Array:
     -------
     boolean array (…, 1, units)
     """
-    zero: Array = q.zero_units(x == 0)
+    zero: Array = zero_units(x == 0)
     return ~zero[..., None, :]
 
 
@@ -214,11 +239,11 @@ def of_backward(
     found: dict[str, Numbers] = {}
     if "backward_rms" not in wanted and (live is None or "backward_live_rms" not in wanted):
         return found
-    back = delta @ q.transposed(weight)
+    back = delta @ transposed(weight)
     if "backward_rms" in wanted:
-        found["backward_rms"] = q.rms(q.entries(back))
+        found["backward_rms"] = rms(entries(back))
     if live is not None and "backward_live_rms" in wanted:
-        found["backward_live_rms"] = q.rms(q.entries(q.where_true(live, back)))
+        found["backward_live_rms"] = rms(entries(where_true(live, back)))
     return found
 
 
@@ -227,20 +252,20 @@ def of_activation(
     saturated: Array | None,
     wanted: Collection[str],
     counts: dict[str, Numbers],
-    axes: Axes = q.MATRIX,
+    axes: Axes = MATRIX,
 ) -> dict[str, Numbers]:
     """Quantities of φ(h) on the training batch; `saturated` are booleans of the same shape."""
-    x = q.entries(activation, axes)
+    x = entries(activation, axes)
     found = _by_table("activation", x, wanted)
     summary: Numbers | None = None
     if "activation_mean" in wanted:
-        found["activation_mean"] = summary = q.mean(x)
+        found["activation_mean"] = summary = mean(x)
     if "activation_std" in wanted:
-        found["activation_std"] = q.std(x, summary)
+        found["activation_std"] = std(x, summary)
     if not SHARES.isdisjoint(wanted):
-        counts["activation"] = q.nonfinite_count(x, summary)
+        counts["activation"] = nonfinite_count(x, summary)
     if "saturated_fraction" in wanted and saturated is not None:
-        found["saturated_fraction"] = q.share(q.entries(saturated, axes), counts["activation"])
+        found["saturated_fraction"] = share(entries(saturated, axes), counts["activation"])
     return found
 
 
@@ -249,7 +274,7 @@ def of_weights(
     after: Array | None,
     wanted: Collection[str],
     counts: dict[str, Numbers],
-    axes: Axes = q.MATRIX,
+    axes: Axes = MATRIX,
     before_rms: Numbers | None = None,
     overwrite: bool = False,
 ) -> dict[str, Numbers]:
@@ -259,9 +284,13 @@ def of_weights(
     `before_rms` is for those who have it already; with `overwrite`, `before` is used up.
     """
     found: dict[str, Numbers] = {}
+    if before is not None:
+        found |= of_entries("weight", before, wanted, axes)
+    if after is not None:
+        found |= of_entries("weight_after", after, wanted, axes)
     change = None
     if before is not None and ("weight_rms" in wanted or "update_ratio" in wanted):
-        size = q.rms(q.entries(before, axes)) if before_rms is None else before_rms
+        size = rms(entries(before, axes)) if before_rms is None else before_rms
         if "weight_rms" in wanted:
             found["weight_rms"] = size
         if after is not None and "update_ratio" in wanted:
@@ -269,10 +298,10 @@ def of_weights(
                 before -= after
             else:
                 before = before - after
-            change = q.rms(q.entries(before, axes))
-            found["update_ratio"] = q.ratio(change, size)
+            change = rms(entries(before, axes))
+            found["update_ratio"] = ratio(change, size)
     if after is not None and "nonfinite_count" in wanted:
         # finite weights plus a finite change are finite
         summary = None if change is None else change + size
-        counts["weight after the update"] = q.nonfinite_count(q.entries(after, axes), summary)
+        counts["weight after the update"] = nonfinite_count(entries(after, axes), summary)
     return found

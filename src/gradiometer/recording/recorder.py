@@ -11,12 +11,12 @@ import numpy as np
 
 from dp.typing import Array
 from gradiometer.events import Listener
-from gradiometer.quantities import HISTOGRAM, OF_LAYERS, OF_STEPS
-from gradiometer.recording import quantities as q
+from gradiometer.quantities import HISTOGRAM, HISTOGRAM_EDGES, OF_LAYERS, OF_STEPS
 from gradiometer.recording.session import LayerInfo, Session
 from gradiometer.states import MODEL, Reasons
 
 if TYPE_CHECKING:
+    from gradiometer.diagnosis import Diagnosis
     from gradiometer.trace import Trace
 
 NO_LABELS = "there are no labels of classes, on a reference batch, to compare the output with"
@@ -98,6 +98,10 @@ class Recorder:
     def trace(self) -> Trace:
         """Everything recorded so far; see `to_trace`."""
         return self.to_trace()
+
+    def diagnose(self) -> Diagnosis:
+        """Say what the net suffers from, by what was recorded so far; see `Trace.diagnose`."""
+        return self.trace.diagnose()
 
     def to_trace(
         self, attributes: Mapping[str, Any] | None = None, members: Sequence[int] | None = None
@@ -286,7 +290,7 @@ def _coordinates(session: Session, members: Sequence[int] | None) -> dict[str, A
     if (rates != rates[0]).any() and not np.isnan(rates).all():
         found["learning_rate"] = ("step", rates)
     if session.needs(HISTOGRAM):
-        found["bin"] = q.HISTOGRAM_EDGES
+        found["bin"] = HISTOGRAM_EDGES
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dp.typing import Array
-from gradiometer.recording import quantities as q
+from gradiometer.quantities import accuracy as accuracy_of
 
 NO_LABELS = "the reference batch has no labels"
 NOT_TOLD = "whether the model's output are logits or probabilities cannot be told"
@@ -85,7 +85,7 @@ def accuracy(
     # smoothed or mixed rows have a largest entry too; sums of half precision are not exact
     if not ((y >= 0).all() and np.allclose(y.sum(axis=1), 1, atol=0.01)):
         raise NoAccuracy("the rows of the labels do not add up to 1, so that they name no class")
-    return float(q.accuracy(p, y))
+    return float(accuracy_of(p, y))
 
 
 def _of_one_output(p: Array, y: Array, probabilities: bool | None) -> float:
@@ -98,7 +98,7 @@ def _of_one_output(p: Array, y: Array, probabilities: bool | None) -> float:
         raise NoAccuracy(NOT_TOLD)
     if not probabilities:  # logits: class 1 above 0
         p = np.where(np.isfinite(p), p > 0, p)
-    return float(q.accuracy(p, y))
+    return float(accuracy_of(p, y))
 
 
 def _of_class_numbers(p: Array, y: Array, whole_numbers: bool) -> float:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 
+from gradiometer.arrays import Array, Numbers
 from gradiometer.quantities import HISTOGRAM, OF_LAYERS, QUANTITIES, Pooling
-from gradiometer.recording import quantities as q
-from gradiometer.recording.typing import Array, Numbers
 
 
 def needing(*arrays: str) -> tuple[str, ...]:
@@ -43,9 +42,9 @@ def arrays_for(wanted: Iterable[str]) -> frozenset[str]:
 def measured_alone(array: str) -> tuple[tuple[str, Callable[[Array], Numbers]], ...]:
     """The quantities of one array that are a function of its entries, and these functions."""
     return tuple(
-        (name, getattr(q, row.by))
+        (name, row.of)
         for name, row in QUANTITIES.items()
-        if row.needs == (array,) and row.by
+        if row.needs == (array,) and row.of is not None
     )
 
 

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from gradiometer.recording.assembly import REFERENCE, Assembly, Measured, add_arrays, join, one_step
+from gradiometer import reductions
+from gradiometer.recording.assembly import (
+    REFERENCE,
+    Assembly,
+    Measured,
+    add_arrays,
+    join,
+    one_step,
+    pooled,
+)
 from gradiometer.recording.measure import LayerArrays
 from gradiometer.recording.recorder import Recorder
 from gradiometer.recording.session import LayerInfo, Session
@@ -69,3 +78,24 @@ def test_steps_that_were_undone_leave_no_mask():
     recorder.session.forget_after(1)
     assert recorder.session.steps == [1]
     assert recorder.session.mask("grad_rms").shape == (1, 1)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-30, 1.0, 1e200, 1e307])
+def test_batches_that_are_joined_are_as_one_batch_of_any_size(size):
+    parts = [np.random.default_rng(i).standard_normal(10 * (i + 1)) * size for i in range(3)]
+    measured = [
+        {
+            "delta_rms": reductions.rms(part),
+            "activation_mean": reductions.mean(part),
+            "activation_std": reductions.std(part),
+        }
+        for part in parts
+    ]
+    whole = np.concatenate(parts)
+    found = pooled(measured, [len(part) for part in parts])
+    for name, right in (
+        ("delta_rms", reductions.rms(whole)),
+        ("activation_mean", reductions.mean(whole)),
+        ("activation_std", reductions.std(whole)),
+    ):
+        assert found[name] == pytest.approx(right, rel=1e-12), name

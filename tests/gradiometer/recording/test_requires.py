@@ -16,11 +16,11 @@ ARRAYS = {
 def test_every_array_that_is_needed_is_one_of_those_named():
     for row in quantities.QUANTITIES.values():
         assert {*row.needs, *row.looks_at} <= ARRAYS
-        assert not row.by or len(row.needs) == 1
+        assert row.of is None or len(row.needs) == 1
     assert all(f"`{name}`" in quantities.__doc__ for name in ARRAYS)
 
 
-def test_a_function_that_measures_is_found_by_its_name():
+def test_the_function_of_a_row_is_found_by_its_array():
     ((name, rms),) = requires.measured_alone("input")
     assert name == "input_rms"
     assert rms(np.array([3.0, 4.0])) == pytest.approx(np.sqrt(12.5))

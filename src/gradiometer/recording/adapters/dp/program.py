@@ -19,12 +19,13 @@ from dp.program.graph import Value, in_order
 from dp.program.models import pure
 from dp.program.pipeline import Compiled
 from dp.typing import Array
-from gradiometer.recording import quantities as q
+from gradiometer.quantities import accuracy
 from gradiometer.recording.adapters.dp import layers as of_layers
 from gradiometer.recording.adapters.dp.forward import NO_FORWARD, Passage, has_forward
 from gradiometer.recording.adapters.dp.layers import Announcer, Called, Row
-from gradiometer.recording.adapters.dp.steps import flattened, joined, of_members
+from gradiometer.recording.adapters.dp.steps import of_members
 from gradiometer.recording.assembly import add_arrays
+from gradiometer.recording.calls import joined
 from gradiometer.recording.chains import chains_of, layers_before
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.measure import (
@@ -36,6 +37,7 @@ from gradiometer.recording.measure import (
 )
 from gradiometer.recording.reference import NO_LABELS
 from gradiometer.recording.session import Session
+from gradiometer.reductions import norm
 from gradiometer.states import MODEL
 
 AT_MOST = 1 << 21  # bytes of steps that wait to be measured together
@@ -155,7 +157,7 @@ class ProgramReader:
             if labels is None:
                 self.session.miss(MODEL, ("accuracy",), NO_LABELS)
             else:
-                found = q.accuracy(output, labels)
+                found = accuracy(output, labels)
                 self._accuracies[at] = found
                 self.session.accuracy = float(found.mean())
         for kept in self._kept:
@@ -440,7 +442,7 @@ class ProgramReader:
                     found.saturated = function.saturated(h)
         if self._dead_in_training:
             found.reference_activation = found.activation
-        return flattened(found, 2 + self._loss.ndim - 1)
+        return found.flattened(2 + self._loss.ndim - 1)
 
     def _fill_input(self, found: LayerArrays, group: _Group, count: int) -> None:
         """Fill in what goes into a group of layers, and where it is of live units."""
@@ -457,7 +459,7 @@ class ProgramReader:
         members = self._loss.shape[1:]
         assert self._step is not None
         rows = [self._rows(self._gradient, [self._step.weights[n]]) for n in self._trained]
-        found = q.norm(x[:count, 0].reshape(count, *members, -1) for x in rows)
+        found = norm(x[:count, 0].reshape(count, *members, -1) for x in rows)
         return np.broadcast_to(np.asarray(found), (count, *members))
 
     @property

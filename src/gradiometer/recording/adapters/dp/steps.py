@@ -9,26 +9,27 @@ from typing import Any
 import numpy as np
 
 import dp
-from dp.activations import SOFTMAX, Activation
+from dp.activations import Activation
 from dp.typing import Array
-from gradiometer.recording import quantities as q
+from gradiometer.quantities import accuracy
 from gradiometer.recording.adapters.dp import layers as of_layers
 from gradiometer.recording.adapters.dp.forward import Forward, Passage, array_of
 from gradiometer.recording.adapters.dp.layers import OF_CALLS, Row
 from gradiometer.recording.adapters.dp.watch import Call, Pass
 from gradiometer.recording.assembly import add_arrays, one_step
-from gradiometer.recording.functions import UNKNOWN
+from gradiometer.recording.calls import call_arrays, joined, joined_calls
+from gradiometer.recording.functions import Function
 from gradiometer.recording.measure import (
     FROM_GRADIENT,
     OF_ACTIVATION,
     OF_BACKWARD,
     OF_DELTA,
     LayerArrays,
-    live_units,
 )
 from gradiometer.recording.reference import NO_LABELS
 from gradiometer.recording.requires import needing
 from gradiometer.recording.session import Session
+from gradiometer.reductions import norm
 from gradiometer.states import MODEL
 
 Functions = dict[str, list[Activation | None]]  # that follow a layer's calls, by its weight
@@ -88,19 +89,17 @@ class PassReader:
         self, call: Call, function: Activation | None, applied: dp.Node | None
     ) -> LayerArrays:
         """The arrays of a call; `applied` is the Node that has the function's value, if any."""
-        wanted, h = self._session.arrays, call.pre_activation.value
-        found = LayerArrays(delta=call.delta)
+        h, activation = call.pre_activation.value, None
         if function is not None:
-            found.activation = function(h) if applied is None else applied.value
-            if function is not SOFTMAX:  # whose units do not saturate one by one
-                found.saturated = function.saturated(h)
-        if "input" in wanted:
-            found.input = of_members(call.input, h.shape[:-2])
-            if call.delta is not None:
-                found.live = np.broadcast_to(np.asarray(live_units(found.input)), found.input.shape)
-        if "pre_activation" in wanted:
-            found.pre_activation = h
-        return found
+            activation = function(h) if applied is None else applied.value
+        return call_arrays(
+            self._session.arrays,
+            None if function is None else Function.of(function),
+            pre_activation=h,
+            activation=activation,
+            input=of_members(call.input, h.shape[:-2]),
+            delta=call.delta,
+        )
 
     def _batch(self, seen: Pass) -> tuple[Any, Any]:
         if self._reference is not None:
@@ -124,7 +123,7 @@ class PassReader:
             if y is None:
                 self._session.miss(MODEL, ("accuracy",), NO_LABELS)
             else:
-                found.accuracy = q.accuracy(passage.output.value, array_of(y))
+                found.accuracy = accuracy(passage.output.value, array_of(y))
         except (TypeError, ValueError, IndexError) as error:
             why = f"the labels do not fit the model's output: {error}"
             self._session.miss(MODEL, ("accuracy",), why)
@@ -191,7 +190,7 @@ class Assembly:
             loss = sum(part for part in known if part is not None)
         gradients = {} if why_not else summed(passes)
         arrays = [
-            flattened(self._arrays(i, row, passes, update, gradients, why_not), len(members))
+            self._arrays(i, row, passes, update, gradients, why_not)
             for i, row in enumerate(self._rows)
         ]
         right = passes[-1].accuracy if passes else None
@@ -215,8 +214,8 @@ class Assembly:
         if not gradients:
             self._session.miss(MODEL, ("grad_norm",), why_not or of_layers.NOT_USED)
             return None
-        norm = q.norm(x.reshape(*members, -1) for x in gradients.values())
-        return np.broadcast_to(np.asarray(norm), members)[None]
+        found = norm(x.reshape(*members, -1) for x in gradients.values())
+        return np.broadcast_to(np.asarray(found), members)[None]
 
     def _members(self, passes: Sequence[Seen], param: Mapping[str, Array]) -> tuple[int, ...]:
         """The leading axes of the loss, or else of the layers' weights: () or (members,)."""
@@ -289,14 +288,10 @@ class Assembly:
         known = of_layers.miss_activation(self._session, row, functions)
         if known is None:
             return False
-        earlier = self._session.layers[i].activation
-        if earlier == UNKNOWN:
-            self._session.describe(i, activation=known.name)
-        elif earlier != known.name:
-            why = f"{known.name} was applied to its output, where it had been {earlier}"
+        why = self._session.applies(i, known.name)
+        if why:
             self._session.miss(row.name, OF_ACTIVATION, why)
-            return False
-        return True
+        return not why
 
 
 def summed(passes: Sequence[Seen]) -> dict[str, Array]:
@@ -314,13 +309,6 @@ def _differ(one: Array, other: Array) -> bool:
     return not np.array_equal(one, other, equal_nan=True)
 
 
-def joined(parts: Sequence[Array]) -> Array | None:
-    """Several batches as one; None of none."""
-    if len(parts) < 2:
-        return parts[0] if parts else None
-    return np.concatenate(parts, axis=-2)
-
-
 def of_members(x: Array, members: tuple[int, ...]) -> Array:
     """Samples (…, batch, features) that may be the same for all members, for each of them."""
     lead = x.shape[: x.ndim - 2]
@@ -329,27 +317,3 @@ def of_members(x: Array, members: tuple[int, ...]) -> Array:
     return np.broadcast_to(
         x[(..., *[None] * len(members), slice(None), slice(None))], (*lead, *members, *x.shape[-2:])
     )
-
-
-def joined_calls(calls: Sequence[LayerArrays]) -> LayerArrays:
-    """Several calls of a layer as one, of one large batch."""
-    if len(calls) == 1:
-        return calls[0]
-    found = LayerArrays()
-    for name in ("delta", "activation", "saturated", "input", "live", "pre_activation"):
-        parts = [getattr(call, name) for call in calls]
-        setattr(found, name, joined([part for part in parts if part is not None]))
-    return found
-
-
-def flattened(found: LayerArrays, leading: int) -> LayerArrays:
-    """A parameter of more axes than a matrix as one, so that it is measured as a whole.
-
-    `leading` is the number of axes before: members, and others that the arrays have.
-    """
-    for name in ("gradient", "weight", "weight_after", "used"):
-        array = getattr(found, name)
-        if array is not None and array.ndim > 2 + leading:
-            shape = array.shape[:leading]
-            setattr(found, name, array.reshape(*shape, -1, array.shape[-1]))
-    return found

@@ -14,7 +14,7 @@ from gradiometer.recording.adapters.jax.transport import StepMessage, TapMessage
 from gradiometer.recording.assembly import Assembly, Measured, join
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.functions import UNKNOWN
-from gradiometer.recording.measure import FROM_GRADIENT, OF_BACKWARD, OF_WEIGHTS
+from gradiometer.recording.measure import FROM_GRADIENT, OF_BACKWARD, OF_INPUT, OF_WEIGHTS
 from gradiometer.recording.nonfinite import KINDS
 from gradiometer.recording.session import LayerInfo, Session
 from gradiometer.states import MODEL
@@ -99,10 +99,11 @@ def missing_in(
 
 def _not_given(sent: Collection[str]) -> dict[str, str]:
     """Why a tap did not send what it was not given the arrays for."""
-    why = {"input_rms": "the tap was given no inputs (inputs=)"}
+    no_inputs = "the tap was given no inputs (inputs=)"
+    why = dict.fromkeys(OF_INPUT, no_inputs)
     why |= dict.fromkeys(OF_BACKWARD, "the tap was given no weight (weight=)")
     if "backward_rms" in sent:
-        why["backward_live_rms"] = why["input_rms"]
+        why["backward_live_rms"] = no_inputs
     return {name: reason for name, reason in why.items() if name not in sent}
 
 

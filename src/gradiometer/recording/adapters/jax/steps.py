@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from gradiometer.recording import quantities as q
+from gradiometer.arrays import entries
+from gradiometer.quantities import clip_factor
 from gradiometer.recording.adapters.jax.layers import (
     Tree,
     arrays_of,
@@ -28,6 +29,7 @@ from gradiometer.recording.adapters.jax.transport import (
     when_recorded,
 )
 from gradiometer.recording.measure import of_gradient, of_weights
+from gradiometer.reductions import norm, rms
 
 
 def tap_step(
@@ -113,7 +115,7 @@ def tap_step(
     told = {"loss": loss, "accuracy": accuracy}
     numbers = {what: _scalar(what, value) for what, value in told.items() if value is not None}
     if "grad_norm" in settings.wanted and grads is not None:
-        numbers["grad_norm"] = lax.stop_gradient(q.norm(x.ravel() for x in arrays_of(grads)))
+        numbers["grad_norm"] = lax.stop_gradient(norm(x.ravel() for x in arrays_of(grads)))
     vector, columns = packed({**measured, "": numbers})
     # Equinox, as PyTorch, has fan_out first, and calls it weight
     sizes = tuple((names[path], x.shape, path[-1] == "weight") for path, x in weights.items())
@@ -139,8 +141,8 @@ def _measure_weights(
         if gradient is not None:
             found |= of_gradient(gradient, wanted, counts, axes)
         if gradient is not None and clipped is not None and "clip_factor" in wanted:
-            found["clip_factor"] = q.clip_factor(
-                q.rms(q.entries(gradient, axes)), q.rms(q.entries(clipped, axes))
+            found["clip_factor"] = clip_factor(
+                rms(entries(gradient, axes)), rms(entries(clipped, axes))
             )
         layers[name] = {**found, **counts}
     return layers

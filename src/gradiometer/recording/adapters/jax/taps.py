@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array, lax
 
 from dp.activations import Activation
-from gradiometer.recording import quantities as q
+from gradiometer.quantities import zero_units
 from gradiometer.recording.adapters.jax.functions import Function, function_of
 from gradiometer.recording.adapters.jax.transport import (
     Settings,
@@ -198,7 +198,7 @@ def _measure_forward(probe: _Tap, h: Array, inputs: Array | None) -> dict[str, A
     if inputs is not None:
         found |= of_entries("input", _samples(inputs), wanted)
     if "dead_fraction" in wanted:
-        found[ZERO_UNITS] = q.zero_units(x == 0)
+        found[ZERO_UNITS] = zero_units(x == 0)
     return {**found, **counts}
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import keras
 from keras import tree
 
+from gradiometer.arrays import Array
 from gradiometer.recording.adapters.keras.layers import UNSEEN, Weight, function_of
 from gradiometer.recording.functions import IDENTITY, Function
-from gradiometer.recording.typing import Array
 
 NOT_FOLLOWED = "it is not seen what becomes of its output"
 
@@ -25,7 +25,7 @@ class Call:
     ----------
     weight : Weight
     arrays : dict
-        "input", "pre_activation" and "activation", as far as they can be had.
+        "input", "pre_activation", "activation" and "delta", as far as they can be had.
     functions : list of Function
         What is applied to its pre-activation.
     used : bool
@@ -35,10 +35,15 @@ class Call:
     """
 
     weight: Weight
-    arrays: dict[str, Array]
+    arrays: dict[str, Any]
     functions: list[Function] = field(default_factory=list)
     used: bool = False
     why: str = ""
+
+    @property
+    def function(self) -> Function | None:
+        """The one that is applied, when all is known of what becomes of it; or else None."""
+        return None if self.why else self.functions[0] if self.functions else IDENTITY
 
     def close(self) -> None:
         """Say what its activation is: all is known of what becomes of it."""
@@ -47,10 +52,8 @@ class Call:
         elif not self.functions and not self.used:
             self.why = self.why or NOT_FOLLOWED
         if self.why:
-            self.functions = []
             self.arrays.pop("activation", None)
         elif self.used:
-            self.functions = [IDENTITY]
             self.arrays["activation"] = self.arrays["pre_activation"]
 
 
@@ -111,7 +114,7 @@ class Forward:
             if weight is not None and weight.returned:
                 found = self._pre_activation(weight, found)
             for one in self.calls[before:]:
-                if one.weight is weight:
+                if one.weight is weight and weight.multiplies:
                     one.arrays["input"] = given[0]
             self._leave(part, arrived, given, found)
             return found

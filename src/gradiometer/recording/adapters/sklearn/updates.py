@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 import dp
-from dp.activations import Activation
 from dp.mode import mode
 from dp.typing import Array
-from gradiometer.recording import quantities as q
+from gradiometer.arrays import Numbers
 from gradiometer.recording.adapters.sklearn.internals import (
     backward_signature,
     check_estimator,
@@ -24,11 +23,12 @@ from gradiometer.recording.adapters.sklearn.internals import (
 from gradiometer.recording.adapters.sklearn.network import Network
 from gradiometer.recording.adapters.sklearn.reference import Reference, dense
 from gradiometer.recording.assembly import add_arrays, one_step
+from gradiometer.recording.calls import call_arrays
 from gradiometer.recording.errors import RecordingError
-from gradiometer.recording.functions import why_not_saturated
+from gradiometer.recording.functions import Function, why_not_saturated
 from gradiometer.recording.measure import LayerArrays
 from gradiometer.recording.session import LayerInfo, Session
-from gradiometer.recording.typing import Numbers
+from gradiometer.reductions import norm
 
 # the arrays that need a pass of dp
 OF_PASS = {
@@ -143,11 +143,11 @@ class Updates:
         except (AttributeError, TypeError, ValueError) as error:
             raise unknown_internals(str(error)) from error
         self._begin(network.layers, network.functions)
-        norm = None
+        grad_norm = None
         if self.session.needs("grad_norm"):
-            norm = q.norm(np.ravel(part) for part in (*gradients, *of_biases))
+            grad_norm = norm(np.ravel(part) for part in (*gradients, *of_biases))
         layers = [LayerArrays() for _ in network.weights]
-        step = _Step(network.weights, layers, loss, math.nan, norm)
+        step = _Step(network.weights, layers, loss, math.nan, grad_norm)
         arrays = self.session.arrays
         if not OF_PASS.isdisjoint(arrays) or self.session.needs("accuracy"):
             self._pass(network, step, X, y, sample_weight, gradients)
@@ -184,11 +184,11 @@ class Updates:
         rate = getattr(self._optimizer, "learning_rate" if sgd else "learning_rate_init", None)
         self.session.tell_optimizer(number, type(self._optimizer).__name__, rate)
 
-    def _begin(self, layers: tuple[LayerInfo, ...], functions: Sequence[Activation | None]) -> None:
+    def _begin(self, layers: tuple[LayerInfo, ...], functions: Sequence[Function]) -> None:
         if not self.session.layers:
             self.session.begin(layers, self._add)
             for layer, function in zip(layers, functions, strict=True):
-                if function is None:
+                if not function.saturates:
                     why = why_not_saturated(layer.activation)
                     self.session.miss(layer.name, ("saturated_fraction",), why)
         elif self.session.layers != layers:
@@ -217,13 +217,16 @@ class Updates:
         if not self._trusted:
             network.compare(gradients, theirs, passed, targets.value, weights)
             self._trusted = True
-        for i, (layer, function) in enumerate(zip(step.layers, network.functions, strict=True)):
-            layer.gradient, layer.delta = gradients[i], deltas[i]
-            layer.activation = passed.activations[i].value
-            layer.input = passed.inputs[i].value
-            layer.pre_activation = passed.pre_activations[i].value
-            if function is not None and needs("saturated_fraction"):
-                layer.saturated = function.saturated(passed.pre_activations[i].value)
+        for i, function in enumerate(network.functions):
+            step.layers[i] = call_arrays(
+                self.session.arrays,
+                function,
+                pre_activation=passed.pre_activations[i].value,
+                activation=passed.activations[i].value,
+                input=passed.inputs[i].value,
+                delta=deltas[i],
+            )
+            step.layers[i].gradient = gradients[i]
         labels: Array | None = targets.value
         if self.reference is not None and needs("dead_fraction", "accuracy"):
             if self._seen is None:

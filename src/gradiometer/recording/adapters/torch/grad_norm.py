@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from gradiometer.recording import quantities as q
+from gradiometer.arrays import entries
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.backward import Pass
 from gradiometer.recording.assembly import Measured
+from gradiometer.reductions import rms
 
 BY_HAND = (
     "a parameter has a gradient that Tensor.backward did not compute in this step, or that of an "
@@ -52,7 +53,7 @@ class GradNorm:
         if self._scales.setdefault(key, scale) != scale:
             self.why_not = SCALED
         if gradient.numel():
-            self.each.found[key] = q.rms(q.entries(as_array(gradient), None)) / scale
+            self.each.found[key] = rms(entries(as_array(gradient), None)) / scale
             self._sizes[key] = gradient.numel()
 
     def check(self, parameters: Iterable[torch.Tensor]) -> None:

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from gradiometer.quantities import HISTOGRAM, QUANTITIES
-from gradiometer.recording import quantities as q
+from gradiometer.arrays import Numbers, entries
+from gradiometer.quantities import HISTOGRAM, QUANTITIES, clip_factor
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.backward import Pass
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.plan import Plan
 from gradiometer.recording.adapters.torch.step import Gradient, Step, Used, Version, parameters_of
 from gradiometer.recording.measure import FROM_GRADIENT
-from gradiometer.recording.typing import Numbers
+from gradiometer.reductions import rms
 
 FROZEN = "it is frozen"
 UNREACHED = "no backward pass reached it in a step"
@@ -184,7 +184,7 @@ class Gradients:
             return None
         if not self._wants_factor:
             return math.nan
-        found = q.rms(q.entries(as_array(gradient), None))
+        found = rms(entries(as_array(gradient), None))
         return found if scale is None else found / float(scale)
 
     def _as_used(self, step: Step, layer: Layer, now: torch.Tensor, scale: Any = None) -> str:
@@ -241,7 +241,7 @@ class Gradients:
         if why or used is None or used.rms is None:
             self._session.miss(layer.name, ("clip_factor",), why or CLEARED)
             return
-        factor = q.clip_factor(measured.found["grad_rms"], used.rms)
+        factor = clip_factor(measured.found["grad_rms"], used.rms)
         if used.same and layer not in step.raw:  # also where both are not finite
             factor = _or_one(factor)
         measured.found["clip_factor"] = factor

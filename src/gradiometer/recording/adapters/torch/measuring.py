@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from gradiometer.quantities import QUANTITIES
-from gradiometer.recording import quantities as q
+from gradiometer.arrays import Numbers, entries
+from gradiometer.quantities import QUANTITIES, zero_units
 from gradiometer.recording.adapters.torch.arrays import Array, as_array, zero_units_among
 from gradiometer.recording.adapters.torch.backward import Pass
 from gradiometer.recording.adapters.torch.calls import Call
@@ -29,7 +29,7 @@ from gradiometer.recording.measure import (
     of_entries,
 )
 from gradiometer.recording.requires import needing
-from gradiometer.recording.typing import Numbers
+from gradiometer.reductions import nonfinite_count
 
 NO_STEP = (
     "there were backward passes, but no step of an optimizer that updates the model; for updates "
@@ -254,7 +254,7 @@ class Measuring:
 def measured_on_reference(call: Call, x: torch.Tensor) -> Measured:
     """What is measured of φ(h) on the reference batch."""
     array = as_array(x)
-    nonfinite = q.nonfinite_count(q.entries(array, None))
+    nonfinite = nonfinite_count(entries(array, None))
     return Measured({}, {REFERENCE: nonfinite}, zero_units_of(call, array == 0), x.numel())
 
 
@@ -263,7 +263,7 @@ def zero_units_of(call: Call, zero: Array) -> Array:
     layer = call.layer
     assert layer.unit is not None
     if call.units is None:
-        return q.zero_units(zero, 0, layer.unit(layer.output, zero))
+        return zero_units(zero, 0, layer.unit(layer.output, zero))
     return zero_units_among(call.units(), zero)
 
 

@@ -18,8 +18,10 @@ from gradiometer.recording.functions import why_not_saturated
 from gradiometer.recording.measure import (
     FROM_GRADIENT,
     OF_ACTIVATION,
+    OF_BACKWARD,
     OF_DELTA,
     OF_INPUT,
+    OF_PREACTIVATION,
     OF_WEIGHTS,
     of_weights,
 )
@@ -82,9 +84,8 @@ class Results:
         self._of_activation = [
             name for name in OF_ACTIVATION if name != "dead_fraction" or not plan.has_reference
         ]
-        self._names = (*OF_DELTA, *OF_INPUT, "preactivation_mean", *self._of_activation)
+        self._names = (*OF_DELTA, *OF_INPUT, *OF_PREACTIVATION, *self._of_activation)
         self._wants_inputs = plan.fetches("input", "pre_activation")
-        self._functions: dict[Layer, str] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -100,7 +101,7 @@ class Results:
             if layer.weight_why_not:
                 session.miss(layer.name, (*FROM_GRADIENT, *OF_WEIGHTS), layer.weight_why_not)
             if not layer.is_linear:
-                session.miss(layer.name, ("backward_rms", "backward_live_rms"), NOT_LINEAR)
+                session.miss(layer.name, OF_BACKWARD, NOT_LINEAR)
 
     def add(self, step: Step, replaced: set[int]) -> None:
         """Complete a step and add it; `replaced` modules are no part of the model any more."""
@@ -193,28 +194,17 @@ class Results:
     def _activation_of(self, i: int, layer: Layer, calls: list[Call]) -> Measured | None:
         """Of the activations of all calls in the step; they must be known of all."""
         for call in calls:
-            if call.function is not None:
-                self._check_function(i, call)
+            if call.function is not None and (why := self._session.applies(i, call.function.name)):
+                call.activation, call.why_not = None, why
             if call.why_not:
                 self._session.miss(layer.name, self._of_activation, call.why_not)
         joined = _joined([call.activation for call in calls])
         if joined is None:
             return None
         if "saturated_fraction" in self._wanted and "saturated_fraction" not in joined.found:
-            why = why_not_saturated(self._functions.get(layer, ""))
+            why = why_not_saturated(self._session.layers[i].activation)
             self._session.miss(layer.name, ("saturated_fraction",), why)
         return joined
-
-    def _check_function(self, i: int, call: Call) -> None:
-        """A layer's activation function is the one that was seen first."""
-        assert call.function is not None
-        name, known = call.function.name, self._functions.get(call.layer)
-        if known is None:
-            self._functions[call.layer] = name
-            self._session.describe(i, activation=name)
-        elif known != name:
-            call.activation = None
-            call.why_not = f"{name} was applied to its output, where it had been {known}"
 
     # --- roles ------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gradiometer.arrays import Numbers
 from gradiometer.recording import measure
 from gradiometer.recording.adapters.torch.arrays import Array, as_array, brought_back
 from gradiometer.recording.adapters.torch.backward import Pass
@@ -17,7 +18,6 @@ from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.grad_norm import PARTLY, GradNorm
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.assembly import Measured
-from gradiometer.recording.typing import Numbers
 
 
 class Version:

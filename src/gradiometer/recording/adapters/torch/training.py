@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradiometer.recording import quantities as q
+from gradiometer.arrays import entries
 from gradiometer.recording.adapters.torch.arrays import Array, as_array, copy_of
 from gradiometer.recording.adapters.torch.backward import BACKWARD, Observer, Pass
 from gradiometer.recording.adapters.torch.chains import Chains
@@ -34,6 +34,7 @@ from gradiometer.recording.adapters.torch.scaling import SCALING
 from gradiometer.recording.adapters.torch.step import Step
 from gradiometer.recording.adapters.torch.watch import Watch
 from gradiometer.recording.assembly import Measured
+from gradiometer.reductions import rms
 from gradiometer.states import MODEL
 
 SECOND = (
@@ -253,7 +254,7 @@ class Training(Observer):
                     if weight is not None:
                         kept = copy_of(weight, self._places.get(layer))
                         self._places[layer] = kept
-                        step.before[layer] = kept, q.rms(q.entries(kept, None))
+                        step.before[layer] = kept, rms(entries(kept, None))
             if self._reference is not None and looks:
                 self._reference.look(step, self._plan, self._watch.forward, self._measuring)
 
