@@ -41,6 +41,21 @@ class Trained(NamedTuple):
     outcome: float
 
 
+class Measured(NamedTuple):
+    """What a label is checked against.
+
+    Attributes
+    ----------
+    outcome : float
+        As in `Trained`.
+    finite : bool
+        Whether the losses and all that was looked at in the layers were finite at every step.
+    """
+
+    outcome: float
+    finite: bool
+
+
 @dataclass(frozen=True)
 class Case:
     """A net of the corpus and its label.
@@ -133,22 +148,33 @@ def check(cases: Iterable[Case]) -> dict[str, Case]:
     return named
 
 
-def doubt(case: Case, outcomes: Mapping[str, float]) -> str | None:
+def doubt(case: Case, measured: Mapping[str, Measured]) -> str | None:
     """Why a label does not hold, or None if it does.
+
+    A failing net is labelled "non-finite" if, and only if, something was not finite.
 
     Parameters
     ----------
     case : Case
-    outcomes : dict of str to float
+    measured : dict of str to Measured
         By name, of the case and of its twin.
     """
-    outcome = outcomes[case.name]
+    outcome, finite = measured[case.name]
     if case.twin is None:
         return None if case.learns(outcome) else f"does not learn: {_shown(case, outcome)}"
     if outcome >= case.accept - MARGIN:
         return f"does not fail: {_shown(case, outcome)}"
-    if not case.learns(outcomes[case.twin]):
-        return f"its twin does not learn: {_shown(case, outcomes[case.twin])}"
+    if finite == (case.kind == "non-finite"):
+        return (
+            f"labelled {case.kind}, but everything was finite"
+            if finite
+            else (f"labelled {case.kind}, but something was not finite")
+        )
+    twin = measured.get(case.twin)
+    if twin is None:
+        return "its twin was not trained"
+    if not case.learns(twin.outcome):
+        return f"its twin does not learn: {_shown(case, twin.outcome)}"
     return None
 
 
