@@ -1,4 +1,11 @@
-"""Command line of the corpus: `python -m bench.corpus collect`, from the root of the repository."""
+"""Command line of the corpus: `python -m bench.corpus`, from the root of the repository.
+
+collect    train every net, and check its label
+read       read the signs off every trace
+calibrate  learn the thresholds of the rules on the calibration part
+table      write the table of accuracy on the test part
+all        these four, one after the other
+"""
 
 from __future__ import annotations
 
@@ -11,10 +18,16 @@ from typing import Any
 for name in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{name}_NUM_THREADS", "1")  # before NumPy comes
 
+PARTS = ("collect", "read", "calibrate", "table")
+
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.corpus", description=__doc__)
-    parser.add_argument("what", choices=["collect"], nargs="?", default="collect")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.corpus",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=[*PARTS, "all"], nargs="?", default="all")
     parser.add_argument("--only", default="*", help="names of nets, with * and ?")
     parser.add_argument("--minutes", type=float, default=30.0, help="begin no training after these")
     parser.add_argument("--processes", type=int, default=1, help="trainings at the same time")
@@ -25,8 +38,27 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Train what has no trace yet; check the labels; write the tables if all is trained."""
+    """Do what is asked for, in its order."""
     given = arguments()
+    wanted = PARTS if given.what == "all" else (given.what,)
+    if "collect" in wanted:
+        collect(given)
+    if "read" in wanted:
+        from bench.corpus import judging
+
+        judging.read_traces(given.processes)
+    if "calibrate" in wanted:
+        from bench.corpus import judging
+
+        judging.calibrate_rules()
+    if "table" in wanted:
+        from bench.corpus import judging
+
+        judging.write_tables()
+
+
+def collect(given: argparse.Namespace) -> None:
+    """Train what has no trace yet; check the labels; write the tables if all is trained."""
     from bench.corpus import collect
 
     cases = collect.all_cases()

@@ -11,7 +11,7 @@ import numpy as np
 from gradiometer.diagnosis.causes import Kind
 from gradiometer.diagnosis.reading import Reading, readings
 from gradiometer.diagnosis.rules import Rule, Signs, rules, value_of
-from gradiometer.diagnosis.signs import SIGNS, death, read_signs
+from gradiometer.diagnosis.signs import SIGNS, death, read_signs, worst_ends
 from gradiometer.diagnosis.verdict import Diagnosis, Evidence, NotJudged, Verdict
 from gradiometer.diagnosis.words import Facts
 
@@ -99,7 +99,8 @@ def _verdict(run: LabelledRun, rule: Rule, nets: Sequence[_Net], total: int) -> 
     place = max(set(places), key=places.count) if places else None
     layer = None if place is None else str(run.layers[place])
     step = _begin(nets, rule.kind)
-    facts = Facts(run, [net.signs for net in nets], rule.kind, rule.cause, place, step, total)
+    signs, ends = [net.signs for net in nets], worst_ends(nets[0].reading)
+    facts = Facts(run, signs, rule.kind, rule.cause, place, step, total, ends)
     return Verdict(
         rule.kind,
         rule.cause,

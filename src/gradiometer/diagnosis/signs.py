@@ -410,12 +410,20 @@ def _largest(values: Floats) -> float:
 
 def _fall_of(net: Reading, of_layers: Floats) -> float:
     """By how much it falls from the last layer of a chain to the first; the worst chain's."""
-    falls = []
-    for chain in net.chains:
-        known = [i for i in chain if np.isfinite(of_layers[i])]
-        if len(known) > 1:
-            falls.append(float(of_layers[known[-1]] - of_layers[known[0]]))
-    return max(falls, key=abs) if falls else math.nan
+    ends = _worst_ends(net, of_layers)
+    return math.nan if ends is None else float(of_layers[ends[1]] - of_layers[ends[0]])
+
+
+def worst_ends(net: Reading) -> tuple[int, int] | None:
+    """First and last layer of the chain in which the delta changes most at the end, by position."""
+    return _worst_ends(net, _end_rows(_log(net.finite("delta_rms"))))
+
+
+def _worst_ends(net: Reading, of_layers: Floats) -> tuple[int, int] | None:
+    """Of the layers of each chain whose number is known."""
+    known = [[i for i in chain if np.isfinite(of_layers[i])] for chain in net.chains]
+    ends = [(chain[0], chain[-1]) for chain in known if len(chain) > 1]
+    return max(ends, key=lambda pair: abs(of_layers[pair[1]] - of_layers[pair[0]]), default=None)
 
 
 def _of_pairs(net: Reading, of: Callable[[int, int], float]) -> Floats:
