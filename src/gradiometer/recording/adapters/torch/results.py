@@ -122,7 +122,6 @@ class Results:
                 self._name_role(i, layer, mine, layer in step.gradients)
         self._is_first = False
         losses = [float(part) for part in step.loss.found.values()]
-        self._session.accuracy = step.accuracy
         norm = step.norm.value() if "grad_norm" in self._wanted else None
         if step.norm.why_not:
             self._session.miss(MODEL, ("grad_norm",), step.norm.why_not)
