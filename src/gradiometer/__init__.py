@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gradiometer.studies import Study
     from gradiometer.trace import Trace
     from gradiometer.verbs.activations import activations
+    from gradiometer.verbs.diagnose import diagnose
     from gradiometer.verbs.export import export
     from gradiometer.verbs.plot import plot
     from gradiometer.verbs.predict import predict
@@ -32,6 +33,7 @@ _HOMES = {
     "Trace": "gradiometer.trace",
     "activations": "gradiometer.verbs.activations",
     "copy_weights": "gradiometer.bridges",
+    "diagnose": "gradiometer.verbs.diagnose",
     "export": "gradiometer.verbs.export",
     "from_sklearn": "gradiometer.recording.adapters.sklearn",
     "from_torch": "gradiometer.bridges",
@@ -54,6 +56,7 @@ __all__ = [
     "__version__",
     "activations",
     "copy_weights",
+    "diagnose",
     "export",
     "from_sklearn",
     "from_torch",
