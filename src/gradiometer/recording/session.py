@@ -284,6 +284,7 @@ class Session:
             rows.missing.pop("nonfinite_count", None)
         self._keep_per_step(rows, loss, accuracy, loss_seen, grad_norm)
         self.members = loss.shape[1:]
+        self.accuracy = float(np.mean(accuracy[-1]))
         self._added.append(rows)
         self._latest = steps
         if not self.nonfinite:
