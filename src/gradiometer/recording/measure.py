@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,8 +69,8 @@ class LayerArrays:
         `input`.
     pre_activation : array (…, batch, units)
     affine_delta, phi_delta, arriving : array (…, batch, units)
-        dL/d(x W + b), the delta at φ's input, and dL/dφ(h). Without the first, the delta is taken
-        for it.
+        dL/d(x W + b), the delta at φ's input, and dL/dφ(h). Without the first, nothing is known of
+        W^T delta.
     arriving_live : boolean array (…, batch, units)
         Which entries of the last are of a live unit; see `live_outputs`. By default, as they are in
         `activation` and `phi_delta`.
@@ -98,6 +99,19 @@ class LayerArrays:
         for name, value in vars(self).items():
             if value is not None and not isinstance(value, bool):
                 setattr(found, name, function(value))
+        return found
+
+    def flattened(self, leading: int) -> LayerArrays:
+        """The same with a weight of more axes than a matrix as one, so that it is measured whole.
+
+        `leading` is the number of axes before: those that all arrays have.
+        """
+        found = copy.copy(self)
+        for name in ("gradient", "weight", "weight_after", "used"):
+            array: Any = getattr(self, name)
+            if array is not None and array.ndim > 2 + leading:
+                shape = array.shape[:leading]
+                setattr(found, name, array.reshape(*shape, -1, array.shape[-1]))
         return found
 
 
@@ -145,12 +159,11 @@ def measure(
             live = live_outputs(arrays.activation, arrays.phi_delta)
         if live is not None:
             found["arriving_live_rms"] = rms(entries(where_true(live, arrays.arriving)))
-    affine = arrays.delta if arrays.affine_delta is None else arrays.affine_delta
-    if affine is not None and arrays.weight is not None:
+    if arrays.affine_delta is not None and arrays.weight is not None:
         live = arrays.live
         if live is None and arrays.input is not None and "backward_live_rms" in wanted:
             live = live_units(arrays.input)
-        found |= of_backward(affine, arrays.weight, live, wanted)
+        found |= of_backward(arrays.affine_delta, arrays.weight, live, wanted)
     found |= of_weights(arrays.weight, arrays.weight_after, wanted, counts)
     return found, counts
 
