@@ -271,8 +271,8 @@ class Interrupted(Event):
         What it ended: "training", "comparing", "drawing", "running" (a study), "proving" or
         "trying" (remedies).
     done, total : int
-        How many steps, experiments, claims or remedies were finished, and how many there are; 0 where that is
-        not known.
+        How many steps, experiments, claims or remedies were finished, and how many there are; 0
+        where that is not known.
     """
 
     signal: int

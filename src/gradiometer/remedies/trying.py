@@ -137,7 +137,7 @@ def _check(seeds: Any, budget: Any, make_model: Any, train: Any) -> None:
 
     if seeds is not None:
         positive_integer("seeds", seeds)
-    check_time_limit(budget)
+    check_time_limit(budget, "budget")
     if (make_model is None) != (train is None):
         lacking = "train" if train is None else "make_model"
         raise TypeError(f"make_model and train belong together; {lacking} is not given")

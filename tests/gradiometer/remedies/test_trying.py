@@ -34,7 +34,7 @@ def test_what_mends_the_net_is_recommended(failing):
     assert [row.works for row in found.tried] == [True, False, False]
     assert "tanh reaches accuracy" in found.sentence
     assert found.sentence.endswith("Do that first.")
-    assert best.code == "gradiometer.run(experiment, activation='tanh', clip=None)"
+    assert best.code == "gradiometer.run(experiment, activation='tanh')"
 
 
 def test_the_same_again(failing):
@@ -135,6 +135,7 @@ def test_a_budget_ends_within_a_training(failing):
     assert found.ended == "time"
     assert not found.tried
     assert not found.unchanged
+    assert found.sentence.startswith("Nothing was tried, because the time was over. ")
 
 
 def test_what_was_tried_before_an_interrupt_is_kept(failing):
