@@ -217,8 +217,8 @@ class Experiment(_Fields):
             **self._passed_to("net"),
         )
 
-    def optimizer_of(self, net: dp.Net, data: Data) -> dp.Optimizer:
-        """The optimiser that trains a net on its data."""
+    def optimizer_for(self, net: dp.Net, data: Data) -> dp.Optimizer:
+        """What trains a net on the data, with this experiment's rate, batches and seeds."""
         return dp.optimizers.OPTIMIZERS[self.optimizer](
             net,
             data.x,
@@ -298,7 +298,7 @@ class Training:
         experiment = self.experiment
         data = experiment.load_data()
         net = experiment.net(data)
-        optimizer = experiment.optimizer_of(net, data)
+        optimizer = experiment.optimizer_for(net, data)
         started = time.perf_counter()
         ended_by = None
         with (

@@ -16,7 +16,7 @@ import numpy as np
 from dp import primitives as p
 from dp.program.graph import Value
 from dp.program.layout import Layout, base
-from dp.program.lower import Lowered, Operation, lifetimes, notation_of
+from dp.program.lower import STACK, Lowered, Operation, lifetimes, notation_of, parts
 from dp.program.merge import Merged, Slab
 from dp.program.tables import CACHE_LINE, Table, zeros
 from dp.typing import Array
@@ -41,10 +41,8 @@ class Buffers:
         Whether `flat` is that of another program.
     arrays, full : dicts
         Value -> its buffer, without and with the column of ones.
-    slabs : dict
-        Slab -> (values, …, rows, columns), with the column of ones if there is one.
     whole : set of Operations
-        Those that are done on whole slabs, columns of ones included.
+        Those that are done on whole stacks, columns of ones included.
     tables : tuple of Tables
         Where the inputs lie.
     """
@@ -56,7 +54,6 @@ class Buffers:
     shared: bool
     arrays: Mapping[Value, Array]
     full: Mapping[Value, Array]
-    slabs: Mapping[Slab, Array]
     whole: frozenset[Operation]
     tables: tuple[Table, ...]
 
@@ -88,7 +85,7 @@ def place(
     tables = places.inputs(lowered.prepared, batches)
     places.parameters(flat, flat_gradient)
     ones = _slabs_with_ones(layout, merged)
-    slabs = places.slabs(merged, ones)
+    places.slabs(merged, ones)
     places.outputs()
     places.results()
     return Buffers(
@@ -99,7 +96,6 @@ def place(
         beside is not None,
         places.arrays,
         places.full,
-        slabs,
         frozenset(op for op in merged.operations if _is_padded(layout, merged, op, ones)),
         tables,
     )
@@ -113,26 +109,24 @@ def _slabs_with_ones(layout: Layout, merged: Merged) -> set[Slab]:
         slab
         for operation in merged.operations
         if _is_padded(layout, merged, operation, ones)
-        and (slab := merged.slab_of[operation.lanes[0][1]]) not in ones
+        and (slab := merged.slab_of[parts(operation.result)[0]]) not in ones
     }:
         ones |= grown
     return ones
 
 
 def _is_padded(layout: Layout, merged: Merged, operation: Operation, ones: set[Slab]) -> bool:
-    """Whether a merged operation can be done on whole slabs, columns of ones included.
+    """Whether a merged operation can be done on whole stacks, columns of ones included.
 
     So it can if all that it takes has such a column, or is one number, and if nobody needs ones in
     the result.
     """
-    if len(operation.lanes) == 1 or operation.kind not in PADDED:
+    result, matrices = operation.result, [o for o in operation.operands if o.uniform is None]
+    if result.primitive is not STACK or operation.kind not in PADDED or not matrices:
         return False
-    (first, result), (second, _) = operation.lanes[:2]
-    matrices = [(o, other) for o, other in zip(first, second, strict=True) if o.uniform is None]
-    if any(o is other for o, other in matrices):  # which is no slab of as many as there are lanes
-        return False
-    whole = bool(matrices) and all(merged.slab_of.get(o) in ones for o, _ in matrices)
-    return whole and layout.ones.isdisjoint(merged.slab_of[result])
+    # an operand that all layers share is no stack
+    whole = all(o.primitive is STACK and merged.slab_of[parts(o)[0]] in ones for o in matrices)
+    return whole and layout.ones.isdisjoint(merged.slab_of[parts(result)[0]])
 
 
 class _Places:
@@ -146,7 +140,7 @@ class _Places:
 
     def inputs(self, prepared: Sequence[Value], batches: bool) -> tuple[Table, ...]:
         """Inputs and what is prepared from them; of a batch, those of few columns side by side."""
-        needed = {base(o) for op in self.operations for ops, _ in op.lanes for o in ops}
+        needed = {value for operation in self.operations for value in operation.needed}
         needed |= {base(value) for value in self.layout.outputs}
         together: dict[Any, list[Value]] = {}
         for value in (*self.layout.captured.inputs, *(v for v in prepared if v in needed)):
@@ -174,8 +168,12 @@ class _Places:
                 self.arrays[value] = gradients[name]
         for block in layout.blocks:
             self.arrays[block.gradient] = block.of(flat_gradient)
+        for value in (op.result for op in self.operations if op.kind == "gradient"):
+            if value.primitive is STACK:
+                first = layout.block_of[parts(value)[0]]
+                self.arrays[value] = first.of(flat_gradient, len(parts(value)))
 
-    def slabs(self, merged: Merged, ones: set[Slab]) -> dict[Slab, Array]:
+    def slabs(self, merged: Merged, ones: set[Slab]) -> None:
         """Slabs have memory of their own, or take over that of one which nobody needs any more."""
         over = self._taken_over(merged, ones)
         found: dict[Slab, Array] = {}
@@ -193,19 +191,23 @@ class _Places:
             for i, value in enumerate(slab):
                 self.arrays[value] = found[slab][i][..., : value.shape[-1]]
                 self.full[value] = found[slab][i]
-        return found
+        for value in (v for op in self.operations for v in (*op.operands, op.result)):
+            if value.primitive is STACK and parts(value)[0] in merged.slab_of:
+                slab = merged.slab_of[parts(value)[0]]
+                at = slab.index(parts(value)[0])
+                self.full[value] = found[slab][at : at + len(parts(value))]
+                self.arrays[value] = self.full[value][..., : value.shape[-1]]
 
     def _taken_over(self, merged: Merged, ones: set[Slab]) -> dict[Slab, Slab]:
         """Where a merged operation takes a slab that nobody needs later: result -> operand."""
         slab_of = merged.slab_of
         over: dict[Slab, Slab] = {}
         for operation in merged.operations:
-            notation = notation_of(operation.kind) if len(operation.lanes) > 1 else None
-            own = tuple(result for _, result in operation.lanes)
+            notation, own = notation_of(operation.kind), parts(operation.result)
             if notation is None or slab_of.get(own[0]) != own:
                 continue
             for k in notation.over:
-                slab = tuple(operands[k] for operands, _ in operation.lanes)
+                slab = parts(operation.operands[k])
                 if (
                     slab_of.get(slab[0]) == slab
                     and all(max(self.used[value]) == operation.at for value in slab)
@@ -236,14 +238,14 @@ class _Places:
             self.arrays[value] = waiting.pop() if waiting else buffer(value.shape, value.dtype)
             pooled.add(value)
 
-        lanes = [lane for operation in reversed(self.operations) for lane in operation.lanes]
-        for operands, result in lanes:
-            for value in (result, *map(base, operands)):
+        for operation in reversed(self.operations):
+            result = operation.result
+            for value in (*parts(result), *operation.needed):
                 if value in self.made and value not in self.arrays:
                     give(value)
             if result in pooled:
                 free.setdefault((result.shape, result.dtype), []).append(self.arrays[result])
-        for value in (*self.layout.outputs, *(o for operands, _ in lanes for o in operands)):
+        for value in (*self.layout.outputs, *(o for op in self.operations for o in op.operands)):
             self._view(value)
 
     def _own(self, value: Value) -> None:

@@ -7,7 +7,7 @@ What makes it fast is the number of calls (`lower.py`, `merge.py`) and what lies
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,7 @@ from dp.program.buffers import Buffers
 from dp.program.capture import identifier
 from dp.program.graph import Value
 from dp.program.layout import Layout, base
-from dp.program.lower import BITS, KEEP, Lowered, Operation, notation_of
-from dp.program.merge import Merged
+from dp.program.lower import BITS, KEEP, Lowered, Operation, notation_of, parts
 from dp.program.notation import details
 from dp.program.products import in_parts
 from dp.typing import Array
@@ -36,27 +35,29 @@ class Emitted:
     run: Callable[..., None]
 
 
-def emit(layout: Layout, lowered: Lowered, merged: Merged, buffers: Buffers) -> Emitted:
+def emit(
+    layout: Layout, lowered: Lowered, operations: Sequence[Operation], buffers: Buffers
+) -> Emitted:
     """Write a function that computes everything from inputs and parameters into the buffers.
 
     With `value` False it leaves out what only the captured function's value needs.
     """
-    text = _Text(layout, lowered, merged, buffers)
-    source = "\n".join([*text.lines(), ""])
+    text = _Text(layout, lowered, buffers)
+    source = "\n".join([*text.lines(operations), ""])
     exec(compile(source, "<fast form>", "exec"), text.names)
     return Emitted(source, text.names["run"])
 
 
-def _only_for_the_value(layout: Layout, merged: Merged) -> set[Operation]:
+def _only_for_the_value(layout: Layout, operations: Sequence[Operation]) -> set[Operation]:
     """What neither gradients nor what is kept needs: only the function's own value."""
     if not layout.captured.gradients:
         return set()
     needed = {base(v) for v in (*layout.captured.gradients.values(), *layout.kept)}
     needed |= {block.gradient for block in layout.blocks}
     found = set()
-    for operation in reversed(merged.operations):
-        if any(result in needed for _, result in operation.lanes):
-            needed |= {base(o) for operands, _ in operation.lanes for o in operands}
+    for operation in reversed(operations):
+        if not needed.isdisjoint(parts(operation.result)):
+            needed.update(operation.needed)
         else:
             found.add(operation)
     return found
@@ -65,13 +66,13 @@ def _only_for_the_value(layout: Layout, merged: Merged) -> set[Operation]:
 class _Text:
     """The statements, and names for the arrays and functions they use."""
 
-    def __init__(self, layout: Layout, lowered: Lowered, merged: Merged, buffers: Buffers) -> None:
-        self.layout, self.lowered, self.merged, self.buffers = layout, lowered, merged, buffers
+    def __init__(self, layout: Layout, lowered: Lowered, buffers: Buffers) -> None:
+        self.layout, self.lowered, self.buffers = layout, lowered, buffers
         self.names: dict[str, Any] = {}
         self._by_place: dict[Any, str] = {}
         self._prepared = frozenset(lowered.prepared)
 
-    def lines(self) -> list[str]:
+    def lines(self, operations: Sequence[Operation]) -> list[str]:
         """The whole function."""
         layout, buffers = self.layout, self.buffers
         lines = ["def run(value=True):"]
@@ -80,8 +81,8 @@ class _Text:
             flat = self._named(buffers.flat, "parameters")
             negative = self._named(buffers.negative_flat, "negative_parameters")
             lines.append(f"    negative({flat}, {negative})")
-        only_value = _only_for_the_value(layout, self.merged)
-        for operation in self.merged.operations:
+        only_value = _only_for_the_value(layout, operations)
+        for operation in operations:
             indent = "        " if operation in only_value else "    "
             if operation in only_value and lines[-1][:8] != indent:
                 lines.append("    if value:")
@@ -108,13 +109,13 @@ class _Text:
     def _called(self, value: Value) -> str:
         return value.name or ("of_batch" if value in self._prepared else "t")
 
-    def _array(self, value: Value) -> Named:
-        return self.buffers.arrays[value], self._called(value)
+    def _array(self, value: Value, whole: bool = False) -> Named:
+        return (self.buffers.full if whole else self.buffers.arrays)[value], self._called(value)
 
-    def _operand(self, value: Value, scalar: bool) -> str:
+    def _operand(self, value: Value, scalar: bool, whole: bool = False) -> str:
         if value.uniform is not None and scalar:
             return self._number(value.uniform, value.dtype)
-        return self._array_name(*self._array(value))
+        return self._array_name(*self._array(value, whole))
 
     def _array_name(self, array: Array, wanted: str) -> str:
         address = array.__array_interface__["data"][0]
@@ -138,58 +139,31 @@ class _Text:
         array = self.names[name]
         return self._array_name(array.view(f"i{array.dtype.itemsize}"), f"{name}_bits")
 
-    def _slab(self, values: list[Value], whole: bool) -> Array:
-        """Those of a slab, (values, …); `whole` with the column of ones."""
-        slab = self.merged.slab_of[values[0]]
-        at = slab.index(values[0])
-        part = self.buffers.slabs[slab][at : at + len(values)]
-        return part if whole else part[..., : values[0].shape[-1]]
-
     # --- operations -------------------------------------------------------------------------------
 
     def _operation(self, operation: Operation) -> list[str]:
-        if operation.kind == "affine":
-            (((x, w), y),) = operation.lanes
+        kind, operands, y = operation.kind, operation.operands, operation.result
+        if kind == "affine":
+            x, w = operands
             flat = self.buffers.negative_flat if self._is_negated(y) else self.buffers.flat
             inputs = (self.buffers.full[x], f"{self._called(x)}_1")
             block = (self.layout.block_of[w].of(flat), f"{w.name}_block")
             return [self._product(inputs, block, self._array(y))]
-        if operation.kind is p.dot and len(operation.lanes) == 1:
-            (((a, b), y),) = operation.lanes
+        if kind == "gradient":
+            x, delta = operands
+            inputs = (self.buffers.full[x].swapaxes(-1, -2), "inputs_T")
+            deltas = (self.buffers.arrays[delta], "deltas")
+            return [self._product(inputs, deltas, (self.buffers.arrays[y], "d_block"))]
+        if kind is p.dot:
+            a, b = operands
             return [self._product(self._array(a), self._array(b), self._array(y))]
-        if operation.kind == "gradient":
-            return [self._gradient(operation)]
-        results = [result for _, result in operation.lanes]
-        first, many = results[0], len(operation.lanes) > 1
         whole = operation in self.buffers.whole
-        operands = []
-        for k, operand in enumerate(operation.lanes[0][0]):
-            column = [given[k] for given, _ in operation.lanes]
-            if operand in self.merged.slab_of and any(v is not operand for v in column):
-                name = f"{self._called(operand)}_to"
-                operands.append(self._array_name(self._slab(column, whole), name))
-            else:
-                operands.append(self._operand(operand, operation.kind.elementwise))
-        into = self._slab(results, whole) if many else self.buffers.arrays[first]
-        name = self._array_name(into, self._called(first) + ("_to" if many else ""))
-        return self._calls(operation.kind, first, operands, name)
+        names = [self._operand(operand, kind.elementwise, whole) for operand in operands]
+        into = self._array_name(*self._array(y, whole))
+        return self._calls(kind, parts(y)[0], names, into)
 
     def _is_negated(self, value: Value) -> bool:
         return value in self.lowered.negated
-
-    def _gradient(self, operation: Operation) -> str:
-        """Gradients of blocks, each the product of a layer's input and delta."""
-        xs, deltas = ([operands[k] for operands, _ in operation.lanes] for k in (0, 1))
-        block = self.layout.block_of[operation.lanes[0][1]]
-        count = len(xs) if len(xs) > 1 else None
-        alike = all(x is xs[0] for x in xs)
-        left = self.buffers.full[xs[0]] if alike else self._slab(xs, True)
-        alike = all(delta is deltas[0] for delta in deltas)
-        right = self.buffers.arrays[deltas[0]] if alike else self._slab(deltas, False)
-        out = block.of(self.buffers.flat_gradient, count)
-        return self._product(
-            (left.swapaxes(-1, -2), "inputs_T"), (right, "deltas"), (out, "d_block")
-        )
 
     def _product(self, a: Named, b: Named, out: Named) -> str:
         """A matrix product; of two matrices by the method `dot`, which costs less to call."""

@@ -69,6 +69,7 @@ _LIBRARIES = frozenset(("numpy", "dp", "scipy", "builtins")) | sys.stdlib_module
 # of those, the ones that draw no random numbers but where "rand" is written
 NO_RANDOM = frozenset(("numpy", "dp", "math", "builtins", "functools", "itertools", "operator"))
 Check = tuple[Callable[..., Any], Any, Any, str]
+Content = tuple[Callable[[Any], Any], Any, Any, str]
 
 
 class Guard:
@@ -94,9 +95,8 @@ class Guard:
         self.may_draw = False
         self.arrays: list[tuple[str, np.ndarray[Any, Any]]] = []
         self._checks: list[Check] = []  # (get, key, what stands there, path)
-        self._contents: list[tuple[Any, tuple[Any, ...], str]] = []
-        self._small: list[tuple[Any, bytes, str]] = []
-        self._large: list[tuple[Any, str, str]] = []
+        self._contents: list[Content] = []  # (look, thing, what it holds, path)
+        self._large: list[Content] = []
         self._columns: tuple[Any, ...] | None = None  # of the checks
         self._names: set[str] = set()
         self._all_names = False
@@ -130,7 +130,11 @@ class Guard:
 
     def watch_contents(self, thing: Any, path: str) -> None:
         """Watch what lies in a list or dict, by identity."""
-        self._contents.append((thing, _contents(thing), path))
+        self._contents.append((_contents, thing, _contents(thing), path))
+        if isinstance(thing, dict):  # each value by itself, as `settle` may leave one out
+            self._checks += [
+                (thing.get, key, value, f"{path}[{key!r:.20}]") for key, value in thing.items()
+            ]
 
     def changed(self) -> str:
         """Say what has changed; "" if nothing. For large arrays, see `changed_large`."""
@@ -138,21 +142,11 @@ class Guard:
             for get, key, before, path in self._checks:
                 if not _same(get(key, MISSING), before):
                     return path
-        for thing, before, path in self._contents:
-            now = _contents(thing)
-            if len(now) != len(before) or not all(map(_same, now, before)):
-                return path
-        for array, content, path in self._small:
-            if array.tobytes() != content:
-                return path
-        return ""
+        return _first_changed(self._contents)
 
     def changed_large(self) -> str:
         """Say which large array has changed; "" if none. To find out takes a look at all of it."""
-        for array, digest, path in self._large:
-            if _digest(array) != digest:
-                return path
-        return ""
+        return _first_changed(self._large)
 
     def _as_it_was(self) -> bool:
         """Whether every name stands for the very same object: what is nearly always so, fast."""
@@ -178,21 +172,6 @@ class Guard:
             elif not _is_stash(now, before):
                 return path
         self._checks, self._columns = kept, None
-        for content in list(self._contents):
-            thing, before, path = content
-            keys, values = before[: len(before) // 2], before[len(before) // 2 :]
-            if isinstance(thing, dict) and tuple(thing) == keys:
-                stashed = [
-                    key
-                    for key, value in zip(keys, values, strict=True)
-                    if not _same(thing[key], value) and _is_stash(thing[key], value)
-                ]
-                if stashed:
-                    self._contents.remove(content)
-                    self._checks.append((_keys_of, thing, keys, path))
-                    for key, value in zip(keys, values, strict=True):
-                        if key not in stashed:
-                            self._checks.append((thing.get, key, value, path))
         return self.changed() or self.changed_large()
 
     # --- what can be reached ----------------------------------------------------------------------
@@ -305,17 +284,17 @@ class Guard:
     def _array(self, path: str, array: Any) -> None:
         self.arrays.append((path, array))
         if array.dtype.hasobject:
-            self._contents.append((array, _contents(array), path))
+            self.watch_contents(array, path)
         elif array.nbytes <= SMALL:
-            self._small.append((array, array.tobytes(), path))
+            self._contents.append((_bytes, array, _bytes(array), path))
         else:
-            self._large.append((array, _digest(array), path))
+            self._large.append((_digest, array, _digest(array), path))
 
     def _container(self, path: str, thing: Any) -> None:
         if isinstance(thing, Mapping) and not isinstance(thing, (dict, types.MappingProxyType)):
             self._object(path, thing)
         elif not isinstance(thing, (tuple, frozenset)):
-            self._contents.append((thing, _contents(thing), path))
+            self.watch_contents(thing, path)
         keys = thing.items() if isinstance(thing, Mapping) else enumerate(thing)
         for key, value in keys:
             if not isinstance(value, SCALARS):
@@ -331,7 +310,7 @@ class Guard:
             names |= {name for name in values if _is_method(name, values)}
         if kind is not None and self._all_names and not space.whole:
             names |= values.keys() - space.looked_up
-            self.watch_contents(values, space.path)
+            self._contents.append((_contents, values, _contents(values), space.path))
             space.whole = True
         space.looked_up |= names
         found = [name for name in names if name in values]
@@ -442,16 +421,18 @@ def _slots_of(kind: type) -> list[str]:
     return [n for n, value in vars(kind).items() if isinstance(value, types.MemberDescriptorType)]
 
 
+def _first_changed(contents: Collection[Content]) -> str:
+    """The path of the first thing that holds something else by now; "" if none."""
+    changed = (path for look, thing, before, path in contents if not _same(look(thing), before))
+    return next(changed, "")
+
+
 def _contents(thing: Any) -> tuple[Any, ...]:
     if isinstance(thing, Mapping):
-        return (*thing.keys(), *thing.values())
+        return tuple(thing) if isinstance(thing, dict) else (*thing.keys(), *thing.values())
     if isinstance(thing, (set, frozenset)):
         return tuple(sorted(thing, key=lambda one: (type(one).__name__, repr(one))))
     return tuple(thing.flat) if isinstance(thing, np.ndarray) else tuple(thing)
-
-
-def _keys_of(thing: dict[Any, Any], _: Any) -> tuple[Any, ...]:
-    return tuple(thing)
 
 
 def _same(now: Any, before: Any) -> bool:
@@ -470,6 +451,10 @@ def _alike(now: Any, before: Any) -> bool:
     if isinstance(now, tuple):
         return len(now) == len(before) and all(map(_same, now, before))
     return isinstance(now, SCALARS) and bool(now == before)
+
+
+def _bytes(array: Any) -> bytes:
+    return bytes(array.tobytes())
 
 
 def _digest(array: Any) -> str:

@@ -28,6 +28,8 @@ BITS = p.Primitive("bits", lambda mask: mask, (), elementwise=True)
 KEEP = p.Primitive("keep", lambda _, x: x, (), elementwise=True)
 # A sigmoid that is wanted times something: the division by 1 + exp(-x) does both.
 SIGMOID_TIMES = p.Primitive("sigmoid_times", lambda x, factor: factor * p.sigmoid(x), (), True)
+# Values of one shape that lie side by side: an axis more in front. It costs nothing.
+STACK = p.Primitive("stack", lambda *parts: np.stack(parts), (), elementwise=False)
 OWN_NOTATIONS = {
     BITS: Notation((), calls=("np.subtract({0}, {bit}, {y})",)),
     KEEP: Notation((), calls=("np.bitwise_and({0}, {1}, {y})",), over=(1,)),
@@ -43,17 +45,20 @@ OWN_NOTATIONS = {
     ),
 }
 
-Lane = tuple[tuple[Value, ...], Value]
-
 
 def notation_of(kind: Any) -> Notation | None:
     """How a kind of operation is written; None where its kernel is called."""
     return OWN_NOTATIONS.get(kind) or NOTATIONS.get(kind)
 
 
+def parts(value: Value) -> tuple[Value, ...]:
+    """What lies in a stack; any other value is the only part of itself."""
+    return value.operands if value.primitive is STACK else (value,)
+
+
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """One operation of the fast form, or the same one in several layers.
+    """One operation of the fast form; on stacks, it is the same one in several layers.
 
     Attributes
     ----------
@@ -61,13 +66,19 @@ class Operation:
         Or "affine" ([x, 1] · block), or "gradient" ([x, 1]ᵀ · delta, a block's gradient).
     at : float
         When it is done; only the order of these numbers counts.
-    lanes : tuple
-        For each layer, the operands and the result.
+    operands : tuple of Values
+    result : Value
     """
 
     kind: Any
     at: float
-    lanes: tuple[Lane, ...]
+    operands: tuple[Value, ...]
+    result: Value
+
+    @property
+    def needed(self) -> list[Value]:
+        """What must be there before: its operands, without views and stacks of them."""
+        return [base(part) for operand in self.operands for part in parts(operand)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +124,7 @@ def lower(layout: Layout, batches: bool = False) -> Lowered:
         else:
             found.append(_operation(layout, times_sigmoid, value))
     operations = tuple(
-        Operation(kind, at, ((operands, result),))
+        Operation(kind, at, operands, result)
         for at, (kind, operands, result) in enumerate(found)
         if result not in layout.dropped
     )
@@ -190,7 +201,7 @@ def _negated(layout: Layout, operations: Collection[Operation]) -> frozenset[Val
     That is one sign for all weights at once, instead of one for each layer's units, if these are
     more.
     """
-    inputs = (op.lanes[0][0][0] for op in operations if op.kind is p.sigmoid)
+    inputs = (op.operands[0] for op in operations if op.kind is p.sigmoid)
     found = {
         h for h in inputs if h in layout.affine and layout.uses[h] == 1 and h not in layout.outputs
     }
@@ -205,10 +216,9 @@ def lifetimes(
     made: dict[Value, float] = {}
     used: dict[Value, list[float]] = {}
     for operation in operations:
-        for operands, result in operation.lanes:
-            made[result] = operation.at
-            for operand in operands:
-                used.setdefault(base(operand), []).append(operation.at)
+        made |= dict.fromkeys(parts(operation.result), operation.at)
+        for value in operation.needed:
+            used.setdefault(value, []).append(operation.at)
     end = max((operation.at for operation in operations), default=0.0) + 1.0
     for value in (*layout.outputs, *(block.gradient for block in layout.blocks)):
         used.setdefault(base(value), []).append(end)

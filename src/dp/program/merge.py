@@ -16,7 +16,7 @@ import numpy as np
 
 from dp.program.graph import Value, settings_key
 from dp.program.layout import Layout, base
-from dp.program.lower import Lowered, Operation, lifetimes, notation_of
+from dp.program.lower import STACK, Lowered, Operation, lifetimes, notation_of, parts
 
 # Up to this size an operation costs more for being called than for being done.
 SMALL = 1 << 18  # bytes
@@ -66,10 +66,9 @@ def _check_order(operations: Sequence[Operation], made: dict[Value, float]) -> N
     """No operation may read what is not made yet: it would find the previous call's numbers."""
     there: set[Value] = set()
     for operation in operations:
-        for operands, _ in operation.lanes:
-            for value in map(base, operands):
-                assert value in there or value not in made, f"{value} is read too early"
-        there.update(result for _, result in operation.lanes)
+        for value in operation.needed:
+            assert value in there or value not in made, f"{value} is read too early"
+        there.update(parts(operation.result))
 
 
 class _Merging:
@@ -84,32 +83,31 @@ class _Merging:
 
     def likeness(self, operation: Operation) -> Any:
         """What operations must share to be done at once; None if this one is better done alone."""
-        ((operands, result),) = operation.lanes
+        operands, result = operation.operands, operation.result
         if _bytes(result) > SMALL or not self._may_wait(operation):
             return None
         # a slab has one axis more in front, so that all must have as many axes as the result
         if any(o.uniform is None and len(o.shape) != len(result.shape) for o in operands):
             return None
-        parts = tuple(
+        takes = tuple(
             (o.uniform, o.dtype)
             if o.uniform is not None
             else (o.shape, o.dtype, o in self.negated, o in self.layout.ones)
             for o in operands
         )
         kind = "gradient" if operation.kind == "gradient" else operation.kind.name
-        return kind, settings_key(result.settings), parts, result.shape, result.dtype
+        return kind, settings_key(result.settings), takes, result.shape, result.dtype
 
     def _may_wait(self, operation: Operation) -> bool:
-        ((operands, result),) = operation.lanes
         if operation.kind == "gradient":
             # later, its operands would have left the cache, which costs more than a call
-            return all(_bytes(operand) <= SMALL_PRODUCT for operand in operands)
+            return all(_bytes(operand) <= SMALL_PRODUCT for operand in operation.operands)
         notation = notation_of(operation.kind) if operation.kind != "affine" else None
         return (
             notation is not None
             and operation.kind.elementwise
             and bool(notation.calls)
-            and result not in self.layout.outputs
+            and operation.result not in self.layout.outputs
         )
 
     def gather(self, operations: list[Operation]) -> None:
@@ -131,9 +129,8 @@ class _Merging:
 
     def _window(self, group: Sequence[Operation]) -> tuple[float, float]:
         """When a group's operands are all there, and when its first result is needed."""
-        operands = [base(o) for operation in group for o in operation.lanes[0][0]]
-        ready = max((self.made.get(operand, -1.0) for operand in operands), default=-1.0)
-        return ready, min(min(self.used[operation.lanes[0][1]]) for operation in group)
+        ready = (self.made.get(value, -1.0) for operation in group for value in operation.needed)
+        return max(ready, default=-1.0), min(min(self.used[op.result]) for op in group)
 
     def _moment(self, ready: float, deadline: float) -> float:
         """A moment between two at which nothing else is done: order decides who may overwrite."""
@@ -145,21 +142,20 @@ class _Merging:
         return at
 
     def _layer_order(self, operation: Operation) -> tuple[float, int]:
-        ((operands, result),) = operation.lanes
         if operation.kind == "gradient":
-            return self.layout.block_of[result].start, 0
-        bases = [base(o) for o in operands if not o.constant] or [result]
+            return self.layout.block_of[operation.result].start, 0
+        bases = [base(o) for o in operation.operands if not o.constant] or [operation.result]
         first = min(bases, key=lambda value: self.made.get(value, -1.0))
         slab = self.slab_of.get(first)
         return self.made.get(first, -1.0), slab.index(first) if slab else 0
 
     def _by_slab(self, group: Sequence[Operation]) -> list[list[Operation]]:
         """Parts of a group whose operands lie in the same slabs."""
-        parts: dict[Any, list[Operation]] = {}
+        found: dict[Any, list[Operation]] = {}
         for operation in group:
-            slabs = tuple(self.slab_of.get(base(o)) for o in operation.lanes[0][0])
-            parts.setdefault(slabs, []).append(operation)
-        return list(parts.values())
+            slabs = tuple(self.slab_of.get(value) for value in operation.needed)
+            found.setdefault(slabs, []).append(operation)
+        return list(found.values())
 
     def _merge(self, group: Sequence[Operation]) -> bool:
         """Make one operation of several, if it pays; False if no slab can hold them."""
@@ -170,35 +166,32 @@ class _Merging:
         if not ready < deadline:
             return True
         at = self._moment(ready, min(deadline, ready + 1.0))
-        lanes = tuple(operation.lanes[0] for operation in group)
-        results = [result for _, result in lanes]
-        columns = [
-            list(column)
-            for column in zip(*(operands for operands, _ in lanes), strict=True)
-            if column[0].uniform is None and any(value is not column[0] for value in column)
-        ]
+        columns = zip(*(operation.operands for operation in group), strict=True)
+        operands = tuple(map(_stacked, columns))
+        result = _stacked([operation.result for operation in group])
+        stacks = [operand for operand in operands if operand.primitive is STACK]
         if group[0].kind == "gradient":
-            blocks = [self.layout.block_of[result] for result in results]
+            blocks = [self.layout.block_of[part] for part in parts(result)]
             if (np.diff([block.start for block in blocks]) != blocks[0].size).any():
                 return True
-        elif sum(map(_bytes, results)) > LARGEST_SLAB:
+        elif _bytes(result) > LARGEST_SLAB:
             return True
         else:
-            columns.append(results)
+            stacks.append(result)
         before = dict(self.slab_of)
-        if not all(self._side_by_side(column) for column in columns):
+        if not all(self._side_by_side(parts(stack)) for stack in stacks):
             self.slab_of = before
             return False
         for operation in group:
             self.operations.remove(operation)
-            for operand in operation.lanes[0][0]:
-                uses = self.used[base(operand)]
+            for value in operation.needed:
+                uses = self.used[value]
                 uses[uses.index(operation.at)] = at
-            self.made[operation.lanes[0][1]] = at
-        self.operations.append(Operation(group[0].kind, at, lanes))
+            self.made[operation.result] = at
+        self.operations.append(Operation(group[0].kind, at, operands, result))
         return True
 
-    def _side_by_side(self, values: list[Value]) -> bool:
+    def _side_by_side(self, values: Sequence[Value]) -> bool:
         """Give values places in one slab, in this order; False if they have others already."""
         if len(set(values)) < len(values) or any(value not in self.made for value in values):
             return False
@@ -224,8 +217,17 @@ def _bytes(value: Value) -> int:
     return value.dtype.itemsize * math.prod(value.shape)
 
 
+def _stacked(column: Sequence[Value]) -> Value:
+    """The same operand, or result, of several operations; a stack unless it is one for all."""
+    first = column[0]
+    if first.uniform is not None or all(value is first for value in column):
+        return first
+    shape = (len(column), *first.shape)
+    return Value(STACK, tuple(column), {}, shape, first.dtype, name=f"{first.name or 't'}_to")
+
+
 def _chained(group: Sequence[Operation], operation: Operation) -> bool:
     """Whether an operation takes what another one gives."""
-    ((operands, result),) = operation.lanes
-    lanes = [other.lanes[0] for other in group]
-    return any(y in operands or result in given for given, y in lanes)
+    return any(
+        other.result in operation.operands or operation.result in other.operands for other in group
+    )

@@ -103,7 +103,7 @@ def compile_graph(
     merged = merge(layout, lowered) if merging else unmerged(lowered)
     shared = beside.parameters if beside is not None and layout.like(beside.layout) else None
     buffers = place(layout, lowered, merged, stores, batches, shared)
-    emitted = emit(layout, lowered, merged, buffers)
+    emitted = emit(layout, lowered, merged.operations, buffers)
     return Compiled(
         emitted.source,
         emitted.run,

@@ -11,6 +11,7 @@ import contextvars
 import dis
 import functools
 import linecache
+import pickle
 import random
 import sys
 import types
@@ -199,27 +200,13 @@ class RandomStates:
         return ""
 
     def _now(self) -> dict[str, Any]:
-        kind, key, *rest = np.random.get_state()
-        found: dict[str, Any] = {"np.random": (kind, np.asarray(key).tobytes(), *rest)}
-        found["random"] = random.getstate()
-        for path, generator in self._generators:
-            found[path] = _state_of(generator)
-        return found
+        found = {"np.random": pickle.dumps(np.random.get_state()), "random": random.getstate()}
+        return found | {path: _state_of(generator) for path, generator in self._generators}
 
 
 def _state_of(generator: Any) -> Any:
     if isinstance(generator, random.Random):
         return generator.getstate()
     if isinstance(generator, np.random.RandomState):
-        return repr([np.asarray(part).tolist() for part in generator.get_state()])
-    bits = getattr(generator, "bit_generator", generator)
-    return repr({name: np.asarray(part).tolist() for name, part in _flat(bits.state).items()})
-
-
-def _flat(state: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(state, Mapping):
-        return {prefix: state}
-    found: dict[str, Any] = {}
-    for name, part in state.items():
-        found |= _flat(part, f"{prefix}.{name}")
-    return found
+        return pickle.dumps(generator.get_state())
+    return pickle.dumps(getattr(generator, "bit_generator", generator).state)

@@ -1,4 +1,4 @@
-"""The pass that gives everything its place."""
+"""The pass that gives every result its buffer."""
 
 import numpy as np
 from tests.dp.program.programs import X, small_net
@@ -7,7 +7,7 @@ import dp
 from dp.program.buffers import place
 from dp.program.capture import captured
 from dp.program.layout import lay_out
-from dp.program.lower import lower
+from dp.program.lower import lower, parts
 from dp.program.merge import merge, unmerged
 
 
@@ -21,13 +21,13 @@ def placed(graph, merging=False, **options):
 def test_a_result_takes_the_buffer_of_what_nobody_needs_any_more():
     a = dp.Node(X.copy(), "a")
     _, merged, buffers = placed(captured(lambda: a.exp().tanh().sin(), (), gradient=False))
-    exp, tanh, sin = (op.lanes[0][1] for op in merged.operations)
+    exp, tanh, sin = (op.result for op in merged.operations)
     arrays = buffers.arrays
     assert not np.shares_memory(arrays[exp], arrays[tanh])  # one is read while the other is made
     assert not np.shares_memory(arrays[tanh], arrays[sin])
     longer = captured(lambda: a.exp().tanh().cos().sin(), (), gradient=False)
     _, merged, buffers = placed(longer)
-    exp, _, cos, _ = (op.lanes[0][1] for op in merged.operations)
+    exp, _, cos, _ = (op.result for op in merged.operations)
     assert np.shares_memory(buffers.arrays[exp], buffers.arrays[cos])
 
 
@@ -36,12 +36,10 @@ def test_no_operation_writes_where_others_still_read():
         _, merged, buffers = placed(small_net(), merging)
         last = {}
         for k, operation in enumerate(merged.operations):
-            for operands, result in operation.lanes:
-                for value in (*operands, result):
-                    last[value] = k
+            last |= dict.fromkeys((*operation.needed, *parts(operation.result)), k)
         for k, operation in enumerate(merged.operations):
-            for _, result in operation.lanes:
-                made = {r for op in merged.operations[:k] for _, r in op.lanes}
+            for result in parts(operation.result):
+                made = {r for op in merged.operations[:k] for r in parts(op.result)}
                 for other in made:
                     if last[other] > k:
                         arrays = buffers.arrays

@@ -1,4 +1,4 @@
-"""The pass that does at once what several layers do alike."""
+"""The pass that merges what several layers do alike."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import dp
 from dp import Node
 from dp.program.capture import captured
 from dp.program.layout import lay_out
-from dp.program.lower import lower
+from dp.program.lower import STACK, lower, parts
 from dp.program.merge import merge, unmerged
 from dp.program.pipeline import compile_graph
 from dp.program.step import one_step
@@ -29,8 +29,8 @@ class Towers(dp.Model):
         b = [second(one).tanh() for second, one in zip(self.second, a, strict=True)]
         c = [second(one).tanh() for second, one in zip(self.second, doubled, strict=True)]
         total = 0.0
-        for third, *parts in zip(self.third, b, c, strict=True):
-            total = total + sum((third(part) - y).square().mean() for part in parts)
+        for third, *into in zip(self.third, b, c, strict=True):
+            total = total + sum((third(part) - y).square().mean() for part in into)
         return total
 
 
@@ -88,15 +88,15 @@ def test_equal_operations_become_one_on_slabs():
     found, lowered = side_by_side()
     merged = merge(found, lowered)
     tanh = [op for op in merged.operations if getattr(op.kind, "name", "") == "tanh"]
-    assert [len(op.lanes) for op in tanh] == [2]
-    results = tuple(result for _, result in tanh[0].lanes)
+    assert [len(parts(op.result)) for op in tanh] == [2]
+    results = parts(tanh[0].result)
     assert merged.slab_of[results[0]] == results
-    lanes = sorted(len(op.lanes) for op in lowered.operations)
-    assert sum(lanes) == sum(len(op.lanes) for op in merged.operations)
+    made = [part for op in merged.operations for part in parts(op.result)]
+    assert sorted(map(id, made)) == sorted(id(op.result) for op in lowered.operations)
     times = [operation.at for operation in merged.operations]
     assert times == sorted(times)
     # what was given is as it was
-    assert all(len(operation.lanes) == 1 for operation in lowered.operations)
+    assert all(operation.result.primitive is not STACK for operation in lowered.operations)
 
 
 def test_the_pass_may_be_left_out():

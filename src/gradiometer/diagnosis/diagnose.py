@@ -1,0 +1,170 @@
+"""From a run to its diagnosis: signs are read, rules asked, and verdicts made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradiometer.diagnosis.causes import Kind
+from gradiometer.diagnosis.reading import Reading, readings
+from gradiometer.diagnosis.rules import Rule, Signs, rules, value_of
+from gradiometer.diagnosis.signs import SIGNS, death, read_signs, worst_ends
+from gradiometer.diagnosis.verdict import Diagnosis, Evidence, NotJudged, Verdict
+from gradiometer.diagnosis.words import Facts
+
+if TYPE_CHECKING:
+    from gradiometer.labelled import LabelledRun
+
+
+@dataclass(frozen=True)
+class _Net:
+    """One net of a run with its signs, and the rules that fire for it."""
+
+    reading: Reading
+    signs: Signs
+    fired: tuple[Rule, ...]
+
+
+def diagnose(run: LabelledRun) -> Diagnosis:
+    """Say what a run suffers from: what is wrong, in which layer, and why.
+
+    The whole run is judged, not the first step alone. Signs are read off it (`signs.py`), and rules
+    tell what they speak for (`rules.toml`). A net that learns is healthy, whatever its ratios say.
+    Of an ensemble each net is judged by itself, and the verdict that holds for most comes first.
+
+    Parameters
+    ----------
+    run : Trace
+        Of any framework, with whatever was recorded.
+
+    Returns
+    -------
+    Diagnosis
+        With at least one verdict.
+    """
+    steps = run.dataset["step"].values
+    if not len(steps) or not run.layers:
+        nothing = "no step was recorded" if run.layers else "there are no layers"
+        return Diagnosis((_unknown(nothing),), (), tuple(run.layers))
+    judged = [_judged(reading) for reading in readings(run)]
+    verdicts = _verdicts(run, judged) or (_unknown("nothing that was recorded tells"),)
+    ends = int(steps[0]), int(steps[-1])
+    return Diagnosis(verdicts, _not_judged(run, judged[0]), tuple(run.layers), ends)
+
+
+def _unknown(why: str) -> Verdict:
+    return Verdict(Kind.UNKNOWN, None, None, (), f"Cannot be judged: {why}.", "")
+
+
+def _judged(reading: Reading) -> _Net:
+    signs = read_signs(reading)
+    return _Net(reading, signs, first_of_each_kind(signs, rules()))
+
+
+def first_of_each_kind(signs: Signs, table: Sequence[Rule]) -> tuple[Rule, ...]:
+    """The rules that fire, in their order, one per kind.
+
+    A net that is healthy has no other verdict. One with a gradient problem is not stalled as well.
+    """
+    found: dict[Kind, Rule] = {}
+    for rule in table:
+        if rule.kind in found or not rule.fires(signs):
+            continue
+        if found and rule.kind in (Kind.HEALTHY, Kind.STALLED):
+            continue
+        found[rule.kind] = rule
+        if rule.kind == Kind.HEALTHY:
+            break
+    return tuple(found.values())
+
+
+def _verdicts(run: LabelledRun, judged: Sequence[_Net]) -> tuple[Verdict, ...]:
+    """One per rule that fires in any net: first those that come first in most nets."""
+    nets: dict[str, list[_Net]] = {}
+    firsts: dict[str, int] = {}
+    by_name = {rule.name: rule for net in judged for rule in net.fired}
+    for net in judged:
+        for position, rule in enumerate(net.fired):
+            nets.setdefault(rule.name, []).append(net)
+            firsts[rule.name] = firsts.get(rule.name, 0) + (position == 0)
+    order = sorted(nets, key=lambda name: (-firsts[name], -len(nets[name])))
+    return tuple(_verdict(run, by_name[name], nets[name], len(judged)) for name in order)
+
+
+def _verdict(run: LabelledRun, rule: Rule, nets: Sequence[_Net], total: int) -> Verdict:
+    places = [net_place for net in nets if (net_place := rule.place(net.signs)) is not None]
+    place = max(set(places), key=places.count) if places else None
+    layer = None if place is None else str(run.layers[place])
+    step = _begin(nets, rule.kind)
+    signs, ends = [net.signs for net in nets], worst_ends(nets[0].reading)
+    facts = Facts(run, signs, rule.kind, rule.cause, place, step, total, ends)
+    return Verdict(
+        rule.kind,
+        rule.cause,
+        layer,
+        _evidence(run, rule, nets, place),
+        facts.sentence(),
+        rule.name,
+        rule.confidence,
+        len(nets),
+        total,
+        step,
+    )
+
+
+def _begin(nets: Sequence[_Net], kind: Kind) -> int | None:
+    """The earliest recorded step at which what the verdict says was so in one of the nets."""
+    steps = nets[0].reading.steps
+    if kind == Kind.NON_FINITE:
+        begins = [net.reading.steps_finite for net in nets if net.reading.diverged]
+    elif kind == Kind.DEAD:
+        begins = [at for net in nets if (at := death(net.reading)) is not None]
+    else:
+        return None
+    return int(steps[min(begins)]) if begins else None
+
+
+def _evidence(
+    run: LabelledRun, rule: Rule, nets: Sequence[_Net], place: int | None
+) -> tuple[Evidence, ...]:
+    """The signs that the rule asked."""
+    found = []
+    for condition in rule.when:
+        sign = SIGNS[condition.sign]
+        values = [value_of(net.signs[sign.name], condition.of) for net in nets]
+        layer = None
+        if sign.per == "layer" and place is not None and condition.of in ("most", "least"):
+            layer = str(run.layers[place])
+        found.append(
+            Evidence(sign.name, sign.label, float(np.median(values)), sign.low, sign.high, layer)
+        )
+    return tuple(found)
+
+
+def _not_judged(run: LabelledRun, net: _Net) -> tuple[NotJudged, ...]:
+    """The kinds of which no rule could be asked, with the quantities that these need."""
+    found = []
+    for kind in Kind:
+        mine = [rule for rule in rules() if rule.kind == kind]
+        if not mine or any(rule.fires(net.signs) is not None for rule in mine):
+            continue
+        lacking = {
+            quantity: None
+            for rule in mine
+            for condition in rule.when
+            if condition.holds(net.signs) is None
+            for quantity in SIGNS[condition.sign].needs
+            if quantity not in net.reading
+        }
+        recorded = [name for name in lacking if name in run.dataset]
+        record = tuple(name for name in lacking if name not in run.dataset)
+        why = f"{_list(record)} was not recorded" if record else f"{_list(recorded)} is missing"
+        found.append(NotJudged(str(kind), why, record))
+    return tuple(found)
+
+
+def _list(names: Sequence[str]) -> str:
+    return " and ".join(names) if names else "what it needs"

@@ -1,0 +1,252 @@
+"""A verdict in words: what, where, why, one number that convinces, and one thing to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dp.activations import ACTIVATIONS
+from gradiometer.diagnosis.causes import CAUSES, Kind
+from gradiometer.diagnosis.rules import Signs, value_of
+
+if TYPE_CHECKING:
+    from gradiometer.labelled import LabelledRun
+
+LEADS = {
+    Kind.HEALTHY: "Healthy",
+    Kind.VANISHING: "Vanishing",
+    Kind.EXPLODING: "Exploding",
+    Kind.DEAD: "Dead units",
+    Kind.SATURATED: "Saturated units",
+    Kind.NON_FINITE: "Not finite",
+    Kind.STALLED: "No gradient problem",
+}
+SLOPES = {"sigmoid": "¼"}  # the largest slope, where a fraction says it shorter
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a sentence is made of.
+
+    Attributes
+    ----------
+    run : LabelledRun
+    signs : sequence of Signs
+        Of the nets that the verdict is of.
+    kind : Kind
+    cause : str or None
+    place : int or None
+        Position of the layer.
+    step : int or None
+        When it began.
+    total : int
+        Number of all nets.
+    ends : (int, int) or None
+        First and last layer, by position, of the chain that is told of.
+    """
+
+    run: LabelledRun
+    signs: Sequence[Signs]
+    kind: Kind
+    cause: str | None
+    place: int | None
+    step: int | None
+    total: int
+    ends: tuple[int, int] | None
+
+    def sentence(self) -> str:
+        """All of it: what, where, why, and what to do."""
+        found = {
+            Kind.HEALTHY: self._healthy,
+            Kind.VANISHING: self._flow,
+            Kind.EXPLODING: self._flow,
+            Kind.DEAD: self._dead,
+            Kind.SATURATED: self._saturated,
+            Kind.NON_FINITE: self._nonfinite,
+            Kind.STALLED: self._stalled,
+        }[self.kind]()
+        parts = [f"{self._lead()}.", found, self._why()]
+        return " ".join(part for part in parts if part)
+
+    def _value(self, sign: str, of: str = "") -> float:
+        """Median over the nets; NaN if it is not known in any."""
+        values = [value_of(signs[sign], of) for signs in self.signs]
+        known = [value for value in values if not math.isnan(value)]
+        return float(np.median(known)) if known else math.nan
+
+    def _at(self, sign: str) -> float:
+        """The same in the layer that is named."""
+        if self.place is None:
+            return math.nan
+        values = np.array([np.asarray(signs[sign])[self.place] for signs in self.signs])
+        known = values[np.isfinite(values)]
+        return float(np.median(known)) if known.size else math.nan
+
+    def _lead(self) -> str:
+        text = LEADS[self.kind]
+        if self.total > 1:
+            text += f", in {len(self.signs)} of {self.total} seeds"
+        if self.step is not None and self.kind in (Kind.DEAD, Kind.NON_FINITE):
+            text += f", from step {self.step} on"
+        if self.place is not None and self.kind in (Kind.DEAD, Kind.SATURATED):
+            text += f", in layer {self._name(self.place)!r}"
+        return text
+
+    def _name(self, place: int) -> str:
+        return str(self.run.layers[place])
+
+    # --- what ---------------------------------------------------------------------------------
+
+    def _healthy(self) -> str:
+        learns = self._learns()
+        arrives = self._arrives()
+        if learns and arrives:
+            return f"The net learns: {learns}. {arrives}."
+        return f"The net learns: {learns}." if learns else (f"{arrives}." if arrives else "")
+
+    def _learns(self) -> str:
+        fall, accuracy = self._value("loss_fall"), self._value("accuracy")
+        parts = []
+        if fall > 0:
+            parts.append(f"the loss fell by {share(min(fall, 1.0))}")
+        if not math.isnan(accuracy):
+            parts.append(f"accuracy is {accuracy:.2f}")
+        return " and ".join(parts)
+
+    def _arrives(self) -> str:
+        """How much of the delta comes to the first layer of the chain."""
+        fall = self._value("delta_fall")
+        if math.isnan(fall) or self.ends is None:
+            return ""
+        first, last = (self._name(place) for place in self.ends)
+        return f"The delta arrives at layer {first!r} at {times(-fall)} its size at {last!r}"
+
+    def _flow(self) -> str:
+        gain = self._value("delta_gain", "median")
+        text = self._arrives()
+        if math.isnan(gain) or abs(gain) < 0.005:
+            return f"{text}." if text else ""
+        verb = "shrinks" if gain < 0 else "grows"
+        by = f"The delta {verb} {10 ** abs(gain):.2g} × per layer"
+        return f"{by} and {text.removeprefix('The delta ')}." if text else f"{by}."
+
+    def _dead(self) -> str:
+        return f"{share(self._at('dead'))} of its units are zero on every sample."
+
+    def _saturated(self) -> str:
+        return (
+            f"At {share(self._at('saturated'))} of its pairs of sample and unit, the slope is "
+            "below 5 % of the largest."
+        )
+
+    def _nonfinite(self) -> str:
+        attrs = self.run.attrs
+        if self.place is None or "nonfinite_in" not in attrs:
+            return "The loss is the first value that is not finite."
+        count = int(attrs["nonfinite_values"])
+        values = "value that is" if count == 1 else f"{count} values that are"
+        verb = "comes" if count == 1 else "come"
+        return (
+            f"The first {values} not finite {verb} up in layer {self._name(self.place)!r} "
+            f"({attrs['nonfinite_in']})."
+        )
+
+    def _stalled(self) -> str:
+        fall, steps = self._value("loss_fall"), self.run.dataset.sizes["step"]
+        arrives = self._arrives()
+        if math.isnan(fall):
+            return f"{arrives}." if arrives else ""
+        if fall < -0.01:
+            moved = f"the loss rose by {share(-fall)} in {steps} recorded steps"
+        elif fall < 0.01:
+            moved = f"the loss has not moved in {steps} recorded steps"
+        else:
+            moved = f"the loss fell by only {share(fall)} in {steps} recorded steps"
+        return f"{arrives}, but {moved}." if arrives else f"{moved[0].upper()}{moved[1:]}."
+
+    # --- why ----------------------------------------------------------------------------------
+
+    def _why(self) -> str:
+        if self.cause is None:
+            return ""
+        about = CAUSES[self.cause]
+        because = self._number()
+        return f"Cause: {about.meaning}{f' ({because})' if because else ''}. {about.advice}"
+
+    def _number(self) -> str:
+        """The number that convinces, of some causes."""
+        match self.cause:
+            case "activation slope":
+                return self._slope()
+            case "weights too small" | "weights too large":
+                return _decades("their gain is", self._value("weight_gain", "median"))
+            case "inputs unscaled" | "dead units: inputs":
+                return _plain("their root mean square is", self._value("input_scale", "first"))
+            case "dead units: learning rate":
+                return _times("the largest moved them by", self._value("update_at_death"))
+            case "learning rate too high":
+                return _times("the largest moved them by", self._value("update_most"))
+            case "learning rate too low":
+                return _times("typically", self._value("update_typical"))
+        return ""
+
+    def _slope(self) -> str:
+        slope, weights = (self._value(f"{what}_gain", "median") for what in ("slope", "weight"))
+        functions = {name for name in self._hidden() if name in ACTIVATIONS}
+        if len(functions) != 1 or math.isnan(slope):
+            return ""
+        (name,) = functions
+        most = SLOPES.get(name, f"{ACTIVATIONS[name].max_slope:.3g}")
+        verb = "give back" if weights > 0 else "cost another"
+        return (
+            f"that of {name}, at most {most}, costs {-slope:.2f} decades per layer, and the "
+            f"weights {verb} {abs(weights):.2f}"
+        )
+
+    def _hidden(self) -> list[str]:
+        """Activation functions of the layers through whose slope the delta comes."""
+        gains = np.asarray(self.signs[0]["delta_gain"])
+        names = np.asarray(self.run.dataset["activation"].values)
+        return [str(name) for name in names[np.isfinite(gains)]]
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def share(value: float) -> str:
+    """A share in per cent, with two digits where it is small."""
+    if math.isnan(value):
+        return "an unknown share"
+    return f"{100 * value:.0f} %" if value >= 0.1 or value == 0 else f"{100 * value:.2g} %"
+
+
+def times(decades: float) -> str:
+    """How large something is beside something else: "12 % of", "340 ×", "about"."""
+    ratio = 10.0**decades
+    if 0.9 < ratio < 1.1:
+        return "about"
+    if ratio < 1:
+        return f"{_number_of(100 * ratio)} % of"
+    return f"{_number_of(ratio)} ×"
+
+
+def _number_of(value: float) -> str:
+    if 0.01 <= value < 100:
+        return f"{value:.2g}"
+    return f"{value:.0f}" if 1 <= value < 1e5 else f"{value:.0e}"
+
+
+def _decades(before: str, value: float) -> str:
+    return "" if math.isnan(value) else f"{before} {value:+.2f} decades per layer"
+
+
+def _plain(before: str, value: float) -> str:
+    return "" if math.isnan(value) else f"{before} {value:.3g}"
+
+
+def _times(before: str, decades: float) -> str:
+    return "" if math.isnan(decades) else f"{before} {10.0**decades:.2g} times their size"
