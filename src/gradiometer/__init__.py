@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from gradiometer.experiment import Experiment
     from gradiometer.recording.adapters.sklearn import from_sklearn, record_sklearn
     from gradiometer.recording.record import record
+    from gradiometer.remedies import try_remedies
     from gradiometer.states import State
     from gradiometer.studies import Study
     from gradiometer.trace import Trace
     from gradiometer.verbs.activations import activations
+    from gradiometer.verbs.diagnose import diagnose
     from gradiometer.verbs.export import export
     from gradiometer.verbs.plot import plot
     from gradiometer.verbs.predict import predict
@@ -31,6 +33,7 @@ _HOMES = {
     "Trace": "gradiometer.trace",
     "activations": "gradiometer.verbs.activations",
     "copy_weights": "gradiometer.bridges",
+    "diagnose": "gradiometer.verbs.diagnose",
     "export": "gradiometer.verbs.export",
     "from_sklearn": "gradiometer.recording.adapters.sklearn",
     "from_torch": "gradiometer.bridges",
@@ -42,6 +45,7 @@ _HOMES = {
     "run": "gradiometer.verbs.run",
     "study": "gradiometer.verbs.study",
     "to_torch": "gradiometer.bridges",
+    "try_remedies": "gradiometer.remedies",
 }
 
 __all__ = [
@@ -52,6 +56,7 @@ __all__ = [
     "__version__",
     "activations",
     "copy_weights",
+    "diagnose",
     "export",
     "from_sklearn",
     "from_torch",
@@ -63,6 +68,7 @@ __all__ = [
     "run",
     "study",
     "to_torch",
+    "try_remedies",
 ]
 
 

@@ -144,6 +144,46 @@ class TooFewSeeds(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RemediesBegun(Event):
+    """Remedies will now be tried; the unchanged net is trained first.
+
+    Attributes
+    ----------
+    total : int
+        Number of candidates; some may turn out not to be applicable.
+    seeds : int
+        How many nets are trained with each.
+    """
+
+    total: int
+    seeds: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemedyTried(Event):
+    """A remedy was tried on all seeds.
+
+    Attributes
+    ----------
+    words : str
+        The remedy.
+    done, total : int
+        How many candidates were looked at, this one included, and how many there are.
+    outcome : str
+        "accuracy", "R²" or "loss".
+    reached, unchanged : float
+        Its mean over the seeds, with the remedy and without.
+    """
+
+    words: str
+    done: int
+    total: int
+    outcome: str
+    reached: float
+    unchanged: float
+
+
+@dataclass(frozen=True, slots=True)
 class Result(Event, Generic[Value]):
     """The result. It is saved by now, or an error follows that says why not.
 

@@ -222,7 +222,8 @@ class Experiment(_Fields):
             dtype=self.dtype,
         )
 
-    def _optimizer(self, net: dp.Net, data: Data) -> dp.Optimizer:
+    def optimizer_for(self, net: dp.Net, data: Data) -> dp.Optimizer:
+        """What trains a net on the data, with this experiment's rate, batches and seeds."""
         return dp.optimizers.OPTIMIZERS[self.optimizer](
             net,
             data.x,
@@ -269,7 +270,7 @@ class Experiment(_Fields):
         check_memory(self)
         data = self.load_data()
         net = self.net(data)
-        optimizer = self._optimizer(net, data)
+        optimizer = self.optimizer_for(net, data)
         started = time.perf_counter()
         with (
             Interrupts() as interrupts,

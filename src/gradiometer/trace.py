@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
+    from gradiometer.diagnosis import Diagnosis
+
 __all__ = ["Trace", "TraceError"]
 
 
@@ -203,6 +205,12 @@ class Trace:
         from gradiometer.summary import sentence
 
         return sentence(self)
+
+    def diagnose(self) -> Diagnosis:
+        """Say what the net suffers from, in which layer, and why; see `gradiometer.diagnosis`."""
+        from gradiometer.diagnosis import diagnose
+
+        return diagnose(self)
 
     def table(self) -> list[dict[str, Any]]:
         """One row per layer: gradient, delta, dead and saturated share; see `summary`."""

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from bench.corpus.cases import Case, check, doubt
+from bench.corpus.cases import Case, Measured, check, doubt
 from bench.corpus.outcomes import accuracy, r_squared
 
 
@@ -20,23 +20,43 @@ FAILING = Case(
 )  # fmt: skip
 
 
+def measured(**outcomes):
+    return {
+        name.replace("_", "-"): Measured(outcome, np.isfinite(outcome))
+        for name, outcome in outcomes.items()
+    }
+
+
 def test_a_label_that_measurement_confirms():
     assert check([FAILING, TWIN]) == {"net": FAILING, "net-mended": TWIN}
-    assert doubt(FAILING, {"net": 0.5, "net-mended": 1.0}) is None
-    assert doubt(FAILING, {"net": float("nan"), "net-mended": 0.9}) is None
-    assert doubt(TWIN, {"net-mended": 0.9}) is None
+    assert doubt(FAILING, measured(net=0.5, net_mended=1.0)) is None
+    assert doubt(TWIN, measured(net_mended=0.9)) is None
+    lost = replace(FAILING, kind="non-finite", cause="loss numerics")
+    assert doubt(lost, measured(net=np.nan, net_mended=0.9)) is None
 
 
 @pytest.mark.parametrize(
-    ("case", "outcomes", "words"),
+    ("case", "found", "words"),
     [
-        (FAILING, {"net": 0.86, "net-mended": 1.0}, "does not fail: 0.860, accepted from 0.9 on"),
-        (FAILING, {"net": 0.5, "net-mended": 0.89}, "its twin does not learn: 0.890"),
-        (TWIN, {"net-mended": float("nan")}, "does not learn: nothing finite"),
+        (FAILING, measured(net=0.86, net_mended=1.0), "does not fail: 0.860, accepted from 0.9 on"),
+        (FAILING, measured(net=0.5, net_mended=0.89), "its twin does not learn: 0.890"),
+        (FAILING, measured(net=0.5), "its twin was not trained"),
+        (FAILING, measured(net=np.nan, net_mended=1.0), "labelled vanishing, but something was"),
+        (
+            replace(FAILING, kind="non-finite"),
+            measured(net=0.5, net_mended=1.0),
+            "labelled non-finite, but everything was finite",
+        ),
+        (
+            replace(FAILING, kind="dead"),
+            {"net": Measured(0.5, True, dead=0.3), "net-mended": Measured(1.0, True)},
+            "labelled dead, but no more than 30% of any layer was",
+        ),
+        (TWIN, measured(net_mended=np.nan), "does not learn: nothing finite"),
     ],
 )
-def test_a_label_that_measurement_refutes(case, outcomes, words):
-    assert doubt(case, outcomes).startswith(words)
+def test_a_label_that_measurement_refutes(case, found, words):
+    assert doubt(case, found).startswith(words)
 
 
 @pytest.mark.parametrize(

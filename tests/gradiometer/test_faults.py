@@ -1,10 +1,9 @@
 """Whatever fails while something is written: what was finished is kept, and no half file stays."""
 
-from concurrent.futures import Future
-
 import pandas as pd
 import pytest
-from tests.gradiometer.studies.faults import KINDS, sweep
+from tests.gradiometer.faults import KINDS, sweep
+from tests.gradiometer.processes import AtOnce
 from typer.testing import CliRunner
 
 import gradiometer
@@ -147,15 +146,6 @@ def test_an_error_that_comes_again_and_again_loses_no_training(trained, monkeypa
 
 
 # --- study ----------------------------------------------------------------------------------------
-
-
-class AtOnce:
-    """An executor that has done everything as soon as it is asked."""
-
-    def submit(self, function, *args):
-        future = Future()
-        future.set_result(function(*args))
-        return future
 
 
 def sweep_of_study(monkeypatch, tmp_path, **options):

@@ -9,7 +9,7 @@ import sys
 from gradiometer.cli.ending import end_if_asked_twice, exit_status, loaded  # first: see there
 
 # isort: split
-from gradiometer.cli import activations, export, plot, predict, prove, run, study
+from gradiometer.cli import activations, diagnose, export, plot, predict, prove, run, study
 from gradiometer.cli.app import SHOW_TRACEBACK, app, one_line, unexpected
 from gradiometer.cli.settings import CommandWithSettings
 
@@ -18,6 +18,7 @@ for _verb in (  # in the order of --help
     predict.predict,
     study.study,
     prove.prove,
+    diagnose.diagnose,
     plot.plot,
     activations.activations,
     export.export,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from gradiometer.diagnosis import Diagnosis
     from gradiometer.theory import Prediction
     from gradiometer.trace import Trace
 
@@ -37,6 +38,36 @@ def print_report(trace: Trace) -> None:
     members = f" (median of {final.size} nets)" if final.size > 1 else ""
     screen.print(f"Accuracy {np.median(final):.3f}{members}.", highlight=False)
     screen.print(trace.sentence(), highlight=False, style="bold", soft_wrap=True)
+
+
+def print_diagnosis(diagnosis: Diagnosis) -> None:
+    """Print the verdicts, the first one bold, each with its evidence; and what was not judged."""
+    screen = console()
+    for i, verdict in enumerate(diagnosis):
+        screen.print(verdict.sentence, highlight=False, style="" if i else "bold", soft_wrap=True)
+        for found in verdict.evidence:
+            where = "" if found.layer is None else f" (layer {found.layer})"
+            line = f"  {found.label}{where}: {found.value:.3g}{_usual(found.low, found.high)}"
+            screen.print(line, highlight=False, soft_wrap=True)
+        if verdict.confidence is not None:
+            hits, of = verdict.confidence.hits, verdict.confidence.of
+            line = f"  This rule was right in {hits} of {of} nets of the calibration."
+            screen.print(line, highlight=False, soft_wrap=True)
+    for missing in diagnosis.not_judged:
+        screen.print(missing.sentence, highlight=False, soft_wrap=True)
+
+
+def _usual(low: float, high: float) -> str:
+    """Between which a sign usually is, in nets that learn."""
+    import math
+
+    if math.isinf(low) and math.isinf(high):
+        return ""
+    if math.isinf(low):
+        return f"; usually at most {high:g}"
+    if math.isinf(high):
+        return f"; usually at least {low:g}"
+    return f"; usually {low:g} to {high:g}"
 
 
 def console() -> Console:

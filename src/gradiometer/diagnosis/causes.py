@@ -20,6 +20,7 @@ class Kind(StrEnum):
     SATURATED = "saturated"
     NON_FINITE = "non-finite"
     STALLED = "stalled"  # it does not learn, and the gradient's way through the layers is not why
+    UNKNOWN = "unknown"  # what was recorded does not tell
 
 
 @dataclass(frozen=True)

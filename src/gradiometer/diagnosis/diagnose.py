@@ -11,7 +11,7 @@ import numpy as np
 from gradiometer.diagnosis.causes import Kind
 from gradiometer.diagnosis.reading import Reading, readings
 from gradiometer.diagnosis.rules import Rule, Signs, rules, value_of
-from gradiometer.diagnosis.signs import SIGNS, death, read_signs
+from gradiometer.diagnosis.signs import SIGNS, death, read_signs, worst_ends
 from gradiometer.diagnosis.verdict import Diagnosis, Evidence, NotJudged, Verdict
 from gradiometer.diagnosis.words import Facts
 
@@ -45,11 +45,18 @@ def diagnose(run: LabelledRun) -> Diagnosis:
     Diagnosis
         With at least one verdict.
     """
-    judged = [_judged(reading) for reading in readings(run)]
-    verdicts = _verdicts(run, judged)
     steps = run.dataset["step"].values
-    ends = (int(steps[0]), int(steps[-1])) if len(steps) else (0, 0)
+    if not len(steps) or not run.layers:
+        nothing = "no step was recorded" if run.layers else "there are no layers"
+        return Diagnosis((_unknown(nothing),), (), tuple(run.layers))
+    judged = [_judged(reading) for reading in readings(run)]
+    verdicts = _verdicts(run, judged) or (_unknown("nothing that was recorded tells"),)
+    ends = int(steps[0]), int(steps[-1])
     return Diagnosis(verdicts, _not_judged(run, judged[0]), tuple(run.layers), ends)
+
+
+def _unknown(why: str) -> Verdict:
+    return Verdict(Kind.UNKNOWN, None, None, (), f"Cannot be judged: {why}.", "")
 
 
 def _judged(reading: Reading) -> _Net:
@@ -58,13 +65,19 @@ def _judged(reading: Reading) -> _Net:
 
 
 def first_of_each_kind(signs: Signs, table: Sequence[Rule]) -> tuple[Rule, ...]:
-    """The rules that fire, in their order, one per kind; healthy and stalled only if first."""
+    """The rules that fire, in their order, one per kind.
+
+    A net that is healthy has no other verdict. One with a gradient problem is not stalled as well.
+    """
     found: dict[Kind, Rule] = {}
     for rule in table:
-        if rule.kind in found or (found and rule.kind in (Kind.HEALTHY, Kind.STALLED)):
+        if rule.kind in found or not rule.fires(signs):
             continue
-        if rule.fires(signs):
-            found[rule.kind] = rule
+        if found and rule.kind in (Kind.HEALTHY, Kind.STALLED):
+            continue
+        found[rule.kind] = rule
+        if rule.kind == Kind.HEALTHY:
+            break
     return tuple(found.values())
 
 
@@ -86,7 +99,8 @@ def _verdict(run: LabelledRun, rule: Rule, nets: Sequence[_Net], total: int) -> 
     place = max(set(places), key=places.count) if places else None
     layer = None if place is None else str(run.layers[place])
     step = _begin(nets, rule.kind)
-    facts = Facts(run, [net.signs for net in nets], rule.kind, rule.cause, place, step, total)
+    signs, ends = [net.signs for net in nets], worst_ends(nets[0].reading)
+    facts = Facts(run, signs, rule.kind, rule.cause, place, step, total, ends)
     return Verdict(
         rule.kind,
         rule.cause,

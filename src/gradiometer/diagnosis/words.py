@@ -45,6 +45,8 @@ class Facts:
         When it began.
     total : int
         Number of all nets.
+    ends : (int, int) or None
+        First and last layer, by position, of the chain that is told of.
     """
 
     run: LabelledRun
@@ -54,6 +56,7 @@ class Facts:
     place: int | None
     step: int | None
     total: int
+    ends: tuple[int, int] | None
 
     def sentence(self) -> str:
         """All of it: what, where, why, and what to do."""
@@ -117,16 +120,10 @@ class Facts:
     def _arrives(self) -> str:
         """How much of the delta comes to the first layer of the chain."""
         fall = self._value("delta_fall")
-        if math.isnan(fall):
+        if math.isnan(fall) or self.ends is None:
             return ""
-        first, last = self._ends()
+        first, last = (self._name(place) for place in self.ends)
         return f"The delta arrives at layer {first!r} at {times(-fall)} its size at {last!r}"
-
-    def _ends(self) -> tuple[str, str]:
-        gains = np.asarray(self.signs[0]["delta_gain"])
-        known = np.flatnonzero(np.isfinite(gains))
-        names = self.run.layers
-        return (names[known[0]], names[known[-1] + 1]) if known.size else (names[0], names[-1])
 
     def _flow(self) -> str:
         gain = self._value("delta_gain", "median")

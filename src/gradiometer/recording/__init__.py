@@ -6,10 +6,12 @@ adapters/      where each framework keeps weights, gradients, deltas and activat
 requires.py    which arrays the wanted quantities need
 measure.py     the quantities of a layer, from its arrays
 quantities.py  the functions that compute them; their table is `gradiometer.quantities`
+calls.py       the calls of a layer in a step, as one batch
 assembly.py    a step, put together from all layers
 session.py     one recording: its layers, steps, and reasons for what is missing
 functions.py   activation functions, by their names in each framework
 reference.py   the reference batch, on which dead units and accuracy are measured
+restore.py     attributes and random streams, put back after a while
 nonfinite.py   where the first number came up that is not finite
 chains.py      which layers lead to which
 schedule.py    which steps are recorded

@@ -30,9 +30,16 @@ from gradiometer.recording.session import Session
 def one_step(
     number: int, layers: Sequence[LayerArrays], loss: Numbers, accuracy: Numbers
 ) -> tuple[list[int], list[tuple[list[int], LayerArrays]], Array, Array]:
-    """The arguments of `add_arrays` for a single step, from the arrays of each of its layers."""
+    """The arguments of `add_arrays` for a single step, from the arrays of each of its layers.
+
+    Their leading axes are those of the loss. A weight of more axes than a matrix is measured as a
+    whole.
+    """
+    members = np.ndim(np.asarray(loss))
     # one step and one layer, as leading axes
-    groups = [([i], of.mapped(lambda x: x[None, None])) for i, of in enumerate(layers)]
+    groups = [
+        ([i], of.flattened(members).mapped(lambda x: x[None, None])) for i, of in enumerate(layers)
+    ]
     return [number], groups, np.asarray(loss)[None], np.asarray(accuracy)[None]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +91,19 @@ class LayerArrays:
         for name, value in vars(self).items():
             if value is not None and not isinstance(value, bool):
                 setattr(found, name, function(value))
+        return found
+
+    def flattened(self, leading: int) -> LayerArrays:
+        """The same with a weight of more axes than a matrix as one, so that it is measured whole.
+
+        `leading` is the number of axes before: those that all arrays have.
+        """
+        found = copy.copy(self)
+        for name in ("gradient", "weight", "weight_after", "used"):
+            array: Any = getattr(self, name)
+            if array is not None and array.ndim > 2 + leading:
+                shape = array.shape[:leading]
+                setattr(found, name, array.reshape(*shape, -1, array.shape[-1]))
         return found
 
 

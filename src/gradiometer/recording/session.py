@@ -192,6 +192,18 @@ class Session:
         changed = replace(self.layers[layer], **facts)
         self.layers = (*self.layers[:layer], changed, *self.layers[layer + 1 :])
 
+    def applies(self, layer: int, function: str) -> str:
+        """Note the name of a layer's activation function, by the layer's position.
+
+        It is the one that was seen first; of another this tells why it does not count.
+        """
+        known = self.layers[layer].activation
+        if known == UNKNOWN:
+            self.describe(layer, activation=function)
+        if known in (UNKNOWN, function):
+            return ""
+        return f"{function} was applied to its output, where it had been {known}"
+
     def miss(self, layer: str, names: Collection[str], why: str) -> None:
         """Note why quantities of a layer are missing; the first reason stays."""
         for name in names:
@@ -272,6 +284,7 @@ class Session:
             rows.missing.pop("nonfinite_count", None)
         self._keep_per_step(rows, loss, accuracy, loss_seen, grad_norm)
         self.members = loss.shape[1:]
+        self.accuracy = float(np.mean(accuracy[-1]))
         self._added.append(rows)
         self._latest = steps
         if not self.nonfinite:

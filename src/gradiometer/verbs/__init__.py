@@ -7,6 +7,7 @@ run.py          one experiment
 predict.py      what will happen, before anything is trained
 study.py        many experiments
 prove.py        the textbook's statements, tested
+diagnose.py     what is wrong with a net, where, and why
 plot.py         one figure
 activations.py  the gallery of activation functions
 export.py       a trace for other tools

@@ -1,4 +1,4 @@
-"""The pass that gives everything its place."""
+"""The pass that gives every result its buffer."""
 
 import itertools
 

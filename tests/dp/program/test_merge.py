@@ -1,4 +1,4 @@
-"""The pass that does at once what several layers do alike."""
+"""The pass that merges what several layers do alike."""
 
 import numpy as np
 import pytest

@@ -247,7 +247,11 @@ OF_FILES = [
 OF_TRACES = [
     *[
         (f"{verb} {place}{more}", 2, words)
-        for verb, more in (("plot", " --out {out}.png"), ("export", " --to csv --out {out}.csv"))
+        for verb, more in (
+            ("plot", " --out {out}.png"),
+            ("export", " --to csv --out {out}.csv"),
+            ("diagnose", ""),
+        )
         for place, words in (
             ("{file:not.nc}", "not a readable netCDF file"),
             ("{file:hdf5.nc}", "not a readable netCDF file"),
@@ -269,6 +273,8 @@ OF_TRACES = [
     ("plot {trace} --out {folder}", 2, "must end in one of"),
     ("plot {trace} --out nowhere/figure.png", 2, "cannot be written"),
     ("plot {trace} --figure learning --theory --out {out}.png", 2, "theory can be shown in"),
+    ("diagnose {trace}", 0, ""),
+    ("diagnose {trace} --json", 0, "verdicts"),
     ("export {trace}", 2, "the format must be given"),
     ("export {trace} --to xml", 2, "unknown format 'xml'"),
     ("export {trace} --to '' --out {out}", 2, "format"),
@@ -322,11 +328,29 @@ OF_OPTIONS = [
     ("--version", 0, ""),
     *[
         (f"{verb} --help", 0, "")
-        for verb in ("run", "predict", "study", "prove", "plot", "activations", "export")
+        for verb in (
+            "run",
+            "predict",
+            "study",
+            "prove",
+            "diagnose",
+            "plot",
+            "activations",
+            "export",
+        )
     ],
     *[
         (f"{verb} --nonsense", 2, "No such option")
-        for verb in ("run", "predict", "study", "prove", "plot", "activations", "export")
+        for verb in (
+            "run",
+            "predict",
+            "study",
+            "prove",
+            "diagnose",
+            "plot",
+            "activations",
+            "export",
+        )
     ],
     ("nonsense", 2, "No such command"),
     ("Run", 2, "No such command"),

@@ -11,7 +11,7 @@ from dp.layers import activation_after
 from dp.order import consumers_of
 from dp.typing import Array
 from gradiometer.recording.errors import RecordingError
-from gradiometer.recording.functions import UNKNOWN
+from gradiometer.recording.functions import UNKNOWN, why_not_saturated
 from gradiometer.recording.measure import OF_ACTIVATION
 from gradiometer.recording.requires import needing
 from gradiometer.recording.session import LayerInfo, Session
@@ -22,7 +22,6 @@ OF_CALLS = needing("input", "pre_activation", "activation", "reference_activatio
 NO_LAYER = "it is a parameter by itself, not of a layer"
 NO_FUNCTION = "the function applied to its output is not a known activation function"
 SEVERAL_FUNCTIONS = "several functions are applied to its outputs"
-SOFTMAX_UNITS = "the units of a softmax do not saturate one by one"
 NO_DELTA = "no gradient came back to its output"
 NORMALISED = "a normalisation stands between its weights and its pre-activation"
 NOT_USED = "in one step the loss did not depend on it"
@@ -210,5 +209,5 @@ def miss_activation(
         several = any(not same(other, known[0]) for other in known)
         session.miss(row.name, OF_ACTIVATION, SEVERAL_FUNCTIONS if several else NO_FUNCTION)
     elif found is SOFTMAX:
-        session.miss(row.name, ("saturated_fraction",), SOFTMAX_UNITS)
+        session.miss(row.name, ("saturated_fraction",), why_not_saturated(found.name))
     return found

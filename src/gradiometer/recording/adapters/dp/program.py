@@ -23,8 +23,9 @@ from gradiometer.quantities import accuracy
 from gradiometer.recording.adapters.dp import layers as of_layers
 from gradiometer.recording.adapters.dp.forward import NO_FORWARD, Passage, has_forward
 from gradiometer.recording.adapters.dp.layers import Announcer, Called, Row
-from gradiometer.recording.adapters.dp.steps import flattened, joined, of_members
+from gradiometer.recording.adapters.dp.steps import of_members
 from gradiometer.recording.assembly import add_arrays
+from gradiometer.recording.calls import joined
 from gradiometer.recording.chains import chains_of, layers_before
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.measure import (
@@ -441,7 +442,7 @@ class ProgramReader:
                     found.saturated = function.saturated(h)
         if self._dead_in_training:
             found.reference_activation = found.activation
-        return flattened(found, 2 + self._loss.ndim - 1)
+        return found.flattened(2 + self._loss.ndim - 1)
 
     def _fill_input(self, found: LayerArrays, group: _Group, count: int) -> None:
         """Fill in what goes into a group of layers, and where it is of live units."""

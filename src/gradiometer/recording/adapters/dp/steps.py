@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import dp
-from dp.activations import SOFTMAX, Activation
+from dp.activations import Activation
 from dp.typing import Array
 from gradiometer.quantities import accuracy
 from gradiometer.recording.adapters.dp import layers as of_layers
@@ -17,14 +17,14 @@ from gradiometer.recording.adapters.dp.forward import Forward, Passage, array_of
 from gradiometer.recording.adapters.dp.layers import OF_CALLS, Row
 from gradiometer.recording.adapters.dp.watch import Call, Pass
 from gradiometer.recording.assembly import add_arrays, one_step
-from gradiometer.recording.functions import UNKNOWN
+from gradiometer.recording.calls import call_arrays, joined, joined_calls
+from gradiometer.recording.functions import Function
 from gradiometer.recording.measure import (
     FROM_GRADIENT,
     OF_ACTIVATION,
     OF_BACKWARD,
     OF_DELTA,
     LayerArrays,
-    live_units,
 )
 from gradiometer.recording.reference import NO_LABELS
 from gradiometer.recording.requires import needing
@@ -89,19 +89,17 @@ class PassReader:
         self, call: Call, function: Activation | None, applied: dp.Node | None
     ) -> LayerArrays:
         """The arrays of a call; `applied` is the Node that has the function's value, if any."""
-        wanted, h = self._session.arrays, call.pre_activation.value
-        found = LayerArrays(delta=call.delta)
+        h, activation = call.pre_activation.value, None
         if function is not None:
-            found.activation = function(h) if applied is None else applied.value
-            if function is not SOFTMAX:  # whose units do not saturate one by one
-                found.saturated = function.saturated(h)
-        if "input" in wanted:
-            found.input = of_members(call.input, h.shape[:-2])
-            if call.delta is not None:
-                found.live = np.broadcast_to(np.asarray(live_units(found.input)), found.input.shape)
-        if "pre_activation" in wanted:
-            found.pre_activation = h
-        return found
+            activation = function(h) if applied is None else applied.value
+        return call_arrays(
+            self._session.arrays,
+            None if function is None else Function.of(function),
+            pre_activation=h,
+            activation=activation,
+            input=of_members(call.input, h.shape[:-2]),
+            delta=call.delta,
+        )
 
     def _batch(self, seen: Pass) -> tuple[Any, Any]:
         if self._reference is not None:
@@ -192,12 +190,11 @@ class Assembly:
             loss = sum(part for part in known if part is not None)
         gradients = {} if why_not else summed(passes)
         arrays = [
-            flattened(self._arrays(i, row, passes, update, gradients, why_not), len(members))
+            self._arrays(i, row, passes, update, gradients, why_not)
             for i, row in enumerate(self._rows)
         ]
         right = passes[-1].accuracy if passes else None
         accuracy = np.full(members, np.nan) if right is None else right
-        self._session.accuracy = float(np.mean(accuracy))
         seen = np.full(members, np.nan) if loss is None else loss
         shaped = np.broadcast_to(np.asarray(seen, np.float64), members)
         add_arrays(
@@ -290,14 +287,10 @@ class Assembly:
         known = of_layers.miss_activation(self._session, row, functions)
         if known is None:
             return False
-        earlier = self._session.layers[i].activation
-        if earlier == UNKNOWN:
-            self._session.describe(i, activation=known.name)
-        elif earlier != known.name:
-            why = f"{known.name} was applied to its output, where it had been {earlier}"
+        why = self._session.applies(i, known.name)
+        if why:
             self._session.miss(row.name, OF_ACTIVATION, why)
-            return False
-        return True
+        return not why
 
 
 def summed(passes: Sequence[Seen]) -> dict[str, Array]:
@@ -315,13 +308,6 @@ def _differ(one: Array, other: Array) -> bool:
     return not np.array_equal(one, other, equal_nan=True)
 
 
-def joined(parts: Sequence[Array]) -> Array | None:
-    """Several batches as one; None of none."""
-    if len(parts) < 2:
-        return parts[0] if parts else None
-    return np.concatenate(parts, axis=-2)
-
-
 def of_members(x: Array, members: tuple[int, ...]) -> Array:
     """Samples (…, batch, features) that may be the same for all members, for each of them."""
     lead = x.shape[: x.ndim - 2]
@@ -330,27 +316,3 @@ def of_members(x: Array, members: tuple[int, ...]) -> Array:
     return np.broadcast_to(
         x[(..., *[None] * len(members), slice(None), slice(None))], (*lead, *members, *x.shape[-2:])
     )
-
-
-def joined_calls(calls: Sequence[LayerArrays]) -> LayerArrays:
-    """Several calls of a layer as one, of one large batch."""
-    if len(calls) == 1:
-        return calls[0]
-    found = LayerArrays()
-    for name in ("delta", "activation", "saturated", "input", "live", "pre_activation"):
-        parts = [getattr(call, name) for call in calls]
-        setattr(found, name, joined([part for part in parts if part is not None]))
-    return found
-
-
-def flattened(found: LayerArrays, leading: int) -> LayerArrays:
-    """A parameter of more axes than a matrix as one, so that it is measured as a whole.
-
-    `leading` is the number of axes before: members, and others that the arrays have.
-    """
-    for name in ("gradient", "weight", "weight_after", "used"):
-        array = getattr(found, name)
-        if array is not None and array.ndim > 2 + leading:
-            shape = array.shape[:leading]
-            setattr(found, name, array.reshape(*shape, -1, array.shape[-1]))
-    return found

@@ -7,9 +7,8 @@ variables and the random streams as they were.
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -20,6 +19,7 @@ from gradiometer.arrays import Array
 from gradiometer.recording.adapters.keras.forward import Call, Forward
 from gradiometer.recording.adapters.keras.layers import Weight
 from gradiometer.recording.errors import RecordingError
+from gradiometer.recording.restore import same_streams
 
 # values of the variables: trainable, not trainable, of the optimizer, of metrics
 State = Sequence[Sequence[Array]]
@@ -32,26 +32,35 @@ class Pass:
     Attributes
     ----------
     calls : list of Call
-        Without their arrays.
+        With their deltas, then.
     called : collection of int
         Ids of the layers, in the order of their first calls.
-    arrays : list of dict
-        Those of each call; see `Call`.
     loss : number or None
     gradients : list of array or None
         By the trainable variables.
-    deltas : list of array or None
-        By the pre-activation of each call.
     output : array
     """
 
     calls: list[Call]
     called: Collection[int]
-    arrays: list[dict[str, Array]]
     loss: Any = None
     gradients: Sequence[Array | None] = ()
-    deltas: Sequence[Array | None] = ()
     output: Any = None
+
+    def of(self, weight: Weight) -> list[Call]:
+        """The calls of a layer."""
+        return [call for call in self.calls if call.weight is weight]
+
+
+def came_back(
+    watch: Forward, arrays: Sequence[dict[str, Any]], loss: Any, gradients: Any, deltas: Any
+) -> Pass:
+    """A pass that was differentiated; the arrays of its calls, without deltas, and the deltas."""
+    calls = [
+        replace(call, arrays={**of_call, "delta": delta})
+        for call, of_call, delta in zip(watch.calls, arrays, deltas, strict=True)
+    ]
+    return Pass(calls, watch.called, loss, gradients)
 
 
 def variables_of(model: Any) -> tuple[Sequence[Any], ...]:
@@ -81,17 +90,6 @@ def check_loss(model: Any, loss: Any) -> None:
         )
 
 
-@contextlib.contextmanager
-def same_streams() -> Iterator[None]:
-    """Put the random streams of Python and NumPy back."""
-    ours, numpys = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(ours)
-        np.random.set_state(numpys)
-
-
 def evaluated(model: Any, weights: Sequence[Weight], state: State, x: Any) -> Pass:
     """A forward pass in evaluation mode."""
     watch = Forward(weights, lambda h: h)
@@ -99,7 +97,7 @@ def evaluated(model: Any, weights: Sequence[Weight], state: State, x: Any) -> Pa
     with same_streams(), scope(model, state), watch.watching(model):
         output = model(x, **kwargs)
         watch.finish(output)
-    return Pass(watch.calls, watch.called, [call.arrays for call in watch.calls], output=output)
+    return Pass(watch.calls, watch.called, output=output)
 
 
 # --- PyTorch --------------------------------------------------------------------------------------
@@ -144,8 +142,7 @@ class OnTorch:
         check_loss(model, loss)
         found = torch.autograd.grad(loss, [*given, *zeros], allow_unused=True)
         arrays = [call.arrays for call in watch.calls]
-        gradients, deltas = found[: len(given)], found[len(given) :]
-        return Pass(watch.calls, watch.called, arrays, loss, gradients, deltas)
+        return came_back(watch, arrays, loss, found[: len(given)], found[len(given) :])
 
 
 # --- JAX ------------------------------------------------------------------------------------------
@@ -175,7 +172,7 @@ class OnJax:
             zeros = [jax.numpy.zeros(h.shape, h.dtype) for h in shapes]
             (loss, arrays), (gradients, deltas) = run(list(state[0]), zeros, state, data)
         check_loss(self._model, loss)
-        return Pass(watch.calls, watch.called, arrays, loss, gradients, deltas)
+        return came_back(watch, arrays, loss, gradients, deltas)
 
     def _traced(self, state: State, data: tuple[Any, Any, Any]) -> tuple[Any, Forward, list[Any]]:
         import jax

@@ -13,6 +13,7 @@ from keras import tree
 from gradiometer.arrays import Array
 from gradiometer.recording.adapters.keras.layers import UNSEEN, Weight, function_of
 from gradiometer.recording.functions import IDENTITY, Function
+from gradiometer.recording.restore import replace
 
 NOT_FOLLOWED = "it is not seen what becomes of its output"
 
@@ -25,7 +26,7 @@ class Call:
     ----------
     weight : Weight
     arrays : dict
-        "input", "pre_activation" and "activation", as far as they can be had.
+        "input", "pre_activation", "activation" and "delta", as far as they can be had.
     functions : list of Function
         What is applied to its pre-activation.
     used : bool
@@ -35,10 +36,15 @@ class Call:
     """
 
     weight: Weight
-    arrays: dict[str, Array]
+    arrays: dict[str, Any]
     functions: list[Function] = field(default_factory=list)
     used: bool = False
     why: str = ""
+
+    @property
+    def function(self) -> Function | None:
+        """The one that is applied, when all is known of what becomes of it; or else None."""
+        return None if self.why else self.functions[0] if self.functions else IDENTITY
 
     def close(self) -> None:
         """Say what its activation is: all is known of what becomes of it."""
@@ -47,10 +53,8 @@ class Call:
         elif not self.functions and not self.used:
             self.why = self.why or NOT_FOLLOWED
         if self.why:
-            self.functions = []
             self.arrays.pop("activation", None)
         elif self.used:
-            self.functions = [IDENTITY]
             self.arrays["activation"] = self.arrays["pre_activation"]
 
 
@@ -80,12 +84,12 @@ class Forward:
         graphs = [part for part in layers if isinstance(part, keras.Model)]
         graphed = [one for part in graphs for one in getattr(part, "operations", ())]
         parts = {id(one): one for one in [*layers, *graphed]}
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as undo:
             for part in parts.values():
-                stack.enter_context(replaced(part, "call", self._call_of(part)))
+                replace(part, "call", self._call_of(part), undo)
                 if id(part) in self._weights and not self._weights[id(part)].returned:
                     activation = self._activation_of(part)
-                    stack.enter_context(replaced(part, "activation", activation))
+                    replace(part, "activation", activation, undo)
             yield
 
     def finish(self, output: Any) -> None:
@@ -111,7 +115,7 @@ class Forward:
             if weight is not None and weight.returned:
                 found = self._pre_activation(weight, found)
             for one in self.calls[before:]:
-                if one.weight is weight:
+                if one.weight is weight and weight.multiplies:
                     one.arrays["input"] = given[0]
             self._leave(part, arrived, given, found)
             return found
@@ -188,18 +192,3 @@ def _may_be_a_function(part: Any, given: Sequence[Array]) -> bool:
     if not type(part).__module__.startswith("keras.") or isinstance(part, keras.layers.Lambda):
         return True
     return not isinstance(part, keras.layers.Layer) and len(given) == 1
-
-
-@contextlib.contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Give an object another attribute inside the block, unnoticed by Keras."""
-    missing = object()
-    before = vars(owner).get(name, missing)
-    object.__setattr__(owner, name, value)
-    try:
-        yield
-    finally:
-        if before is missing:
-            object.__delattr__(owner, name)
-        else:
-            object.__setattr__(owner, name, before)

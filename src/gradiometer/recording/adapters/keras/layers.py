@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers as kl
+from numpy.typing import NDArray
 
 from gradiometer.recording.functions import UNKNOWN, Function, function
 from gradiometer.recording.session import LayerInfo
@@ -58,10 +60,11 @@ class Weight:
         """Whether it is the matrix that the layer's input is multiplied by."""
         return type(self.layer) in _DENSE
 
-    @property
-    def unit_axis(self) -> int:
-        """Which axis of the pre-activation is that of the units."""
-        return 1 if getattr(self.layer, "data_format", None) == "channels_first" else -1
+    def samples(self, x: NDArray[Any]) -> NDArray[Any]:
+        """An array of a call as samples × units."""
+        channels_first = getattr(self.layer, "data_format", None) == "channels_first"
+        x = np.moveaxis(x, 1 if channels_first else -1, -1)
+        return x.reshape(-1, x.shape[-1])
 
     def info(self, activation: str = UNKNOWN, role: str = "trained") -> LayerInfo:
         """What is told of it; fans are 0 where they are not known."""

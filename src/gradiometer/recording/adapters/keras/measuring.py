@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from gradiometer.arrays import Array
 from gradiometer.recording import reference
 from gradiometer.recording.adapters.keras.backends import BACKENDS, Pass, State, host, scope
+from gradiometer.recording.adapters.keras.forward import Call
 from gradiometer.recording.adapters.keras.layers import Weight, weights_of
-from gradiometer.recording.assembly import add_arrays
+from gradiometer.recording.assembly import add_arrays, one_step
+from gradiometer.recording.calls import call_arrays, joined_calls
 from gradiometer.recording.functions import UNKNOWN, why_not_saturated
-from gradiometer.recording.measure import FROM_GRADIENT, OF_ACTIVATION, LayerArrays, live_units
+from gradiometer.recording.measure import FROM_GRADIENT, OF_ACTIVATION, LayerArrays
 from gradiometer.recording.requires import needing
 from gradiometer.recording.session import Session
+from gradiometer.reductions import norm
 from gradiometer.states import MODEL
 
 INSIDE = needing("delta", "pre_activation", "activation", "reference_activation", "input")
@@ -72,7 +75,7 @@ class Measuring:
         layers = [self._of_calls(weight, seen) for weight in self._weights]
         values = self._values(state)
         for weight, layer in zip(self._weights, layers, strict=True):
-            layer.weight = as_matrix(np.array(host(values[id(weight.variable)])))
+            layer.weight = np.array(matrix(values[id(weight.variable)]))
         self._fill_gradients(layers, seen)
         right = math.nan
         if self._batch is not None and session.needs("dead_fraction", "accuracy"):
@@ -81,17 +84,12 @@ class Measuring:
 
     def after(self, number: int, found: Before, state: State) -> None:
         """Record the step."""
-        values, groups = self._values(state), []
-        for i, (weight, layer) in enumerate(zip(self._weights, found.layers, strict=True)):
-            layer.weight_after = as_matrix(host(values[id(weight.variable)]))
-            parts = [layer]
-            if not weight.multiplies:  # what goes back is no product of these two
-                parts = [replace(layer, delta=None), LayerArrays(delta=layer.delta)]
-            groups += [([i], part.mapped(lambda x: x[None, None])) for part in parts]
-        add_arrays(
-            self._session, [number], groups, np.array([found.loss]), np.array([found.accuracy]),
-            grad_norm=None if found.grad_norm is None else np.array([found.grad_norm]),
-        )  # fmt: skip
+        values = self._values(state)
+        for weight, layer in zip(self._weights, found.layers, strict=True):
+            layer.weight_after = matrix(values[id(weight.variable)])
+        norm = None if found.grad_norm is None else np.array([found.grad_norm])
+        step = one_step(number, found.layers, found.loss, found.accuracy)
+        add_arrays(self._session, *step, grad_norm=norm)
 
     def _values(self, state: State) -> Mapping[int, Array]:
         """The value of each variable of the model, by its id."""
@@ -108,8 +106,8 @@ class Measuring:
         trained = {id(variable) for variable in self._model.trainable_variables}
         infos = []
         for weight in self._weights:
-            calls = [call for call in seen.calls if call.weight is weight]
-            names = {function.name for call in calls for function in call.functions}
+            functions = [call.function for call in seen.of(weight)]
+            names = {function.name for function in functions if function is not None}
             role = "trained" if id(weight.variable) in trained else "frozen"
             role = role if id(weight.caller) in order else "outside"
             infos.append(weight.info(names.pop() if len(names) == 1 else UNKNOWN, role))
@@ -121,36 +119,38 @@ class Measuring:
                 session.miss(info.name, OF_PRODUCT, weight.why_hidden or NO_MATRIX)
 
     def _of_calls(self, weight: Weight, seen: Pass) -> LayerArrays:
-        """The arrays of all calls of a layer, as those of one batch."""
-        session, name = self._session, weight.name
-        mine = [i for i, call in enumerate(seen.calls) if call.weight is weight]
-        if not mine:
+        """The arrays of all calls of a layer, as those of one batch; says what they lack."""
+        session, name, calls = self._session, weight.name, seen.of(weight)
+        if not calls:
             called = id(weight.caller) in seen.called
             session.miss(name, INSIDE, weight.why_hidden if called else NOT_CALLED)
             return LayerArrays()
-        found = _activations(weight, seen, mine)
-        deltas = [seen.deltas[i] for i in mine]
-        if any(delta is None for delta in deltas):
+        found = self._joined(weight, calls)
+        if any(call.arrays["delta"] is None for call in calls):
+            found.delta = None
             session.miss(name, needing("delta"), "the loss does not depend on it")
-        else:
-            found.delta = joined(weight, deltas)
-        if weight.multiplies:
-            inputs = [rows(host(seen.arrays[i]["input"])) for i in mine]
-            found.input = np.concatenate(inputs)
-            found.live = np.concatenate(
-                [np.broadcast_to(np.asarray(live_units(x)), x.shape) for x in inputs]
-            )
-        why = next((seen.calls[i].why for i in mine if seen.calls[i].why), None)
-        functions = [function for i in mine for function in seen.calls[i].functions]
-        if why is not None:
-            session.miss(name, OF_ACTIVATION, why)
+        functions = [call.function for call in calls if call.function is not None]
+        if len(functions) < len(calls):
+            session.miss(name, OF_ACTIVATION, next(call.why for call in calls if call.why))
         elif any(function != functions[0] for function in functions):
+            found.saturated = None
             session.miss(name, ("saturated_fraction",), "its calls have several functions")
-        elif functions[0].saturates:
-            assert found.pre_activation is not None
-            found.saturated = functions[0].saturated(found.pre_activation)
-        else:
+        elif found.saturated is None:
             session.miss(name, ("saturated_fraction",), why_not_saturated(functions[0].name))
+        return found
+
+    def _joined(self, weight: Weight, calls: Sequence[Call]) -> LayerArrays:
+        """Calls of a layer as one; without the activation, if it is not known of all of them."""
+        known = all(call.function is not None for call in calls)
+        parts = []
+        for call in calls:
+            there = {what: x for what, x in call.arrays.items() if x is not None}
+            arrays = {what: weight.samples(host(x)) for what, x in there.items()}
+            function = call.function if known else None
+            parts.append(call_arrays(self._session.arrays, function, **arrays))
+        found = joined_calls(parts)
+        found.reference_activation = found.activation  # unless there is another batch
+        found.backward_known = weight.multiplies
         return found
 
     def _fill_gradients(self, layers: Sequence[LayerArrays], seen: Pass) -> None:
@@ -165,29 +165,28 @@ class Measuring:
             if seen.gradients[at] is None:
                 session.miss(weight.name, FROM_GRADIENT, "the loss does not depend on it")
                 continue
-            layer.gradient = as_matrix(host(seen.gradients[at]))
-            layer.used = as_matrix(host(used[at])) if changes else None
+            layer.gradient = matrix(seen.gradients[at])
+            layer.used = matrix(used[at]) if changes else None
 
     def _grad_norm(self, seen: Pass) -> float | None:
         if not self._session.needs("grad_norm"):
             return None
         flat = [host(gradient).ravel() for gradient in seen.gradients if gradient is not None]
-        return float(np.linalg.norm(np.concatenate(flat).astype(np.float64)))
+        return float(norm(flat))
 
     def _on_reference(self, layers: Sequence[LayerArrays], state: State, x: Any, y: Any) -> float:
         """Fill in the activations on the reference batch; the accuracy, or NaN."""
         seen = self._backend.evaluated(state, x)
         for weight, layer in zip(self._weights, layers, strict=True):
-            mine = [i for i, call in enumerate(seen.calls) if call.weight is weight]
-            activation = _activations(weight, seen, mine).activation if mine else None
-            layer.reference_activation = activation
-            if activation is None:
+            calls = seen.of(weight)
+            layer.reference_activation = self._joined(weight, calls).activation if calls else None
+            if layer.reference_activation is None:
                 why = "its activation is not seen on the reference batch"
                 self._session.miss(weight.name, ("dead_fraction",), why)
         if y is None or not self._session.needs("accuracy"):
             return math.nan
-        last = [function.name for call in seen.calls[-1:] for function in call.functions]
-        probabilities = last[0] in ("sigmoid", "softmax") if last else None
+        last = seen.calls[-1].function if seen.calls else None
+        probabilities = None if last is None else last.name in ("sigmoid", "softmax")
         output, labels = host(seen.output), host(y)
         try:
             return reference.accuracy(output, labels, len(output), probabilities)
@@ -196,29 +195,6 @@ class Measuring:
             return math.nan
 
 
-def _activations(weight: Weight, seen: Pass, mine: Sequence[int]) -> LayerArrays:
-    """Pre-activations and, if they can be had, activations of some calls of a layer."""
-    before = joined(weight, [seen.arrays[i]["pre_activation"] for i in mine])
-    found = LayerArrays(pre_activation=before)
-    if not any(seen.calls[i].why for i in mine):
-        found.activation = joined(weight, [seen.arrays[i]["activation"] for i in mine])
-        found.reference_activation = found.activation
-    return found
-
-
-# --- arrays ---------------------------------------------------------------------------------------
-
-
-def rows(x: NDArray[Any]) -> NDArray[Any]:
-    """All axes but the last as one."""
-    return x.reshape(-1, x.shape[-1])
-
-
-def as_matrix(x: NDArray[Any]) -> NDArray[Any]:
-    """A weight of any number of axes as (fan_in, fan_out)."""
-    return rows(x if x.ndim > 1 else x[None])
-
-
-def joined(weight: Weight, arrays: Sequence[Any]) -> NDArray[Any]:
-    """(samples, units) of several calls."""
-    return np.concatenate([rows(np.moveaxis(host(x), weight.unit_axis, -1)) for x in arrays])
+def matrix(x: Any) -> NDArray[Any]:
+    """A weight, or its gradient, with two axes at least."""
+    return np.atleast_2d(host(x))

@@ -11,11 +11,11 @@ import numpy as np
 
 import dp
 from dp import activations
-from dp.activations import Activation
 from dp.typing import Array
 from gradiometer.quantities import accuracy
 from gradiometer.recording.adapters.sklearn.internals import unknown_internals
 from gradiometer.recording.errors import RecordingError
+from gradiometer.recording.functions import Function, function
 from gradiometer.recording.session import LayerInfo
 
 
@@ -26,7 +26,6 @@ class Ending:
     name: str
     output: Callable[[dp.Node], dp.Node]
     loss: Callable[[dp.Node, dp.Node], dp.Node]
-    function: Activation | None = None  # where units saturate one by one
 
 
 # by the names that scikit-learn has for the loss and for the output's activation function
@@ -35,7 +34,6 @@ ENDINGS = {
         "sigmoid",
         lambda h: h.sigmoid(),
         lambda h, y: (h * (1.0 - 2.0 * y)).softplus(),
-        activations.get("sigmoid"),
     ),
     ("log_loss", "softmax"): Ending(
         "softmax", lambda h: h.softmax(), lambda h, y: -(y * h.log_softmax())
@@ -44,7 +42,6 @@ ENDINGS = {
         "identity",
         lambda h: h,
         lambda h, y: (h - y).square() * 0.5,
-        activations.get("identity"),
     ),
     # but for what does not depend on h
     ("poisson", "exp"): Ending("exp", lambda h: h.exp(), lambda h, y: h.exp() - y * h),
@@ -91,9 +88,9 @@ class Network:
         return tuple(found)
 
     @property
-    def functions(self) -> list[Activation | None]:
-        """The activation function of every layer, where units saturate one by one."""
-        return [*[self._hidden] * (len(self.weights) - 1), self._ending.function]
+    def functions(self) -> list[Function]:
+        """The activation function of every layer."""
+        return [function(info.activation) for info in self.layers]
 
     def forward(self, x: dp.Node) -> Pass:
         """Send a batch through the layers."""

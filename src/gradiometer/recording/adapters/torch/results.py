@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from gradiometer.reasons import NOT_UPDATED
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.calls import Call
-from gradiometer.recording.adapters.torch.gradients import NOT_UPDATED, UNREACHED, Gradients
+from gradiometer.recording.adapters.torch.gradients import UNREACHED, Gradients
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.measuring import OF_CALLS
 from gradiometer.recording.adapters.torch.plan import Plan
@@ -86,7 +87,6 @@ class Results:
         ]
         self._names = (*OF_DELTA, *OF_INPUT, *OF_PREACTIVATION, *self._of_activation)
         self._wants_inputs = plan.fetches("input", "pre_activation")
-        self._functions: dict[Layer, str] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -122,7 +122,6 @@ class Results:
                 self._name_role(i, layer, mine, layer in step.gradients)
         self._is_first = False
         losses = [float(part) for part in step.loss.found.values()]
-        self._session.accuracy = step.accuracy
         norm = step.norm.value() if "grad_norm" in self._wanted else None
         if step.norm.why_not:
             self._session.miss(MODEL, ("grad_norm",), step.norm.why_not)
@@ -195,28 +194,17 @@ class Results:
     def _activation_of(self, i: int, layer: Layer, calls: list[Call]) -> Measured | None:
         """Of the activations of all calls in the step; they must be known of all."""
         for call in calls:
-            if call.function is not None:
-                self._check_function(i, call)
+            if call.function is not None and (why := self._session.applies(i, call.function.name)):
+                call.activation, call.why_not = None, why
             if call.why_not:
                 self._session.miss(layer.name, self._of_activation, call.why_not)
         joined = _joined([call.activation for call in calls])
         if joined is None:
             return None
         if "saturated_fraction" in self._wanted and "saturated_fraction" not in joined.found:
-            why = why_not_saturated(self._functions.get(layer, ""))
+            why = why_not_saturated(self._session.layers[i].activation)
             self._session.miss(layer.name, ("saturated_fraction",), why)
         return joined
-
-    def _check_function(self, i: int, call: Call) -> None:
-        """A layer's activation function is the one that was seen first."""
-        assert call.function is not None
-        name, known = call.function.name, self._functions.get(call.layer)
-        if known is None:
-            self._functions[call.layer] = name
-            self._session.describe(i, activation=name)
-        elif known != name:
-            call.activation = None
-            call.why_not = f"{name} was applied to its output, where it had been {known}"
 
     # --- roles ------------------------------------------------------------------------------------
 
