@@ -318,7 +318,7 @@ class Guarded:
     """Passes events on to a listener whose errors must not end the work.
 
     The first error becomes a `ListenerWarning`; the listener is then not called again.
-    KeyboardInterrupt does not count as an error of the listener, and is raised.
+    KeyboardInterrupt and SystemExit do not count as errors of the listener, and are raised.
 
     Parameters
     ----------
@@ -328,6 +328,11 @@ class Guarded:
 
     def __init__(self, listener: Listener | None = None) -> None:
         self._listener = listener
+
+    @classmethod
+    def of(cls, listener: Listener) -> Guarded:
+        """Guard a listener, unless it is guarded already."""
+        return listener if isinstance(listener, cls) else cls(listener)
 
     def __bool__(self) -> bool:
         return self._listener is not None

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from contextvars import ContextVar
+from numbers import Real
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
@@ -32,7 +33,7 @@ def check_time_limit(timeout: Any, name: str = "timeout") -> None:
     """Raise ValueError for a value that is not a time limit; None means no limit."""
     if timeout is None:
         return
-    known = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    known = isinstance(timeout, Real) and not isinstance(timeout, bool)
     if not known or not 0 < timeout < math.inf:
         raise ValueError(f"{name} must be a number of seconds above 0, got {timeout!r}")
 

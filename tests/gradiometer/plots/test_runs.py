@@ -37,7 +37,14 @@ RUNS = {
 }
 
 
-@pytest.fixture(scope="module", params=RUNS)
+# those that differ least from the others, or are drawn by other tests too
+LESS = {"single", "one step", "diverged at once", "overflowed", "no gradient"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.long) if name in LESS else name for name in RUNS],
+)
 def trace(request):
     return Experiment.of(**{"steps": 8, **RUNS[request.param]}).run()
 
