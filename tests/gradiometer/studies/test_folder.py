@@ -103,30 +103,30 @@ def test_results_without_a_description(run, tmp_path):
     assert not new(run(tmp_path, resume=True))
 
 
-@pytest.mark.parametrize("spoil", ["truncated", "empty", "zeros", "text", "another", "netcdf"])
-def test_a_spoilt_file_is_set_aside_and_done_anew(spoil, run, study, tmp_path):
+@pytest.mark.parametrize("damage", ["truncated", "empty", "zeros", "text", "another", "netcdf"])
+def test_a_damaged_file_is_set_aside_and_computed_again(damage, run, study, tmp_path):
     run(tmp_path)
     experiment, other = study.experiments[1], study.experiments[2]
     path = tmp_path / "results" / f"{experiment.hash}.nc"
     whole = path.read_bytes()
-    spoilt = {
+    damaged = {
         "truncated": whole[: len(whole) // 2],
         "empty": b"",
         "zeros": bytes(len(whole)),
         "text": b"notes on my results\n",
         "another": (path.parent / f"{other.hash}.nc").read_bytes(),
         "netcdf": bytes(Trace.load(path).dataset[["loss"]].drop_attrs().to_netcdf()),
-    }[spoil]
-    path.write_bytes(spoilt)
+    }[damage]
+    path.write_bytes(damaged)
     events = run(tmp_path, resume=True)
     assert new(events) == [experiment]
     [told] = [e for e in events if isinstance(e, ResultSetAside)]
     assert told.text.startswith(str(path))
     [aside] = (tmp_path / "aside").iterdir()
     assert str(aside) in told.text
-    assert aside.read_bytes() == spoilt
+    assert aside.read_bytes() == damaged
     assert_complete(study, tmp_path)
-    path.write_bytes(spoilt)
+    path.write_bytes(damaged)
     run(tmp_path, resume=True)
     assert len([*(tmp_path / "aside").iterdir()]) == 2
 
@@ -152,15 +152,15 @@ def test_damage_anywhere_is_noticed(run, study, tmp_path):
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     for place in rng.integers(0, len(whole), 60):
-        spoilt = bytearray(whole)
-        spoilt[place] ^= 1 << rng.integers(8)
-        path.write_bytes(spoilt)
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
         assert folder.fault(experiment), place
     for start in rng.integers(0, len(whole) - 512, 10):
-        spoilt = bytearray(whole)
-        spoilt[start : start + 512] = bytes(512)
-        if spoilt != whole:
-            path.write_bytes(spoilt)
+        damaged = bytearray(whole)
+        damaged[start : start + 512] = bytes(512)
+        if damaged != whole:
+            path.write_bytes(damaged)
             assert folder.fault(experiment), start
     path.write_bytes(whole + b"more")
     assert folder.fault(experiment)
