@@ -125,7 +125,7 @@ def _row(results, **settings):
 
 
 # those that differ least from the others, or are drawn by other tests too
-LESS = {"grid", "ceilings", "one experiment", "zeros"}
+LESS = {"grid", "ceilings", "four axes", "one experiment", "words", "zeros"}
 
 
 @pytest.mark.parametrize(

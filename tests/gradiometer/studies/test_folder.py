@@ -303,15 +303,16 @@ def test_a_full_disk_stops_the_study_and_loses_nothing(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
-def test_a_file_that_cannot_be_written_whole(tmp_path):
+def test_a_file_that_cannot_be_written_whole(tmp_path, threads):
     """As above, with the system itself refusing."""
     script = """
 import resource, gradiometer
 from gradiometer.studies import Study
 study = small(layers=(1, 2, 30), members=50)
-[*small(layers=(1, 2), members=50).events(sys.argv[1], workers=1)]
-resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))
-[*study.events(sys.argv[1], workers=1, resume=True)]
+with ThreadPoolExecutor(1) as thread:
+    [*small(layers=(1, 2), members=50).events(sys.argv[1], executor=thread)]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))
+    [*study.events(sys.argv[1], executor=thread, resume=True)]
 """
     driver = start_driver(script, tmp_path / "out", log=tmp_path / "log")
     _, complaints = driver.communicate(timeout=120)
@@ -319,7 +320,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))
     assert "File too large" in complaints.splitlines()[-1]
     assert len(load(tmp_path / "out").finished) == 4
     again = small(layers=(1, 2, 30), members=50)
-    assert len(new([*again.events(tmp_path / "out", resume=True, workers=1)])) == 2
+    assert len(new([*again.events(tmp_path / "out", resume=True, executor=threads)])) == 2
 
 
 def test_the_clock_on_the_wall_does_not_matter(run, study, tmp_path, monkeypatch):
