@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dp.validation import positive_integer, unknown
+from gradiometer.declaration import plain
 from gradiometer.experiment import Experiment, ExperimentError
 from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import check_time_limit
@@ -25,7 +26,6 @@ from gradiometer.studies.description import (
     as_toml,
     checked,
     in_words,
-    plain_number,
     settings_of,
     values_along,
 )
@@ -102,21 +102,23 @@ class Study:
                 f"got {name!r}"
             )
         self.name = name
-        if isinstance(base, Study):
-            raise TypeError("base is an Experiment, or settings of one, got a Study")
         self.base = settings_of(base)
+        if over is not None and not isinstance(over, Mapping):
+            raise TypeError(f"over takes lists of values by setting, got {over!r}")
         self.over = {
             setting: values_along(setting, values) for setting, values in (over or {}).items()
         }
         checked(check_time_limit, timeout)
-        self.timeout = timeout
+        self.timeout = plain(timeout)
+        if isinstance(experiments, Mapping) or not isinstance(experiments or (), Iterable):
+            raise TypeError(f"experiments takes a list of settings, got {experiments!r}")
         self.listed = [
-            {name: plain_number(value) for name, value in each.items()}
+            {name: plain(value) for name, value in each.items()}
             for each in itertools.islice([{}] if experiments is None else experiments, MOST + 1)
         ]
         if members is not None:
             checked(positive_integer, "members", members)
-            self.base["members"] = members
+            self.base["members"] = plain(members)
         self._refuse_what_clashes()
         self.members: int = self.base.get("members", 1)
         self.experiments = tuple(self._combine())

@@ -19,7 +19,7 @@ from gradiometer.events import (
     Result,
 )
 from gradiometer.exports import without_formulas
-from gradiometer.files import remove_leftovers, replacing
+from gradiometer.files import check_path, remove_leftovers, replacing
 from gradiometer.interrupts import Interrupts
 from gradiometer.verbs.output import errors_of, named, save_figure
 from gradiometer.verbs.telling import interruptible
@@ -145,12 +145,13 @@ def describe(
     from gradiometer.studies.folder import DESCRIPTION
     from gradiometer.studies.ready import READY, ready
 
+    if out is not None:
+        out = named(out)
     if isinstance(study, Study):
         if members is not None:
             raise StudyError("members is for descriptions; write Study(…, members=20)")
         return study, Path("runs") / study.name if out is None else Path(out)
-    if out is not None:
-        out = named(out)
+    check_path(study, "expected a Study, the name of a ready one, a TOML file or a study's folder")
     path = Path(study)
     if os.fspath(study) in READY:
         found = ready(os.fspath(study), members)

@@ -1,4 +1,4 @@
-"""The pass that chooses the operations."""
+"""The pass that chooses the operations of the fast form."""
 
 import numpy as np
 import pytest

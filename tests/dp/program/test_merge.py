@@ -1,4 +1,4 @@
-"""The pass that does at once what several layers do alike."""
+"""The pass that merges what several layers do alike."""
 
 import numpy as np
 import pytest
@@ -102,7 +102,7 @@ def test_equal_operations_become_one_on_slabs():
 def test_the_pass_may_be_left_out():
     found, lowered = side_by_side()
     assert unmerged(lowered).operations == lowered.operations
-    assert not unmerged(lowered).slabs
+    assert not unmerged(lowered).slab_of
     graph = found.captured
     results = []
     for merging in (False, True):
