@@ -184,6 +184,19 @@ class RemedyTried(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RemediesFound(Event, Generic[Value]):
+    """No more remedies are tried.
+
+    Attributes
+    ----------
+    remedies : Remedies
+        What `try_remedies` returns.
+    """
+
+    remedies: Value
+
+
+@dataclass(frozen=True, slots=True)
 class Result(Event, Generic[Value]):
     """The result. It is saved by now, or an error follows that says why not.
 
@@ -255,10 +268,11 @@ class Interrupted(Event):
     signal : int
         The signal's number.
     doing : str
-        What it ended: "training", "comparing", "drawing", "running" (a study) or "proving".
+        What it ended: "training", "comparing", "drawing", "running" (a study), "proving" or
+        "trying" (remedies).
     done, total : int
-        How many steps, experiments or claims were finished, and how many there are; 0 where that is
-        not known.
+        How many steps, experiments, claims or remedies were finished, and how many there are; 0
+        where that is not known.
     """
 
     signal: int
