@@ -1,4 +1,4 @@
-"""What so many seeds can show is said beforehand, and is what the tests then do."""
+"""What a number of seeds can show is told before the run, and agrees with the tests."""
 
 import json
 import math

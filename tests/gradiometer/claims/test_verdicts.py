@@ -1,4 +1,4 @@
-"""Verdicts follow from what came out: worlds in which each claim fails, and it says so."""
+"""Verdicts follow from the measurements: with made-up data in which a claim is false, it fails."""
 
 import dataclasses
 

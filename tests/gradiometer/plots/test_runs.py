@@ -1,3 +1,4 @@
+import functools
 import io
 import itertools
 import json
@@ -37,7 +38,14 @@ RUNS = {
 }
 
 
-@pytest.fixture(scope="module", params=RUNS)
+# those that differ least from the others, or are drawn by other tests too
+LESS = {"single", "one step", "diverged at once", "overflowed", "no gradient"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.long) if name in LESS else name for name in RUNS],
+)
 def trace(request):
     return Experiment.of(**{"steps": 8, **RUNS[request.param]}).run()
 
@@ -62,8 +70,15 @@ def test_gradients_share_a_log_axis():
     assert axes.get_yscale() == "log"
 
 
+@functools.cache
+def _trained(experiment):
+    return experiment.run()
+
+
 def _run(**settings):
-    return Experiment.of(**{"layers": 2, "steps": 4, **settings}).run()
+    """A small run of its own: equal ones are trained once and copied."""
+    trained = _trained(Experiment.of(**{"layers": 2, "steps": 4, **settings}))
+    return Trace(trained.dataset.copy(deep=True))
 
 
 def _altered(trace, change, *quantities):

@@ -124,7 +124,17 @@ def _row(results, **settings):
     return row
 
 
-@pytest.mark.parametrize("study", [*STUDIES, "part"])
+# those that differ least from the others, or are drawn by other tests too
+LESS = {"grid", "ceilings", "one experiment", "zeros"}
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        pytest.param(name, marks=pytest.mark.long) if name in LESS else name
+        for name in [*STUDIES, "part"]
+    ],
+)
 @pytest.mark.parametrize("name", plots.STUDY_FIGURES)
 def test_every_figure_of_every_kind_of_study(results, study, name):
     with suppress(plots.NotForThisStudyError):

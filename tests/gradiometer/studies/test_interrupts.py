@@ -1,4 +1,4 @@
-"""Ctrl-C, once and twice, and being asked to end: what is finished stays."""
+"""Ctrl-C, once and twice, and SIGTERM: what is finished stays."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import time
 
 import psutil
 import pytest
-from tests.gradiometer.studies.helpers import ended, until
+from tests.gradiometer.processes import ended, until
 
 from gradiometer.studies import Study, load
 

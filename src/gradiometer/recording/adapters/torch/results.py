@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from gradiometer.reasons import NOT_UPDATED
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.calls import Call
-from gradiometer.recording.adapters.torch.gradients import NOT_UPDATED, UNREACHED, Gradients
+from gradiometer.recording.adapters.torch.gradients import UNREACHED, Gradients
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.measuring import OF_CALLS
 from gradiometer.recording.adapters.torch.plan import Plan

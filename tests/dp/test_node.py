@@ -1,4 +1,4 @@
-"""Graphs of any depth and width, and the Node's manners."""
+"""Nodes: graphs of any depth and width, and how a Node prints, compares and is copied."""
 
 import contextvars
 import copy
