@@ -1,7 +1,13 @@
 # make run              installs into .venv and runs the main job: ten sigmoid layers that do not learn
 # make test             installs into .venv, runs the checks, and the tests last
 # make test-frameworks  installs PyTorch, JAX and others into .venv as well, and tests the adapters
-# make test-all         the long suites as well: attempts to break it, injected faults, compared trainings
+# make test-all         all of these and the long suites, one after the other:
+# make long-dp          random expressions and programs, interrupts before every line
+# make long-recording   random PyTorch models, and trainings with and without a recorder
+# make long-theory      predictions against drawn nets, claims of other seeds, every kind of figure
+# make long-studies     processes that are killed, stopped or asked to end at many moments
+# make long-cli         attempts to break the command line
+# make long-others      injected faults, damaged files, measured memory, the pages of docs/
 # make notebooks        writes the .ipynb of each lesson anew from its .py, which is the one to edit
 # make docs             builds the documentation into docs/_build/html
 # make clean            removes .venv and what tools left behind, but no results
@@ -16,7 +22,17 @@ WORKERS ?= 2
 # one thread each, so that the workers do not fight for the cores
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: run test test-all test-frameworks lint notebooks docs clean
+LONG := long-dp long-recording long-theory long-studies long-cli long-others
+HERE := tests/gradiometer
+# what each long suite is of; long-others takes the rest, so that nothing is left out
+FOLDERS_dp := tests/dp
+FOLDERS_recording := $(HERE)/recording
+FOLDERS_theory := $(HERE)/theory $(HERE)/claims $(HERE)/plots
+FOLDERS_studies := $(HERE)/studies
+FOLDERS_cli := $(HERE)/cli
+FOLDERS_others := $(foreach suite,dp recording theory studies cli,$(FOLDERS_$(suite):%=--ignore=%))
+
+.PHONY: run test test-all test-frameworks lint notebooks docs clean $(LONG)
 .NOTPARALLEL: # two installs into one .venv would trip over each other
 
 run: .venv/run.stamp
@@ -28,9 +44,11 @@ run: .venv/run.stamp
 test: lint
 	$(PYTEST) -m 'not long and not frameworks'
 
-# whatever the first two leave out
-test-all: test test-frameworks
-	GRADIOMETER_REQUIRE_FRAMEWORKS=1 $(PYTEST) -m long
+test-all: test test-frameworks $(LONG)
+
+# a file's tests may run side by side here: in some of these suites one file has most of them
+$(LONG): long-%: .venv/frameworks.stamp
+	GRADIOMETER_REQUIRE_FRAMEWORKS=1 $(PYTEST) --dist worksteal -m long $(FOLDERS_$*)
 
 test-frameworks: .venv/frameworks.stamp
 	GRADIOMETER_REQUIRE_FRAMEWORKS=1 $(PYTEST) -m 'frameworks and not long'

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDS = {"frameworks": ("torch", "lightning", "jax", "keras")}
-TAKE_LONG = ("README", "studies")  # all claims, and studies of hundreds of nets
+TAKE_LONG = ("README", "proofs", "studies")  # claims, papers, and studies of hundreds of nets
 COMMAND = re.compile(r"(?:\.venv/bin/)?gradiometer ")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 

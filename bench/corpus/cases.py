@@ -25,6 +25,9 @@ RECORDED = tuple(QUANTITIES)
 # by which a failing net must stay below `accept`, so that no label hangs on the last digit
 MARGIN = 0.05
 
+# share of a layer from which on a net may be labelled dead or saturated
+MOST = 0.5
+
 
 class Trained(NamedTuple):
     """What a training gave.
@@ -50,10 +53,15 @@ class Measured(NamedTuple):
         As in `Trained`.
     finite : bool
         Whether the losses and all that was looked at in the layers were finite at every step.
+    dead, saturated : float
+        The greatest share of dead units, and of saturated values, in any layer at any step; NaN
+        if it was not recorded.
     """
 
     outcome: float
     finite: bool
+    dead: float = math.nan
+    saturated: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,8 @@ def check(cases: Iterable[Case]) -> dict[str, Case]:
 def doubt(case: Case, measured: Mapping[str, Measured]) -> str | None:
     """Why a label does not hold, or None if it does.
 
-    A failing net is labelled "non-finite" if, and only if, something was not finite.
+    A failing net is labelled "non-finite" if, and only if, something was not finite; "dead" or
+    "saturated" only if most of some layer was.
 
     Parameters
     ----------
@@ -159,22 +168,28 @@ def doubt(case: Case, measured: Mapping[str, Measured]) -> str | None:
     measured : dict of str to Measured
         By name, of the case and of its twin.
     """
-    outcome, finite = measured[case.name]
+    found = measured[case.name]
     if case.twin is None:
-        return None if case.learns(outcome) else f"does not learn: {_shown(case, outcome)}"
-    if outcome >= case.accept - MARGIN:
-        return f"does not fail: {_shown(case, outcome)}"
-    if finite == (case.kind == "non-finite"):
-        return (
-            f"labelled {case.kind}, but everything was finite"
-            if finite
-            else (f"labelled {case.kind}, but something was not finite")
-        )
+        reached = _shown(case, found.outcome)
+        return None if case.learns(found.outcome) else f"does not learn: {reached}"
+    if found.outcome >= case.accept - MARGIN:
+        return f"does not fail: {_shown(case, found.outcome)}"
     twin = measured.get(case.twin)
     if twin is None:
         return "its twin was not trained"
     if not case.learns(twin.outcome):
         return f"its twin does not learn: {_shown(case, twin.outcome)}"
+    return _unlike(case, found)
+
+
+def _unlike(case: Case, found: Measured) -> str | None:
+    """Why a net that fails is not of the kind that it is labelled."""
+    if found.finite == (case.kind == "non-finite"):
+        state = "everything was" if found.finite else "something was not"
+        return f"labelled {case.kind}, but {state} finite"
+    share = {"dead": found.dead, "saturated": found.saturated}.get(case.kind, math.nan)
+    if share < MOST:
+        return f"labelled {case.kind}, but no more than {share:.0%} of any layer was"
     return None
 
 

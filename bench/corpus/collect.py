@@ -11,9 +11,10 @@ import json
 import math
 import pkgutil
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from threadpoolctl import threadpool_limits
 
 import bench.corpus
 from bench.corpus.cases import Case, Measured, check, doubt
+from gradiometer.states import State
 from gradiometer.trace import Trace
 
 ROOT = Path(__file__).parents[2]
@@ -40,9 +42,7 @@ class Entry:
     ----------
     name, digest : str
         Of the case.
-    outcome : float
-    finite : bool
-        See `Measured`.
+    measured : Measured
     seconds : float
         For training, recording and writing.
     error : str
@@ -51,10 +51,25 @@ class Entry:
 
     name: str
     digest: str
-    outcome: float
-    finite: bool
+    measured: Measured
     seconds: float
     error: str = ""
+
+    def line(self) -> str:
+        """Itself as JSON."""
+        return json.dumps({**vars(self), "measured": self.measured._asdict()})
+
+    @classmethod
+    def of(cls, line: str) -> Entry:
+        """Itself, from its line.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            If the line is no entry.
+        """
+        told = json.loads(line)
+        return cls(**{**told, "measured": Measured(**told["measured"])})
 
 
 def all_cases() -> dict[str, Case]:
@@ -104,18 +119,25 @@ def collect(
     """
     folder.mkdir(parents=True, exist_ok=True)
     known = journal(folder)
-    waiting = [case for case in cases if not is_done(case, known, folder)]
+    waiting = [case for case in _mixed(cases) if not is_done(case, known, folder)]
     end = time.monotonic() + 60 * minutes
     done = 0
     with (folder / "journal.jsonl").open("a", encoding="utf-8") as file:
         for entry in _trained(waiting, folder, end, processes):
             # the line break in front ends a line that was cut short
-            file.write(f"\n{json.dumps(asdict(entry))}\n")
+            file.write(f"\n{entry.line()}\n")
             file.flush()
             done += 1
             if done % 50 == 0 or done == len(waiting):
                 say(f"{done} of {len(waiting)} nets")
     return done == len(waiting)
+
+
+def _mixed(cases: Iterable[Case]) -> list[Case]:
+    """In an order that has some of everything early on; a failing net and its twin together."""
+    return sorted(
+        cases, key=lambda case: (zlib.crc32((case.twin or case.name).encode()), case.name)
+    )
 
 
 def journal(folder: Path = FOLDER) -> dict[str, Entry]:
@@ -124,8 +146,8 @@ def journal(folder: Path = FOLDER) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
-            entry = Entry(**json.loads(line))
-        except (ValueError, TypeError):
+            entry = Entry.of(line)
+        except (ValueError, TypeError, KeyError):
             continue
         found[entry.name] = entry
     return found
@@ -167,24 +189,37 @@ def _trained(cases: list[Case], folder: Path, end: float, processes: int) -> Ite
 def train_one(case: Case, folder: Path = FOLDER) -> Entry:
     """Train a case and write its trace, which does not tell its label."""
     began = time.perf_counter()
+
+    def entry(measured: Measured, error: str = "") -> Entry:
+        seconds = round(time.perf_counter() - began, 3)
+        return Entry(case.name, case.digest, measured, seconds, error)
+
     try:
         with threadpool_limits(1):
             trace, outcome = case.make()
     except Exception as error:
-        told = f"{type(error).__name__}: {error}"
-        return Entry(case.name, case.digest, math.nan, False, time.perf_counter() - began, told)
+        return entry(Measured(math.nan, False), f"{type(error).__name__}: {error}")
     trace.save(path_of(case.name, folder))
-    seconds = time.perf_counter() - began
-    return Entry(case.name, case.digest, float(outcome), is_finite(trace), round(seconds, 3))
+    return entry(measured(trace, outcome))
 
 
-def is_finite(trace: Trace) -> bool:
-    """Whether the losses and all that was looked at in the layers were finite at every step."""
+def measured(trace: Trace, outcome: float) -> Measured:
+    """What a label is checked against."""
     counts = np.nan_to_num(trace["nonfinite_count"].values)
-    missing = trace.dataset.get("loss_missing")
-    loss = trace["loss"].values
-    lost = ~np.isfinite(loss) if missing is None else ~np.isfinite(loss) & ~missing.values
-    return not counts.any() and not lost.any()
+    lost = trace.status("loss").values == State.NOT_FINITE
+    return Measured(
+        float(outcome),
+        not counts.any() and not lost.any(),
+        _greatest(trace, "dead_fraction"),
+        _greatest(trace, "saturated_fraction"),
+    )
+
+
+def _greatest(trace: Trace, name: str) -> float:
+    """The greatest number of a quantity that is finite; NaN if there is none."""
+    values = trace[name].values if name in trace.quantities else np.empty(0)
+    values = values[np.isfinite(values)]
+    return float(values.max()) if values.size else math.nan
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -194,16 +229,16 @@ def verified(
     cases: Mapping[str, Case], known: Mapping[str, Entry]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of the nets whose labels hold, and of those that are dropped, with the reason."""
-    measured = {
-        name: Measured(entry.outcome, entry.finite)
+    found = {
+        name: entry.measured
         for name, entry in known.items()
         if name in cases and entry.digest == cases[name].digest and not entry.error
     }
     kept, dropped = [], []
     for name, case in sorted(cases.items()):
-        row = _row(case, measured.get(name))
-        if name in measured:
-            reason = doubt(case, measured)
+        row = _row(case, found.get(name))
+        if name in found:
+            reason = doubt(case, found)
         else:
             reason = known[name].error if name in known else "not trained"
         if reason is None:
@@ -213,7 +248,7 @@ def verified(
     return kept, dropped
 
 
-def _row(case: Case, measured: Measured | None) -> dict[str, Any]:
+def _row(case: Case, found: Measured | None) -> dict[str, Any]:
     return {
         "name": case.name,
         "group": case.group,
@@ -222,7 +257,7 @@ def _row(case: Case, measured: Measured | None) -> dict[str, Any]:
         "cause": case.cause or "",
         "layers": " ".join(case.layers),
         "twin": case.twin or "",
-        "outcome": "" if measured is None else f"{measured.outcome:.4g}",
+        "outcome": "" if found is None else f"{found.outcome:.4g}",
         "accept": f"{case.accept:g}",
         "trap": case.trap,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,12 +65,14 @@ HEADS: Mapping[str, Head] = {
 
 
 class _Net(dp.Net):
-    """A Net with a head of its own, or weight decay in the loss."""
+    """A Net with a head of its own, weight decay in the loss, or a factor on it."""
 
-    def __init__(self, *args: Any, head: str | None, decay: float, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, head: str | None, decay: float, loss_factor: float, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.head = None if head is None else HEADS[head]
-        self.decay = decay
+        self.decay, self.loss_factor = decay, loss_factor
 
     def forward(self, x: Any, like: Any = None) -> Node:
         if self.head is None:
@@ -80,12 +83,12 @@ class _Net(dp.Net):
         found = super().loss(x, y) if self.head is None else self.head.loss(self.forward(x), y)
         for layer in self.layers.values() if self.decay else ():
             found = found + self.decay * layer.weight.square().sum()
-        return found
+        return found if self.loss_factor == 1 else found * self.loss_factor
 
 
-def _net(given: Samples, chosen: Experiment, head: str | None, decay: float) -> dp.Net:
-    own = {"head": head, "decay": decay} if head is not None or decay else {}
-    return (_Net if own else dp.Net)(
+def _net(given: Samples, chosen: Experiment, **own: Any) -> dp.Net:
+    plain = own == {"head": None, "decay": 0, "loss_factor": 1}
+    return (dp.Net if plain else partial(_Net, **own))(
         given.x.shape[1],
         chosen.width,
         chosen.layers,
@@ -99,7 +102,6 @@ def _net(given: Samples, chosen: Experiment, head: str | None, decay: float) -> 
         reduction=chosen.reduction,
         seed=chosen.seed,
         dtype=chosen.dtype,
-        **own,
     )
 
 
@@ -156,6 +158,7 @@ def _train(
     weights: float | None = None,
     bias: float | None = None,
     decay: float = 0.0,
+    loss_factor: float = 1.0,
     compile: bool,  # noqa: A002
     **settings: Any,
 ) -> Trained:
@@ -175,13 +178,15 @@ def _train(
         One value for all weights, or biases.
     decay : float
         Factor on Σ W² in the loss.
+    loss_factor : float
+        On the loss.
     compile : bool
         As in `dp.Optimizer`.
     **settings
         As in an Experiment; `reduction` is "mean" by default.
     """
     chosen = Experiment.of(**{"reduction": "mean", **settings})
-    net = _net(given, chosen, head, decay)
+    net = _net(given, chosen, head=head, decay=decay, loss_factor=loss_factor)
     _set_parameters(net, at, factor, weights, bias)
     optimizer = dp.optimizers.OPTIMIZERS[chosen.optimizer](
         net,

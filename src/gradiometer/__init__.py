@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gradiometer.experiment import Experiment
     from gradiometer.recording.adapters.sklearn import from_sklearn, record_sklearn
     from gradiometer.recording.record import record
+    from gradiometer.remedies import try_remedies
     from gradiometer.states import State
     from gradiometer.studies import Study
     from gradiometer.trace import Trace
@@ -44,6 +45,7 @@ _HOMES = {
     "run": "gradiometer.verbs.run",
     "study": "gradiometer.verbs.study",
     "to_torch": "gradiometer.bridges",
+    "try_remedies": "gradiometer.remedies",
 }
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "run",
     "study",
     "to_torch",
+    "try_remedies",
 ]
 
 

@@ -47,6 +47,11 @@ def test_a_label_that_measurement_confirms():
             measured(net=0.5, net_mended=1.0),
             "labelled non-finite, but everything was finite",
         ),
+        (
+            replace(FAILING, kind="dead"),
+            {"net": Measured(0.5, True, dead=0.3), "net-mended": Measured(1.0, True)},
+            "labelled dead, but no more than 30% of any layer was",
+        ),
         (TWIN, measured(net_mended=np.nan), "does not learn: nothing finite"),
     ],
 )

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 from bench.corpus import collect
-from bench.corpus.cases import Case
+from bench.corpus.cases import Case, Measured
 from bench.corpus.mlp_training import train
 
 NET = {
@@ -51,7 +51,7 @@ def test_a_collection_that_was_stopped_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(
         collect, "train_one",
         lambda case, folder: trained.append(case.name)
-        or collect.Entry(case.name, case.digest, 0.5, True, 0.0),
+        or collect.Entry(case.name, case.digest, Measured(0.5, True), 0.0),
     )  # fmt: skip
     gather([FAILING, TWIN], tmp_path)
     assert trained == ["net"]
@@ -96,5 +96,5 @@ def test_what_is_not_finite_is_seen(inputs, tmp_path):
     entry = collect.train_one(
         replace(TWIN, make=partial(train, **{**NET, "inputs": inputs})), tmp_path
     )
-    assert not entry.finite
-    assert np.isnan(entry.outcome)
+    assert not entry.measured.finite
+    assert np.isnan(entry.measured.outcome)

@@ -1,4 +1,4 @@
-"""Events: values, and listeners that cannot end the work."""
+"""Events are values, and a listener that fails does not end the work."""
 
 import subprocess
 import sys

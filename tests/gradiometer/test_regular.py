@@ -1,4 +1,4 @@
-"""Files that would keep one waiting, or fill the memory, are refused without being opened."""
+"""Pipes, devices and endless files are refused without being opened."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor

@@ -9,15 +9,15 @@ usually lies in nets that learn.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from dp.activations import ACTIVATIONS
 from gradiometer.diagnosis.reading import Floats, Reading
+from gradiometer.reasons import CLEARED, NOT_CLEARED, NOT_UPDATED
 from gradiometer.states import State
 
 LEAST_STEPS = 2  # with which a course of something can be told
@@ -69,8 +69,7 @@ def _sign(
 
 def read_signs(reading: Reading) -> dict[str, float | Floats]:
     """All signs of one net; NaN for those that cannot be read."""
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # medians of nothing are NaN here
+    with np.errstate(all="ignore"):
         return {name: sign.of(reading) for name, sign in SIGNS.items()}
 
 
@@ -93,7 +92,7 @@ def loss_fall_late(net: Reading) -> float:
     count = len(loss)
     if count < 6:
         return math.nan
-    before = np.nanmedian(loss[count // 2 : max(count // 2 + 1, 2 * count // 3)])
+    before = _median(loss[count // 2 : max(count // 2 + 1, 2 * count // 3)])
     return float((before - _end(loss)) / abs(loss[0]))
 
 
@@ -101,7 +100,7 @@ def loss_fall_late(net: Reading) -> float:
 def loss_rise(net: Reading) -> float:
     """log10 of the largest loss over the first; 0 if none is larger."""
     loss = net.finite("loss")
-    return float(np.log10(np.nanmax(loss) / loss[0])) if len(loss) else math.nan
+    return math.nan if not len(loss) else float(np.log10(_largest(loss) / loss[0]))
 
 
 @_sign("typical change of the loss from step to step, as a share of it", "loss", high=0.3)
@@ -111,7 +110,7 @@ def loss_noise(net: Reading) -> float:
     half = loss[len(loss) // 2 :]
     if len(half) < LEAST_STEPS:
         return math.nan
-    return float(np.nanmedian(np.abs(np.diff(half))) / np.nanmedian(np.abs(half)))
+    return float(_median(np.abs(np.diff(half))) / _median(np.abs(half)))
 
 
 @_sign("accuracy at the end", "accuracy", low=0.8)
@@ -148,26 +147,26 @@ def delta_fall_first(net: Reading) -> float:
 @_sign("decades by which the delta typically falls", "delta_rms", high=2.0)
 def delta_fall_typical(net: Reading) -> float:
     """The same as a median over all steps."""
-    return _fall_of(net, np.nanmedian(_log(net.finite("delta_rms")), axis=0))
+    return _fall_of(net, _median(_log(net.finite("delta_rms")), axis=0))
 
 
 @_sign("decades by which dL/dW typically falls", "grad_rms", high=2.0)
 def gradient_fall(net: Reading) -> float:
     """log10 of the rms of dL/dW in the last layer over the first, as a median over all steps."""
-    return _fall_of(net, np.nanmedian(_log(_gradient(net)), axis=0))
+    return _fall_of(net, _median(_log(_gradient(net)), axis=0))
 
 
 @_sign("decades by which the relative update falls", "update_ratio", low=-1.0, high=1.0)
 def movement_fall(net: Reading) -> float:
     """log10 of the median update ratio of the last layer over the first."""
-    return _fall_of(net, np.nanmedian(_log(net.finite("update_ratio")), axis=0))
+    return _fall_of(net, _median(_log(net.finite("update_ratio")), axis=0))
 
 
 @_sign("decades that the delta gains in this layer", "delta_rms", per="layer", low=-0.4, high=0.3)
 def delta_gain(net: Reading) -> Floats:
     """log10 of a layer's delta over that of the layer above it, as a median over the steps."""
     delta = _log(net.finite("delta_rms"))
-    return _of_pairs(net, lambda layer, above: np.nanmedian(delta[:, layer] - delta[:, above]))
+    return _of_pairs(net, lambda layer, above: _median(delta[:, layer] - delta[:, above]))
 
 
 @_sign(
@@ -177,7 +176,7 @@ def weight_gain(net: Reading) -> Floats:
     """log10 of weight_rms √fan_out of the layer above: what W does to a delta of random signs."""
     weight, fan_out = _log(net.finite("weight_rms")), net.fans("fan_out")
     return _of_pairs(
-        net, lambda _, above: np.nanmedian(weight[:, above]) + 0.5 * np.log10(fan_out[above])
+        net, lambda _, above: _median(weight[:, above]) + 0.5 * np.log10(fan_out[above])
     )
 
 
@@ -191,6 +190,49 @@ def weight_gain(net: Reading) -> Floats:
 def slope_gain(net: Reading) -> Floats:
     """`delta_gain` without `weight_gain`: what the slope, dead units and the rest do."""
     return np.asarray(np.asarray(delta_gain(net)) - np.asarray(weight_gain(net)))
+
+
+@_sign(
+    "how much alike the units of the layer above are",
+    "delta_rms",
+    "weight_rms",
+    per="layer",
+    high=0.6,
+)
+def coherence(net: Reading) -> Floats:
+    """`slope_gain` over ½ log10 fan_out of the layer above: 1 if all its units are the same.
+
+    Deltas of units that are the same add up; those of different ones cancel in part, so that their
+    sum grows by the root of the number of units only.
+    """
+    fan_out = net.fans("fan_out")
+    gains = np.asarray(slope_gain(net))
+    return _of_pairs(net, lambda layer, above: gains[layer] / (0.5 * np.log10(fan_out[above])))
+
+
+@_sign("decades by which dL/dW grew beside delta and input", "grad_rms", "delta_rms", high=0.4)
+def gradient_growth(net: Reading) -> float:
+    """log10 of grad_rms / (delta_rms · input_rms): at the end less at the first step, median layer.
+
+    Gradients of earlier steps that are added up make it grow.
+    """
+    gradient = _log(_gradient(net)) - _log(net.finite("delta_rms"))
+    if "input_rms" in net:
+        gradient = gradient - _log(net.finite("input_rms"))
+    return float(_median(_end_rows(gradient) - gradient[0]))
+
+
+@_sign("layers that the optimizer does not update", per="layer", high=0.0)
+def not_owned(net: Reading) -> Floats:
+    """1 for a layer that the optimizer was not given, or that is frozen."""
+    frozen = [role == "frozen" for role in net.roles]
+    return np.maximum(_with_reason(net, NOT_UPDATED, NOT_CLEARED), frozen)
+
+
+@_sign("layers whose gradient is cleared before the update", per="layer", high=0.0)
+def cleared(net: Reading) -> Floats:
+    """1 for a layer whose gradient was cleared between the backward pass and the step."""
+    return _with_reason(net, CLEARED)
 
 
 @_sign("share of the steps in which no gradient came to the layer", per="layer", high=0.0)
@@ -234,7 +276,7 @@ def dead_first(net: Reading) -> Floats:
 def update_at_death(net: Reading) -> float:
     """log10 of the largest update ratio in the step before the steepest rise of dead units."""
     at = death(net)
-    return math.nan if not at else float(np.nanmax(_log(net.finite("update_ratio"))[at - 1]))
+    return math.nan if not at else _largest(_log(net.finite("update_ratio"))[at - 1])
 
 
 def death(net: Reading) -> int | None:
@@ -285,19 +327,25 @@ def activation_spread(net: Reading) -> Floats:
     return _first(net, "activation_std")
 
 
+@_sign("decades of the weights at the first step", "weight_rms", per="layer")
+def weight_scale(net: Reading) -> Floats:
+    """log10 of weight_rms √fan_in at the first step: 0 keeps the size of the activations."""
+    return np.asarray(_log(_first(net, "weight_rms")) + 0.5 * np.log10(net.fans("fan_in")))
+
+
 # --- updates --------------------------------------------------------------------------------------
 
 
 @_sign("decades of the largest update over its weights", "update_ratio", low=-4.0, high=-0.5)
 def update_most(net: Reading) -> float:
     """log10 of the largest update ratio of the whole run, each step by the median layer."""
-    return _largest(np.nanmedian(_log(net.finite("update_ratio")), axis=1))
+    return _largest(_median(_log(net.finite("update_ratio")), axis=1))
 
 
 @_sign("decades of the typical update over its weights", "update_ratio", low=-5.0, high=-1.5)
 def update_typical(net: Reading) -> float:
     """log10 of the update ratio, median over the layers and the steps."""
-    return float(np.nanmedian(_log(net.finite("update_ratio"))))
+    return float(_median(_log(net.finite("update_ratio"))))
 
 
 @_sign(
@@ -328,7 +376,7 @@ def weight_growth(net: Reading) -> Floats:
 @_sign("decades of the gradient used over dL/dW at the end", "clip_factor", low=-2.0, high=0.3)
 def gradient_used(net: Reading) -> float:
     """log10 of clip_factor, median over the layers, in the last tenth: above 0, it was added to."""
-    return float(np.nanmedian(_log(_end_rows(net.finite("clip_factor")))))
+    return float(_median(_log(_end_rows(net.finite("clip_factor")))))
 
 
 # --- values that are not finite -------------------------------------------------------------------
@@ -383,9 +431,31 @@ def _gradient(net: Reading) -> Floats:
     return net.finite(_gradient_name(net) or "grad_rms")
 
 
+def _with_reason(net: Reading, *reasons: str) -> Floats:
+    """1 for layers of which a quantity is missing for one of these reasons; 0 for others."""
+    told = [net.reasons.get(name, {}).values() for name in net.layers]
+    return np.array([float(not set(reasons).isdisjoint(of)) for of in told])
+
+
 def _first(net: Reading, quantity: str) -> Floats:
     """At the first recorded step; (layers,)."""
     return np.asarray(net.all(quantity)[0])
+
+
+def _median(values: Floats, axis: int | None = None) -> Any:
+    """Of the known values; NaN where there are none."""
+    if axis is None:
+        values, axis = values.ravel(), 0
+    ordered = np.sort(values, axis=axis)  # NaN comes last
+    count = np.asarray(np.isfinite(ordered).sum(axis=axis, keepdims=True))
+    if not ordered.shape[axis]:
+        return np.full(np.delete(values.shape, axis), np.nan)
+    ends = [
+        np.take_along_axis(ordered, np.maximum(at, 0), axis)
+        for at in ((count - 1) // 2, count // 2)
+    ]
+    middle = np.where(count > 0, (ends[0] + ends[1]) / 2, np.nan)
+    return np.squeeze(middle, axis=axis)
 
 
 def _log(values: Floats) -> Floats:
@@ -396,7 +466,7 @@ def _log(values: Floats) -> Floats:
 def _end_rows(values: Floats) -> Floats:
     """Median over the last tenth of the steps."""
     count = max(1, len(values) // 10)
-    return np.asarray(np.nanmedian(values[-count:], axis=0))
+    return np.asarray(_median(values[-count:], axis=0))
 
 
 def _end(values: Floats) -> float:

@@ -11,6 +11,7 @@ assembly.py    a step, put together from all layers
 session.py     one recording: its layers, steps, and reasons for what is missing
 functions.py   activation functions, by their names in each framework
 reference.py   the reference batch, on which dead units and accuracy are measured
+restore.py     attributes and random streams, put back after a while
 nonfinite.py   where the first number came up that is not finite
 chains.py      which layers lead to which
 schedule.py    which steps are recorded

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import abc
 import json
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from dp.typing import Array
 from gradiometer.events import Listener
 from gradiometer.quantities import HISTOGRAM, HISTOGRAM_EDGES, OF_LAYERS, OF_STEPS
+from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.session import LayerInfo, Session
 from gradiometer.states import MODEL, Reasons
 
@@ -133,7 +135,7 @@ class Recorder:
         )
 
 
-class Training(Protocol):
+class Training(abc.ABC):
     """What an adapter makes of a model's training: it watches steps, and tells a session of them.
 
     Attributes
@@ -144,12 +146,13 @@ class Training(Protocol):
         Whether the user says where a step begins and ends, and one has begun; set by the recorder.
     """
 
-    attached: bool
-    told: bool
+    attached = told = False
 
+    @abc.abstractmethod
     def attach(self) -> None:
         """Watch for steps from now on."""
 
+    @abc.abstractmethod
     def detach(self, complete: bool) -> None:
         """Watch no longer, and leave no hook behind.
 
@@ -157,9 +160,19 @@ class Training(Protocol):
         """
 
     def begin_step(self) -> None:
-        """A step begins that the user tells of; the one before may be unfinished."""
+        """A step begins that the user tells of; the one before may be unfinished.
 
-    def end_step(self, loss: Any) -> None:
+        Raises
+        ------
+        RecordingError
+            If all steps are seen by themselves.
+        """
+        raise RecordingError(
+            "these steps are seen by themselves; train inside a with block, without before_step "
+            "and after_step"
+        )
+
+    def end_step(self, loss: Any) -> None:  # noqa: B027  (not called where none begins)
         """It ends; its loss is given, or None."""
 
 

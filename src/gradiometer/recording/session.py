@@ -284,6 +284,7 @@ class Session:
             rows.missing.pop("nonfinite_count", None)
         self._keep_per_step(rows, loss, accuracy, loss_seen, grad_norm)
         self.members = loss.shape[1:]
+        self.accuracy = float(np.mean(accuracy[-1]))
         self._added.append(rows)
         self._latest = steps
         if not self.nonfinite:
@@ -347,7 +348,7 @@ class Session:
 
     def subscribe(self, listener: Listener) -> None:
         """Tell a listener of every step that is recorded from now on."""
-        self._listeners.append(Guarded(listener))
+        self._listeners.append(Guarded.of(listener))
 
     def _tell(self, rows: Rows) -> None:
         # all steps are cut at once: a compiled step of a small net takes only 50 microseconds

@@ -1,4 +1,4 @@
-"""The pass that writes the fast form down."""
+"""The pass that writes the fast form as text."""
 
 import numpy as np
 from tests.dp.program.programs import X

@@ -1,4 +1,4 @@
-"""The pass that lays out the parameters."""
+"""The pass that lays the parameters out in memory."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Steps and trainings of the library's nets are those of the graph."""
+"""Compiled steps and trainings of the library's nets give the numbers of the eager graph."""
 
 import itertools
 

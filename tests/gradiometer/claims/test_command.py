@@ -1,4 +1,4 @@
-"""`gradiometer prove`, the verb behind it, and the report."""
+"""`gradiometer prove`, the verb behind it, and the report on disk."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""Tests that reject as often as they say, in the right direction, and are paired where they say."""
+"""Tests keep their level, reject in the right direction, and pair nets of the same seed."""
 
 import math
 

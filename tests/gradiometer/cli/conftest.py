@@ -1,16 +1,13 @@
-import pytest
+"""Fixtures of the command line's tests."""
 
-from gradiometer.verbs import run_folder
+import pytest
 
 
 @pytest.fixture(autouse=True)
-def one_figure(request, monkeypatch):
-    """One figure of each run instead of six, which are drawn in tests of their own.
-
-    A test that is about all of them takes `every_figure`.
-    """
+def one_figure_unless_all_are_asked_for(request):
+    """One figure of each run; a test that is about all of them takes `every_figure`."""
     if "every_figure" not in request.fixturenames:
-        monkeypatch.setattr(run_folder, "FIGURE_NAMES", ("gradients",))
+        request.getfixturevalue("one_figure")
 
 
 @pytest.fixture

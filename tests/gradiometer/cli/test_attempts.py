@@ -1,4 +1,4 @@
-"""Every attempt of `attempts` to break the command line ends in words, with the right status."""
+"""Attempts to break the command line: each ends with a message and the right status."""
 
 import os
 import re
@@ -122,7 +122,7 @@ def run_process(words, environment, shell=""):
     return done.returncode, done.stderr
 
 
-def test_nobody_is_left_without_an_answer(made, here):
+def test_a_closed_pipe_and_an_ascii_terminal_get_an_answer(made, here):
     """One of each kind; the others are long."""
     line = "run --activation ünïcödé --out {out}"
     environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "COLUMNS": "1"}

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from tests.gradiometer.studies.helpers import ended
+from tests.gradiometer.processes import ended
 from typer.testing import CliRunner
 
 import gradiometer
@@ -17,12 +17,14 @@ from dp import SGD
 from gradiometer import experiment
 from gradiometer.cli import app
 from gradiometer.cli.tables import log_bars, print_report
-from gradiometer.experiment import Experiment, ExperimentError
+from gradiometer.experiment import Experiment, ExperimentError, Training
 from gradiometer.trace import Trace
 from gradiometer.verbs import run_folder
 from gradiometer.verbs.output import FIGURE_NAMES
 
 SMALL = ["--layers", "2", "--width", "3", "--steps", "4"]
+# before what another process does: it draws one figure instead of six
+ONE_FIGURE = "from gradiometer.verbs import run_folder; run_folder.FIGURE_NAMES = ('decision',)"
 
 
 def call(*arguments):
@@ -101,7 +103,7 @@ def test_an_unwritable_folder_is_said_before_training(tmp_path, monkeypatch):
     def trained(*args):
         raise AssertionError("training had begun")
 
-    monkeypatch.setattr(Experiment, "run", trained)
+    monkeypatch.setattr(Training, "run", trained)
     (tmp_path / "file").write_text("not a folder")
     done = call("run", *SMALL, "--out", tmp_path / "file" / "out")
     assert done.exit_code == 2
@@ -140,7 +142,7 @@ def test_ctrl_c_saves_what_was_recorded(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_impatient_ctrl_c_saves_too(tmp_path):
+def test_repeated_ctrl_c_saves_too(tmp_path):
     command = "from gradiometer.cli import main; main()"
     flags = ["run", "--steps", "1000000", "--every", "100", "--out", str(tmp_path)]
     with ended(
@@ -194,7 +196,7 @@ def test_ctrl_c_after_the_last_step_loses_nothing(tmp_path, monkeypatch, moment)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_being_asked_to_end_saves_too(tmp_path, monkeypatch):
+def test_sigterm_saves_too(tmp_path, monkeypatch):
     update = SGD._update
 
     def ended(self, param, grad, g, i):
@@ -219,14 +221,14 @@ def test_an_interrupted_repeat_keeps_the_complete_trace(tmp_path, monkeypatch):
 
 
 def test_what_comes_into_the_folder_meanwhile_stays(tmp_path, monkeypatch):
-    original = Experiment.run
+    original = Training.run
 
     def meanwhile(self, **options):
-        if self.seed == 0:
-            gradiometer.run(self.model_copy(update={"seed": 1}), out=tmp_path / "out")
+        if self.experiment.seed == 0:
+            gradiometer.run(self.experiment.model_copy(update={"seed": 1}), out=tmp_path / "out")
         return original(self, **options)
 
-    monkeypatch.setattr(Experiment, "run", meanwhile)
+    monkeypatch.setattr(Training, "run", meanwhile)
     done = call("run", *SMALL, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert Trace.load(tmp_path / "out" / "trace.nc").attrs["seed"] == 1
@@ -242,7 +244,7 @@ def test_files_of_the_users_own_are_not_replaced(tmp_path):
 
 
 def run_process(*arguments, before="", **options):
-    command = f"{before}\nfrom gradiometer.cli import main; main()"
+    command = f"{before}\n{ONE_FIGURE}\nfrom gradiometer.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", command, *map(str, arguments)],
         capture_output=True,
@@ -253,7 +255,7 @@ def run_process(*arguments, before="", **options):
     )
 
 
-def test_it_is_a_module_too():
+def test_python_dash_m_works():
     done = subprocess.run(
         [sys.executable, "-m", "gradiometer", "--version"],
         capture_output=True,
@@ -274,7 +276,7 @@ def test_a_full_disk_is_said_after_what_was_found(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_terminal_that_knows_no_blocks(tmp_path):
+def test_a_terminal_without_block_characters(tmp_path):
     done = run_process(
         "run", *SMALL, "--out", tmp_path, env={**os.environ, "PYTHONIOENCODING": "ascii"}
     )
@@ -285,10 +287,11 @@ def test_a_terminal_that_knows_no_blocks(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX")
 @pytest.mark.parametrize("ending", ["| head -1", ">&-"])
-def test_nobody_reads_what_is_printed(tmp_path, ending):
+def test_closed_standard_output(tmp_path, ending):
     flags = " ".join([*SMALL, "--out", str(tmp_path / "out")])
+    code = f"{ONE_FIGURE}; from gradiometer.cli import main; main()"
     done = subprocess.run(
-        f'{sys.executable} -c "from gradiometer.cli import main; main()" run {flags} {ending}',
+        f'{sys.executable} -c "{code}" run {flags} {ending}',
         shell=True,
         capture_output=True,
         text=True,

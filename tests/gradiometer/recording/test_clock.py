@@ -1,4 +1,4 @@
-"""Time is counted once."""
+"""Time that is spent on recording is counted once."""
 
 from gradiometer.recording.clock import Clock
 

@@ -1,10 +1,9 @@
 """Small studies, and how their results are compared."""
 
-import contextlib
 import os
 import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,22 +24,15 @@ def small(layers=(1, 2, 3, 4), activation=("sigmoid", "relu"), members=3, **base
     )
 
 
-@contextlib.contextmanager
-def ended(process):
-    """A process that does not outlive the block, also where the test fails before its end."""
-    try:
-        with process:
-            try:
-                yield process
-            except BaseException:
-                process.kill()
-                raise
-    finally:
-        process.kill()
-
-
 def drain(events):
     return [*events]
+
+
+def undisturbed_study(folder):
+    """Compute `small()` in this process, for comparison; gives the folder."""
+    with ThreadPoolExecutor(1) as thread:
+        drain(small().events(folder, executor=thread))
+    return folder
 
 
 def assert_complete(study, folder, reference=None, tolerance=0.0):
@@ -69,21 +61,19 @@ def same(one, other, tolerance=0.0):
         np.testing.assert_array_equal(one.dataset[name], other.dataset[name])
 
 
-def until(condition, seconds=60):
-    """Wait for something that another process does."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.02)
-
-
-def start_driver(script, *arguments, log, **options):
-    """A driver in a process of its own; `script` is Python, below a guard."""
+def write_driver(script, folder, above=""):
+    """A file of Python: `above`, which workers run too, and `script`, which they do not."""
     guarded = "if __name__ == '__main__':\n" + "\n".join(
         f"    {line}" for line in script.strip().splitlines()
     )
-    path = log.parent / "driver.py"
-    path.write_text(HEAD + guarded)
+    path = folder / "driver.py"
+    path.write_text(above + HEAD + guarded)
+    return path
+
+
+def start_driver(script, *arguments, log, above="", **options):
+    """A driver in a process of its own; see `write_driver`."""
+    path = write_driver(script, log.parent, above)
     environment = {
         **os.environ,
         # beside what is there, so that drivers import the package that is tested

@@ -10,9 +10,10 @@ import threading
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from tests.gradiometer.processes import until
 from tests.gradiometer.studies import deadly
 from tests.gradiometer.studies.deadly import notes
-from tests.gradiometer.studies.helpers import ROOT, assert_complete, small, until
+from tests.gradiometer.studies.helpers import ROOT, assert_complete, small, undisturbed_study
 
 from gradiometer.studies import (
     ExperimentFailed,
@@ -22,8 +23,13 @@ from gradiometer.studies import (
     executors,
 )
 
-pytest.importorskip("distributed")
+if os.environ.get("GRADIOMETER_REQUIRE_FRAMEWORKS") == "1":
+    import distributed  # noqa: F401
+else:
+    pytest.importorskip("distributed")
+
 pytestmark = [
+    pytest.mark.frameworks,
     pytest.mark.skipif(os.name == "nt", reason="signals of POSIX"),
     # Dask's own threads and sockets, at the end of its client
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -34,10 +40,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed")
-    for _ in small().events(folder, workers=1):
-        pass
-    return folder
+    return undisturbed_study(tmp_path_factory.mktemp("undisturbed"))
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
+from tests.gradiometer.processes import ended, until
 from tests.gradiometer.studies import deadly
 from tests.gradiometer.studies.deadly import notes
-from tests.gradiometer.studies.helpers import ended, small, start_driver, until
+from tests.gradiometer.studies.helpers import small, start_driver
 
 from gradiometer.experiment import Experiment
 from gradiometer.interrupts import TimeLimitError
@@ -52,13 +53,13 @@ def gone(pids):
 # --- time limits ----------------------------------------------------------------------------------
 
 
-def test_what_never_ends_is_ended_and_the_rest_goes_on(log, tmp_path):
+def test_what_never_ends_is_ended_and_the_rest_goes_on(log, tmp_path, threads):
     study = small(layers=(1, 3), activation=("tanh",))
     folder = tmp_path / "out"
-    events = [*study.events(folder, workers=1, timeout=5, compute=deadly.sleeping)]
+    events = [*study.events(folder, workers=1, timeout=3, compute=deadly.sleeping)]
     (failed,) = of(ExperimentFailed, events)
     assert failed.experiment.layers == 3
-    assert failed.cause == failed.text == "took longer than its time limit of 5 s"
+    assert failed.cause == failed.text == "took longer than its time limit of 3 s"
     assert failed.attempts == 1
     assert not of(WorkerDied, events)
     assert [event.experiment.layers for event in of(ExperimentFinished, events)] == [1]
@@ -66,7 +67,7 @@ def test_what_never_ends_is_ended_and_the_rest_goes_on(log, tmp_path):
     assert failed.cause in text
     assert "Traceback" not in text
     until(lambda: gone({pid for _, _, pid in notes()}), 10)
-    again = [*study.events(folder, workers=1, resume=True)]  # with a worker that ends
+    again = [*study.events(folder, executor=threads, resume=True)]  # with work that ends
     assert [event.experiment.layers for event in of(ExperimentFinished, again) if event.new] == [3]
     assert not (folder / "failed" / f"{failed.experiment.hash}.txt").exists()
 
@@ -201,27 +202,19 @@ resource.setrlimit(resource.RLIMIT_AS, (used + {mib} * 2**20,) * 2)
     ("above", "words"),
     [
         ("raise ValueError('broken')", "end as soon as they start"),
-        ("import no_such_module", "end as soon as they start"),
+        pytest.param("import no_such_module", "end as soon as they start", marks=pytest.mark.long),
         ("import os; os._exit(3)", "ended by itself with status 3"),
-        ("import time; time.sleep(1000)", "did not start within 3 s"),
+        pytest.param(
+            "import time; time.sleep(1000)", "did not start within 3 s", marks=pytest.mark.long
+        ),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)", "did not start within 3 s"),
     ],
 )
 def test_a_script_whose_workers_cannot_start(above, words, tmp_path):
-    driver = start_driver(DRIVER, log=tmp_path / "log")
-    driver.kill()  # its script alone is wanted
-    driver.communicate()
-    script = tmp_path / "driver.py"
-    script.write_text(f"if __name__ != '__main__':\n    {above}\n" + script.read_text())
-    done = subprocess.run(
-        [sys.executable, script],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sys.path[:]))},
-    )
-    assert words in done.stdout, done.stderr[-2000:]
+    in_workers = f"if __name__ != '__main__':\n    {above}\n"
+    driver = start_driver(DRIVER, log=tmp_path / "log", above=in_workers)
+    printed, complaints = driver.communicate(timeout=120)
+    assert words in printed, complaints[-2000:]
 
 
 @pytest.mark.long
@@ -295,7 +288,7 @@ def workers_of(process):
     ]
 
 
-@pytest.mark.parametrize("stop", [False, True])
+@pytest.mark.parametrize("stop", [pytest.param(False, marks=pytest.mark.long), True])
 def test_sigterm_ends_a_study_whose_experiments_do_not_end(stop, long_study, tmp_path):
     with start(tmp_path, "study", long_study, "--workers", "2", "--out", tmp_path / "o") as process:
         until(lambda: len(workers_of(process)) == 2)

@@ -1,4 +1,4 @@
-"""Ctrl-C, once and twice, and being asked to end: what is finished stays."""
+"""Ctrl-C, once and twice, and SIGTERM: what is finished stays."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import time
 
 import psutil
 import pytest
-from tests.gradiometer.studies.helpers import ended, until
+from tests.gradiometer.processes import ended, until
 
 from gradiometer.studies import Study, load
 
@@ -101,7 +101,7 @@ def test_asked_to_end(command, tmp_path):
     assert load(tmp_path / "out").finished
 
 
-def test_in_a_loop_of_ones_own(tmp_path):
+def test_ctrl_c_in_a_loop_of_your_own(tmp_path):
     """KeyboardInterrupt comes once: at once in one's own code, or else when all is saved."""
     script = tmp_path / "loop.py"
     script.write_text(

@@ -1,4 +1,4 @@
-"""Whoever is killed, and whenever: nothing finished is lost, nothing finished is done again."""
+"""Workers or the driver killed at any moment: no finished result is lost or computed again."""
 
 import collections
 import os
@@ -9,9 +9,15 @@ import threading
 
 import psutil
 import pytest
+from tests.gradiometer.processes import until
 from tests.gradiometer.studies import deadly
 from tests.gradiometer.studies.deadly import notes
-from tests.gradiometer.studies.helpers import assert_complete, small, start_driver, until
+from tests.gradiometer.studies.helpers import (
+    assert_complete,
+    small,
+    start_driver,
+    undisturbed_study,
+)
 
 from gradiometer.studies import ExperimentFailed, ExperimentFinished, WorkerDied
 
@@ -26,10 +32,7 @@ def log(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed")
-    for _ in small().events(folder, workers=1):
-        pass
-    return folder
+    return undisturbed_study(tmp_path_factory.mktemp("undisturbed"))
 
 
 def begun():
@@ -86,7 +89,7 @@ def test_workers_killed_in_the_middle(how_many, log, tmp_path, undisturbed):
     assert_complete(study, tmp_path / "out", undisturbed)
 
 
-def test_the_driver_killed_and_resumed(log, tmp_path, undisturbed):
+def test_the_driver_killed_and_resumed(log, tmp_path, undisturbed, threads):
     study = small()
     script = "for _ in small().events(sys.argv[1], workers=2, compute=slow): pass"
     driver = start_driver(script, tmp_path / "out", log=log)
@@ -99,21 +102,21 @@ def test_the_driver_killed_and_resumed(log, tmp_path, undisturbed):
     assert len(there) >= 1
     first = begun()
     assert len(set(first) - there) <= 2 + 2  # in the middle, or ended and not yet written
-    events = [*study.events(tmp_path / "out", resume=True, workers=2, compute=deadly.slow)]
+    events = [*study.events(tmp_path / "out", resume=True, executor=threads, compute=deadly.slow)]
     new = {e.experiment.hash for e in events if isinstance(e, ExperimentFinished) and e.new}
     assert new == {e.hash for e in study.experiments} - there
     assert not any(begun()[name] > 1 for name in there)
     assert_complete(study, tmp_path / "out", undisturbed)
 
 
-def test_what_was_half_written_when_the_driver_died_is_not_a_result(tmp_path, undisturbed):
+def test_what_was_half_written_when_the_driver_died_is_not_a_result(tmp_path, undisturbed, threads):
     study = small()
     whole = next((undisturbed / "results").iterdir())
-    [*study.events(tmp_path / "out", workers=1)]
+    [*study.events(tmp_path / "out", executor=threads)]
     results = tmp_path / "out" / "results"
     (results / whole.name).unlink()
     (results / f".{whole.name}.abc.nc").write_bytes(whole.read_bytes()[:1000])
-    events = study.events(tmp_path / "out", resume=True, workers=1)
+    events = study.events(tmp_path / "out", resume=True, executor=threads)
     assert [e.experiment.hash for e in events if isinstance(e, ExperimentFinished) and e.new] == [
         whole.stem
     ]
@@ -138,16 +141,16 @@ def test_an_experiment_that_always_kills_its_worker(log, tmp_path):
 
 
 @pytest.mark.long
-def test_tries_are_counted_as_told(log, tmp_path):
+def test_attempts_limits_the_retries(log, tmp_path):
     events = [*small().events(None, workers=1, attempts=1, compute=deadly.deadly)]
     assert {e.attempts for e in events if isinstance(e, ExperimentFailed)} == {1}
     assert not [e for e in events if isinstance(e, WorkerDied)]
 
 
-def test_one_that_kills_its_worker_once_is_done(log, tmp_path, undisturbed):
-    study = small()
-    events = [*study.events(tmp_path / "out", workers=2, compute=deadly.deadly_once)]
-    assert len([e for e in events if isinstance(e, WorkerDied)]) == 2
+def test_an_experiment_that_kills_its_worker_once_is_retried(log, tmp_path, undisturbed):
+    study = small(layers=(3, 4), activation=("relu",))
+    events = [*study.events(tmp_path / "out", workers=1, compute=deadly.deadly_once)]
+    assert len([e for e in events if isinstance(e, WorkerDied)]) == 1
     assert_complete(study, tmp_path / "out", undisturbed)
 
 

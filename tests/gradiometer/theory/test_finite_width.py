@@ -50,7 +50,7 @@ def test_relu_gains_of_one_input_are_a_product_of_chi_squares():
 def test_variance_of_gains_of_other_activations(name):
     activation = ACTIVATIONS[name]
     beta = finite_width.log_gain_variance(activation, [1.0] * 8, 60)
-    drawn = log_gains(activation, 1.0, 60, 8, 4_000)
+    drawn = log_gains(activation, 1.0, 60, 8, 2_000)
     assert drawn.var() == pytest.approx(beta, rel=0.10)
 
 
@@ -85,7 +85,7 @@ def test_a_wider_net_lies_between_a_narrow_one_and_infinite_width():
 
 def test_narrower_nets_do_for_wide_ones(monkeypatch):
     """Width 100, from nets of 40, against nets of 100."""
-    experiment = Experiment.of(activation="relu", layers=6, width=100)
+    experiment = Experiment.of(activation="relu", layers=4, width=100)
     direct = predict(experiment)
     assert direct.simulated_width == 100
     monkeypatch.setattr(finite_width, "plan", lambda *_: (40, 1000))

@@ -161,8 +161,9 @@ def test_dead_nets_are_told_of():
     assert "Predicted well" in found.sentence()
 
 
-def test_of_deep_nets_run_compares_if_it_is_asked(tmp_path):
-    deep = ["run", "--layers", "21", "--width", "3", "--steps", "2", "--members", "2"]
+def test_of_deep_nets_run_compares_if_it_is_asked(tmp_path, one_figure):
+    settings = {"layers": 21, "width": 3, "steps": 2, "members": 2, "batch-size": 4}
+    deep = ["run", *(f"--{name}={value}" for name, value in settings.items())]
     done = call(*deep, "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output
     assert "add --theory" in done.output
@@ -172,7 +173,7 @@ def test_of_deep_nets_run_compares_if_it_is_asked(tmp_path):
     assert "Prediction from the initial weight distribution" in done.output
 
 
-def test_run_says_how_it_compares(tmp_path):
+def test_run_says_how_it_compares(tmp_path, one_figure):
     flags = [f"--{name}={value}" for name, value in SMALL.items()]
     done = call("run", *flags, "--members", 20, "--out", tmp_path / "run", "--theory")
     assert done.exit_code == 0, done.output
@@ -184,7 +185,7 @@ def test_run_says_how_it_compares(tmp_path):
     assert "theory can be shown in heatmap and profile, got 'learning'" in refused.output
 
 
-def test_run_is_silent_where_theory_does_not_reach(tmp_path):
+def test_run_is_silent_where_theory_does_not_reach(tmp_path, one_figure):
     flags = [f"--{name}={value}" for name, value in SMALL.items()]
     done = call("run", *flags, "--residual", "--out", tmp_path / "run")
     assert done.exit_code == 0

@@ -1,7 +1,7 @@
-"""What the papers found, found again: by the theory, and where they measured, by measuring.
+"""Facts of the papers that are no single number, found again by the theory.
 
-The figures and how they are found stand in `gradiometer.claims.papers`, for `gradiometer prove
---papers`; here are also those facts of the theory about them that are no figure.
+The papers' numbers stand in `gradiometer.claims.papers`, for `gradiometer prove --papers`, and are
+tested with the claims.
 """
 
 import math
@@ -9,20 +9,11 @@ import math
 import pytest
 
 from dp.activations import ACTIVATIONS
-from gradiometer.claims import papers, simulations
-from gradiometer.claims.reproductions import reproduce
+from gradiometer.claims import simulations
 from gradiometer.theory import edge_of_chaos, maps, moments
 from gradiometer.theory.variances import of_layer
 
 TANH, RELU, SELU = (ACTIVATIONS[name] for name in ("tanh", "relu", "selu"))
-
-
-@pytest.mark.parametrize(
-    "target", papers.targets(), ids=lambda target: f"{target.source}, {target.what}, {target.how}"
-)
-def test_published(target):
-    row = reproduce(target)
-    assert row.passed, row
 
 
 def test_glorot_and_bengio_2010_flat_gradients_under_falling_deltas():

@@ -16,6 +16,7 @@ from dp.order import topological_order
 from dp.typing import Array
 from dp.validation import as_matrix
 from gradiometer.recording.adapters.dp.layers import after_each
+from gradiometer.recording.restore import same_streams
 
 NO_FORWARD = "{} has no forward(x)"
 Calls = list[tuple[str, dp.Node]]  # (name of the weight, pre-activation), in order
@@ -95,13 +96,10 @@ def array_of(matrix: Any) -> Array:
 def generators_put_back(model: Any) -> Iterator[None]:
     """Put random number generators that a model's functions use back to where they were."""
     own = [(generator, _state(generator)) for generator in _generators(model)]
-    shared: Any = np.random.get_state()
-    pythons = random.getstate()
     try:
-        yield
+        with same_streams():
+            yield
     finally:
-        np.random.set_state(shared)
-        random.setstate(pythons)
         for generator, state in own:
             _put_back(generator, state)
 

@@ -195,7 +195,6 @@ class Assembly:
         ]
         right = passes[-1].accuracy if passes else None
         accuracy = np.full(members, np.nan) if right is None else right
-        self._session.accuracy = float(np.mean(accuracy))
         seen = np.full(members, np.nan) if loss is None else loss
         shaped = np.broadcast_to(np.asarray(seen, np.float64), members)
         add_arrays(

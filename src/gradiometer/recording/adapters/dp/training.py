@@ -17,7 +17,7 @@ from gradiometer.recording.adapters.dp.steps import Assembly, PassReader, Seen, 
 from gradiometer.recording.adapters.dp.watch import Pass, Watch, trains
 from gradiometer.recording.chains import chains_of, layers_before
 from gradiometer.recording.errors import RecordingError
-from gradiometer.recording.recorder import TrainingRecorder
+from gradiometer.recording.recorder import Training, TrainingRecorder
 from gradiometer.recording.session import Session
 
 BY_HAND = """\
@@ -90,7 +90,7 @@ def recorder_of(
     return TrainingRecorder(session, DpTraining(session, model, optimizer, reference))
 
 
-class DpTraining:
+class DpTraining(Training):
     """Sees the steps of a model's training, and has them put together.
 
     Parameters
@@ -107,7 +107,6 @@ class DpTraining:
     ) -> None:
         self.session, self.model, self.optimizer = session, model, optimizer
         self.reference = reference
-        self.attached = self.told = False  # see `recorder.Training`
         self._watch = Watch(self, session.timed)
         self._reader = PassReader(model, session, reference)
         self._callback = Callback(self)

@@ -202,7 +202,6 @@ class Steps:
         found = assembled(session, taps, sent, members)
         self._number, self._axes = number, members
         found.add(number, told.get("loss"), told.get("accuracy"), told.get("grad_norm"))
-        session.accuracy = float(np.mean(told.get("accuracy", np.nan)))
 
     def _begin(self, taps: Mapping[str, Sequence[Call]], message: StepMessage) -> None:
         """Say which layers there are, by the first step."""

@@ -7,7 +7,6 @@ variables and the random streams as they were.
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +19,7 @@ from gradiometer.arrays import Array
 from gradiometer.recording.adapters.keras.forward import Call, Forward
 from gradiometer.recording.adapters.keras.layers import Weight
 from gradiometer.recording.errors import RecordingError
+from gradiometer.recording.restore import same_streams
 
 # values of the variables: trainable, not trainable, of the optimizer, of metrics
 State = Sequence[Sequence[Array]]
@@ -88,17 +88,6 @@ def check_loss(model: Any, loss: Any) -> None:
             f"this {type(model).__name__} is trained without a loss; expected "
             'compile(optimizer, loss="mse") or another one'
         )
-
-
-@contextlib.contextmanager
-def same_streams() -> Iterator[None]:
-    """Put the random streams of Python and NumPy back."""
-    ours, numpys = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(ours)
-        np.random.set_state(numpys)
 
 
 def evaluated(model: Any, weights: Sequence[Weight], state: State, x: Any) -> Pass:

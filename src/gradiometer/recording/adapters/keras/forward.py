@@ -13,6 +13,7 @@ from keras import tree
 from gradiometer.arrays import Array
 from gradiometer.recording.adapters.keras.layers import UNSEEN, Weight, function_of
 from gradiometer.recording.functions import IDENTITY, Function
+from gradiometer.recording.restore import replace
 
 NOT_FOLLOWED = "it is not seen what becomes of its output"
 
@@ -83,12 +84,12 @@ class Forward:
         graphs = [part for part in layers if isinstance(part, keras.Model)]
         graphed = [one for part in graphs for one in getattr(part, "operations", ())]
         parts = {id(one): one for one in [*layers, *graphed]}
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as undo:
             for part in parts.values():
-                stack.enter_context(replaced(part, "call", self._call_of(part)))
+                replace(part, "call", self._call_of(part), undo)
                 if id(part) in self._weights and not self._weights[id(part)].returned:
                     activation = self._activation_of(part)
-                    stack.enter_context(replaced(part, "activation", activation))
+                    replace(part, "activation", activation, undo)
             yield
 
     def finish(self, output: Any) -> None:
@@ -191,18 +192,3 @@ def _may_be_a_function(part: Any, given: Sequence[Array]) -> bool:
     if not type(part).__module__.startswith("keras.") or isinstance(part, keras.layers.Lambda):
         return True
     return not isinstance(part, keras.layers.Layer) and len(given) == 1
-
-
-@contextlib.contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Give an object another attribute inside the block, unnoticed by Keras."""
-    missing = object()
-    before = vars(owner).get(name, missing)
-    object.__setattr__(owner, name, value)
-    try:
-        yield
-    finally:
-        if before is missing:
-            object.__delattr__(owner, name)
-        else:
-            object.__setattr__(owner, name, before)

@@ -10,11 +10,11 @@ from typing import Any
 import keras
 
 from gradiometer.recording.adapters.keras.backends import BACKENDS, State, variables_of
-from gradiometer.recording.adapters.keras.forward import replaced
 from gradiometer.recording.adapters.keras.measuring import Measuring
 from gradiometer.recording.errors import RecordingError
-from gradiometer.recording.recorder import TrainingRecorder
+from gradiometer.recording.recorder import Training, TrainingRecorder
 from gradiometer.recording.reference import pair
+from gradiometer.recording.restore import replace
 from gradiometer.recording.session import Session
 
 
@@ -46,7 +46,7 @@ def recorder_of(
     return TrainingRecorder(session, Steps(session, model, reference))
 
 
-class Steps:
+class Steps(Training):
     """The steps of a model's trainer.
 
     Parameters
@@ -57,7 +57,6 @@ class Steps:
     """
 
     def __init__(self, session: Session, model: Any, reference: tuple[Any, Any] | None) -> None:
-        self.attached = self.told = False
         self._session, self._model = session, model
         self._reference = None if reference is None else pair(reference)
         self._hooks = contextlib.ExitStack()
@@ -69,7 +68,7 @@ class Steps:
         """Record the steps of the trainer's function, and of those that it makes from now on."""
         if self._model.train_function is not None:
             self._wrap()
-        self._hooks.enter_context(replaced(self._model, "make_train_function", self._make))
+        replace(self._model, "make_train_function", self._make, self._hooks)
 
     def detach(self, complete: bool) -> None:  # noqa: ARG002
         """Give the trainer its own function back: what is compiled is not compiled again."""
@@ -77,16 +76,6 @@ class Steps:
         if self._watching is not None and self._model.train_function is self._watching:
             self._model.train_function = self._plain
         self._watching = self._plain = None
-
-    def begin_step(self) -> None:
-        """Refuse: the steps of a trainer need not be told."""
-        raise RecordingError(
-            "the steps of Keras are seen by themselves; put fit or train_on_batch inside a with "
-            "block, without before_step and after_step"
-        )
-
-    def end_step(self, loss: Any) -> None:
-        """Never called: no step begins."""
 
     # --- the trainer's function -------------------------------------------------------------------
 
@@ -128,15 +117,15 @@ class Steps:
         session, measuring = self._session, Measuring(self._session, self._model, self._reference)
 
         def watched(state: State, data: Any) -> tuple[Any, State]:
-            number, ready = session.done + 1, None
+            number, complete = session.done + 1, None
             if session.wants(number):
                 with session.timed:
-                    ready = measuring.before(number, state, data)
+                    complete = measuring.before(number, state, data)
             found, after = step(state, data)
             session.done = number
-            if ready is not None:
+            if complete is not None:
                 with session.timed:
-                    measuring.after(number, ready, after)
+                    complete(after)
             return found, after
 
         return watched

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from gradiometer.recording.calls import call_arrays
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.functions import Function, why_not_saturated
 from gradiometer.recording.measure import LayerArrays
+from gradiometer.recording.restore import replace
 from gradiometer.recording.session import LayerInfo, Session
 from gradiometer.reductions import norm
 
@@ -56,8 +57,8 @@ class Updates:
         self.estimator, self.session = estimator, session
         self.reference = None if reference is None else Reference(reference)
         self._calls = 0  # of the backward pass
-        self._hooks: list[tuple[Any, str, Any]] = []
         self._optimizer: Any = None
+        self._of_optimizer = contextlib.ExitStack()  # undoes what is put there
         self._trusted = False  # whether its gradients were compared with ours
         self._step: _Step | None = None
         self._ready: Any = None  # what an interrupt kept from being added
@@ -78,17 +79,14 @@ class Updates:
                 self._before_update(given["X"], given["y"], given.get("sample_weight"), found)
             return found
 
-        try:
-            self._hook(self.estimator, "_backprop", _backprop)
+        with contextlib.ExitStack() as undo, self._of_optimizer:
+            replace(self.estimator, "_backprop", _backprop, undo)
             self.session.turn(on=True)
-            yield
-        finally:
-            self.session.turn(on=False)
             try:
-                self._add()
+                yield
             finally:
-                while self._hooks:
-                    self._unhook()
+                self.session.turn(on=False)
+                self._add()
 
     def check_hooks(self) -> None:
         """Raise RecordingError if an estimator was fitted past this object."""
@@ -97,26 +95,13 @@ class Updates:
                 "its fit did not call _backprop and then the optimiser's update_params"
             )
 
-    def _hook(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
-        self._hooks.append((owner, name, vars(owner).get(name)))
-        setattr(owner, name, function)
-
-    def _unhook(self) -> None:
-        owner, name, before = self._hooks[-1]
-        if before is None:
-            vars(owner).pop(name, None)
-        else:  # of a block around this one
-            setattr(owner, name, before)
-        self._hooks.pop()
-
     def _watch_optimizer(self) -> None:
         optimizer: Any = getattr(self.estimator, "_optimizer", None)
         if optimizer is self._optimizer and optimizer is not None:
             return
         if not hasattr(optimizer, "update_params"):
             raise unknown_internals("it has no _optimizer with update_params")
-        if self._optimizer is not None:
-            self._unhook()
+        self._of_optimizer.close()
         update = optimizer.update_params
 
         def update_params(*args: Any, **kwargs: Any) -> Any:
@@ -125,7 +110,7 @@ class Updates:
                 self._after_update(args)
             return found
 
-        self._hook(optimizer, "update_params", update_params)
+        replace(optimizer, "update_params", update_params, self._of_optimizer)
         self._optimizer, self._trusted, self._seen = optimizer, False, None
 
     # --- one update -------------------------------------------------------------------------------
@@ -165,7 +150,6 @@ class Updates:
                 raise unknown_internals("its optimiser updates other arrays than coefs_")
             for layer, weight in zip(step.layers, step.weights, strict=True):
                 layer.weight_after = weight
-            self.session.accuracy = step.accuracy
             self._ready = one_step(number, step.layers, step.loss, step.accuracy), step.grad_norm
             self._tell_optimizer(number)
         self.session.done = number

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gradiometer.arrays import Numbers, entries
 from gradiometer.quantities import HISTOGRAM, QUANTITIES, clip_factor
+from gradiometer.reasons import CLEARED, NOT_CLEARED, NOT_UPDATED
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.backward import Pass
 from gradiometer.recording.adapters.torch.layers import Layer
@@ -21,7 +22,6 @@ from gradiometer.reductions import rms
 
 FROZEN = "it is frozen"
 UNREACHED = "no backward pass reached it in a step"
-CLEARED = "its gradient was cleared before the optimizer's step, which therefore had none"
 CLEARED_BY_HAND = (
     "its gradient was cleared before after_step() was called, and no torch.optim.Optimizer was "
     "seen to use it"
@@ -30,8 +30,6 @@ ZERO_BY_HAND = (
     "its gradient was zero when after_step() was called: cleared, perhaps; no "
     "torch.optim.Optimizer was seen to use it"
 )
-NOT_UPDATED = "the optimizer that made the step does not update it"
-NOT_CLEARED = "the optimizer does not update it, and gradients of earlier steps were not cleared"
 BY_HAND = (
     "its gradient was not computed by Tensor.backward, so only the one used in the step is known"
 )

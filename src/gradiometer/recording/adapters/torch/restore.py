@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
+
+from gradiometer.recording.restore import same_streams
 
 
 @contextlib.contextmanager
@@ -26,13 +26,10 @@ def restored(model: nn.Module) -> Iterator[None]:
     kept = [(tensor, tensor.detach().clone()) for tensor in _written(model)]
     generators = [(one, one.get_state()) for one in _generators(attributes)]
     devices = {p.device.index for p in model.parameters() if p.is_cuda}
-    ours, numpys = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(sorted(devices)):
+        with torch.random.fork_rng(sorted(devices)), same_streams():
             yield
     finally:
-        random.setstate(ours)
-        np.random.set_state(numpys)
         for generator, state in generators:
             generator.set_state(state)
         for module, before, buffers in zip(modules, attributes, tables, strict=True):

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from gradiometer.reasons import NOT_UPDATED
 from gradiometer.recording.adapters.torch.arrays import as_array
 from gradiometer.recording.adapters.torch.calls import Call
-from gradiometer.recording.adapters.torch.gradients import NOT_UPDATED, UNREACHED, Gradients
+from gradiometer.recording.adapters.torch.gradients import UNREACHED, Gradients
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.measuring import OF_CALLS
 from gradiometer.recording.adapters.torch.plan import Plan
@@ -121,7 +122,6 @@ class Results:
                 self._name_role(i, layer, mine, layer in step.gradients)
         self._is_first = False
         losses = [float(part) for part in step.loss.found.values()]
-        self._session.accuracy = step.accuracy
         norm = step.norm.value() if "grad_norm" in self._wanted else None
         if step.norm.why_not:
             self._session.miss(MODEL, ("grad_norm",), step.norm.why_not)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from gradiometer.arrays import entries
+from gradiometer.recording import recorder
 from gradiometer.recording.adapters.torch.arrays import Array, as_array, copy_of
 from gradiometer.recording.adapters.torch.backward import BACKWARD, Observer, Pass
 from gradiometer.recording.adapters.torch.chains import Chains
@@ -34,6 +35,7 @@ from gradiometer.recording.adapters.torch.scaling import SCALING
 from gradiometer.recording.adapters.torch.step import Step
 from gradiometer.recording.adapters.torch.watch import Watch
 from gradiometer.recording.assembly import Measured
+from gradiometer.recording.measure import OF_UPDATE
 from gradiometer.reductions import rms
 from gradiometer.states import MODEL
 
@@ -49,7 +51,7 @@ NO_PASS = "no backward pass by Tensor.backward reached the model in a step"
 NO_NUMBER = "what was passed to backward is not one number"
 
 
-class Training(Observer):
+class Training(recorder.Training, Observer):
     """Sees the steps of a training, and has them measured and put together.
 
     Parameters
@@ -62,8 +64,6 @@ class Training(Observer):
     Attributes
     ----------
     updates : Updates
-    attached, told : bool
-        See `gradiometer.recording.recorder.Training`.
     """
 
     def __init__(self, plan: Plan, optimizers: Sequence[Any], reference: Reference | None) -> None:
@@ -74,10 +74,9 @@ class Training(Observer):
         self._measuring = Measuring(plan, self._gradients, self.updates, self._chains)
         self._watch = Watch(plan, self._measuring, self._chains)
         self._wants_norm = plan.wants("grad_norm")
-        self._wants_weights = plan.wants("weight_rms", "update_ratio", "nonfinite_count")
+        self._wants_weights = plan.wants(*OF_UPDATE)
         self._places: dict[Layer, Array] = {}  # where the weights before an update are kept
         self._results: Results | None = None  # made when the layers' order is known
-        self.attached = self.told = False
         self._passes = 0  # backward, of any model, since the latest step
         self._within: Pass | None = None  # in which updates were made that end a step
         self._stepped: list[Any] = []  # in this step, of the optimizers given

@@ -118,6 +118,7 @@ def test_accuracy_on_the_reference_batch():
     expected = (net.predict(X, verbose=0).argmax(axis=1) == labels).mean()
     found = recorded(net, X, labels, reference=(X, labels))
     assert found.trace["accuracy"][0] == pytest.approx(expected)
+    assert found.accuracy == pytest.approx(expected)
     assert [info.activation for info in found.layers] == ["relu", "softmax"]
     assert "softmax" in found.missing["out"]["saturated_fraction"]
 
@@ -233,7 +234,7 @@ def test_refused():
     with pytest.raises(RecordingError, match="mixed_bfloat16"):
         recorded(net)
     net = compiled(kl.Dense(1))
-    with pytest.raises(RecordingError, match="seen by themselves"):
+    with pytest.raises(RecordingError, match="seen by themselves; train inside a with block"):
         record(net).before_step()
     with pytest.raises(TypeError, match="reference must be a pair"):
         record(net, reference=X)

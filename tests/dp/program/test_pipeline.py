@@ -1,4 +1,4 @@
-"""Graphs of many forms, drawn and by hand, through all passes."""
+"""All passes together: graphs of many forms, random and by hand."""
 
 import numpy as np
 import pytest

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 if not (ROOT / "bench" / "__init__.py").is_file():
     pytest.skip("bench/ is not here", allow_module_level=True)
 sys.path.insert(0, str(ROOT))

@@ -1,0 +1,1 @@
+"""Remedies for a user's own model of PyTorch."""

@@ -1,0 +1,157 @@
+"""From a run to verdicts: of any run, never a traceback, never a verdict without evidence."""
+
+import json
+
+import numpy as np
+import pytest
+
+import gradiometer
+from gradiometer.diagnosis import CAUSES, Kind, diagnose
+from gradiometer.diagnosis.verdict import MOST_BYTES
+from gradiometer.quantities import PER_LAYER
+from gradiometer.trace import Trace
+
+DIMS = ("step", "layer", "member")
+NAN = float("nan")
+
+
+def run_of(attrs=None, steps=None, layers=None, **quantities):
+    """A run of these quantities, (steps, layers[, members]) or (steps[, members])."""
+    arrays = {name: np.array(values, float) for name, values in quantities.items()}
+    of_layers = [a for name, a in arrays.items() if name not in ("loss", "accuracy")]
+    steps = len(next(iter(arrays.values()))) if steps is None else steps
+    names = layers or [f"l{i}" for i in range(of_layers[0].shape[1] if of_layers else 1)]
+    variables = {}
+    for name, a in arrays.items():
+        dims = ("step", "member") if name in ("loss", "accuracy") else DIMS
+        variables[name] = (dims[: a.ndim], a)
+    coords = {"step": range(1, steps + 1), "layer": names}
+    return Trace.from_arrays(variables, coords, attrs or {}, {})
+
+
+def test_the_lesson_s_net_suffers_from_the_slope_of_the_sigmoid():
+    found = gradiometer.run(layers=10, activation="sigmoid", steps=30).diagnose()
+    verdict = found.verdict
+    assert (verdict.kind, verdict.cause) == (Kind.VANISHING, "activation slope")
+    assert verdict.sentence.startswith("Vanishing. The delta shrinks ")
+    assert "that of sigmoid, at most ¼, costs 0.6" in verdict.sentence
+    assert {found.sign for found in verdict.evidence} >= {"delta_fall", "slope_gain"}
+    assert not found.healthy
+
+
+def test_an_ensemble_is_judged_net_by_net():
+    found = gradiometer.run(layers=10, activation="sigmoid", steps=30, members=4).diagnose()
+    assert (found.verdict.nets, found.verdict.total) == (4, 4)
+    assert found.sentence.startswith("Vanishing, in 4 of 4 seeds.")
+
+
+def test_the_verdict_of_most_nets_comes_first():
+    fine = np.exp(-np.linspace(0, 3, 20))
+    loss = np.stack([fine, fine, np.full(20, NAN)], axis=1)
+    delta = np.ones((20, 2, 3))
+    delta[:, :, 2] = NAN
+    found = diagnose(run_of(loss=loss, delta_rms=delta))
+    assert [(v.kind, v.nets, v.total) for v in found] == [
+        (Kind.HEALTHY, 2, 3),
+        (Kind.NON_FINITE, 1, 3),
+    ]
+
+
+def test_a_net_that_learns_is_healthy_whatever_its_ratios_say():
+    found = diagnose(run_of(loss=np.geomspace(1, 1e-3, 30), delta_rms=[[1e-6, 1.0]] * 30))
+    assert [verdict.kind for verdict in found] == [Kind.HEALTHY]
+    assert found.verdict.cause is None
+    assert found.verdict.advice == ""
+
+
+def test_stalled_says_that_the_gradient_is_not_the_problem():
+    found = gradiometer.run(
+        layers=3, activation="tanh", init="glorot_normal", learning_rate=1e-9, steps=60
+    ).diagnose()
+    assert (found.verdict.kind, found.verdict.cause) == (Kind.STALLED, "learning rate too low")
+    assert found.sentence.startswith("No gradient problem. ")
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        run_of(loss=[1.0]),
+        run_of(loss=[NAN]),
+        run_of(loss=np.full(5, NAN), delta_rms=np.full((5, 3), NAN)),
+        run_of(loss=np.zeros(5), delta_rms=np.zeros((5, 3)), grad_rms=np.zeros((5, 3))),
+        run_of(grad_rms=np.full((5, 1), np.inf)),
+        run_of(weight_rms=np.ones((3, 2))),
+        run_of(accuracy=[0.5, 0.5]),
+        run_of({"nonfinite_step": 1, "nonfinite_layer": "gone"}, loss=[NAN, NAN]),
+        run_of({"learning_rate": "fast", "chains": "[]"}, loss=[1.0, 1.0], delta_rms=[[1], [1]]),
+    ],
+    ids=lambda run: ",".join(run.dataset.data_vars),
+)
+def test_odd_runs_get_a_statement_and_no_traceback(run):
+    found = diagnose(run)
+    assert len(found.verdicts) >= 1
+    for verdict in found:
+        assert verdict.sentence.endswith(".")
+        assert verdict.evidence or verdict.kind == Kind.UNKNOWN
+        assert verdict.cause is None or verdict.kind in CAUSES[verdict.cause].kinds
+    json.loads(found.to_json())
+
+
+def test_a_run_without_steps_cannot_be_judged():
+    found = diagnose(run_of(loss=np.zeros(0), delta_rms=np.zeros((0, 2)), steps=0))
+    assert found.verdict.kind == Kind.UNKNOWN
+    assert found.sentence == "Cannot be judged: no step was recorded."
+
+
+@pytest.mark.parametrize("left_out", [*PER_LAYER, "loss", "accuracy"])
+def test_a_quantity_that_is_missing_costs_no_more_than_what_it_tells(left_out):
+    trace = gradiometer.run(layers=6, activation="sigmoid", steps=20)
+    found = diagnose(Trace(trace.dataset.drop_vars(left_out)))
+    assert found.verdict.sentence
+
+
+def test_what_cannot_be_judged_says_what_to_record():
+    trace = gradiometer.run(layers=3, activation="tanh", steps=5, quantities=("grad_mean_abs",))
+    told = {found.what: found for found in diagnose(trace).not_judged}
+    record = told["saturated"].record
+    assert "saturated_fraction" in record
+    assert set(record).isdisjoint(trace.dataset.data_vars)
+    names = ", ".join(f'"{name}"' for name in record)
+    assert told["saturated"].sentence == (
+        f"Cannot judge saturated: {' and '.join(record)} was not recorded. Add {names} to "
+        "quantities."
+    )
+
+
+def test_json_is_small_even_if_names_are_not():
+    names = [f"{'block.' * 200}{i}" for i in range(30)]
+    trace = run_of(
+        layers=names, loss=np.ones(40), delta_rms=np.tile(np.geomspace(1e-9, 1, 30), (40, 1))
+    )
+    found = diagnose(trace)
+    text = found.to_json()
+    assert len(text.encode()) <= MOST_BYTES
+    assert json.loads(text)["verdicts"][0]["kind"] == str(found.verdict.kind)
+
+
+def test_the_verb_takes_a_trace_or_its_file(tmp_path):
+    trace = gradiometer.run(layers=2, activation="tanh", steps=5)
+    trace.save(tmp_path / "trace.nc")
+    said = gradiometer.diagnose(trace).to_json()
+    assert gradiometer.diagnose(tmp_path).to_json() == said
+    assert gradiometer.diagnose(tmp_path / "trace.nc").to_json() == said
+    with pytest.raises(TypeError, match="is diagnosed, got int"):
+        gradiometer.diagnose(3)
+
+
+def test_a_recorder_is_diagnosed_while_it_records():
+    import dp
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20, 4))
+    y = (x[:, :1] > 0).astype(float)
+    net = dp.Net(4, 5, 2, "tanh", seed=0)
+    sgd = dp.SGD(net, x, y, seed=0)
+    with gradiometer.record(net, sgd) as recorder:
+        sgd.train(3, print_each=None)
+        assert recorder.diagnose().verdicts
