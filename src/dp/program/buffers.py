@@ -2,12 +2,12 @@
 
 Every buffer holds its matrices column by column, so that a column of ones lies at the end and all
 other columns are contiguous; blocks of parameters are held row by row, the bias last. A result
-takes the buffer of one that nobody needs any more.
+takes the memory of one that nobody needs any more, and so does a whole slab.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,9 +85,7 @@ def place(
     tables = places.inputs(lowered.prepared, batches)
     places.parameters(flat, flat_gradient)
     ones = _slabs_with_ones(layout, merged)
-    places.slabs(merged, ones)
-    places.outputs()
-    places.results()
+    places.results(merged, ones)
     return Buffers(
         state,
         flat,
@@ -103,13 +101,13 @@ def place(
 
 def _slabs_with_ones(layout: Layout, merged: Merged) -> set[Slab]:
     """The slabs with a column of ones: layers' inputs, and what is computed from whole slabs."""
-    ones = {slab for slab in merged.slabs if not layout.ones.isdisjoint(slab)}
+    ones = {merged.slab(value) for value in layout.ones}
     # until nothing changes: a result with a column of ones may be another operation's operand
     while grown := {
         slab
         for operation in merged.operations
         if _is_padded(layout, merged, operation, ones)
-        and (slab := merged.slab_of[parts(operation.result)[0]]) not in ones
+        and (slab := merged.slab(parts(operation.result)[0])) not in ones
     }:
         ones |= grown
     return ones
@@ -125,8 +123,24 @@ def _is_padded(layout: Layout, merged: Merged, operation: Operation, ones: set[S
     if result.primitive is not STACK or operation.kind not in PADDED or not matrices:
         return False
     # an operand that all layers share is no stack
-    whole = all(o.primitive is STACK and merged.slab_of[parts(o)[0]] in ones for o in matrices)
-    return whole and layout.ones.isdisjoint(merged.slab_of[parts(result)[0]])
+    whole = all(o.primitive is STACK and merged.slab(parts(o)[0]) in ones for o in matrices)
+    return whole and layout.ones.isdisjoint(merged.slab(parts(result)[0]))
+
+
+def _written_over(operation: Operation, merged: Merged) -> set[Value]:
+    """What an operation may write its result over while it reads it."""
+    notation = notation_of(operation.kind)
+    if notation is None or merged.slab(parts(operation.result)[0]) != parts(operation.result):
+        return set()
+    over: set[Value] = set()
+    read: set[Value] = set()  # by another call, or in another order
+    for k, operand in enumerate(operation.operands):
+        mine = parts(operand)
+        if k in notation.over and merged.slab(mine[0]) == mine and base(operand) is operand:
+            over |= set(mine)
+        else:
+            read |= set(map(base, mine))
+    return over - read
 
 
 class _Places:
@@ -173,86 +187,46 @@ class _Places:
                 first = layout.block_of[parts(value)[0]]
                 self.arrays[value] = first.of(flat_gradient, len(parts(value)))
 
-    def slabs(self, merged: Merged, ones: set[Slab]) -> None:
-        """Slabs have memory of their own, or take over that of one which nobody needs any more."""
-        over = self._taken_over(merged, ones)
-        found: dict[Slab, Array] = {}
-        for slab in merged.slabs:
-            if slab not in over:
-                shape = slab[0].shape
-                columns = shape[-1] + (slab in ones)
-                found[slab] = buffer((len(slab), *shape[:-1], columns), slab[0].dtype)
-                found[slab][..., shape[-1] :] = 1
-        for slab in merged.slabs:
-            source = slab
-            while source in over:
-                source = over[source]
-            found[slab] = found[source]
-            for i, value in enumerate(slab):
-                self.arrays[value] = found[slab][i][..., : value.shape[-1]]
-                self.full[value] = found[slab][i]
-        for value in (v for op in self.operations for v in (*op.operands, op.result)):
-            if value.primitive is STACK and parts(value)[0] in merged.slab_of:
-                slab = merged.slab_of[parts(value)[0]]
-                at = slab.index(parts(value)[0])
-                self.full[value] = found[slab][at : at + len(parts(value))]
-                self.arrays[value] = self.full[value][..., : value.shape[-1]]
-
-    def _taken_over(self, merged: Merged, ones: set[Slab]) -> dict[Slab, Slab]:
-        """Where a merged operation takes a slab that nobody needs later: result -> operand."""
-        slab_of = merged.slab_of
-        over: dict[Slab, Slab] = {}
-        for operation in merged.operations:
-            notation, own = notation_of(operation.kind), parts(operation.result)
-            if notation is None or slab_of.get(own[0]) != own:
-                continue
-            for k in notation.over:
-                slab = parts(operation.operands[k])
-                if (
-                    slab_of.get(slab[0]) == slab
-                    and all(max(self.used[value]) == operation.at for value in slab)
-                    and (slab[0].shape, slab[0].dtype) == (own[0].shape, own[0].dtype)
-                    and (slab in ones) == (own in ones)
-                    and self.layout.ones.isdisjoint((*slab, *own))
-                ):
-                    over[own] = slab
-                    break
-        return over
-
-    def outputs(self) -> None:
-        """To the end, nobody else may have the memory of what is wanted."""
-        for value in map(base, self.layout.outputs):
-            if value in self.made and value not in self.arrays:
-                self._own(value)
-
-    def results(self) -> None:
-        """All others, from the last operation to the first: who comes later leaves its buffer."""
+    def results(self, merged: Merged, ones: Collection[Slab]) -> None:
+        """All others, from the last operation to the first: who comes later leaves its memory."""
+        # the ones must stay, and what is wanted is there to the end
+        alone = self.layout.ones | {base(value) for value in self.layout.outputs}
+        memory: dict[Slab, Array] = {}
         free: dict[Any, list[Array]] = {}
-        pooled: set[Value] = set()
 
         def give(value: Value) -> None:
-            if value in self.layout.ones:
-                self._own(value)
+            if value in self.arrays or value not in self.made:
                 return
-            waiting = free.get((value.shape, value.dtype))
-            self.arrays[value] = waiting.pop() if waiting else buffer(value.shape, value.dtype)
-            pooled.add(value)
+            slab = merged.slab(value)
+            shape = (len(slab), *value.shape[:-1], value.shape[-1] + (slab in ones))
+            waiting = free.get((shape, value.dtype)) if alone.isdisjoint(slab) else None
+            memory[slab] = waiting.pop() if waiting else buffer(shape, value.dtype)
+            for part, whole in zip(slab, memory[slab], strict=True):
+                whole[..., value.shape[-1] :] = 1
+                self.full[part], self.arrays[part] = whole, whole[..., : value.shape[-1]]
 
         for operation in reversed(self.operations):
-            result = operation.result
-            for value in (*parts(result), *operation.needed):
-                if value in self.made and value not in self.arrays:
-                    give(value)
-            if result in pooled:
-                free.setdefault((result.shape, result.dtype), []).append(self.arrays[result])
+            made, over = parts(operation.result), _written_over(operation, merged)
+            for value in (*made, *(value for value in operation.needed if value not in over)):
+                give(value)
+            slab = merged.slab(made[0])
+            first = operation.at == min(self.made[value] for value in slab)
+            if first and slab in memory and alone.isdisjoint(slab):
+                free.setdefault((memory[slab].shape, slab[0].dtype), []).append(memory[slab])
+            for value in operation.needed:
+                give(value)
+        self._stacks(merged, memory)
         for value in (*self.layout.outputs, *(o for op in self.operations for o in op.operands)):
             self._view(value)
 
-    def _own(self, value: Value) -> None:
-        *rows, columns = value.shape
-        whole = buffer((*rows, columns + (value in self.layout.ones)), value.dtype)
-        whole[..., columns:] = 1
-        self.full[value], self.arrays[value] = whole, whole[..., :columns]
+    def _stacks(self, merged: Merged, memory: Mapping[Slab, Array]) -> None:
+        """Stacks are parts of slabs."""
+        for value in (v for op in self.operations for v in (*op.operands, op.result)):
+            slab = merged.slab(parts(value)[0])
+            if value.primitive is STACK and slab in memory:
+                at = slab.index(parts(value)[0])
+                self.full[value] = memory[slab][at : at + len(parts(value))]
+                self.arrays[value] = self.full[value][..., : value.shape[-1]]
 
     def _view(self, value: Value) -> Array:
         if value not in self.arrays:

@@ -35,10 +35,9 @@ class Merged:
     operations: tuple[Operation, ...]
     slab_of: Mapping[Value, Slab]
 
-    @property
-    def slabs(self) -> tuple[Slab, ...]:
-        """Each slab once."""
-        return tuple(dict.fromkeys(self.slab_of.values()))
+    def slab(self, value: Value) -> Slab:
+        """The values among which a value lies; most lie alone."""
+        return self.slab_of.get(value, (value,))
 
 
 def unmerged(lowered: Lowered) -> Merged:

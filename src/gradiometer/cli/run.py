@@ -9,7 +9,7 @@ import typer
 
 from gradiometer.cli.app import errors_in_words
 from gradiometer.cli.paths import PATH
-from gradiometer.cli.printer import Printer
+from gradiometer.cli.remedies import Budget, RemediesPrinter, Try
 from gradiometer.cli.settings import Given, chosen, flag_for_each_setting
 from gradiometer.events import (
     Begun,
@@ -47,6 +47,8 @@ def run(
         float | None,
         typer.Option(metavar="SECONDS", help="Stop the training after this time."),
     ] = None,
+    attempt: Try = False,
+    budget: Budget = None,
     *,
     settings: Given,
 ) -> None:
@@ -54,7 +56,7 @@ def run(
     with errors_in_words(), RunPrinter() as printer:
         from gradiometer.verbs import run as verb
 
-        verb.run(
+        trace = verb.run(
             experiment,
             out=out,
             overwrite=overwrite,
@@ -63,9 +65,13 @@ def run(
             on_event=printer,
             **chosen(settings),
         )
+        if attempt and not printer.status:
+            from gradiometer.remedies import try_remedies
+
+            try_remedies(trace, budget=budget, on_event=printer)
 
 
-class RunPrinter(Printer):
+class RunPrinter(RemediesPrinter):
     """Prints what happens in a run."""
 
     def __init__(self) -> None:

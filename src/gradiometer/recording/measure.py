@@ -39,6 +39,8 @@ OF_INPUT = needing("input")
 OF_WAY = needing("affine_delta", "phi_delta", "arriving")  # of the delta from layer to layer
 OF_PREACTIVATION = needing("pre_activation")
 OF_BACKWARD = tuple(name for name in OF_DELTA if name in OF_WEIGHTS)
+# what the weights are kept for before an update
+OF_UPDATE = (*(name for name in OF_WEIGHTS if name not in OF_BACKWARD), "nonfinite_count")
 # what nothing is known of where activations are not finite, and their number
 SHARES = {"saturated_fraction", "dead_fraction", "nonfinite_count"}
 

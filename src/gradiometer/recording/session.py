@@ -350,7 +350,7 @@ class Session:
 
     def subscribe(self, listener: Listener) -> None:
         """Tell a listener of every step that is recorded from now on."""
-        self._listeners.append(Guarded(listener))
+        self._listeners.append(Guarded.of(listener))
 
     def _tell(self, rows: Rows) -> None:
         # all steps are cut at once: a compiled step of a small net takes only 50 microseconds

@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dp.typing import Array
 from gradiometer.diagnosis import diagnose
-from gradiometer.events import Guarded, Listener, RemediesBegun, RemedyTried
+from gradiometer.events import (
+    Guarded,
+    Interrupted,
+    Listener,
+    RemediesBegun,
+    RemediesFound,
+    RemedyTried,
+)
 from gradiometer.interrupts import Interrupts, OutOfTime, check_time_limit
 from gradiometer.remedies.applying import Deadline, NotApplicable
 from gradiometer.remedies.candidates import Candidate, chosen, in_turn
@@ -81,7 +89,8 @@ def try_remedies(
     candidates : iterable of str, optional
         Names in `CANDIDATES`. By default all, if the net fails, and none, if it is healthy.
     on_event : callable, optional
-        Called with `RemediesBegun`, and with `RemedyTried` after each; see `gradiometer.events`.
+        Called with `RemediesBegun`, with `RemedyTried` after each, `Interrupted`, and
+        `RemediesFound`; see `gradiometer.events`.
 
     Returns
     -------
@@ -107,16 +116,20 @@ def try_remedies(
     diagnosis = diagnose(trace)
     causes = [verdict.cause for verdict in diagnosis if verdict.cause is not None]
     listed = chosen(candidates, causes)
-    advice = diagnosis.verdict.advice
-    if diagnosis.healthy and candidates is None:
-        return in_words(Remedies(healthy=True))
+    tell = Guarded(on_event)
     trials = _trials(trace, make_model, train, seeds, causes)
-    if trials is None:
+    if diagnosis.healthy and candidates is None:
+        found = Remedies(healthy=True)
+    elif trials is None:
         rows = tuple(_untried(each, NO_MODEL) for each in listed)
-        return in_words(Remedies(not_tried=rows, advice=advice))
-    attempt = _Attempt(trials, listed, Guarded(on_event))
-    attempt.make(in_turn(listed, causes), Deadline(budget))
-    return in_words(attempt.results(diagnosis))
+        found = Remedies(not_tried=rows, advice=diagnosis.verdict.advice)
+    else:
+        attempt = _Attempt(trials, listed, tell)
+        attempt.make(in_turn(listed, causes), Deadline(budget))
+        found = attempt.results(diagnosis)
+    found = in_words(found)
+    tell(RemediesFound(found))
+    return found
 
 
 def _check(seeds: Any, budget: Any, make_model: Any, train: Any) -> None:
@@ -124,7 +137,7 @@ def _check(seeds: Any, budget: Any, make_model: Any, train: Any) -> None:
 
     if seeds is not None:
         positive_integer("seeds", seeds)
-    check_time_limit(budget)
+    check_time_limit(budget, "budget")
     if (make_model is None) != (train is None):
         lacking = "train" if train is None else "make_model"
         raise TypeError(f"make_model and train belong together; {lacking} is not given")
@@ -171,6 +184,8 @@ class _Attempt:
             except KeyboardInterrupt:
                 interrupts.finish()
                 self.ended = "interrupted"
+                done = len(self.tried) + len(self.refused)
+                self.tell(Interrupted(interrupts.signal or SIGINT, "trying", done, len(order)))
                 if self.unchanged is None:
                     raise
 

@@ -54,6 +54,8 @@ def _found(remedies: Remedies) -> str:
 
 def _untried(remedies: Remedies) -> str:
     reasons = {row.why for row in remedies.not_tried}
+    if remedies.ended:
+        reasons = {WHY_ENDED[remedies.ended]}
     if len(reasons) == 1:
         why = f", because {reasons.pop()}"
     else:

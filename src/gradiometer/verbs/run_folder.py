@@ -20,6 +20,7 @@ from gradiometer.verbs.output import (
     TRACE,
     WITH_THEORY,
     OutputError,
+    named,
     save_figure,
     writable_folder,
 )
@@ -63,7 +64,7 @@ class RunFolder:
         self, out: str | os.PathLike[str], experiment: Experiment, overwrite: bool = False
     ) -> None:
         self._wanted = self.path = writable_folder(
-            os.fspath(out).replace("{title}", experiment.title)
+            str(named(out)).replace("{title}", experiment.title)
         )
         self._experiment, self._overwrite = experiment, overwrite
         if not overwrite:

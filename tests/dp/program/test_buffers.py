@@ -1,7 +1,9 @@
 """The pass that gives every result its buffer."""
 
+import itertools
+
 import numpy as np
-from tests.dp.program.programs import X, small_net
+from tests.dp.program.programs import Layers, X, Y, small_net
 
 import dp
 from dp.program.buffers import place
@@ -18,17 +20,44 @@ def placed(graph, merging=False, **options):
     return found, merged, place(found, lowered, merged, **options)
 
 
-def test_a_result_takes_the_buffer_of_what_nobody_needs_any_more():
+def share(buffers, one, other):
+    return np.shares_memory(buffers.arrays[one], buffers.arrays[other])
+
+
+def test_a_result_reuses_memory_that_is_not_needed_any_more():
     a = dp.Node(X.copy(), "a")
     _, merged, buffers = placed(captured(lambda: a.exp().tanh().sin(), (), gradient=False))
     exp, tanh, sin = (op.result for op in merged.operations)
-    arrays = buffers.arrays
-    assert not np.shares_memory(arrays[exp], arrays[tanh])  # one is read while the other is made
-    assert not np.shares_memory(arrays[tanh], arrays[sin])
-    longer = captured(lambda: a.exp().tanh().cos().sin(), (), gradient=False)
-    _, merged, buffers = placed(longer)
-    exp, _, cos, _ = (op.result for op in merged.operations)
-    assert np.shares_memory(buffers.arrays[exp], buffers.arrays[cos])
+    assert share(buffers, exp, tanh)  # entry by entry, it is read before it is written over
+    assert not share(buffers, tanh, sin)  # what is wanted shares with nobody
+    later = captured(lambda: (a.exp().sum() + a.exp().tanh()).sin(), (), gradient=False)
+    _, merged, buffers = placed(later)
+    exp, total, tanh, added, _ = (op.result for op in merged.operations)
+    assert share(buffers, exp, tanh)
+    assert not share(buffers, total, tanh)
+    assert share(buffers, tanh, added)
+
+
+def test_what_is_read_in_another_order_is_not_written_over():
+    a = dp.Node(X[:4].copy(), "a")
+    for function in (lambda e: e @ X[:4], lambda e: e + e.T, lambda e: e.T.tanh()):
+        _, merged, buffers = placed(
+            captured(lambda f=function: f(a.exp()).sin(), (), gradient=False)
+        )
+        exp, result, _ = (op.result for op in merged.operations)
+        assert not share(buffers, exp, result)
+
+
+def test_a_slab_reuses_memory_that_is_not_needed_any_more():
+    found, merged, buffers = placed(captured_layers(), merging=True)
+    slabs = {slab for slab in merged.slab_of.values() if found.ones.isdisjoint(slab)}
+    assert any(share(buffers, one[0], other[0]) for one, other in itertools.combinations(slabs, 2))
+
+
+def captured_layers():
+    """Two layers of one shape, with slopes to be computed of both."""
+    layers = Layers(lambda m, x, y: (m.out(m.b(m.a(x).tanh()).tanh()) - y).square().mean())
+    return captured(layers.loss, (X, Y))
 
 
 def test_no_operation_writes_where_others_still_read():
