@@ -1,9 +1,5 @@
 """How often the remedy that is recommended mends a failing net of the corpus, on fresh seeds.
 
-    python -m bench.corpus.remedies experiments
-    python -m bench.corpus.remedies torch --most 60
-    python -m bench.corpus.remedies table
-
 A remedy is chosen on some seeds and judged on ten others: so what was chosen by chance does not
 count. Beside it stand the unchanged net, and three of the remedies that were tried, drawn at
 random. A line per net goes to `build/corpus/remedies.jsonl`, and a stopped run goes on there.
@@ -11,17 +7,12 @@ random. A line per net goes to `build/corpus/remedies.jsonl`, and a stopped run 
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
-
-for name in ("OMP", "OPENBLAS", "MKL"):
-    os.environ.setdefault(f"{name}_NUM_THREADS", "1")  # before NumPy comes
 
 import numpy as np
 
@@ -170,7 +161,7 @@ def _run(trials: Trials, name: str | None) -> NDArray[np.float64]:
 
 # --- all of them ----------------------------------------------------------------------------------
 
-# nothing about the net, its optimizer or its inputs' scale mends these
+# no candidate is for these: they are in the loop, the data, or the budget
 BEYOND = (
     "constant inputs", "non-finite data", "targets", "graph cut", "gradients cleared",
     "too few steps",
@@ -178,13 +169,19 @@ BEYOND = (
 
 
 def failing(source: str) -> list[Case]:
-    """Failing nets of a source, in an order drawn at random that is always the same."""
+    """Failing nets of a source, in an order drawn at random that is always the same.
+
+    Those of PyTorch without those whose cause is `BEYOND` the candidates.
+    """
     found = [case for case in all_cases().values() if case.kind != "healthy"]
     if source == "experiments":
         found = [case for case in found if experiment_of(case) is not None]
     else:
         found = [
-            case for case in found if case.make.func.__module__.startswith("bench.corpus.torch_nets")
+            case
+            for case in found
+            if case.make.func.__module__.startswith("bench.corpus.torch_nets")
+            and case.cause not in BEYOND
         ]
     return sorted(found, key=lambda case: zlib.crc32(case.name.encode()))
 
@@ -209,27 +206,3 @@ def lines() -> Iterator[dict[str, Any]]:
     """The lines of the journal."""
     if JOURNAL.exists():
         yield from map(json.loads, JOURNAL.read_text(encoding="utf-8").splitlines())
-
-
-def main() -> None:
-    """Do what is asked for."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.corpus.remedies",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("what", choices=["experiments", "torch", "table"])
-    parser.add_argument("--most", type=int, help="look at no more nets than these")
-    parser.add_argument("--minutes", type=float, default=30.0, help="begin no net after these")
-    given = parser.parse_args()
-    if given.what == "table":
-        from bench.corpus.remedies_table import in_markdown
-
-        print(in_markdown([Row(**line) for line in lines() if "source" in line]))
-        return
-    how = by_experiment if given.what == "experiments" else by_torch
-    measure(failing(given.what)[: given.most], how, given.minutes)
-
-
-if __name__ == "__main__":
-    main()

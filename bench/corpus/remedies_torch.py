@@ -1,4 +1,4 @@
-"""A net of PyTorch of the corpus as `try_remedies` takes it: how it is made, and how it is trained."""
+"""A net of PyTorch of the corpus as `try_remedies` takes it: how it is made, and trained."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ class Training:
             step(x[rows], y[rows])
             schedule.step()
         goal = y if plan.targets in ("small", "large") else task.y
-        probability = not isinstance(getattr(model, "ending", torch.nn.Identity()), torch.nn.Identity)
+        ending = getattr(model, "ending", None)
+        probability = not isinstance(ending, torch.nn.Identity | type(None))
         output = _evaluated(model, x[:FIXED])
         reached = outcome(task, output, goal[:FIXED], probability)
         return {"r2" if task.goal == "numbers" else "accuracy": reached}
