@@ -35,6 +35,7 @@ from gradiometer.recording.adapters.torch.scaling import SCALING
 from gradiometer.recording.adapters.torch.step import Step
 from gradiometer.recording.adapters.torch.watch import Watch
 from gradiometer.recording.assembly import Measured
+from gradiometer.recording.measure import OF_UPDATE
 from gradiometer.reductions import rms
 from gradiometer.states import MODEL
 
@@ -73,7 +74,7 @@ class Training(recorder.Training, Observer):
         self._measuring = Measuring(plan, self._gradients, self.updates, self._chains)
         self._watch = Watch(plan, self._measuring, self._chains)
         self._wants_norm = plan.wants("grad_norm")
-        self._wants_weights = plan.wants("weight_rms", "update_ratio", "nonfinite_count")
+        self._wants_weights = plan.wants(*OF_UPDATE)
         self._places: dict[Layer, Array] = {}  # where the weights before an update are kept
         self._results: Results | None = None  # made when the layers' order is known
         self._passes = 0  # backward, of any model, since the latest step

@@ -118,6 +118,7 @@ def test_accuracy_on_the_reference_batch():
     expected = (net.predict(X, verbose=0).argmax(axis=1) == labels).mean()
     found = recorded(net, X, labels, reference=(X, labels))
     assert found.trace["accuracy"][0] == pytest.approx(expected)
+    assert found.accuracy == pytest.approx(expected)
     assert [info.activation for info in found.layers] == ["relu", "softmax"]
     assert "softmax" in found.missing["out"]["saturated_fraction"]
 
