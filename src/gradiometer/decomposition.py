@@ -109,7 +109,8 @@ def decompose(run: LabelledRun, steps: Sequence[int] | None = None) -> xr.Datase
       slope of φ. For the sigmoid this is ¼, -0.60 decades;
     - `normalisation`: ‖δ'‖ / ‖δ‖ of the layer above where a normalisation is between x W + b and
       the delta (`dp`), and the delta over that at φ's input where it is between the delta and φ
-      (PyTorch).
+      (PyTorch, without weights). A normalisation with weights is a layer of its own in PyTorch;
+      then this is what would be `weight` of another one, which is missing.
 
     They are missing where one of these is zero or not finite, for then no logarithm has a meaning.
 
@@ -207,6 +208,13 @@ class _Reading:
         sizes = self.dataset.sizes
         return tuple(sizes[dim] for dim in ("step", "layer", "member") if dim in sizes)
 
+    @property
+    def kinds(self) -> list[str]:
+        """What each layer is: "affine" or "normalisation"."""
+        if "kind" not in self.dataset:
+            return ["affine"] * len(self.names)
+        return [str(kind) for kind in self.dataset["kind"].values]
+
     def quantity(self, name: str) -> tuple[Array, Array]:
         """A quantity, and where it is missing: everywhere, if it was not recorded."""
         if name not in self.dataset:
@@ -252,6 +260,8 @@ class _Way:
     ----------
     below, above : list of int
         The layers of each pair.
+    is_norm : boolean array (steps, pairs[, members])
+        Whether the layer above is a normalisation: a layer of its own, as PyTorch has it.
     """
 
     def __init__(self, reading: _Reading) -> None:
@@ -265,6 +275,9 @@ class _Way:
         self.arriving_live = self._place("arriving_live_rms", self.below)
         self.phi = self._place("phi_delta_rms", self.below)
         self.end = self._place("delta_rms", self.below)
+        pairs = (1, -1, *[1] * (len(reading.shape) - 2))
+        self.is_norm = np.array([reading.kinds[i] == "normalisation" for i in self.above], bool)
+        self.is_norm = np.broadcast_to(self.is_norm.reshape(pairs), self.start.log.shape)
 
     def _place(self, name: str, layers: list[int]) -> _Place:
         return _Place.of(self.reading, name, layers)
@@ -343,15 +356,17 @@ def _of_delta(reading: _Reading, missing: Reasons) -> dict[str, Array]:
     live = np.where(live_known, of_live, arrived)
     end = np.where(normalised, way.phi.log, way.end.log)
     both = way.back.known & way.arriving.known
+    weight = np.where(way.back.known, way.back.log, arrived) - begin
+    between = way.affine.log - way.start.log + way.end.log - way.phi.log
     terms = {
         GAIN: (way.end.log - way.start.log, ends & ~(way.start.broken | way.end.broken)),
-        "weight": (np.where(way.back.known, way.back.log, arrived) - begin, sound & through),
+        "weight": (weight, sound & through & ~way.is_norm),
         "skip": (way.arriving.log - way.back.log, sound & both),
         "dead": (of_live - arrived, sound & through & live_known),
         "slope": (end - live, sound & through),
         "normalisation": (
-            way.affine.log - way.start.log + way.end.log - way.phi.log,
-            sound & through & normalised,
+            np.where(normalised, between, 0.0) + np.where(way.is_norm, weight, 0.0),
+            sound & through & (normalised | way.is_norm),
         ),
     }
     found = {}
@@ -389,6 +404,8 @@ def _why_not(way: _Way, term: str, pair: int, undefined: Array) -> str:
             return place.why_broken(pair, bool(place.zero[at]))
     if not (way.back.known[at] or way.arriving.known[at]):
         return way.back.why_missing(pair)
+    if term == "weight":
+        return f"{way.reading.names[way.above[pair]]!r} is a normalisation"
     if term == "skip":
         other = way.back if not way.back.known[at] else way.arriving
         home = "the gain of the weights" if other is way.back else "the slope"
@@ -421,9 +438,20 @@ def _estimated(reading: _Reading, missing: Reasons) -> dict[str, Array]:
         name = reading.names[layer]
         for what, values in found.items():
             if np.isnan(values[:, layer]).any():
-                why = missing[name].get(GAIN, "the weights or the width above are not known")
-                missing[name][what] = why
+                of_layer = missing.setdefault(name, {})
+                of_layer[what] = of_layer.get(GAIN) or _why_no_estimate(reading, layer)
     return found
+
+
+def _why_no_estimate(reading: _Reading, layer: int) -> str:
+    above = reading.above[layer]
+    values, absent = reading.quantity("weight_rms")
+    if absent[:, above].any():
+        return reading.why("weight_rms", above)
+    name = repr(reading.names[above])
+    if not (values[:, above] > 0).all():
+        return f"the weights of {name} are all zero, or not finite"
+    return f"it is not known how many units {name} has"
 
 
 # --- the gradient ---------------------------------------------------------------------------------
