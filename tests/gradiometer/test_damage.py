@@ -37,9 +37,9 @@ def flips(content, count, step):
     places = {*np.linspace(0, len(content) - 1, count).astype(int).tolist()}
     places |= {*range(len(content) - seal.LENGTH, len(content), step)}
     for place in sorted(places):
-        spoilt = bytearray(content)
-        spoilt[place] ^= 1 << int(rng.integers(8))
-        yield place, bytes(spoilt)
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        yield place, bytes(damaged)
 
 
 def assert_refused(path, what):
@@ -51,8 +51,8 @@ def assert_refused(path, what):
 def assert_noticed(trace, path, count, step):
     trace.save(path)
     tried = 0
-    for place, spoilt in flips(path.read_bytes(), count, step):
-        path.write_bytes(spoilt)
+    for place, damaged in flips(path.read_bytes(), count, step):
+        path.write_bytes(damaged)
         tried += 1
         assert_refused(path, f"a flipped bit at {place}")
     return tried
@@ -83,9 +83,9 @@ def test_lost_and_added_pieces_are_noticed(trace, tmp_path):
         "half is lost": whole[: end // 2],
         "two blocks changed places": whole[2048:4096] + whole[:2048] + whole[4096:],
     }
-    for what, spoilt in pieces.items():
-        assert spoilt != whole
-        path.write_bytes(spoilt)
+    for what, damaged in pieces.items():
+        assert damaged != whole
+        path.write_bytes(damaged)
         assert_refused(path, what)
 
 
@@ -101,13 +101,13 @@ def test_a_number_changed_by_another_program_is_noticed(trace, tmp_path):
 def test_every_verb_that_reads_a_trace_verifies_it(trace, tmp_path):
     path = tmp_path / "trace.nc"
     trace.save(path)
-    spoilt = bytearray(path.read_bytes())
-    spoilt[len(spoilt) // 2] ^= 1
-    path.write_bytes(spoilt)
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
     for verb in (
         lambda: gradiometer.plot(path),
         lambda: gradiometer.export(path, "csv"),
-        lambda: Trace.from_bytes(bytes(spoilt)),
+        lambda: Trace.from_bytes(bytes(damaged)),
     ):
         with pytest.raises(TraceError, match="it is damaged"):
             verb()
@@ -147,7 +147,7 @@ def test_a_checksum_changes_nothing_else(trace, tmp_path):
         np.testing.assert_array_equal(opened["loss"], trace["loss"])
 
 
-def test_names_of_experiments_that_are_none_need_no_seal_of_their_own(trace):
+def test_a_trace_of_no_experiment_is_sealed_too(trace):
     odd = Trace(trace.dataset.copy().assign_attrs(experiment_hash="my run"))
     assert Trace.from_bytes(odd.to_bytes()).verified is True
 

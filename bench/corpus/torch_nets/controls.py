@@ -44,6 +44,18 @@ CONTROLS: dict[str, Control] = {
     ),
     # --- weights
     "zero-head": Control("no gradient below the output layer at step 1", {"head": "zero"}),
+    "large-weights": Control(
+        "weights are three times too large and half of the units saturate, but it learns",
+        {"gain": 3.0, "depth": 4, "activation": "tanh", "optimizer": "adam", "rate": 0.02},
+    ),
+    "large-inputs": Control(
+        "inputs are thirty times too large and the first layer saturates, but it learns",
+        {"inputs": "times 30", "width": 40, "optimizer": "adam", "rate": 0.02},
+    ),
+    "small-layer": Control(
+        "one layer begins with weights a hundred times too small, and soon has others",
+        {"gain": 0.01, "changed": "middle", "optimizer": "adam", "rate": 0.02},
+    ),
     "zero-branches": Control(
         "no gradient in the branches at step 1", {"head": "zero branches"}
     ),

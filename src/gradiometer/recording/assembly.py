@@ -158,7 +158,7 @@ def pooled(parts: Sequence[Mapping[str, Numbers]], sizes: Sequence[int]) -> dict
     -------
     dict
         What the quantities of the joined batches are: means (and shares) weighted by size, the root
-        of mean squares, and by them the standard deviation of the union.
+        of mean squares, by them the standard deviation of the union, and sums.
     """
     if len(parts) == 1:
         return dict(parts[0])
@@ -173,6 +173,8 @@ def pooled(parts: Sequence[Mapping[str, Numbers]], sizes: Sequence[int]) -> dict
             means = columns[name.removesuffix("_std") + "_mean"]
             away = means - weights @ means
             found[name] = _root_of_squares(np.tile(weights, 2), np.concatenate([values, away]))
+        elif pooling == "sum":
+            found[name] = values.sum(axis=0)
         else:
             found[name] = weights @ values
     return found

@@ -297,6 +297,8 @@ def _coordinates(session: Session, members: Sequence[int] | None) -> dict[str, A
     }
     if any(info.role != "trained" for info in layers):
         found["role"] = ("layer", [info.role for info in layers])
+    if any(info.kind != "affine" for info in layers):
+        found["kind"] = ("layer", [info.kind for info in layers])
     if session.members:
         found["member"] = list(range(*session.members) if members is None else members)
     rates = session.learning_rates

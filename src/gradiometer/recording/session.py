@@ -34,6 +34,7 @@ class LayerInfo:
     `role` is "trained"; or "frozen" (it is not to be trained), "unreached" (in the first step no
     backward pass came to it, though it is to be trained) or "outside" (it has no place in the
     forward pass: it was not called in the first step, or is a parameter without a module's call).
+    `kind` is "affine" or "normalisation".
     """
 
     name: str
@@ -41,6 +42,7 @@ class LayerInfo:
     fan_out: int
     activation: str = UNKNOWN
     role: str = "trained"
+    kind: str = "affine"
 
 
 @dataclass

@@ -139,7 +139,7 @@ def test_an_empty_path_is_refused_in_python_too(saved):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links and pipes of POSIX")
-def test_what_is_no_file_is_not_replaced(saved, tmp_path):
+def test_folders_pipes_and_links_are_not_replaced(saved, tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "gone")

@@ -86,7 +86,7 @@ class Callback(dp.ProgramCallback):
             assert self._reader is not None  # `keep` has been called
             self._training.tell_optimizer(number)
             self._reader.before_update(step)
-            session.timed.seconds += perf_counter() - started
+            session.schedule.clock.seconds += perf_counter() - started
 
     def after_program_update(self, number: int, step: StepArrays) -> None:
         """Complete the step with what the update did."""
@@ -96,4 +96,4 @@ class Callback(dp.ProgramCallback):
             started = perf_counter()
             assert self._reader is not None
             self._reader.after_update(number, step)
-            session.timed.seconds += perf_counter() - started
+            session.schedule.clock.seconds += perf_counter() - started

@@ -22,7 +22,6 @@ from gradiometer.recording.functions import Function
 from gradiometer.recording.measure import (
     FROM_GRADIENT,
     OF_ACTIVATION,
-    OF_BACKWARD,
     OF_DELTA,
     LayerArrays,
 )
@@ -99,6 +98,8 @@ class PassReader:
             activation=activation,
             input=of_members(call.input, h.shape[:-2]),
             delta=call.delta,
+            affine_delta=call.affine_delta,
+            arriving=None if applied is None else call.arriving,
         )
 
     def _batch(self, seen: Pass) -> tuple[Any, Any]:
@@ -250,9 +251,9 @@ class Assembly:
             miss(row.name, OF_DELTA, of_layers.NO_DELTA)
         if not calls:
             miss(row.name, needing("input", "pre_activation"), NOT_SEEN)
-        if row.normalises:
-            found.backward_known = False
-            miss(row.name, OF_BACKWARD, of_layers.NORMALISED)
+        if not all(call.arriving is not None for call in calls if call.delta is not None):
+            found.arriving = found.arriving_live = None
+            miss(row.name, needing("arriving"), of_layers.NO_ARRIVING)
         if not self._knows_function(i, row, passes):
             found.activation = found.saturated = None
             return found

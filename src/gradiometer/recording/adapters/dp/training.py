@@ -107,7 +107,7 @@ class DpTraining(Training):
     ) -> None:
         self.session, self.model, self.optimizer = session, model, optimizer
         self.reference = reference
-        self._watch = Watch(self, session.timed)
+        self._watch = Watch(self, session.timed, session.arrays)
         self._reader = PassReader(model, session, reference)
         self._callback = Callback(self)
         self.announcer = Announcer(session, model, self._before_reading)

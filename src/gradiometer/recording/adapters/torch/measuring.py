@@ -22,6 +22,7 @@ from gradiometer.recording.adapters.torch.step import Step, Version
 from gradiometer.recording.assembly import REFERENCE, Measured
 from gradiometer.recording.functions import Function
 from gradiometer.recording.measure import (
+    OF_DELTA,
     live_units,
     of_activation,
     of_backward,
@@ -36,7 +37,10 @@ NO_STEP = (
     "of your own call before_step() and after_step()"
 )
 # what is measured of a layer's calls
-OF_CALLS = needing("input", "pre_activation", "activation", "reference_activation", "delta")
+OF_CALLS = (
+    *needing("input", "pre_activation", "activation", "reference_activation"),
+    *OF_DELTA,
+)
 
 
 class Measuring:
@@ -91,7 +95,10 @@ class Measuring:
         if not given.is_floating_point():
             return
         array = as_array(given)
-        call.input = Measured(of_entries("input", array, self._wanted, None), size=given.numel())
+        found = of_entries("input", array, self._wanted, None)
+        if call.layer.is_linear and "rows" in self._wanted:
+            found["rows"] = given.numel() // given.shape[-1]
+        call.input = Measured(found, size=given.numel())
         if call.layer.is_linear and "backward_live_rms" in self._wanted:
             call.live = live_units(array.reshape(-1, array.shape[-1]))
 
@@ -180,13 +187,22 @@ class Measuring:
             if self._backward and call.layer.is_linear and weight is not None:
                 flat = array.reshape(-1, array.shape[-1])
                 found |= of_backward(flat, as_array(weight).T, call.live, self._wanted)
-            scale = passing.take_scale()
-            if scale != 1:
-                found = {
-                    name: value / scale if QUANTITIES[name].grows else value
-                    for name, value in found.items()
-                }
-            call.delta = Measured(found, counts, size=size)
+            call.delta = Measured(self.scaled(found, passing), counts, size=size)
+
+    def takes(self, call: Call) -> bool:
+        """Whether what a backward pass brings of a call is part of the step."""
+        return self.step is not None and self.step.takes(call.layer)
+
+    @staticmethod
+    def scaled(found: dict[str, Numbers], passing: Pass) -> dict[str, Numbers]:
+        """Quantities of a delta, without the factor of a GradScaler."""
+        scale = passing.take_scale()
+        if scale == 1:
+            return found
+        return {
+            name: value / scale if QUANTITIES[name].grows else value
+            for name, value in found.items()
+        }
 
     def computed(self, layer: Layer, gradient: torch.Tensor) -> None:
         """dL/dW is computed; hooks of the parameter may change it yet."""

@@ -158,6 +158,7 @@ class Step:
         for call in self.calls:
             if call.deltas and call.layer in layers:
                 call.deltas, call.delta = 0, None  # another pass may come through it
+                call.way, call.of_units = {}, None
             else:
                 kept.append(call)
         self.calls = kept
@@ -215,7 +216,13 @@ class Step:
         parts: list[Measured] = [*self.gradients.values(), *self.updates.values()]
         parts += [*self.reference.values(), self.loss, self.norm.each]
         for call in self.calls:
-            of_call = (call.delta, call.activation, call.input, call.pre_activation)
+            of_call = (
+                call.delta,
+                call.activation,
+                call.input,
+                call.pre_activation,
+                *call.way.values(),
+            )
             parts += [part for part in of_call if part is not None]
         bring_back(parts)
 
