@@ -483,7 +483,7 @@ NETS = (
         "test", "softplus", "breast_cancer", 3, "sgd", 0.1, {"width": 40},
         faults=(
             "decay-0.1 head-softmax inputs-x1000:dead inputs-x100:dead inputs-zero "
-            "rate-x100:exploding rate-x30:non-finite steps-4"
+            "rate-x100:stalled rate-x30:non-finite steps-4"
         ),
         sound="first-layer-weights-x1e-3:small loss-x1e-5:tiny sum:jump",
     ),
@@ -587,7 +587,7 @@ NETS = (
     Net(
         "test", "tanh", "breast_cancer", 12, "sgd", 0.05,
         faults=(
-            "inputs-x100:saturated rate-x1000:exploding rate-x100:saturated "
+            "inputs-x100:saturated rate-x1000:stalled rate-x100:saturated "
             "rate-x30:saturated weights-x0.1 weights-x30:saturated"
         ),
         sound="batch-4:plain head-zero:plain sum:jump",
@@ -635,7 +635,7 @@ NETS = (
     Net(
         "test", "leaky_relu", "circles", 5, "rmsprop", 0.01, {"width": 50},
         faults=(
-            "offset-10:stalled rate-1e-5 rate-x1000:exploding rate-x100:stalled "
+            "offset-10:stalled rate-1e-5 rate-x1000:stalled rate-x100:stalled "
             "rate-x30:stalled sigmoid steps-12"
         ),
         sound="first-layer-weights-x1e-3:small inputs-x3:plain loss-x1e-5:tiny",
