@@ -132,9 +132,8 @@ def decompose(run: LabelledRun, steps: Sequence[int] | None = None) -> xr.Datase
     Examples
     --------
     >>> import gradiometer
-    >>> from gradiometer.decomposition import decompose
-    >>> needed = ["grad_rms", "delta_rms", "backward_rms", "backward_live_rms"]
-    >>> trace = gradiometer.run(activation="sigmoid", layers=3, steps=1, quantities=needed)
+    >>> from gradiometer.decomposition import NEEDED, decompose
+    >>> trace = gradiometer.run(activation="sigmoid", layers=3, steps=1, quantities=NEEDED)
     >>> parts = decompose(trace).isel(step=0)
     >>> bool((parts["slope"][:-1] < -0.6).all())
     True
@@ -143,10 +142,11 @@ def decompose(run: LabelledRun, steps: Sequence[int] | None = None) -> xr.Datase
 
     reading = _Reading.of(run, steps)
     missing: Reasons = {}
+    way = _Way(reading)
     found = {
-        **_of_delta(reading, missing),
+        **_of_delta(way, missing),
         **_of_gradient(reading, missing),
-        **_estimated(reading, missing),
+        **_estimated(way, missing),
     }
     words = {GAIN: "gain of the delta", GRADIENT: "rms of dL/dW"}
     words |= {**TERMS, **GRADIENT_TERMS, **ESTIMATES}
@@ -340,9 +340,9 @@ _PLACES = {
 }
 
 
-def _of_delta(reading: _Reading, missing: Reasons) -> dict[str, Array]:
+def _of_delta(way: _Way, missing: Reasons) -> dict[str, Array]:
     """The gain of the delta and its terms; notes what is missing."""
-    way = _Way(reading)
+    reading = way.reading
     ends = way.start.known & way.end.known
     sound = ends & ~np.any([place.broken for place in way.places[:-1]], axis=0)
     # of the ways to dead units, the one that is not needed may be broken
@@ -387,7 +387,7 @@ def _of_delta(reading: _Reading, missing: Reasons) -> dict[str, Array]:
 
 def _why_not(way: _Way, term: str, pair: int, undefined: Array) -> str:
     """Why a term is missing between two layers, at the first step at which it is."""
-    first = tuple(np.argwhere(undefined)[0])
+    first = _first(undefined)
     at = (first[0], pair, *first[1:])
     ends = [way.start, way.end]
     for place in ends:
@@ -418,9 +418,14 @@ def _why_not(way: _Way, term: str, pair: int, undefined: Array) -> str:
     return f"{other.why_missing(pair)}; if there is any, it is part of {home}"
 
 
-def _estimated(reading: _Reading, missing: Reasons) -> dict[str, Array]:
+def _first(true: Array) -> tuple[Any, ...]:
+    """The first place, by step, at which something is true."""
+    return tuple(int(i) for i in np.unravel_index(int(true.argmax()), true.shape))
+
+
+def _estimated(way: _Way, missing: Reasons) -> dict[str, Array]:
     """The gain of weights that are independent of the delta, and the rest of the gain."""
-    way = _Way(reading)
+    reading = way.reading
     weight = _Place.of(reading, "weight_rms", way.above)
     fans = reading.dataset["fan_out"].values if "fan_out" in reading.dataset else np.zeros(0)
     units = np.array([fans[layer] if len(fans) else 0 for layer in way.above], np.float64)
@@ -482,7 +487,7 @@ def _of_gradient(reading: _Reading, missing: Reasons) -> dict[str, Array]:
         for name, values in found.items():
             absent = np.isnan(values[:, layer])
             if absent.any():
-                at = tuple(np.argwhere(absent)[0])
+                at = _first(absent)
                 here = (at[0], layer, *at[1:])
                 places = [parts[name]] if name in parts else [*parts.values()]
                 why = _why_no_place(places, layer, here) or NOT_ALIGNED
