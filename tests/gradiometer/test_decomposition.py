@@ -91,6 +91,7 @@ def test_steps_can_be_chosen():
     trace = run(layers=2, activation="tanh", steps=5)
     every = decompose(trace)
     xr.testing.assert_equal(decompose(trace, [2, 5]), every.sel(step=[2, 5]))
+    xr.testing.assert_identical(trace.decompose([2]), decompose(trace, [2]))
     for wrong in ([], [6]):
         with pytest.raises(ValueError, match="those recorded, 1 to 5"):
             decompose(trace, wrong)

@@ -21,6 +21,7 @@ from gradiometer.events import (
     RemedyTried,
 )
 from gradiometer.interrupts import Interrupts, OutOfTime, check_time_limit
+from gradiometer.optional import library
 from gradiometer.remedies.applying import Deadline, NotApplicable
 from gradiometer.remedies.candidates import Candidate, chosen, in_turn
 from gradiometer.remedies.effects import Effect, against_random, effect
@@ -147,6 +148,7 @@ def _trials(
     trace: Trace, make_model: Any, train: Any, seeds: int | None, causes: Sequence[str]
 ) -> Trials | None:
     if make_model is not None:
+        library("torch", "torch", "trying remedies for a model of your own")
         from gradiometer.remedies.torch.trials import ModelTrials
 
         return ModelTrials(

@@ -181,6 +181,21 @@ def test_a_normalisation_with_weights_is_a_layer_of_its_own():
     np.testing.assert_allclose(total(parts), parts[GAIN], atol=1e-9)
 
 
+def test_what_is_overwritten_is_seen_before():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True),
+        nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(64, 3),
+    )  # fmt: skip
+    twin = copy.deepcopy(net)
+    twin[2], twin[4] = nn.ReLU(), nn.ReLU()
+    x, y = torch.randn(9, 1, 8, 8), torch.randint(0, 3, (9,))
+    one, other = (trained(each, x, y) for each in (net, twin))
+    for name in NEEDED:
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-12, err_msg=name)
+    assert decompose(one)["slope"][:, :-1].notnull().all()
+
+
 def test_a_convolution_has_a_gain_too_and_pooling_is_between():
     torch.manual_seed(0)
     net = nn.Sequential(
