@@ -233,9 +233,13 @@ class _Reading:
 def next_layers(run: LabelledRun) -> dict[int, int]:
     """The layer above each layer, from which its delta comes: position -> position.
 
-    Those of a chain follow each other (`attrs["chains"]`). A layer of several chains, such as one
-    below two heads, has that of the first.
+    Where a net has branches, the recorder has told them (`attrs["above"]`); else the layers of a
+    chain follow each other (`attrs["chains"]`). Of several layers above one, such as two heads, the
+    first is taken.
     """
+    if "above" in run.attrs:
+        told: list[int] = json.loads(run.attrs["above"])
+        return {below: above for below, above in enumerate(told) if above >= 0}
     if "chains" in run.attrs:
         chains: list[list[int]] = json.loads(run.attrs["chains"])
     else:
