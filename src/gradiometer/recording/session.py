@@ -7,7 +7,7 @@ layers there are, what was measured of a step, and what cannot be had and why.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from dp.typing import Array
 from dp.validation import one_of
 from gradiometer.events import Guarded, Listener, StepRecorded
 from gradiometer.quantities import HISTOGRAM, OF_STEPS, QUANTITIES
+from gradiometer.recording.chains import chains_of, layers_above
 from gradiometer.recording.clock import Clock
 from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.measure import nothing
@@ -102,6 +103,8 @@ class Session:
     chains : list of lists of int, optional
         Layers by position, from one that has none before it to one that has none after it; None if
         it is not known, so that they are taken for one chain.
+    above : dict of int to int
+        Layer -> the one that its delta comes from, by position, as far as it is known.
     missing : dict
         Layer -> quantity -> why it cannot be had.
     why_nothing : str
@@ -137,6 +140,7 @@ class Session:
         self.arrays = arrays_for(self.quantities)
         self.layers: tuple[LayerInfo, ...] = ()
         self.chains: list[list[int]] | None = None
+        self.above: dict[int, int] = {}
         self.missing: dict[str, dict[str, str]] = {}
         self.why_nothing = "no training step was completed"
         self.done = 0
@@ -207,6 +211,10 @@ class Session:
         if known in (UNKNOWN, function):
             return ""
         return f"{function} was applied to its output, where it had been {known}"
+
+    def leads(self, before: Mapping[int, int], groups: Mapping[int, Hashable]) -> None:
+        """Say which layers lead to which; see `chains_of`."""
+        self.chains, self.above = chains_of(before, groups), layers_above(before, groups)
 
     def miss(self, layer: str, names: Collection[str], why: str) -> None:
         """Note why quantities of a layer are missing; the first reason stays."""

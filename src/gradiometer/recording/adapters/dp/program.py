@@ -26,7 +26,7 @@ from gradiometer.recording.adapters.dp.layers import Announcer, Called, Row
 from gradiometer.recording.adapters.dp.steps import of_members
 from gradiometer.recording.assembly import add_arrays
 from gradiometer.recording.calls import joined
-from gradiometer.recording.chains import chains_of, layers_before
+from gradiometer.recording.chains import layers_before
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.looking import Around
 from gradiometer.recording.measure import (
@@ -266,7 +266,7 @@ class ProgramReader:
         }
         order = in_order([step.captured.output])
         before = layers_before(marked, order, lambda value: value.operands)
-        self.session.chains = chains_of(before, dict.fromkeys(before, 0))
+        self.session.leads(before, dict.fromkeys(before, 0))
 
     def _prepare_forward(self, step: StepArrays) -> None:
         """The forward pass on the reference batch, which shares the training step's parameters.
