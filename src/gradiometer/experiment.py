@@ -332,7 +332,7 @@ class Training:
     def _tell(self, listener: Guarded, recorder: Recorder, ending: _Ending) -> None:
         """Tell a listener of recorded steps, and how far the training is between them."""
         recorder.session.total = self.experiment.steps
-        recorder.subscribe(listener)
+        recorder.session.subscribe(listener)
         if self.experiment.every > 1:
             ending.tell_progress(listener)
 

@@ -248,6 +248,17 @@ def test_leaving_by_the_listener_saves_what_was_recorded_and_leaves(step, tmp_pa
     assert saved.dataset.sizes["step"] == left.value.trace.dataset.sizes["step"] >= step
 
 
+def test_leaving_by_the_listener_saves_the_proofs_until_then_and_leaves(tmp_path):
+    with pytest.raises(SystemExit) as left:
+        gradiometer.prove(
+            ["relu-slope", "sigmoid-slope"], out=tmp_path,
+            on_event=raising(SystemExit(5), ClaimBegun, 2),
+        )  # fmt: skip
+    assert left.value.code == 5
+    assert [proof.name for proof in left.value.proofs.proofs] == ["relu-slope"]
+    assert (tmp_path / "proofs.json").is_file()
+
+
 def test_leaving_before_the_first_step_leaves(tmp_path):
     with pytest.raises(SystemExit):
         gradiometer.run(layers=1, out=tmp_path, on_event=raising(SystemExit, Begun))

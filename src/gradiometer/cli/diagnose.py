@@ -11,7 +11,6 @@ import typer
 from gradiometer.cli.app import errors_in_words, heard_or_not
 from gradiometer.cli.paths import PATH
 from gradiometer.cli.remedies import Budget, RemediesPrinter, Try
-from gradiometer.verbs.output import loaded
 
 if TYPE_CHECKING:
     from gradiometer.diagnosis import Diagnosis
@@ -32,6 +31,7 @@ def diagnose(
     """Say what is wrong with a net, in which layer, and why."""
     with errors_in_words(), RemediesPrinter(shows_results=not json) as printer:
         from gradiometer.verbs import diagnose as verb
+        from gradiometer.verbs.output import loaded
 
         run = loaded(trace)
         found = verb.diagnose(run)

@@ -107,7 +107,7 @@ def run(
     with interruptible(tell, "comparing") as comparing:
         heeded = bool(tell) or (theory and folder is not None)
         if heeded and not isinstance(ended, Interrupted):
-            prediction = compare_with_theory(trace, theory, tell)
+            prediction = compare_with_theory(described, trace, theory, tell)
     if ended is not None:
         tell(ended)
     with interruptible(tell, "drawing") as drawing:

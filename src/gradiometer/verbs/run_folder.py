@@ -106,12 +106,14 @@ class RunFolder:
 
         Figures that can show a prediction do.
         """
+        from gradiometer.plots import FIGURES
+
         for name in FIGURE_NAMES:
             if name == "decision" and "points" not in trace.dataset:
                 continue
             file = self.path / f"{name}.png"
             behind = {"theory": theory} if theory is not None and name in WITH_THEORY else {}
-            save_figure(getattr(trace.plot, name)(**behind), file)
+            save_figure(FIGURES[name](trace, **behind), file)
             yield file
 
     def tell_files(self, tell: Listener) -> None:

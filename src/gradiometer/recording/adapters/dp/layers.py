@@ -12,18 +12,24 @@ from dp.order import consumers_of
 from dp.typing import Array
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.functions import UNKNOWN, why_not_saturated
-from gradiometer.recording.measure import OF_ACTIVATION
+from gradiometer.recording.measure import OF_ACTIVATION, OF_DELTA
 from gradiometer.recording.requires import needing
 from gradiometer.recording.session import LayerInfo, Session
 
 # what is measured of a layer's calls
-OF_CALLS = needing("input", "pre_activation", "activation", "reference_activation", "delta")
+OF_CALLS = (
+    *needing("input", "pre_activation", "activation", "reference_activation"),
+    *OF_DELTA,
+)
 
 NO_LAYER = "it is a parameter by itself, not of a layer"
 NO_FUNCTION = "the function applied to its output is not a known activation function"
 SEVERAL_FUNCTIONS = "several functions are applied to its outputs"
 NO_DELTA = "no gradient came back to its output"
-NORMALISED = "a normalisation stands between its weights and its pre-activation"
+NO_ARRIVING = (
+    "what a known activation function makes of its output is no part of what the loss is computed "
+    "from"
+)
 NOT_USED = "in one step the loss did not depend on it"
 
 
@@ -37,14 +43,18 @@ class Row:
     parameter : str
         Its weight, among the model's parameters.
     layer : bool
-    normalises : bool
-        Whether a normalisation stands between its weights and its pre-activation.
     """
 
     name: str
     parameter: str
     layer: bool
-    normalises: bool = False
+
+    @property
+    def parameters(self) -> set[str]:
+        """Names of all parameters that the layer may have."""
+        if not self.layer:
+            return {self.parameter}
+        return {self.parameter, *(f"{self.name}_{part}" for part in ("bias", "gain", "shift"))}
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ def rows_of(param: Mapping[str, Array], called: Iterable[Called]) -> list[Row]:
     rows: dict[str, Row] = {}
     belongs: set[str] = set()
     for layer in called:
-        rows.setdefault(layer.weight, Row(layer.name, layer.weight, True, layer.normalises))
+        rows.setdefault(layer.weight, Row(layer.name, layer.weight, True))
         belongs |= layer.parameters
     for name in param:  # layers that were made and not called
         stem = name.removesuffix("_weight")

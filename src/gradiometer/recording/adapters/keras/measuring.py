@@ -17,14 +17,22 @@ from gradiometer.recording.adapters.keras.layers import Weight, weights_of
 from gradiometer.recording.assembly import add_arrays, one_step
 from gradiometer.recording.calls import call_arrays, joined_calls
 from gradiometer.recording.functions import UNKNOWN, why_not_saturated
-from gradiometer.recording.measure import FROM_GRADIENT, OF_ACTIVATION, LayerArrays
+from gradiometer.recording.measure import (
+    FROM_GRADIENT,
+    OF_ACTIVATION,
+    OF_BACKWARD,
+    OF_DELTA,
+    OF_INPUT,
+    LayerArrays,
+)
 from gradiometer.recording.requires import needing
 from gradiometer.recording.session import Session
 from gradiometer.reductions import norm
 from gradiometer.states import MODEL
 
-INSIDE = needing("delta", "pre_activation", "activation", "reference_activation", "input")
-OF_PRODUCT = (*needing("input"), "backward_rms")
+INSIDE = (*needing("pre_activation", "activation", "reference_activation", "input"), *OF_DELTA)
+OF_PRODUCT = (*OF_INPUT, *OF_BACKWARD, *needing("affine_delta"))
+NO_ARRIVING = "the derivative is taken at the pre-activation, so what arrives at φ(h) is not seen"
 NOT_CALLED = "it is not called in this step"
 NO_MATRIX = "its input is not multiplied by a matrix"
 
@@ -114,11 +122,14 @@ class Measuring:
             return LayerArrays()
         found = self._joined(weight, calls)
         if any(call.arrays["delta"] is None for call in calls):
-            found.delta = None
-            session.miss(name, needing("delta"), "the loss does not depend on it")
+            found.delta = found.affine_delta = found.phi_delta = None
+            session.miss(name, OF_DELTA, "the loss does not depend on it")
+        session.miss(name, needing("arriving"), NO_ARRIVING)
         functions = [call.function for call in calls if call.function is not None]
         if len(functions) < len(calls):
-            session.miss(name, OF_ACTIVATION, next(call.why for call in calls if call.why))
+            found.phi_delta = None
+            why = next(call.why for call in calls if call.why)
+            session.miss(name, (*OF_ACTIVATION, *needing("phi_delta")), why)
         elif any(function != functions[0] for function in functions):
             found.saturated = None
             session.miss(name, ("saturated_fraction",), "its calls have several functions")
@@ -137,7 +148,9 @@ class Measuring:
             parts.append(call_arrays(self._session.arrays, function, **arrays))
         found = joined_calls(parts)
         found.reference_activation = found.activation  # unless there is another batch
-        found.backward_known = weight.multiplies
+        found.arriving = found.arriving_live = None
+        if weight.multiplies and "affine_delta" in self._session.arrays:
+            found.affine_delta = found.delta
         return found
 
     def _fill_gradients(self, layers: Sequence[LayerArrays], seen: Pass) -> None:

@@ -69,10 +69,11 @@ class Plan:
 
     @property
     def wants_activations(self) -> bool:
-        """Whether φ(h) of training passes or of the reference batch is measured."""
-        return self.fetches("activation", "reference_activation")
+        """Whether φ must be found, in training passes or on the reference batch."""
+        return self.fetches("activation", "reference_activation", "phi_delta", "arriving")
 
     @property
     def wants_calls(self) -> bool:
         """Whether anything of the layers' calls is measured; it counts where a delta comes back."""
-        return self.wants_activations or self.fetches("delta", "input", "pre_activation")
+        others = ("delta", "affine_delta", "input", "pre_activation")
+        return self.wants_activations or self.fetches(*others)
