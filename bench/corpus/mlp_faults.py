@@ -57,14 +57,12 @@ def in_the_middle(**changes: Any) -> Changes:
 _HIGH: dict[Kind, str] = {
     "dead": "dead units: learning rate",
     "saturated": "learning rate too high",
-    "exploding": "learning rate too high",
     "non-finite": "learning rate too high",
     "stalled": "learning rate too high",
 }
 _UNSCALED: dict[Kind, str] = {
     "dead": "dead units: inputs",
     "saturated": "inputs unscaled",
-    "exploding": "inputs unscaled",
     "non-finite": "inputs unscaled",
     "stalled": "inputs unscaled",
 }

@@ -14,7 +14,7 @@ from bench.corpus.torch_nets.nets import build, task_of
 from bench.corpus.torch_nets.plan import Plan
 from bench.corpus.torch_nets.skeleton import Skeleton
 from bench.corpus.torch_nets.spoiling import INPUTS, TARGETS
-from bench.corpus.torch_nets.tasks import FIXED, outcome
+from bench.corpus.torch_nets.tasks import outcome
 from bench.corpus.torch_nets.training import SCHEDULES, _batches, _evaluated, _optimizer, _step
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -48,7 +48,6 @@ class Training:
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, SCHEDULES[plan.schedule])
         step = _step(model, optimizer, loss or loss_of(plan.loss, task), plan)
         batches = _batches(len(x), plan)
-        model.train(plan.mode == "train")
         for _ in range(plan.before):
             rows = next(batches)
             step(x[rows], y[rows])
@@ -59,6 +58,6 @@ class Training:
         goal = y if plan.targets in ("small", "large") else task.y
         ending = getattr(model, "ending", None)
         probability = not isinstance(ending, torch.nn.Identity | type(None))
-        output = _evaluated(model, x[:FIXED])
-        reached = outcome(task, output, goal[:FIXED], probability)
+        output = _evaluated(model, x[task.fixed])
+        reached = outcome(task, output, goal[task.fixed], probability)
         return {"r2" if task.goal == "numbers" else "accuracy": reached}

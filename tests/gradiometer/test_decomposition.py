@@ -91,6 +91,7 @@ def test_steps_can_be_chosen():
     trace = run(layers=2, activation="tanh", steps=5)
     every = decompose(trace)
     xr.testing.assert_equal(decompose(trace, [2, 5]), every.sel(step=[2, 5]))
+    xr.testing.assert_identical(trace.decompose([2]), decompose(trace, [2]))
     for wrong in ([], [6]):
         with pytest.raises(ValueError, match="those recorded, 1 to 5"):
             decompose(trace, wrong)
@@ -103,6 +104,8 @@ def test_layers_follow_each_other_in_their_chains():
     assert next_layers(heads) == {0: 1, 1: 2}
     parts = decompose(Trace(trace.dataset.assign_attrs(chains="[[0, 2]]")))
     assert "no chain" in why(parts, "h2", GAIN)
+    told = Trace(trace.dataset.assign_attrs(above="[2, 3, 3, -1]"))
+    assert next_layers(told) == {0: 2, 1: 3, 2: 3}
     old = trace.dataset.copy()
     old.attrs.pop("chains", None)
     old["role"] = "layer", ["trained", "outside", "frozen", "trained"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,13 @@ from matplotlib.patches import Patch
 from dp.typing import Array
 from gradiometer.decomposition import ESTIMATES, GAIN, TERMS, decompose, next_layers
 from gradiometer.plots.canvas import band, loggable, middle, new_figure
-from gradiometer.plots.marks import MISSING, draw_marks, lower_legend, mark_handles
+from gradiometer.plots.marks import draw_marks, lower_legend, mark_handles
 from gradiometer.plots.scales import log_axis
 from gradiometer.plots.titles import set_title
 from gradiometer.plots.values import not_recorded, recorded_values
-from gradiometer.plots.words import plain
+from gradiometer.plots.words import escaped, plain, printable
 from gradiometer.quantities import DELTA
+from gradiometer.states import reason_for, reasons_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -49,6 +51,7 @@ _WORDS = {
     "estimated_rest": "all the rest: slope, dead units … (estimated)",
 }
 _NEGLIGIBLE = 1e-6  # decades: what a term may have by rounding
+LEGEND_WIDTH = 50  # letters
 RANGE = "medians and 10–90 % of {} nets"
 
 
@@ -140,12 +143,15 @@ class _Fall:
     terms : dict of term to array (columns[, members])
         In decades; NaN where they are missing.
     exact : bool
+    why_not : str
+        Why the first column without bars has none; "" if all have.
     """
 
     names: list[str]
     measured: Array
     terms: Mapping[str, Array]
     exact: bool
+    why_not: str
 
     @classmethod
     def of(cls, trace: LabelledRun, chain: Sequence[int], step: int) -> _Fall:
@@ -168,7 +174,22 @@ class _Fall:
         shown = [chain[0], *(below[min(i + size, len(below)) - 1] for i in ends)]
         at = trace.dataset["step"].values.tolist().index(step)
         names = [f"{i + 1}: {plain(trace.layers[i])}" for i in shown]
-        return cls(names, recorded_values(trace, DELTA)[at][shown], terms, exact)
+        deltas = recorded_values(trace, DELTA)[at][shown]
+        return cls(
+            names,
+            deltas,
+            terms,
+            exact,
+            _why_not(parts, "slope" if exact else "estimated_rest", below),
+        )
+
+
+def _why_not(parts: xr.Dataset, term: str, layers: Sequence[int]) -> str:
+    """Why the first of these layers that lacks a term does."""
+    names = [str(name) for name in parts["layer"].values]
+    reasons = reasons_of(parts.attrs)
+    found = (reason_for(reasons, term, names[i]) for i in layers)
+    return next((why for why in found if why), "")
 
 
 def _of_layers(parts: xr.Dataset, name: str, layers: Sequence[int]) -> Array:
@@ -252,6 +273,7 @@ def _handles(fall: _Fall) -> list[Artist]:
         total = float(np.median(sums))
         label = f"{_WORDS[name]}: {total:+.2f} decades".replace("-", "−")
         handles.append(Patch(fc=colour, hatch=hatch, ec="white", lw=0.3, label=label))
-    if any(np.isnan(values).any() for values in fall.terms.values()):
-        handles.append(Patch(fc="none", ec="#BBBBBB", label=f"no bars: {MISSING.text}"))
+    if fall.why_not:
+        why = textwrap.fill(f"no bars: {printable(fall.why_not)}", LEGEND_WIDTH)
+        handles.append(Patch(fc="none", ec="#BBBBBB", label=escaped(why)))
     return handles

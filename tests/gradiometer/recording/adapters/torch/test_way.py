@@ -181,6 +181,21 @@ def test_a_normalisation_with_weights_is_a_layer_of_its_own():
     np.testing.assert_allclose(total(parts), parts[GAIN], atol=1e-9)
 
 
+def test_what_is_overwritten_is_seen_before():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True),
+        nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(64, 3),
+    )  # fmt: skip
+    twin = copy.deepcopy(net)
+    twin[2], twin[4] = nn.ReLU(), nn.ReLU()
+    x, y = torch.randn(9, 1, 8, 8), torch.randint(0, 3, (9,))
+    one, other = (trained(each, x, y) for each in (net, twin))
+    for name in NEEDED:
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-12, err_msg=name)
+    assert decompose(one)["slope"][:, :-1].notnull().all()
+
+
 def test_a_convolution_has_a_gain_too_and_pooling_is_between():
     torch.manual_seed(0)
     net = nn.Sequential(
@@ -228,6 +243,29 @@ def test_an_output_that_goes_into_two_functions_has_none():
 
     parts = decompose(trained(Two(), *batch()))
     assert "several functions" in why(parts, "first", "skip")
+
+
+def test_branches_do_not_follow_each_other():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(4, 6)
+            self.query, self.key, self.value = (nn.Linear(6, 6) for _ in range(3))
+            self.out = nn.Linear(6, 3)
+
+        def forward(self, x):
+            x = torch.tanh(self.first(x))
+            weights = torch.softmax(self.query(x) @ self.key(x).mT, -1)
+            return self.out(torch.tanh(weights @ self.value(x)))
+
+    trace = trained(Attention(), *batch())
+    parts = decompose(trace)
+    assert list(parts["above"].values) == ["query", "out", "out", "out", ""]
+    np.testing.assert_allclose(total(parts), parts[GAIN], atol=1e-9)
+    back = np.log10(trace["backward_rms"] / trace["delta_rms"])
+    for branch in ("query", "key", "value"):
+        gain = parts["weight"].sel(layer=branch)
+        np.testing.assert_allclose(gain, back.sel(layer="out"), atol=1e-9)
 
 
 def test_a_layer_called_twice_is_one_batch():
