@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gradiometer.reports.figures import Shown
 from gradiometer.reports.page import render
 from gradiometer.settings import SETTINGS
+from gradiometer.versions import versions
 
 if TYPE_CHECKING:
     from gradiometer.studies import StudyResults
@@ -31,8 +32,6 @@ FIGURES = {
 
 def page(results: StudyResults) -> str:
     """The report as HTML."""
-    from gradiometer import __version__
-
     summary = results.summary()
     axes = list(results.study.axes)
     shown = [name for name in COLUMNS if name in summary]
@@ -52,7 +51,7 @@ def page(results: StudyResults) -> str:
         left_out=len(summary) - len(table),
         figures=[*_figures(results)],
         description=toml if len(toml) <= MOST_LETTERS else f"{toml[:MOST_LETTERS]}…",
-        version=__version__,
+        version=versions().get("gradiometer", ""),
     )
 
 

@@ -8,6 +8,7 @@ from gradiometer.reports.figures import figures
 from gradiometer.reports.layers import columns, rows
 from gradiometer.reports.measuring import facts, missing, title_of
 from gradiometer.reports.page import render
+from gradiometer.versions import versions
 
 if TYPE_CHECKING:
     from gradiometer.remedies import Remedies
@@ -34,8 +35,6 @@ def page(
     remedies : Remedies, optional
         What came of trying to mend the net.
     """
-    from gradiometer import __version__
-
     diagnosis = trace.diagnose()
     return render(
         "trace.html",
@@ -47,5 +46,5 @@ def page(
         rows=rows(trace, diagnosis),
         facts=[*facts(trace, diagnosis.verdict)],
         missing=missing(trace),
-        version=__version__,
+        version=versions().get("gradiometer", ""),
     )
