@@ -233,9 +233,13 @@ class _Reading:
 def next_layers(run: LabelledRun) -> dict[int, int]:
     """The layer above each layer, from which its delta comes: position -> position.
 
-    Those of a chain follow each other (`attrs["chains"]`). A layer of several chains, such as one
-    below two heads, has that of the first.
+    Where a net has branches, the recorder has told them (`attrs["above"]`); else the layers of a
+    chain follow each other (`attrs["chains"]`). Of several layers above one, such as two heads, the
+    first is taken.
     """
+    if "above" in run.attrs:
+        told: list[int] = json.loads(run.attrs["above"])
+        return {below: above for below, above in enumerate(told) if above >= 0}
     if "chains" in run.attrs:
         chains: list[list[int]] = json.loads(run.attrs["chains"])
     else:
@@ -299,8 +303,8 @@ class _Place:
     ----------
     log : array (steps, pairs[, members])
         Its logarithm; 0 where it is not known, or has none.
-    known, broken : boolean arrays of that shape
-        Where it was measured; where it was, and is zero or not finite.
+    known, zero, broken : boolean arrays of that shape
+        Where it was measured; where it is exactly zero; where it is zero or not finite.
     """
 
     reading: _Reading
@@ -331,12 +335,12 @@ class _Place:
 
 _PLACES = {
     "delta_rms": "the delta of {}",
-    "affine_delta_rms": "the delta of {} behind its normalisation",
+    "affine_delta_rms": "the delta at x W + b of {}",
     "backward_rms": "W^T delta of {}",
     "backward_live_rms": "W^T delta of {} at live units",
     "arriving_rms": "the delta that arrives at the output of {}",
     "arriving_live_rms": "the delta that arrives at live units of {}",
-    "phi_delta_rms": "the delta of {} before its normalisation",
+    "phi_delta_rms": "the delta at φ's input of {}",
 }
 
 

@@ -104,6 +104,8 @@ def test_layers_follow_each_other_in_their_chains():
     assert next_layers(heads) == {0: 1, 1: 2}
     parts = decompose(Trace(trace.dataset.assign_attrs(chains="[[0, 2]]")))
     assert "no chain" in why(parts, "h2", GAIN)
+    told = Trace(trace.dataset.assign_attrs(above="[2, 3, 3, -1]"))
+    assert next_layers(told) == {0: 2, 1: 3, 2: 3}
     old = trace.dataset.copy()
     old.attrs.pop("chains", None)
     old["role"] = "layer", ["trained", "outside", "frozen", "trained"]

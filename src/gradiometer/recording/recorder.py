@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -328,6 +329,10 @@ def _facts(session: Session, reasons: Reasons) -> dict[str, Any]:
     trained = [i for i, info in enumerate(session.layers) if info.role == "trained"]
     if session.chains is not None and session.chains != [trained]:
         found["chains"] = json.dumps(session.chains)
+    neighbours = [pair for chain in session.chains or [] for pair in itertools.pairwise(chain)]
+    if any(pair not in neighbours for pair in session.above.items()):  # there are branches
+        above = [session.above.get(i, -1) for i in range(len(session.layers))]
+        found["above"] = json.dumps(above)
     if reasons:
         found["missing"] = json.dumps(reasons)
     found["recording_overhead"] = session.schedule.overhead

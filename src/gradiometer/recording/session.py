@@ -7,7 +7,7 @@ layers there are, what was measured of a step, and what cannot be had and why.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,10 +17,13 @@ from dp.typing import Array
 from dp.validation import one_of
 from gradiometer.events import Guarded, Listener, StepRecorded
 from gradiometer.quantities import HISTOGRAM, OF_STEPS, QUANTITIES
+from gradiometer.recording.chains import chains_of, layers_above
 from gradiometer.recording.clock import Clock
 from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.measure import nothing
 from gradiometer.recording.nonfinite import first_nonfinite
+from gradiometer.recording.origin import Look
+from gradiometer.recording.place import StepRecord, how_it_began
 from gradiometer.recording.requires import arrays_for
 from gradiometer.recording.schedule import Schedule
 from gradiometer.states import not_there
@@ -100,6 +103,8 @@ class Session:
     chains : list of lists of int, optional
         Layers by position, from one that has none before it to one that has none after it; None if
         it is not known, so that they are taken for one chain.
+    above : dict of int to int
+        Layer -> the one that its delta comes from, by position, as far as it is known.
     missing : dict
         Layer -> quantity -> why it cannot be had.
     why_nothing : str
@@ -135,6 +140,7 @@ class Session:
         self.arrays = arrays_for(self.quantities)
         self.layers: tuple[LayerInfo, ...] = ()
         self.chains: list[list[int]] | None = None
+        self.above: dict[int, int] = {}
         self.missing: dict[str, dict[str, str]] = {}
         self.why_nothing = "no training step was completed"
         self.done = 0
@@ -206,6 +212,10 @@ class Session:
             return ""
         return f"{function} was applied to its output, where it had been {known}"
 
+    def leads(self, before: Mapping[int, int], groups: Mapping[int, Hashable]) -> None:
+        """Say which layers lead to which; see `chains_of`."""
+        self.chains, self.above = chains_of(before, groups), layers_above(before, groups)
+
     def miss(self, layer: str, names: Collection[str], why: str) -> None:
         """Note why quantities of a layer are missing; the first reason stays."""
         for name in names:
@@ -243,6 +253,7 @@ class Session:
         *,
         grad_norm: Array | None = None,
         missing: Mapping[str, Array] | None = None,
+        look: Look | None = None,
     ) -> None:
         """Record some steps whose quantities were measured already.
 
@@ -267,6 +278,8 @@ class Session:
         missing : mapping of name to boolean array, optional
             Of the quantities in `found` with layers that could not be had: which ones. Of the shape
             of the quantity, without a histogram's bins.
+        look : callable, optional
+            Gives what is to be seen of the place where the first value came up that is not finite.
         """
         if steps is self._latest:
             return
@@ -290,7 +303,7 @@ class Session:
         self._added.append(rows)
         self._latest = steps
         if not self.nonfinite:
-            self._look_for_nonfinite(rows, counts, loss_seen)
+            self._look_for_nonfinite(rows, counts, loss_seen, look)
         if self._listeners:
             self._tell(rows)
 
@@ -325,7 +338,9 @@ class Session:
         if self.nonfinite and self.nonfinite["nonfinite_step"] > step:
             self.nonfinite = {}
 
-    def _look_for_nonfinite(self, rows: Rows, counts: Mapping[str, Array], loss_seen: bool) -> None:
+    def _look_for_nonfinite(
+        self, rows: Rows, counts: Mapping[str, Array], loss_seen: bool, look: Look | None
+    ) -> None:
         kept, steps = rows.values, rows.steps
         told = "loss" in kept and loss_seen
         if (not told or np.isfinite(kept["loss"]).all()) and not counts:
@@ -341,10 +356,10 @@ class Session:
                 kind: count[at].reshape(len(self.layers), -1).sum(axis=1)
                 for kind, count in counts.items()
             }
-            self.nonfinite = {
-                "nonfinite_step": steps[at],
-                **first_nonfinite([info.name for info in self.layers], there),
-            }
+            found = first_nonfinite([info.name for info in self.layers], there)
+            record = StepRecord(self.layers, self.chains, at, kept, rows.missing, counts, told)
+            began = how_it_began(record, found, look)
+            self.nonfinite = {"nonfinite_step": steps[at], **found, **began}
 
     # --- telling ----------------------------------------------------------------------------------
 

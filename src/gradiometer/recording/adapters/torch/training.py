@@ -305,7 +305,9 @@ class Training(recorder.Training, Observer):
         called = [layer for layer in forward.order if layer in layers]
         results = Results(self._plan, self._gradients, called, forward.uses.found)
         places = {layer: i for i, layer in enumerate(results.layers)}
-        self._session.chains = self._chains.found(places)
+        found = self._chains.found(places)
+        if found is not None:
+            self._session.leads(*found)
         return results
 
     def _replaced(self) -> set[int]:

@@ -245,6 +245,29 @@ def test_an_output_that_goes_into_two_functions_has_none():
     assert "several functions" in why(parts, "first", "skip")
 
 
+def test_branches_do_not_follow_each_other():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(4, 6)
+            self.query, self.key, self.value = (nn.Linear(6, 6) for _ in range(3))
+            self.out = nn.Linear(6, 3)
+
+        def forward(self, x):
+            x = torch.tanh(self.first(x))
+            weights = torch.softmax(self.query(x) @ self.key(x).mT, -1)
+            return self.out(torch.tanh(weights @ self.value(x)))
+
+    trace = trained(Attention(), *batch())
+    parts = decompose(trace)
+    assert list(parts["above"].values) == ["query", "out", "out", "out", ""]
+    np.testing.assert_allclose(total(parts), parts[GAIN], atol=1e-9)
+    back = np.log10(trace["backward_rms"] / trace["delta_rms"])
+    for branch in ("query", "key", "value"):
+        gain = parts["weight"].sel(layer=branch)
+        np.testing.assert_allclose(gain, back.sel(layer="out"), atol=1e-9)
+
+
 def test_a_layer_called_twice_is_one_batch():
     class Twice(nn.Module):
         def __init__(self):
