@@ -19,7 +19,7 @@ from gradiometer.recording.session import LayerInfo, Session
 from gradiometer.states import MODEL, Reasons
 
 if TYPE_CHECKING:
-    from gradiometer.diagnosis import Diagnosis
+    from gradiometer.diagnosis import Diagnosis, Verdict
     from gradiometer.trace import Trace
 
 NO_LABELS = "there are no labels of classes, on a reference batch, to compare the output with"
@@ -71,6 +71,11 @@ class Recorder:
             Takes one event; see `gradiometer.events`.
         """
         self.session.subscribe(listener)
+
+    @property
+    def stopped(self) -> Verdict | None:
+        """The verdict that stopped the training; None if none did."""
+        return None if self.session.live is None else self.session.live.stopped
 
     @property
     def n_steps(self) -> int:
@@ -199,8 +204,10 @@ class TrainingRecorder(Recorder):
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> bool | None:
         self._leave(complete=kind is None)
+        live = self.session.live
+        return error is not None and live is not None and error is live.error
 
     def attach(self) -> None:
         """Record steps from now on, as they are seen.
@@ -336,5 +343,7 @@ def _facts(session: Session, reasons: Reasons) -> dict[str, Any]:
         found["above"] = json.dumps(above)
     if reasons:
         found["missing"] = json.dumps(reasons)
+    if session.live is not None and session.live.stopped is not None:
+        found["stopped_on"] = str(session.live.stopped.kind)
     found["recording_overhead"] = session.schedule.overhead
     return {**found, **session.nonfinite}
