@@ -75,9 +75,11 @@ def run(
 
             found = try_remedies(trace, budget=budget, on_event=printer)
             if printer.report is not None:  # again, with what was found
-                from gradiometer.verbs.report import write
+                from gradiometer.verbs import report as again
 
-                typer.echo(f"  {write(trace, printer.report, remedies=found)}")
+                typer.echo(
+                    f"  {again.report(trace, printer.report, theory=theory, remedies=found)}"
+                )
 
 
 class RunPrinter(RemediesPrinter):
