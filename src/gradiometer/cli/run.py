@@ -75,11 +75,10 @@ def run(
 
             found = try_remedies(trace, budget=budget, on_event=printer)
             if printer.report is not None:  # again, with what was found
-                from gradiometer.verbs import report as again
+                from gradiometer.verbs.report import report as write
 
-                typer.echo(
-                    f"  {again.report(trace, printer.report, theory=theory, remedies=found)}"
-                )
+                file = write(trace, printer.report, theory=theory, remedies=found)
+                typer.echo(f"  {file}")
 
 
 class RunPrinter(RemediesPrinter):
