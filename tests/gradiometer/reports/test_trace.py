@@ -79,8 +79,8 @@ def test_what_was_not_recorded_is_said():
     read = check_page(page(trace))
     assert 'For exact ones, add "affine_delta_rms"' in read.text
     assert "Not recorded" in read.text
-    for missing in trace.diagnose().not_judged:
-        assert missing.sentence in read.text
+    for unknown in trace.diagnose().not_judged:
+        assert unknown.sentence in read.text
     alone = made(["a"], 2)
     assert "no two layers that one delta goes through" in check_page(page(alone)).text
 
