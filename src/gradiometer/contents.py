@@ -100,6 +100,9 @@ FACTS = {
     "recording_overhead": SIZE,
     "nonfinite_step": Range(1, whole=True),
     "nonfinite_values": COUNT,
+    "nonfinite_nan": COUNT,
+    "nonfinite_inf": COUNT,
+    "nonfinite_share": SHARE,
 }
 
 

@@ -303,8 +303,8 @@ class _Place:
     ----------
     log : array (steps, pairs[, members])
         Its logarithm; 0 where it is not known, or has none.
-    known, broken : boolean arrays of that shape
-        Where it was measured; where it was, and is zero or not finite.
+    known, zero, broken : boolean arrays of that shape
+        Where it was measured; where it is exactly zero; where it is zero or not finite.
     """
 
     reading: _Reading
@@ -335,12 +335,12 @@ class _Place:
 
 _PLACES = {
     "delta_rms": "the delta of {}",
-    "affine_delta_rms": "the delta of {} behind its normalisation",
+    "affine_delta_rms": "the delta at x W + b of {}",
     "backward_rms": "W^T delta of {}",
     "backward_live_rms": "W^T delta of {} at live units",
     "arriving_rms": "the delta that arrives at the output of {}",
     "arriving_live_rms": "the delta that arrives at live units of {}",
-    "phi_delta_rms": "the delta of {} before its normalisation",
+    "phi_delta_rms": "the delta at φ's input of {}",
 }
 
 

@@ -29,7 +29,7 @@ CONTROLS: dict[str, Control] = {
     ),
     "half-dead": Control(
         "half of the units of every hidden layer are dead, the others suffice",
-        {"bias": -30.0, "changed": "half", "width": 40},
+        {"bias": -30.0, "changed": "half", "width": 40, "optimizer": "adam", "rate": 0.01},
     ),
     "wide-tanh": Control(
         "a third of the units is saturated at first", {"gain": 2.0, "activation": "tanh"}
@@ -61,7 +61,8 @@ CONTROLS: dict[str, Control] = {
     ),
     "deep": Control("many layers", {"depth": 9}),
     "framework": Control(
-        "PyTorch's default weights, smaller than theory has them", {"initial": "framework"}
+        "PyTorch's default weights, smaller than theory has them",
+        {"initial": "framework", "optimizer": "adam", "rate": 0.01},
     ),
     # --- what is between the layers
     "mean-pooled": Control(

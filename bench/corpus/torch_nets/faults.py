@@ -56,6 +56,9 @@ _OF_DEAD_UNITS = {
     "inputs unscaled": "dead units: inputs",
 }
 
+# logits of some hundreds, which the stable loss learns from as well
+_HUGE_LOGITS = {"gain": 60.0, "changed": "out", "optimizer": "adam", "rate": 0.01}
+
 FAULTS: dict[str, Fault] = {
     # --- the way of the gradient
     "sigmoid-deep": Fault(
@@ -88,7 +91,7 @@ FAULTS: dict[str, Fault] = {
         "exploding",
         "weights too large",
         {"gain": 4.0},
-        beside={"depth": 5, "clip": 1.0},
+        beside={"depth": 5, "clip": 3.0},
         shows=_LARGE,
     ),
     "large-1e6": Fault(
@@ -171,19 +174,19 @@ FAULTS: dict[str, Fault] = {
         "non-finite",
         "loss numerics",
         {"loss": "softmax by hand"},
-        beside={"gain": 60.0, "changed": "out"},
+        beside=_HUGE_LOGITS,
     ),
     "log-of-softmax": Fault(
         "non-finite",
         "loss numerics",
         {"loss": "log of softmax"},
-        beside={"gain": 60.0, "changed": "out"},
+        beside=_HUGE_LOGITS,
     ),
     "entropy": Fault(
         "non-finite",
         "loss numerics",
         {"loss": "entropy by hand"},
-        beside={"gain": 60.0, "changed": "out"},
+        beside=_HUGE_LOGITS,
     ),
     "norm": Fault("non-finite", "loss numerics", {"loss": "norm by hand"}, beside={"head": "zero"}),
     "normalised": Fault(

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.corpus.cases import Case
 from bench.corpus.torch_nets.controls import CONTROLS
 from bench.corpus.torch_nets.faults import FAULTS, Fault
-from bench.corpus.torch_nets.groups import COMMON_CONTROLS, COMMON_FAULTS, GROUPS, Group
+from bench.corpus.torch_nets.groups import COMMON_CONTROLS, COMMON_FAULTS, GROUPS, SCARCE, Group
 from bench.corpus.torch_nets.nets import layers_of, task_of
 from bench.corpus.torch_nets.plan import Plan
 from bench.corpus.torch_nets.symptoms import Symptom, shown
@@ -81,7 +81,12 @@ def _of_controls(name: str, group: Group, number: int) -> Iterator[Case]:
 
 def _share(keys: tuple[str, ...], common: tuple[str, ...], number: int, share: int) -> list[str]:
     """Those that few nets may have, and some of the common ones, others in each group."""
-    return [key for key in keys if key not in common or (common.index(key) + number) % share == 0]
+    parts = {key: (0, 1) if key in SCARCE else (0,) for key in common}
+    return [
+        key
+        for key in keys
+        if key not in common or (common.index(key) + number) % share in parts[key]
+    ]
 
 
 def _seed(name: str) -> int:

@@ -22,6 +22,8 @@ from gradiometer.recording.clock import Clock
 from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.measure import nothing
 from gradiometer.recording.nonfinite import first_nonfinite
+from gradiometer.recording.origin import Look
+from gradiometer.recording.place import StepRecord, how_it_began
 from gradiometer.recording.requires import arrays_for
 from gradiometer.recording.schedule import Schedule
 from gradiometer.states import not_there
@@ -251,6 +253,7 @@ class Session:
         *,
         grad_norm: Array | None = None,
         missing: Mapping[str, Array] | None = None,
+        look: Look | None = None,
     ) -> None:
         """Record some steps whose quantities were measured already.
 
@@ -275,6 +278,8 @@ class Session:
         missing : mapping of name to boolean array, optional
             Of the quantities in `found` with layers that could not be had: which ones. Of the shape
             of the quantity, without a histogram's bins.
+        look : callable, optional
+            Gives what is to be seen of the place where the first value came up that is not finite.
         """
         if steps is self._latest:
             return
@@ -298,7 +303,7 @@ class Session:
         self._added.append(rows)
         self._latest = steps
         if not self.nonfinite:
-            self._look_for_nonfinite(rows, counts, loss_seen)
+            self._look_for_nonfinite(rows, counts, loss_seen, look)
         if self._listeners:
             self._tell(rows)
 
@@ -333,7 +338,9 @@ class Session:
         if self.nonfinite and self.nonfinite["nonfinite_step"] > step:
             self.nonfinite = {}
 
-    def _look_for_nonfinite(self, rows: Rows, counts: Mapping[str, Array], loss_seen: bool) -> None:
+    def _look_for_nonfinite(
+        self, rows: Rows, counts: Mapping[str, Array], loss_seen: bool, look: Look | None
+    ) -> None:
         kept, steps = rows.values, rows.steps
         told = "loss" in kept and loss_seen
         if (not told or np.isfinite(kept["loss"]).all()) and not counts:
@@ -349,10 +356,10 @@ class Session:
                 kind: count[at].reshape(len(self.layers), -1).sum(axis=1)
                 for kind, count in counts.items()
             }
-            self.nonfinite = {
-                "nonfinite_step": steps[at],
-                **first_nonfinite([info.name for info in self.layers], there),
-            }
+            found = first_nonfinite([info.name for info in self.layers], there)
+            record = StepRecord(self.layers, self.chains, at, kept, rows.missing, counts, told)
+            began = how_it_began(record, found, look)
+            self.nonfinite = {"nonfinite_step": steps[at], **found, **began}
 
     # --- telling ----------------------------------------------------------------------------------
 

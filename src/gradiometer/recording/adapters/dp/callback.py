@@ -33,6 +33,9 @@ class Follower(Protocol):
     def tell_optimizer(self, number: int) -> None:
         """Say what makes the update of a step."""
 
+    def data(self) -> tuple[Any, Any] | None:
+        """All samples that the loop trains on, and what it trains them for; None if not known."""
+
 
 class Callback(dp.ProgramCallback):
     """Is called in the library's loop; compiled steps are read from their buffers."""
@@ -61,8 +64,9 @@ class Callback(dp.ProgramCallback):
         if self._reader is None:
             follower = self._training
             self._reader = ProgramReader(
-                self._session, follower.model, follower.announcer, follower.reference
-            )
+                self._session, follower.model, follower.announcer, follower.reference,
+                follower.data,
+            )  # fmt: skip
         return self._reader.keep(captured)
 
     def flush(self) -> None:

@@ -49,6 +49,13 @@ class Row:
     parameter: str
     layer: bool
 
+    @property
+    def parameters(self) -> set[str]:
+        """Names of all parameters that the layer may have."""
+        if not self.layer:
+            return {self.parameter}
+        return {self.parameter, *(f"{self.name}_{part}" for part in ("bias", "gain", "shift"))}
+
 
 @dataclass(frozen=True)
 class Called:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +21,14 @@ from dp.program.pipeline import Compiled
 from dp.typing import Array
 from gradiometer.quantities import accuracy
 from gradiometer.recording.adapters.dp import layers as of_layers
-from gradiometer.recording.adapters.dp.forward import NO_FORWARD, Passage, has_forward
+from gradiometer.recording.adapters.dp.forward import NO_FORWARD, Passage, array_of, has_forward
 from gradiometer.recording.adapters.dp.layers import Announcer, Called, Row
 from gradiometer.recording.adapters.dp.steps import of_members
 from gradiometer.recording.assembly import add_arrays
 from gradiometer.recording.calls import joined
 from gradiometer.recording.chains import layers_before
 from gradiometer.recording.errors import RecordingError
+from gradiometer.recording.looking import Around
 from gradiometer.recording.measure import (
     FROM_GRADIENT,
     OF_WEIGHTS,
@@ -110,8 +111,10 @@ class ProgramReader:
         model: dp.Model,
         announcer: Announcer,
         reference: tuple[Any, Any] | None,
+        data: Callable[[], tuple[Any, Any] | None],
     ) -> None:
         self.session, self.model, self.reference = session, model, reference
+        self._data, self._pure = data, pure(model)
         self._announcer = announcer
         self._step: StepArrays | None = None
         self._numbers: list[int] = []
@@ -190,7 +193,7 @@ class ProgramReader:
         groups = [(group.place, self._arrays(group, count)) for group in self._groups]
         add_arrays(
             self.session, self._numbers, groups, self._loss[:count], self._accuracies[:count],
-            grad_norm=self._norms(count) if self._norm else None,
+            grad_norm=self._norms(count) if self._norm else None, beside=self._around,
         )  # fmt: skip
         # only now: an interrupt while measuring leaves them to be measured again
         self._numbers = []
@@ -503,6 +506,49 @@ class ProgramReader:
             of_units = np.asarray(live_outputs(x.of(count), delta.of(count)))
             live.append(np.broadcast_to(of_units, delta.of(count).shape))
         found.arriving_live = joined(live)
+
+    def _around(self, at: int, layer: int | None) -> Around:
+        """What was there beside a layer's arrays, in a step that waits; or beside the loss."""
+        x, y = (self._finite(which) for which in (0, 1))
+        if layer is None:
+            return Around(targets=y)
+        group = next((group for group in self._groups if layer in group.positions), None)
+        if group is None:
+            return Around()
+        which = group.positions.index(layer)
+
+        def kept(what: str) -> Array | None:
+            found = [memory.of(at + 1)[at, which] for memory in group.kept.get(what, ())]
+            return joined(found)
+
+        given: Array | bool | None = None
+        if self._inputs:
+            given = of_members(np.asarray(kept("input")), self._loss.shape[1:])
+        elif self._pure:  # what goes into the others came out of those before
+            is_first = self._places[self._layers[0].row.parameter] == layer
+            given = x if is_first else True
+        row = group.layers[which].row
+        h = None if f"{row.name}_gain" in self.model.get_param() else kept("pre")
+        return Around(given, h, self._parameters(at, row))
+
+    def _parameters(self, at: int, row: Row) -> list[Array]:
+        """The parameters of a layer before the update of a step that waits."""
+        if not self._weights_before:
+            return []
+        assert self._step is not None
+        views = [view for name, view in self._step.weights.items() if name in row.parameters]
+        return [self._rows(self._before, [view])[at, 0] for view in views]
+
+    def _finite(self, which: int) -> bool | None:
+        """Whether the samples (0), or what they are trained for (1), are finite, in any batch."""
+        data = self._data()
+        if data is None or self._step is None:
+            return None
+        whole = array_of(data[which])
+        if np.isfinite(whole).all():
+            return True
+        batch = self._step.x if which == 0 else self._step.y
+        return False if batch.shape[-2] == whole.shape[-2] else None
 
     def _norms(self, count: int) -> Array:
         """The norm of all gradients together, for each step that waits (and member)."""

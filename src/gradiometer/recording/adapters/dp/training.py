@@ -329,6 +329,12 @@ class DpTraining(Training):
             assembly.add(step.number, step.passes, update, why_not, loss)
         self.session.done += 1
 
+    def data(self) -> tuple[Any, Any] | None:
+        """What the library's loop that is running trains on."""
+        optimizer = self._loops[-1] if self._loops else self.optimizer
+        x, y = (getattr(optimizer, name, None) for name in ("x_train", "y_train"))
+        return None if x is None or y is None else (x, y)
+
     def tell_optimizer(self, number: int) -> None:
         """Say what makes the update of a step, if that is known."""
         optimizer = self._loops[-1] if self._loops else self.optimizer

@@ -83,12 +83,15 @@ class Follower(Protocol):
 
 
 class _Noted(NamedTuple):
-    """A pre-activation, and how it was made; `number` counts the calls of layers."""
+    """A pre-activation, and how it was made; `number` counts the calls of layers.
+
+    `affine` is x W + b, if a normalisation makes the pre-activation of it.
+    """
 
     node: weakref.ref[dp.Node]
     layer: dp.Layer
     given: dp.Node
-    affine: dp.Node
+    affine: dp.Node | None
     number: int
 
 
@@ -122,7 +125,9 @@ class Watch(Watcher):
         began = perf_counter()
         key, noted = id(pre_activation), self._noted
         reference = weakref.ref(pre_activation, lambda _: noted.pop(key, None))
-        noted[key] = _Noted(reference, layer, given, affine, next(self._count))
+        # never a reference to the Node itself, which would keep its graph
+        before = None if affine is pre_activation else affine
+        noted[key] = _Noted(reference, layer, given, before, next(self._count))
         self._called.setdefault(id(layer), layer)
         self._clock.since(began)
 
@@ -134,7 +139,10 @@ class Watch(Watcher):
         with self._clock:
             noted = self._noted
             found = [node for node in order if id(node) in noted]
-            affine = [noted[id(node)].affine for node in found] if self._affine else []
+            affine: list[dp.Node] = []
+            if self._affine:
+                every = (noted[id(node)].affine for node in found)
+                affine = [node for node in every if node is not None]
             applied = self._applied(found, order).values() if self._arriving else []
             return [*found, *affine, *applied]
 
@@ -188,14 +196,14 @@ class Watch(Watcher):
         applied: dict[dp.Node, dp.Node] = {}
         if self._arriving:
             applied = self._applied([node for node, _ in mine], sweep.order)
-        return [
-            Call(
-                found.layer, node, deltas.get(node), found.given.value,
-                deltas.get(found.affine) if self._affine else None,
-                deltas.get(applied[node]) if node in applied else None,
-            )
-            for node, found in mine
-        ]  # fmt: skip
+        calls = []
+        for node, found in mine:
+            affine = node if found.affine is None else found.affine
+            of_affine = deltas.get(affine) if self._affine else None
+            arriving = deltas.get(applied[node]) if node in applied else None
+            given = found.given.value
+            calls.append(Call(found.layer, node, deltas.get(node), given, of_affine, arriving))
+        return calls
 
     def updated(self, model: dp.Model) -> None:
         """Pass it on."""

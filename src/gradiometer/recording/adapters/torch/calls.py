@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from gradiometer.recording.adapters.torch.arrays import Array
+from gradiometer.recording.adapters.torch.arrays import Array, Version
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.assembly import Measured
 from gradiometer.recording.functions import Function
@@ -46,6 +46,8 @@ class Call:
         What was measured of other deltas of the call, by the array; see `way.Way`.
     why_no_way : str
         Why what is in it can't be had after all.
+    given, h : Version, optional
+        What the layer was given, and what it gave, as they were; no tensor is kept.
     units : callable, optional
         Gives the number of the unit that each entry of φ(h) belongs to, where φ was applied to
         another shape of h.
@@ -68,4 +70,6 @@ class Call:
     of_units: Array | None = None
     way: dict[str, Measured] = field(default_factory=dict)
     why_no_way: str = ""
+    given: Version | None = None
+    h: Version | None = None
     units: Callable[[], torch.Tensor] | None = None

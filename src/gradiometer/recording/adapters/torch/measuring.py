@@ -9,7 +9,7 @@ import torch
 
 from gradiometer.arrays import Numbers, entries
 from gradiometer.quantities import QUANTITIES, zero_units
-from gradiometer.recording.adapters.torch.arrays import Array, as_array, zero_units_among
+from gradiometer.recording.adapters.torch.arrays import Array, Version, as_array, zero_units_among
 from gradiometer.recording.adapters.torch.backward import Pass
 from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.chains import Chains
@@ -18,7 +18,7 @@ from gradiometer.recording.adapters.torch.gradients import Gradients
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.optimizers import Updates
 from gradiometer.recording.adapters.torch.plan import Plan
-from gradiometer.recording.adapters.torch.step import Step, Version
+from gradiometer.recording.adapters.torch.step import Step
 from gradiometer.recording.assembly import REFERENCE, Measured
 from gradiometer.recording.functions import Function
 from gradiometer.recording.measure import (
@@ -29,6 +29,7 @@ from gradiometer.recording.measure import (
     of_delta,
     of_entries,
 )
+from gradiometer.recording.nonfinite import ACTIVATION, DELTA
 from gradiometer.recording.requires import needing
 from gradiometer.reductions import nonfinite_count
 
@@ -85,6 +86,9 @@ class Measuring:
             self.step.calls.append(call)
         if call.layer.unit is None:
             return
+        if not self._session.nonfinite:
+            call.h = Version(h)
+            call.given = Version(given) if isinstance(given, torch.Tensor) else None
         if "pre_activation" in self._arrays:
             found = of_entries("pre_activation", as_array(h), self._wanted, None)
             call.pre_activation = Measured(found, size=h.numel())
@@ -124,6 +128,8 @@ class Measuring:
             numbers = of_activation(array, saturated, self._wanted, counts, None)
             call.activation = Measured(numbers, counts, zero_units, x.numel())
             call.function = function
+            if not isinstance(array, torch.Tensor) and counts.get(ACTIVATION):
+                self.step.look(call.layer, ACTIVATION, x, counts, **around(call))
 
     def miss(self, layers: Iterable[Layer], why: str) -> None:
         """Layers were called in a way that cannot be watched."""
@@ -188,6 +194,8 @@ class Measuring:
                 flat = array.reshape(-1, array.shape[-1])
                 found |= of_backward(flat, as_array(weight).T, call.live, self._wanted)
             call.delta = Measured(self.scaled(found, passing), counts, size=size)
+            if not isinstance(array, torch.Tensor) and counts.get(DELTA):
+                step.look(call.layer, DELTA, delta, counts, scaled=passing.take_scale() != 1)
 
     def takes(self, call: Call) -> bool:
         """Whether what a backward pass brings of a call is part of the step."""
@@ -265,6 +273,22 @@ class Measuring:
         """torch.autograd.grad was asked for gradients of a loss that a GradScaler has scaled."""
         if self.step is not None:
             self.step.scaled = True
+
+
+def around(call: Call) -> dict[str, bool | None]:
+    """Whether what a call was given, its layer's parameters and its output are finite."""
+    layer = call.layer
+    own = [*layer.owner.parameters(recurse=False), *layer.owner.buffers(recurse=False)]
+    weights = [_finite(tensor) for tensor in own if tensor.is_floating_point()]
+    return {
+        "inputs": None if call.given is None else _finite(call.given.now()),
+        "weights": all(weights) if layer.weight is not None else None,
+        "pre_activation": None if call.h is None else _finite(call.h.now()),
+    }
+
+
+def _finite(tensor: torch.Tensor | None) -> bool | None:
+    return None if tensor is None else bool(torch.isfinite(tensor).all())
 
 
 def measured_on_reference(call: Call, x: torch.Tensor) -> Measured:

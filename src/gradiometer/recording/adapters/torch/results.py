@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -25,6 +26,8 @@ from gradiometer.recording.measure import (
     OF_WEIGHTS,
     of_weights,
 )
+from gradiometer.recording.nonfinite import AFTER_UPDATE
+from gradiometer.recording.origin import Spot
 from gradiometer.recording.requires import needing
 from gradiometer.states import MODEL
 
@@ -133,7 +136,12 @@ class Results:
         norm = step.norm.value() if "grad_norm" in self._wanted else None
         if step.norm.why_not:
             self._session.miss(MODEL, ("grad_norm",), step.norm.why_not)
-        assembly.add(step.number, sum(losses) if losses else None, step.accuracy, norm)
+        loss = sum(losses) if losses else None
+        assembly.add(step.number, loss, step.accuracy, norm, partial(self._look, step))
+
+    def _look(self, step: Step, _: int, layer: int | None, kind: str, __: object) -> Spot:
+        """What was seen where the first value came up that is not finite."""
+        return Spot() if layer is None else step.spots.get((self.layers[layer], kind), Spot())
 
     def _complete(self, step: Step, layer: Layer, replaced: set[int]) -> None:
         """Measure what only the end of the step shows: the update, and what was clipped."""
@@ -156,6 +164,7 @@ class Results:
             before, as_array(weight), self._wanted, measured.counts, None,
             before_rms=size, overwrite=True,
         )  # fmt: skip
+        step.look(layer, AFTER_UPDATE, weight, measured.counts)
         if weight.requires_grad and not step.owns(weight):
             measured.found.pop("update_ratio", None)
             self._session.miss(layer.name, ("update_ratio",), NOT_UPDATED)
