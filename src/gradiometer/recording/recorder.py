@@ -6,6 +6,7 @@ import abc
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -36,6 +37,7 @@ class Recorder:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        session.diagnose = partial(_diagnose, session)  # it must not keep the recorder alive
 
     @property
     def layers(self) -> tuple[LayerInfo, ...]:
@@ -139,6 +141,10 @@ class Recorder:
         return Trace.from_arrays(
             _variables(session), _coordinates(session, members), facts, missing
         )
+
+
+def _diagnose(session: Session) -> Diagnosis:
+    return Recorder(session).diagnose()
 
 
 class Training(abc.ABC):

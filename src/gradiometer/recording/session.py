@@ -94,6 +94,8 @@ class Session:
     only : collection of str, optional
         The names of the layers that are recorded; all by default.
     live : Live, optional
+    diagnose : callable
+        Says what the net suffers from, by what was recorded so far; set by the recorder.
         Looks at the run while it is recorded.
 
     Attributes
@@ -135,6 +137,7 @@ class Session:
         live: Live | None = None,
     ) -> None:
         self.live = live
+        self.diagnose: Callable[[], Any] = lambda: None
         self.only = _checked_names(only)
         self.schedule = Schedule(every, max_overhead, always)
         if isinstance(quantities, str):
@@ -433,11 +436,8 @@ class Session:
         live = self.live
         if live is None or not live.is_due(self.recorded, bool(self.nonfinite)):
             return
-        from gradiometer.recording.recorder import Recorder
-
         with self.timed:
-            diagnosis = Recorder(self).diagnose()
-            live.look(diagnosis, self.recorded, self.steps[-1], bool(self.nonfinite))
+            live.look(self.diagnose(), self.recorded, self.steps[-1], bool(self.nonfinite))
 
     def look_and_stop(self) -> None:
         """The same; raises TrainingStopped if the training is to end."""
