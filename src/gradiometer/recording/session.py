@@ -94,13 +94,13 @@ class Session:
     only : collection of str, optional
         The names of the layers that are recorded; all by default.
     live : Live, optional
-    diagnose : callable
-        Says what the net suffers from, by what was recorded so far; set by the recorder.
         Looks at the run while it is recorded.
 
     Attributes
     ----------
     live : Live, optional
+    diagnose : callable
+        Says what the net suffers from, by what was recorded so far; set by the recorder.
     only : tuple of str, optional
     schedule : Schedule
         Which steps are recorded.
