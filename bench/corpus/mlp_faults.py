@@ -160,7 +160,7 @@ SOUND: Mapping[str, Changes] = {
     "rate-x3": rate(3),
 }
 
-# what naive rules see
+# what naive rules see, if anything
 TRAPS = {
     "sparse": "most units of a layer are dead",
     "saturated": "most values of a layer are saturated",
@@ -168,7 +168,7 @@ TRAPS = {
     "small": "the delta falls a thousandfold",
     "large": "the delta grows thirtyfold",
     "jump": "the loss is large or jumps",
-    "plain": "nothing",
+    "plain": "",
 }
 
 

@@ -89,7 +89,7 @@ NETS = (
             "inputs-x10:dead layer-bias-10 layer-weights-x300:exploding rate-1e-3 "
             "rate-x10:dead rate-x30:dead"
         ),
-        sound="first-layer-weights-x1e-3:small layer-weights-x1e-4:small loss-x1e-5:tiny",
+        sound="first-layer-weights-x1e-3:plain layer-weights-x1e-4:small loss-x1e-5:tiny",
     ),
     Net(
         "calibration", "relu", "iris", 10, "sgd", 0.05,
@@ -97,7 +97,7 @@ NETS = (
             "layer-bias-10 rate-1e-5 rate-x10:stalled sigmoid weights-x30:non-finite "
             "weights-x3:non-finite"
         ),
-        sound="batch-4:plain head-zero:plain layer-weights-x1e-4:sparse",
+        sound="batch-4:plain head-zero:tiny layer-weights-x1e-4:sparse",
     ),
     Net(
         "calibration", "relu", "iris2", 20, "sgd", 0.02, {"batch_size": 100},
@@ -105,14 +105,14 @@ NETS = (
             "bias-2 inputs-x1000:non-finite offset-10:dead rate-x30:non-finite sigmoid "
             "weights-x0.03"
         ),
-        sound="decay-0.1:sparse first-layer-weights-x1e-3:small rate-x10:sparse",
+        sound="decay-0.1:sparse first-layer-weights-x1e-3:sparse rate-x10:sparse",
     ),
     Net(
         "calibration", "relu", "moons", 4, "adam", 0.01,
         faults="bias-5 inputs-zero loss-log-of-sigmoid-out100 weights-x30:exploding",
         sound=(
-            "first-layer-weights-x1e-3:small inputs-x3:plain layer-weights-x300:sparse "
-            "normal:large rate-x10:sparse weights-x0.1:small"
+            "first-layer-weights-x1e-3:plain inputs-x3:plain layer-weights-x300:large "
+            "normal:plain rate-x10:sparse weights-x0.1:small"
         ),
     ),
     Net(
@@ -121,7 +121,7 @@ NETS = (
             "bias-2 inputs-x100:dead offset-10:dead rate-x100:non-finite targets-nan "
             "weights-x0.1 weights-x10:non-finite"
         ),
-        sound="batch-4:plain sum:jump",
+        sound="batch-4:plain sum:plain",
     ),
     Net(
         "calibration", "relu", "digits", 3, "sgd", 0.1,
@@ -129,7 +129,7 @@ NETS = (
             "inputs-x10:dead layer-bias-10 rate-x100:dead steps-4 weights-x0.03 "
             "weights-x10:exploding"
         ),
-        sound="inputs-x3:plain loss-x1e4:jump weights-x3:jump",
+        sound="inputs-x3:tiny loss-x1e4:jump weights-x3:jump",
     ),
     Net(
         "calibration", "relu", "digits", 2, "adam", 0.01,
@@ -145,7 +145,7 @@ NETS = (
             "inputs-x100:dead normal:exploding rate-x30:dead sigmoid steps-12 "
             "weights-x0.3"
         ),
-        sound="inputs-x3:plain layer-weights-x1e-4:small loss-x1e4:jump",
+        sound="inputs-x3:tiny layer-weights-x1e-4:small loss-x1e4:jump",
     ),
     Net(
         "calibration", "tanh", "iris2", 4, "sgd", 0.3,
@@ -153,7 +153,7 @@ NETS = (
             "alike-0 head-relu offset-10:saturated sigmoid targets-shuffled "
             "weights-x0.03"
         ),
-        sound="head-zero:plain out-weights-x100:jump rate-x1000:tiny weights-x0.1:small",
+        sound="head-zero:tiny out-weights-x100:jump rate-x1000:tiny weights-x0.1:small",
     ),
     Net(
         "calibration", "tanh", "iris", 10, "sgd", 0.1,
@@ -161,7 +161,7 @@ NETS = (
             "inputs-x10:saturated normal:saturated rate-x1000:saturated steps-4 "
             "weights-x0.5 weights-x10:saturated"
         ),
-        sound="first-layer-weights-x1e-3:small layer-weights-x1e-4:small loss-x1e4:jump",
+        sound="first-layer-weights-x1e-3:plain layer-weights-x1e-4:small loss-x1e4:jump",
     ),
     Net(
         "calibration", "tanh", "iris", 20, "adam", 0.003, {"init": "orthogonal"},
@@ -169,7 +169,7 @@ NETS = (
             "alike-0.1 inputs-x100:saturated pytorch rate-x10:saturated "
             "weights-x10:saturated"
         ),
-        sound="head-zero:plain inputs-x10:saturated layer-weights-x1e-4:small",
+        sound="head-zero:tiny inputs-x10:saturated layer-weights-x1e-4:small",
     ),
     Net(
         "calibration", "tanh", "moons", 4, "adam", 0.01,
@@ -177,7 +177,7 @@ NETS = (
             "alike-0 head-softmax inputs-x1000:saturated rate-x1000:saturated "
             "weights-x0.1 weights-x30:saturated"
         ),
-        sound="rate-x10:saturated rate-x3:plain steps-600:tiny",
+        sound="rate-x10:saturated rate-x3:plain steps-600:saturated",
     ),
     Net(
         "calibration", "tanh", "digits", 3, "sgd", 0.3,
@@ -193,7 +193,7 @@ NETS = (
             "head-sigmoid loss-relative offset-100:saturated offset-10:saturated "
             "rate-x1000:non-finite weights-x0.1"
         ),
-        sound="first-layer-weights-x1e-3:small inputs-x3:plain weights-x10:saturated",
+        sound="first-layer-weights-x1e-3:plain inputs-x3:plain weights-x10:saturated",
     ),
     Net(
         "calibration", "tanh", "iris", 6, "momentum", 0.3,
@@ -202,7 +202,7 @@ NETS = (
             "weights-x30:saturated"
         ),
         sound=(
-            "first-layer-weights-x1e-3:small rate-x3:plain weights-x0.3:small "
+            "first-layer-weights-x1e-3:plain rate-x3:plain weights-x0.3:plain "
             "weights-x3:saturated"
         ),
     ),
@@ -220,12 +220,12 @@ NETS = (
             "decay-0.1 inputs-equal inputs-x100:saturated rate-x30:saturated steps-12 "
             "targets-shuffled"
         ),
-        sound="head-zero:plain out-weights-x100:jump weights-x30:saturated",
+        sound="head-zero:tiny out-weights-x100:jump weights-x30:saturated",
     ),
     Net(
         "calibration", "sigmoid", "digits", 2, "adam", 0.02,
         faults="alike-0.1 inputs-x1000:saturated inputs-zero rate-x30:saturated steps-12",
-        sound="head-zero:plain loss-log-of-softmax-out30:jump rate-x3:plain",
+        sound="head-zero:tiny loss-log-of-softmax-out30:saturated rate-x3:saturated",
     ),
     Net(
         "calibration", "elu", "iris", 6, "sgd", 0.05,
@@ -233,7 +233,7 @@ NETS = (
             "inputs-x100:non-finite inputs-x10:non-finite offset-100:stalled "
             "rate-x10:non-finite weights-x0.3 weights-x3:non-finite"
         ),
-        sound="decay-0.1:jump inputs-x3:plain loss-x1e4:jump",
+        sound="decay-0.1:jump inputs-x3:saturated loss-x1e4:jump",
     ),
     Net(
         "calibration", "elu", "moons", 8, "adam", 0.01,
@@ -242,8 +242,8 @@ NETS = (
             "weights-x30:exploding"
         ),
         sound=(
-            "head-relu:jump layer-weights-x300:saturated loss-x1e4:jump steps-600:tiny "
-            "weights-x3:tiny"
+            "head-relu:plain layer-weights-x300:saturated loss-x1e4:jump "
+            "steps-600:saturated weights-x3:tiny"
         ),
     ),
     Net(
@@ -252,7 +252,7 @@ NETS = (
             "head-sigmoid inputs-nan offset-100:non-finite sigmoid targets-shuffled "
             "weights-x3:non-finite"
         ),
-        sound="first-layer-weights-x1e-3:small loss-x1e-5:tiny",
+        sound="first-layer-weights-x1e-3:plain loss-x1e-5:plain",
     ),
     Net(
         "calibration", "leaky_relu", "iris", 8, "sgd", 0.05,
@@ -260,7 +260,7 @@ NETS = (
             "inputs-x10:non-finite offset-10:stalled rate-x10:stalled "
             "rate-x30:non-finite targets-shuffled weights-x30:non-finite"
         ),
-        sound="layer-weights-x1e-4:saturated loss-x1e4:jump steps-600:tiny",
+        sound="layer-weights-x1e-4:small loss-x1e4:jump steps-600:plain",
     ),
     Net(
         "calibration", "leaky_relu", "moons", 5, "momentum", 0.2, {"steps": 150},
@@ -268,7 +268,7 @@ NETS = (
             "inputs-inf inputs-x1000:non-finite normal:non-finite rate-x100:non-finite "
             "sigmoid targets-shuffled"
         ),
-        sound="first-layer-weights-x1e-3:small loss-x1e-5:tiny",
+        sound="first-layer-weights-x1e-3:plain loss-x1e-5:tiny",
     ),
     Net(
         "calibration", "leaky_relu", "waves", 3, "adam", 0.01,
@@ -277,8 +277,8 @@ NETS = (
             "rate-x1000:stalled rate-x100:stalled targets-nan"
         ),
         sound=(
-            "inputs-x10:jump loss-x1e4:jump rate-x3:plain weights-x0.03:small "
-            "weights-x0.1:saturated"
+            "inputs-x10:plain loss-x1e4:jump rate-x3:plain weights-x0.03:small "
+            "weights-x0.1:plain"
         ),
     ),
     Net(
@@ -287,7 +287,7 @@ NETS = (
             "decay-0.3 inputs-x10:non-finite offset-10:non-finite sigmoid "
             "targets-shuffled weights-x0.5"
         ),
-        sound="batch-4:plain rate-x30:tiny steps-600:tiny weights-x10:tiny",
+        sound="batch-4:plain rate-x30:tiny steps-600:plain weights-x10:large",
     ),
     Net(
         "calibration", "identity", "iris2", 3, "sgd", 0.1,
@@ -303,7 +303,7 @@ NETS = (
             "decay-0.3 inputs-inf inputs-x100:non-finite normal:non-finite "
             "rate-x10:non-finite weights-x10:non-finite"
         ),
-        sound="first-layer-weights-x1e-3:small loss-x1e4:jump",
+        sound="first-layer-weights-x1e-3:plain loss-x1e4:jump",
     ),
     Net(
         "calibration", "sigmoid", "iris", 8, "adam", 0.01, {"normalisation": "batch"},
@@ -319,17 +319,14 @@ NETS = (
     Net(
         "calibration", "relu", "moons", 12, "adam", 0.003, {"steps": 150, "normalisation": "layer"},
         faults="inputs-x10:stalled rate-1e-5 rate-x100:dead weights-x30:exploding",
-        sound=(
-            "decay-0.1:sparse decay-0.3:jump head-zero:plain loss-x1e4:jump "
-            "pytorch:sparse"
-        ),
+        sound="decay-0.1:jump decay-0.3:jump head-zero:tiny loss-x1e4:jump pytorch:sparse",
     ),
     Net(
         "calibration", "tanh", "iris2", 30, "sgd", 0.05, {"normalisation": "batch", "steps": 80},
         faults="alike-0 head-softmax rate-1e-3 rate-x1000:saturated steps-4",
         sound=(
-            "inputs-x1e-4:large loss-x1e4:jump normal:large weights-x0.3:tiny "
-            "weights-x0.5:small"
+            "inputs-x1e-4:large loss-x1e4:jump normal:plain weights-x0.3:plain "
+            "weights-x0.5:plain"
         ),
     ),
     Net(
@@ -337,7 +334,7 @@ NETS = (
         faults="bias-5 decay-0.1 layer-weights-x300:non-finite rate-x10:non-finite sigmoid",
         sound=(
             "layer-bias-10:tiny layer-weights-x1e-4:sparse out-weights-x100:jump "
-            "pytorch:sparse"
+            "pytorch:plain"
         ),
     ),
     Net(
@@ -346,12 +343,12 @@ NETS = (
             "decay-0.1 head-relu loss-log-of-sigmoid-out30 no-residual "
             "offset-100:saturated"
         ),
-        sound="head-zero:plain inputs-x1000:tiny out-weights-x100:jump rate-x10:jump",
+        sound="head-zero:tiny inputs-x1000:tiny out-weights-x100:jump rate-x10:jump",
     ),
     Net(
         "calibration", "relu", "moons", 6, "momentum", 0.3, {"width": 50},
         faults="bias-5 decay-0.1 offset-10:dead sigmoid weights-x3:non-finite",
-        sound="bias-0.3:sparse layer-weights-x1e-4:sparse sum:jump",
+        sound="bias-0.3:plain layer-weights-x1e-4:sparse sum:jump",
     ),
     Net(
         "calibration", "tanh", "iris", 5, "sgd", 0.1, {"width": 60},
@@ -359,7 +356,7 @@ NETS = (
             "layer-weights-x300:saturated rate-1e-5 rate-x1000:saturated "
             "rate-x10:saturated weights-x30:saturated"
         ),
-        sound="first-layer-weights-x1e-3:small loss-x1e-5:tiny",
+        sound="first-layer-weights-x1e-3:plain loss-x1e-5:tiny",
     ),
     Net(
         "calibration", "elu", "iris2", 10, "sgd", 0.05, {"width": 10},
@@ -384,10 +381,10 @@ NETS = (
             "rate-x100:stalled rate-x30:saturated"
         ),
         sound=(
-            "first-layer-weights-x1e-3:small inputs-x3:plain layer-weights-x1e-4:small "
-            "layer-weights-x300:tiny loss-x1e-5:tiny normal:saturated rate-x10:saturated "
-            "weights-x0.03:tiny weights-x0.1:small weights-x10:saturated "
-            "weights-x3:saturated"
+            "first-layer-weights-x1e-3:plain inputs-x3:sparse layer-weights-x1e-4:small "
+            "layer-weights-x300:saturated loss-x1e-5:tiny normal:saturated "
+            "rate-x10:saturated weights-x0.03:tiny weights-x0.1:small "
+            "weights-x10:saturated weights-x3:saturated"
         ),
     ),
     Net(
@@ -397,30 +394,31 @@ NETS = (
             "weights-x0.1 weights-x10:non-finite weights-x30:non-finite "
             "weights-x3:non-finite"
         ),
-        sound="first-layer-weights-x1e-3:small loss-root:small loss-x1e-5:tiny sum:jump",
+        sound="first-layer-weights-x1e-3:plain loss-root:plain loss-x1e-5:tiny sum:plain",
     ),
     Net(
         "test", "gelu", "circles", 4, "adam", 0.01, {"steps": 60},
         faults=(
-            "alike-0.1 inputs-equal offset-100:stalled rate-x1000:dead rate-x100:dead "
-            "steps-4 weights-x3:exploding"
+            "alike-0.1 inputs-equal inputs-x100:stalled offset-100:stalled "
+            "rate-x1000:dead rate-x100:dead steps-4 weights-x30:exploding "
+            "weights-x3:exploding"
         ),
         sound=(
             "layer-weights-x1e-4:small layer-weights-x300:saturated loss-x1e4:jump "
-            "normal:large rate-x30:saturated rate-x3:plain steps-600:tiny "
+            "normal:plain rate-x30:saturated rate-x3:plain steps-600:plain "
             "weights-x0.03:tiny weights-x0.1:small"
         ),
     ),
     Net(
         "test", "silu", "circles", 5, "adam", 0.01,
         faults=(
-            "alike-0.1 head-softmax inputs-zero rate-x1000:dead rate-x30:stalled sigmoid "
-            "weights-x10:exploding"
+            "alike-0.1 head-softmax inputs-zero rate-x1000:dead rate-x100:stalled "
+            "rate-x30:stalled sigmoid weights-x10:exploding weights-x30:exploding"
         ),
         sound=(
             "batch-4:plain inputs-x100:saturated layer-weights-x1e-4:small "
-            "layer-weights-x300:tiny loss-x1e4:jump normal:tiny rate-x10:saturated "
-            "steps-600:tiny weights-x0.1:tiny weights-x0.3:small weights-x3:jump"
+            "layer-weights-x300:saturated loss-x1e4:jump normal:large rate-x10:saturated "
+            "steps-600:plain weights-x0.1:tiny weights-x0.3:small weights-x3:jump"
         ),
     ),
     Net(
@@ -429,7 +427,10 @@ NETS = (
             "decay-0.1 normal:non-finite offset-100:non-finite rate-x30:non-finite "
             "sigmoid weights-x0.3 weights-x3:non-finite"
         ),
-        sound="inputs-x3:plain layer-weights-x1e-4:small loss-x1e4:jump steps-600:tiny",
+        sound=(
+            "inputs-x3:saturated layer-weights-x1e-4:small loss-x1e4:jump "
+            "steps-600:plain"
+        ),
     ),
     Net(
         "test", "silu", "breast_cancer", 4, "momentum", 0.3,
@@ -437,7 +438,7 @@ NETS = (
             "inputs-equal inputs-x1000:non-finite inputs-x100:dead inputs-x10:dead "
             "layer-weights-x300:exploding rate-x1000:dead rate-x10:dead"
         ),
-        sound="batch-4:plain head-zero:plain layer-weights-x1e-4:small sum:jump",
+        sound="batch-4:plain head-zero:tiny layer-weights-x1e-4:small sum:jump",
     ),
     Net(
         "test", "selu", "breast_cancer", 8, "sgd", 0.03,
@@ -445,15 +446,19 @@ NETS = (
             "inputs-x10:non-finite normal:non-finite offset-10:stalled "
             "rate-x30:non-finite sigmoid weights-x0.3 weights-x3:non-finite"
         ),
-        sound="head-zero:plain layer-weights-x1e-2:small out-weights-x100:jump",
+        sound=(
+            "head-zero:tiny layer-weights-x1e-2:plain layer-weights-x1e-4:small "
+            "out-weights-x100:jump"
+        ),
     ),
     Net(
         "test", "selu", "circles", 6, "adam", 0.01,
         faults=(
             "alike-0 decay-0.3 head-softmax inputs-x1000:stalled inputs-x1e-4 "
-            "inputs-zero offset-10:stalled rate-x30:stalled sigmoid targets-shuffled"
+            "inputs-zero offset-100:stalled offset-10:stalled rate-x100:stalled "
+            "rate-x30:stalled sigmoid targets-shuffled weights-x10:exploding"
         ),
-        sound="first-layer-weights-x1e-3:small loss-x1e4:jump rate-x3:plain",
+        sound="first-layer-weights-x1e-3:plain loss-x1e4:jump rate-x3:plain",
     ),
     Net(
         "test", "selu", "hills", 4, "sgd", 0.03, {"width": 10},
@@ -461,15 +466,16 @@ NETS = (
             "inputs-equal inputs-x100:non-finite loss-root rate-x100:non-finite "
             "rate-x30:non-finite sigmoid weights-x30:non-finite"
         ),
-        sound="batch-4:plain loss-x1e-5:tiny sum:jump",
+        sound="batch-4:plain layer-weights-x1e-4:small loss-x1e-5:tiny sum:plain",
     ),
     Net(
         "test", "softplus", "wine", 3, "adam", 0.01,
         faults=(
-            "alike-0 decay-0.1 inputs-x1e-4 inputs-zero steps-4 targets-shuffled "
-            "weights-x10:exploding"
+            "alike-0 decay-0.1 inputs-x1e-4 inputs-zero rate-x100:stalled "
+            "rate-x30:stalled steps-4 targets-shuffled weights-x10:exploding "
+            "weights-x30:exploding"
         ),
-        sound="first-layer-weights-x1e-3:small inputs-x3:plain loss-x1e-5:tiny",
+        sound="first-layer-weights-x1e-3:plain inputs-x3:saturated loss-x1e-5:tiny",
     ),
     Net(
         "test", "softplus", "circles", 2, "adam", 0.03,
@@ -477,7 +483,7 @@ NETS = (
             "decay-0.1 head-softmax inputs-equal steps-4 targets-shuffled "
             "weights-x10:exploding weights-x30:exploding"
         ),
-        sound="batch-4:plain head-zero:plain out-weights-x100:jump",
+        sound="batch-4:plain head-zero:tiny out-weights-x100:jump",
     ),
     Net(
         "test", "softplus", "breast_cancer", 3, "sgd", 0.1, {"width": 40},
@@ -485,20 +491,30 @@ NETS = (
             "decay-0.1 head-softmax inputs-x1000:dead inputs-x100:dead inputs-zero "
             "rate-x100:stalled rate-x30:non-finite steps-4"
         ),
-        sound="first-layer-weights-x1e-3:small loss-x1e-5:tiny sum:jump",
+        sound="first-layer-weights-x1e-3:plain loss-x1e-5:tiny sum:jump",
     ),
     Net(
         "test", "lecun_tanh", "wine", 6, "sgd", 0.1, {"width": 10},
         faults=(
-            "decay-0.3 inputs-equal inputs-x10:saturated rate-x1000:saturated "
-            "rate-x100:saturated rate-x30:saturated weights-x30:saturated"
+            "decay-0.3 inputs-equal inputs-x10:saturated normal:saturated "
+            "rate-x1000:saturated rate-x100:saturated rate-x30:saturated "
+            "weights-x10:saturated weights-x30:saturated"
         ),
-        sound="inputs-x3:plain layer-weights-x1e-2:small loss-x1e4:jump",
+        sound=(
+            "inputs-x3:tiny layer-weights-x1e-2:plain layer-weights-x1e-4:small "
+            "layer-weights-x300:saturated loss-x1e4:jump weights-x3:saturated"
+        ),
     ),
     Net(
         "test", "lecun_tanh", "circles", 4, "adam", 0.01,
-        faults="alike-0 decay-0.3 inputs-zero offset-100:saturated sigmoid targets-shuffled",
-        sound="batch-4:plain head-zero:plain out-weights-x100:jump",
+        faults=(
+            "alike-0 decay-0.3 inputs-zero normal:saturated offset-100:saturated "
+            "rate-x100:saturated sigmoid targets-shuffled weights-x30:saturated"
+        ),
+        sound=(
+            "batch-4:plain head-zero:tiny inputs-x10:plain layer-weights-x1e-4:small "
+            "layer-weights-x300:saturated out-weights-x100:jump weights-x3:saturated"
+        ),
     ),
     Net(
         "test", "lecun_tanh", "hills", 4, "sgd", 0.05, {"width": 40},
@@ -507,25 +523,36 @@ NETS = (
             "rate-x10:non-finite sigmoid targets-shuffled weights-x0.03 "
             "weights-x30:saturated"
         ),
-        sound="first-layer-weights-x1e-3:small inputs-x3:plain loss-x1e-5:tiny",
+        sound=(
+            "first-layer-weights-x1e-3:plain inputs-x3:plain layer-weights-x1e-4:small "
+            "layer-weights-x300:saturated loss-x1e-5:tiny weights-x3:saturated"
+        ),
     ),
     Net(
         "test", "clipped_relu", "wine", 4, "sgd", 0.1,
         faults="bias-2 head-relu inputs-inf normal:exploding",
-        sound="bias-0.3:sparse steps-600:tiny sum:jump",
+        sound="bias-0.3:plain layer-weights-x1e-4:small steps-600:plain sum:jump",
     ),
     Net(
         "test", "clipped_relu", "circles", 6, "adam", 0.01,
         faults="bias-5 inputs-nan rate-1e-5 weights-x30:exploding",
-        sound="first-layer-weights-x1e-3:small loss-x1e-5:tiny out-weights-x100:jump",
+        sound=(
+            "bias-0.3:sparse first-layer-weights-x1e-3:plain layer-weights-x1e-4:sparse "
+            "loss-x1e-5:tiny out-weights-x100:jump rate-x3:sparse steps-600:sparse "
+            "weights-x0.1:sparse"
+        ),
     ),
     Net(
         "test", "relu", "circles", 4, "adam", 0.01,
         faults=(
-            "bias-5 inputs-inf layer-bias-10 rate-1e-3 rate-x30:dead "
-            "weights-x30:exploding"
+            "bias-5 inputs-inf layer-bias-10 rate-1e-3 rate-x100:dead rate-x30:dead "
+            "weights-x10:exploding weights-x30:exploding"
         ),
-        sound="bias-0.3:sparse first-layer-weights-x1e-3:small inputs-x3:plain",
+        sound=(
+            "bias-0.3:sparse first-layer-weights-x1e-3:plain inputs-x3:plain "
+            "layer-weights-x1e-4:sparse rate-x10:sparse weights-x0.03:sparse "
+            "weights-x0.1:small"
+        ),
     ),
     Net(
         "test", "relu", "wine", 6, "sgd", 0.05, {"width": 50},
@@ -533,7 +560,10 @@ NETS = (
             "bias-2 inputs-nan layer-bias-10 offset-10:dead steps-12 weights-x0.1 "
             "weights-x3:non-finite"
         ),
-        sound="loss-x1e-5:tiny out-weights-x100:jump rate-x3:plain",
+        sound=(
+            "bias-0.3:plain layer-weights-x1e-4:small loss-x1e-5:tiny "
+            "out-weights-x100:jump rate-x3:plain"
+        ),
     ),
     Net(
         "test", "relu", "wine", 12, "sgd", 0.03,
@@ -541,7 +571,7 @@ NETS = (
             "bias-2 layer-bias-10 layer-weights-x300:non-finite normal:exploding "
             "offset-100:non-finite rate-x100:non-finite weights-x0.5"
         ),
-        sound="inputs-x3:plain layer-weights-x1e-2:small loss-x1e-5:tiny",
+        sound="bias-0.3:sparse inputs-x3:tiny layer-weights-x1e-2:plain loss-x1e-5:tiny",
     ),
     Net(
         "test", "relu", "hills", 4, "sgd", 0.05,
@@ -549,31 +579,42 @@ NETS = (
             "bias-5 decay-0.1 inputs-x1000:non-finite inputs-x100:non-finite "
             "layer-weights-x300:non-finite loss-relative targets-nan"
         ),
-        sound="batch-4:plain head-zero:plain sum:jump",
+        sound="batch-4:plain head-zero:tiny layer-weights-x1e-4:small sum:jump",
     ),
     Net(
         "test", "relu", "breast_cancer", 10, "rmsprop", 0.003, {"width": 30},
         faults=(
-            "inputs-inf layer-bias-10 rate-1e-5 rate-x100:dead steps-12 "
+            "inputs-inf layer-bias-10 rate-1e-5 rate-x100:dead rate-x30:dead steps-12 "
             "weights-x30:exploding"
         ),
-        sound="layer-weights-x1e-2:small loss-x1e-5:tiny out-weights-x100:jump",
+        sound=(
+            "bias-0.3:plain layer-weights-x1e-2:small layer-weights-x1e-4:sparse "
+            "loss-x1e-5:tiny out-weights-x100:plain rate-x3:plain"
+        ),
     ),
     Net(
         "test", "tanh", "wine", 10, "sgd", 0.1, {"width": 10},
         faults=(
-            "alike-0 inputs-nan inputs-x10:saturated pytorch rate-x1000:saturated "
-            "rate-x100:saturated weights-x10:saturated weights-x30:saturated"
+            "alike-0 inputs-nan inputs-x10:saturated normal:saturated pytorch "
+            "rate-x1000:saturated rate-x100:saturated weights-x10:saturated "
+            "weights-x30:saturated"
         ),
-        sound="batch-4:plain head-zero:plain out-weights-x100:jump",
+        sound=(
+            "batch-4:plain head-zero:tiny inputs-x3:saturated layer-weights-x1e-4:small "
+            "layer-weights-x300:saturated out-weights-x100:jump weights-x3:saturated"
+        ),
     ),
     Net(
         "test", "tanh", "circles", 4, "rmsprop", 0.005, {"steps": 150},
         faults=(
-            "alike-0 loss-log-of-sigmoid-out100 offset-10:stalled sigmoid "
-            "targets-shuffled weights-x0.03"
+            "alike-0 loss-log-of-sigmoid-out100 normal:saturated offset-10:stalled "
+            "rate-x100:saturated sigmoid targets-shuffled weights-x0.03 "
+            "weights-x10:saturated weights-x30:saturated"
         ),
-        sound="loss-x1e4:jump rate-x3:plain steps-600:tiny",
+        sound=(
+            "inputs-x10:plain layer-weights-x1e-4:small layer-weights-x300:saturated "
+            "loss-x1e4:jump rate-x3:plain steps-600:plain weights-x3:plain"
+        ),
     ),
     Net(
         "test", "tanh", "hills", 3, "sgd", 0.1, {"width": 40},
@@ -582,23 +623,30 @@ NETS = (
             "rate-x10:non-finite steps-4 targets-nan targets-shuffled weights-x0.03 "
             "weights-x30:saturated"
         ),
-        sound="first-layer-weights-x1e-3:small inputs-x3:plain loss-x1e-5:tiny",
+        sound=(
+            "first-layer-weights-x1e-3:plain inputs-x3:plain loss-x1e-5:tiny "
+            "weights-x10:saturated"
+        ),
     ),
     Net(
         "test", "tanh", "breast_cancer", 12, "sgd", 0.05,
         faults=(
-            "inputs-x100:saturated rate-x1000:stalled rate-x100:saturated "
-            "rate-x30:saturated weights-x0.1 weights-x30:saturated"
+            "inputs-x100:saturated normal:saturated rate-x1000:stalled "
+            "rate-x100:saturated rate-x30:saturated weights-x0.1 weights-x10:saturated "
+            "weights-x30:saturated"
         ),
-        sound="batch-4:plain head-zero:plain sum:jump",
+        sound=(
+            "batch-4:plain head-zero:tiny layer-weights-x1e-4:small "
+            "layer-weights-x300:saturated sum:jump weights-x3:saturated"
+        ),
     ),
     Net(
         "test", "sigmoid", "wine", 2, "sgd", 0.5, {"steps": 150},
         faults=(
             "head-relu loss-log-of-exp-out100 offset-100:saturated rate-1e-3 steps-12 "
-            "targets-shuffled"
+            "targets-shuffled weights-x30:saturated"
         ),
-        sound="out-weights-x100:jump rate-x3:plain steps-600:tiny",
+        sound="out-weights-x100:jump rate-x3:plain steps-600:plain weights-x10:saturated",
     ),
     Net(
         "test", "sigmoid", "circles", 2, "adam", 0.05, {"steps": 150},
@@ -606,7 +654,10 @@ NETS = (
             "head-relu inputs-x1000:saturated inputs-x100:saturated rate-1e-5 "
             "rate-x100:saturated rate-x30:saturated"
         ),
-        sound="first-layer-weights-x1e-3:small inputs-x3:plain loss-x1e-5:tiny",
+        sound=(
+            "first-layer-weights-x1e-3:plain inputs-x3:plain loss-x1e-5:tiny "
+            "weights-x10:saturated"
+        ),
     ),
     Net(
         "test", "sigmoid", "breast_cancer", 2, "rmsprop", 0.01,
@@ -614,31 +665,41 @@ NETS = (
             "head-relu inputs-x1000:saturated rate-1e-3 rate-x100:saturated "
             "rate-x30:saturated steps-12"
         ),
-        sound="batch-4:plain head-zero:plain out-weights-x100:jump",
+        sound=(
+            "batch-4:plain head-zero:tiny out-weights-x100:plain rate-x10:saturated "
+            "weights-x10:saturated"
+        ),
     ),
     Net(
         "test", "elu", "wine", 8, "rmsprop", 0.003, {"width": 10},
         faults=(
-            "decay-0.3 inputs-x1e-4 sigmoid targets-shuffled weights-x0.3 "
-            "weights-x30:exploding"
+            "decay-0.3 inputs-x1e-4 rate-x100:stalled rate-x30:stalled sigmoid "
+            "targets-shuffled weights-x0.3 weights-x10:exploding weights-x30:exploding"
         ),
-        sound="batch-4:plain head-zero:plain out-weights-x100:jump",
+        sound=(
+            "batch-4:plain head-zero:tiny layer-weights-x1e-4:small "
+            "out-weights-x100:jump"
+        ),
     ),
     Net(
         "test", "elu", "circles", 5, "adam", 0.01,
         faults=(
             "decay-0.3 inputs-x1e-4 loss-log-of-sigmoid-out30 offset-10:stalled "
-            "rate-x100:stalled sigmoid targets-shuffled weights-x0.3"
+            "rate-x100:stalled rate-x30:stalled sigmoid targets-shuffled weights-x0.3 "
+            "weights-x10:exploding weights-x30:exploding"
         ),
-        sound="loss-x1e4:jump rate-x3:plain steps-600:tiny",
+        sound="layer-weights-x1e-4:small loss-x1e4:jump rate-x3:plain steps-600:plain",
     ),
     Net(
         "test", "leaky_relu", "circles", 5, "rmsprop", 0.01, {"width": 50},
         faults=(
-            "offset-10:stalled rate-1e-5 rate-x1000:stalled rate-x100:stalled "
-            "rate-x30:stalled sigmoid steps-12"
+            "inputs-x1000:stalled offset-10:stalled rate-1e-5 rate-x1000:stalled "
+            "rate-x100:stalled rate-x30:stalled sigmoid steps-12 weights-x30:exploding"
         ),
-        sound="first-layer-weights-x1e-3:small inputs-x3:plain loss-x1e-5:tiny",
+        sound=(
+            "first-layer-weights-x1e-3:plain inputs-x3:plain layer-weights-x1e-4:small "
+            "loss-x1e-5:tiny rate-x10:jump"
+        ),
     ),
     Net(
         "test", "identity", "wine", 4, "sgd", 0.05, {"width": 40},
@@ -646,15 +707,21 @@ NETS = (
             "inputs-x100:non-finite offset-10:non-finite rate-x1000:non-finite sigmoid "
             "weights-x0.03 weights-x10:non-finite"
         ),
-        sound="batch-4:plain head-zero:plain out-weights-x100:jump",
+        sound=(
+            "batch-4:plain head-zero:tiny layer-weights-x1e-4:small "
+            "out-weights-x100:jump"
+        ),
     ),
     Net(
         "test", "identity", "breast_cancer", 12, "sgd", 0.02,
         faults=(
-            "decay-0.3 inputs-x10:non-finite inputs-x1e-4 offset-100:non-finite sigmoid "
-            "weights-x0.5"
+            "decay-0.3 inputs-x10:non-finite inputs-x1e-4 offset-100:non-finite "
+            "rate-x10:stalled sigmoid weights-x0.5"
         ),
-        sound="first-layer-weights-x1e-3:small loss-x1e4:jump rate-x3:plain",
+        sound=(
+            "first-layer-weights-x1e-3:plain layer-weights-x1e-4:small loss-x1e4:jump "
+            "rate-x3:plain"
+        ),
     ),
     Net(
         "test", "sigmoid", "wine", 8, "adam", 0.01, {"normalisation": "batch"},
@@ -662,7 +729,7 @@ NETS = (
             "alike-0 inputs-zero loss-log-of-softmax-out100 no-norm rate-1e-3 "
             "targets-shuffled"
         ),
-        sound="first-layer-weights-x1e-3:small loss-x1e-5:tiny rate-x3:plain",
+        sound="first-layer-weights-x1e-3:plain loss-x1e-5:tiny rate-x3:plain",
     ),
     Net(
         "test", "tanh", "circles", 12, "adam", 0.003, {"steps": 200, "normalisation": "layer"},
@@ -670,7 +737,7 @@ NETS = (
             "alike-0.1 inputs-x1e-4 loss-log-of-sigmoid-out30 sigmoid steps-4 "
             "weights-x0.1"
         ),
-        sound="first-layer-weights-x1e-3:small loss-x1e4:jump rate-x3:plain",
+        sound="first-layer-weights-x1e-3:plain loss-x1e4:jump rate-x3:plain",
     ),
     Net(
         "test", "relu", "wine", 24, "sgd", 0.01, {"residual": True, "init_scale": 0.3},
@@ -678,11 +745,14 @@ NETS = (
             "bias-2 bias-5 inputs-x10:non-finite layer-weights-x300:non-finite rate-1e-3 "
             "rate-x100:non-finite"
         ),
-        sound="inputs-x3:plain",
+        sound="inputs-x3:tiny",
     ),
     Net(
         "test", "gelu", "breast_cancer", 12, "adam", 0.003, {"residual": True, "steps": 60},
-        faults="alike-0.1 inputs-x1e-4 loss-log-of-sigmoid-out100 rate-1e-5 rate-x1000:dead",
-        sound="batch-4:plain head-zero:plain out-weights-x100:jump",
+        faults=(
+            "alike-0.1 inputs-x1e-4 loss-log-of-sigmoid-out100 rate-1e-5 rate-x1000:dead "
+            "rate-x100:dead rate-x30:stalled"
+        ),
+        sound="batch-4:saturated head-zero:tiny loss-x1e-5:saturated out-weights-x100:jump",
     ),
 )  # fmt: skip

@@ -15,6 +15,7 @@ from gradiometer.events import (
     Begun,
     Compared,
     Event,
+    FileWritten,
     Interrupted,
     KeptElsewhere,
     NotCompared,
@@ -43,6 +44,9 @@ def run(
     theory: Annotated[
         bool, typer.Option("--theory", help="Show the prediction in heatmap and profile.")
     ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write report.html, with all there is to say of it.")
+    ] = False,
     timeout: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", help="Stop the training after this time."),
@@ -61,6 +65,7 @@ def run(
             out=out,
             overwrite=overwrite,
             theory=theory,
+            report=report,
             timeout=timeout,
             on_event=printer,
             **chosen(settings),
@@ -68,14 +73,25 @@ def run(
         if attempt and not printer.status:
             from gradiometer.remedies import try_remedies
 
-            try_remedies(trace, budget=budget, on_event=printer)
+            found = try_remedies(trace, budget=budget, on_event=printer)
+            if printer.report is not None:  # again, with what was found
+                from gradiometer.verbs.report import write
+
+                typer.echo(f"  {write(trace, printer.report, remedies=found)}")
 
 
 class RunPrinter(RemediesPrinter):
-    """Prints what happens in a run."""
+    """Prints what happens in a run.
+
+    Attributes
+    ----------
+    report : Path or None
+        Where the report is, once it was written.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.report: Path | None = None
         self._done = 0  # steps; recorded ones are told late
 
     def show(self, event: Event) -> None:
@@ -104,6 +120,9 @@ class RunPrinter(RemediesPrinter):
             case Interrupted():
                 super().show(event)
                 _say_where_it_ended(event)
+            case FileWritten(path) if path.suffix == ".html":
+                self.report = path
+                super().show(event)
             case KeptElsewhere(wanted, folder):
                 typer.echo(
                     f"{wanted} holds other results, which are kept; these results are in {folder}."

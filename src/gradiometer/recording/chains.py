@@ -108,6 +108,19 @@ def layers_above(before: Mapping[int, int], groups: Mapping[int, Hashable]) -> d
     return found
 
 
+def among(
+    before: Mapping[int, int], groups: Mapping[int, Hashable], kept: Sequence[int]
+) -> tuple[dict[int, int], dict[int, Hashable]]:
+    """The same of some layers alone, by their positions among these."""
+    at = {layer: i for i, layer in enumerate(kept)}
+    masks = {
+        at[layer]: sum(1 << i for other, i in at.items() if mask >> other & 1)
+        for layer, mask in before.items()
+        if layer in at
+    }
+    return masks, {at[layer]: group for layer, group in groups.items() if layer in at}
+
+
 def _between(start: int, end: int, ahead: Mapping[int, int], mine: Sequence[int]) -> list[int]:
     def leads(one: int, other: int) -> bool:
         return one == other or bool(ahead[other] >> one & 1)

@@ -330,7 +330,8 @@ def _facts(session: Session, reasons: Reasons) -> dict[str, Any]:
     if session.chains is not None and session.chains != [trained]:
         found["chains"] = json.dumps(session.chains)
     neighbours = [pair for chain in session.chains or [] for pair in itertools.pairwise(chain)]
-    if any(pair not in neighbours for pair in session.above.items()):  # there are branches
+    branches = any(pair not in neighbours for pair in session.above.items())
+    if branches or session.only is not None:  # or layers in between that are not recorded
         above = [session.above.get(i, -1) for i in range(len(session.layers))]
         found["above"] = json.dumps(above)
     if reasons:

@@ -17,7 +17,7 @@ from dp.typing import Array
 from dp.validation import one_of
 from gradiometer.events import Guarded, Listener, StepRecorded
 from gradiometer.quantities import HISTOGRAM, OF_STEPS, QUANTITIES
-from gradiometer.recording.chains import chains_of, layers_above
+from gradiometer.recording.chains import among, chains_of, layers_above
 from gradiometer.recording.clock import Clock
 from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.measure import nothing
@@ -26,7 +26,7 @@ from gradiometer.recording.origin import Look
 from gradiometer.recording.place import StepRecord, how_it_began
 from gradiometer.recording.requires import arrays_for
 from gradiometer.recording.schedule import Schedule
-from gradiometer.states import not_there
+from gradiometer.states import MODEL, not_there
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,12 @@ class Session:
         Leave out steps, so that recording takes at most this share of the time: 0.05 for 5 %.
     always : int
         So many steps are recorded whatever they take.
+    only : collection of str, optional
+        The names of the layers that are recorded; all by default.
 
     Attributes
     ----------
+    only : tuple of str, optional
     schedule : Schedule
         Which steps are recorded.
     quantities : tuple of str
@@ -124,7 +127,9 @@ class Session:
         quantities: Collection[str] | None = None,
         max_overhead: float | None = None,
         always: int = 1,
+        only: Collection[str] | None = None,
     ) -> None:
+        self.only = _checked_names(only)
         self.schedule = Schedule(every, max_overhead, always)
         if isinstance(quantities, str):
             quantities = (quantities,)
@@ -212,12 +217,37 @@ class Session:
             return ""
         return f"{function} was applied to its output, where it had been {known}"
 
-    def leads(self, before: Mapping[int, int], groups: Mapping[int, Hashable]) -> None:
-        """Say which layers lead to which; see `chains_of`."""
-        self.chains, self.above = chains_of(before, groups), layers_above(before, groups)
+    def picks(self, layer: str) -> bool:
+        """Whether a layer of this name is recorded."""
+        return self.only is None or layer in self.only
+
+    def check_names(self, known: Sequence[str]) -> None:
+        """Raise ValueError for a layer that is to be recorded, and is not among these."""
+        for name in self.only or ():
+            one_of("layer", name, tuple(known))
+
+    def leads(
+        self,
+        before: Mapping[int, int],
+        groups: Mapping[int, Hashable],
+        kept: Sequence[int] | None = None,
+    ) -> None:
+        """Say which layers lead to which; see `chains_of`.
+
+        `kept` are the positions of the recorded layers among all, if these are not all recorded: a
+        layer is above another only if there is none in between, recorded or not.
+        """
+        above = layers_above(before, groups)
+        if kept is not None:
+            at = {layer: i for i, layer in enumerate(kept)}
+            above = {at[i]: at[j] for i, j in above.items() if i in at and j in at}
+            before, groups = among(before, groups, kept)
+        self.chains, self.above = chains_of(before, groups), above
 
     def miss(self, layer: str, names: Collection[str], why: str) -> None:
         """Note why quantities of a layer are missing; the first reason stays."""
+        if layer != MODEL and not self.picks(layer):
+            return
         for name in names:
             if self.needs(name):
                 self.missing.setdefault(layer, {}).setdefault(name, why)
@@ -357,7 +387,10 @@ class Session:
                 for kind, count in counts.items()
             }
             found = first_nonfinite([info.name for info in self.layers], there)
-            record = StepRecord(self.layers, self.chains, at, kept, rows.missing, counts, told)
+            record = StepRecord(
+                self.layers, self.chains, at, kept, rows.missing, counts, told,
+                whole=self.only is None,
+            )  # fmt: skip
             began = how_it_began(record, found, look)
             self.nonfinite = {"nonfinite_step": steps[at], **found, **began}
 
@@ -414,6 +447,15 @@ class Session:
                 found[start:end] = rows.missing[name] & empty[start:end]
             start = end
         return found
+
+
+def _checked_names(given: Collection[str] | None) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    names = (given,) if isinstance(given, str) else tuple(given)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"layers must be names of layers, one at least, got {given!r}")
+    return names
 
 
 def _each_step(values: Array) -> list[Array]:

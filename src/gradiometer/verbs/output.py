@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from gradiometer.trace import Trace
 
-TRACE, DESCRIPTION = "trace.nc", "experiment.toml"
+TRACE, DESCRIPTION, REPORT = "trace.nc", "experiment.toml", "report.html"
 # of a run; named here too, so that a folder can be checked without loading matplotlib
 FIGURE_NAMES = ("gradients", "panels", "heatmap", "profile", "learning", "decision")
 WITH_THEORY = ("heatmap", "profile")  # figures that can show a prediction

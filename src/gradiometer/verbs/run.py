@@ -34,6 +34,7 @@ def run(
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     theory: bool = False,
+    report: bool = False,
     timeout: float | None = None,
     on_event: Listener | None = None,
     **settings: Any,
@@ -55,6 +56,8 @@ def run(
     theory : bool
         Show the prediction of the first step in heatmap and profile, and compare with it even if
         the prediction takes longer than the run.
+    report : bool
+        Write report.html into `out`, too; see `report`.
     timeout : float, optional
         Seconds after which the training ends; what was recorded until then is returned and saved.
     on_event : callable, optional
@@ -75,7 +78,8 @@ def run(
     TooLargeError
         If it needs more memory than there is: before anything is made.
     TheoryError, ValueError
-        If `theory` is true, and theory does not cover the experiment: before training.
+        If `theory` is true, and theory does not cover the experiment; if `report` is, and `out` is
+        missing: before training.
     OutputError
         If `out` cannot be written to, or holds something else: before training. If the result
         cannot be written: its `trace` has it, and so has a file elsewhere, which the error names.
@@ -98,7 +102,9 @@ def run(
     training = Training(described, timeout)
     if theory:
         check_covered(described)
-    folder = None if out is None else RunFolder(out, described, overwrite)
+    if report and out is None:
+        raise ValueError("report: out must be given, the folder to write it into")
+    folder = None if out is None else RunFolder(out, described, overwrite, report)
     tell = Guarded(on_event)
     tell(Begun("run", described, described.steps))
     trace, interrupts = _train(training, folder, tell)
@@ -114,7 +120,7 @@ def run(
         if folder is not None:
             folder.tell_files(tell)
         if folder is not None and not interrupts.again:
-            for file in folder.draw(trace, prediction if theory else None):
+            for file in folder.draw(trace, prediction, show=theory):
                 tell(FileWritten(file))
                 drawing.check()
     if comparing.raised or drawing.raised:

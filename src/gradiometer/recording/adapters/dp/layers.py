@@ -121,12 +121,17 @@ class Announcer:
     Attributes
     ----------
     rows : list of Row
-        Empty until then.
+        Of the layers that are recorded; empty until then.
+    all : list of Row
+        Of all layers.
     """
 
     def __init__(self, session: Session, model: dp.Model, waiting: Callable[[], None]) -> None:
         self._session, self._model, self._waiting = session, model, waiting
         self.rows: list[Row] = []
+        self.all: list[Row] = []
+        if session.only is not None:
+            session.check_names(_possible_names(model.get_param()))
 
     def announce(
         self,
@@ -142,7 +147,9 @@ class Announcer:
         if self.rows:
             return self.rows
         param = self._model.get_param()
-        rows = rows_of(param, called)
+        self.all = rows_of(param, called)
+        self._session.check_names([row.name for row in self.all])
+        rows = [row for row in self.all if self._session.picks(row.name)]
         used = {layer.weight for layer in called} - set(unused)
         roles = {
             row.parameter: "unreached" if row.parameter in unused else "outside"
@@ -155,6 +162,20 @@ class Announcer:
                 self._session.miss(row.name, OF_CALLS, NO_LAYER)
         self.rows = rows
         return rows
+
+    @property
+    def kept(self) -> list[int] | None:
+        """Which of all layers are recorded, by their positions; None for all."""
+        if self._session.only is None:
+            return None
+        return [i for i, row in enumerate(self.all) if row in self.rows]
+
+
+def _possible_names(param: Mapping[str, Array]) -> list[str]:
+    """Names that layers may have, before any was called: those of `rows_of`, and others."""
+    sure = [row.name for row in rows_of(param, ())] if param else []
+    stems = [name.removesuffix("_weight") for name in param if name.endswith("_weight")]
+    return [*sure, *(stem for stem in stems if stem not in sure)]
 
 
 def _info(

@@ -141,6 +141,8 @@ class ProgramReader:
         """Which of a training step's values are read."""
         wanted: list[Value] = []
         for layer in captured.layers:
+            if not self.session.picks(layer.name):
+                continue
             if self._deltas and layer.delta is not None:
                 wanted.append(layer.delta)
             if self._affine and layer.affine_delta is not None:
@@ -258,15 +260,15 @@ class ProgramReader:
         """See which layers lead to which, once."""
         if self.session.chains is not None:
             return
+        places = {row.parameter: i for i, row in enumerate(self._announcer.all)}
         marked = {
-            call.pre_activation: [self._places[layer.row.parameter]]
-            for layer in self._layers
-            for call in layer.calls
+            call.pre_activation: [places[f"{call.name}_weight"]]
+            for call in step.captured.layers
             if call.delta is not None
         }
         order = in_order([step.captured.output])
         before = layers_before(marked, order, lambda value: value.operands)
-        self.session.leads(before, dict.fromkeys(before, 0))
+        self.session.leads(before, dict.fromkeys(before, 0), self._announcer.kept)
 
     def _prepare_forward(self, step: StepArrays) -> None:
         """The forward pass on the reference batch, which shares the training step's parameters.
@@ -305,7 +307,8 @@ class ProgramReader:
             known = self._functions.setdefault(weight, [])
             if call.function not in known:
                 known.append(call.function)
-            self._looked_at.setdefault(weight, []).append(call.activation)
+            if self.session.picks(call.name):
+                self._looked_at.setdefault(weight, []).append(call.activation)
         read = [value for values in self._looked_at.values() for value in values]
         self._forward = step.beside(self._captured_forward, read)
         np.copyto(self._forward.arrays[self._captured_forward.inputs[0]], x)
@@ -524,7 +527,8 @@ class ProgramReader:
         given: Array | bool | None = None
         if self._inputs:
             given = of_members(np.asarray(kept("input")), self._loss.shape[1:])
-        elif self._pure:  # what goes into the others came out of those before
+        elif self._pure and self.session.only is None:
+            # what goes into the others came out of those before
             is_first = self._places[self._layers[0].row.parameter] == layer
             given = x if is_first else True
         row = group.layers[which].row

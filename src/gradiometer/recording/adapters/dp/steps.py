@@ -82,6 +82,8 @@ class PassReader:
             # a loss of logits does not show the last layer's function: the forward pass does
             found.functions |= of_layers.functions_by_weight(passage.calls, passage.after)
         for call, (weight, _), (function, applied) in zip(seen.calls, calls, after, strict=True):
+            if not self._session.picks(call.layer.name):
+                continue
             known = of_layers.only(found.functions[weight])
             same = known is not None and of_layers.same(function, known)
             arrays = self._arrays(call, known, applied if same else None)

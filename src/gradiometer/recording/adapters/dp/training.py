@@ -280,16 +280,14 @@ class DpTraining(Training):
             layers = [*(call.layer for call in seen.calls), *seen.unused]
             functions = {weight: only(known) for weight, known in found.functions.items()}
             unused = {layer.weight.name or "" for layer in seen.unused}
-            rows = self.announcer.announce(
-                [Called.of(layer) for layer in layers], functions, unused
-            )
-            places = {row.parameter: i for i, row in enumerate(rows)}
+            self.announcer.announce([Called.of(layer) for layer in layers], functions, unused)
+            places = {row.parameter: i for i, row in enumerate(self.announcer.all)}
             reached = [call for call in seen.calls if call.delta is not None]
             marked = {
                 call.pre_activation: [places[call.layer.weight.name or ""]] for call in reached
             }
             before = layers_before(marked, reversed(seen.order), lambda node: node.parents)
-            self.session.leads(before, dict.fromkeys(before, 0))
+            self.session.leads(before, dict.fromkeys(before, 0), self.announcer.kept)
         step.passes.append(found)
 
     def _before_reading(self) -> None:

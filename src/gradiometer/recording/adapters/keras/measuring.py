@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -51,8 +51,11 @@ class Measuring:
 
     def __init__(self, session: Session, model: Any, batch: tuple[Any, Any] | None) -> None:
         self._session, self._model, self._batch = session, model, batch
-        self._weights = weights_of(model)
-        self._backend = BACKENDS[keras.backend.backend()](model, list(self._weights))
+        found = weights_of(model)
+        session.check_names([weight.name for weight in found])
+        self._all = found
+        self._weights = [weight for weight in found if session.picks(weight.name)]
+        self._backend = BACKENDS[keras.backend.backend()](model, found)
         if session.layers:  # in their order
             order = {info.name: i for i, info in enumerate(session.layers)}
             self._weights.sort(key=lambda weight: order[weight.name])
@@ -107,11 +110,24 @@ class Measuring:
             role = role if id(weight.caller) in order else "outside"
             infos.append(weight.info(names.pop() if len(names) == 1 else UNKNOWN, role))
         session.begin(infos)
+        if session.only is not None:
+            self._tell_gaps(order)
         for weight, info in zip(self._weights, infos, strict=True):
             if info.role == "frozen":
                 session.miss(info.name, FROM_GRADIENT, "it is frozen")
             if not weight.multiplies:
                 session.miss(info.name, OF_PRODUCT, weight.why_hidden or NO_MATRIX)
+
+    def _tell_gaps(self, order: Mapping[int, int]) -> None:
+        """Say which layers have another that is not recorded between them."""
+        called = sorted(
+            (weight for weight in self._all if id(weight.caller) in order),
+            key=lambda weight: order[id(weight.caller)],
+        )
+        recorded = [weight for weight in called if self._session.picks(weight.name)]
+        before = {i: (1 << i) - 1 for i in range(len(called))}
+        kept = [called.index(weight) for weight in recorded]
+        self._session.leads(before, dict.fromkeys(before, 0), kept)
 
     def _of_calls(self, weight: Weight, seen: Pass) -> LayerArrays:
         """The arrays of all calls of a layer, as those of one batch; says what they lack."""

@@ -173,7 +173,8 @@ class Forward:
             self._open(scope, module)
         if scope.links and args and not scope.this.unwatched:
             with torch._C.DisableTorchFunction():
-                self._activations.handed(scope, module, args[0], bool(layers))
+                is_layer = bool(layers) or id(module) in self._modules.left_out
+                self._activations.handed(scope, module, args[0], is_layer)
         self._clock.entered(began)
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -187,6 +188,8 @@ class Forward:
             scope.depth -= 1
             return
         began = perf_counter()
+        if module_left_out := self._modules.left_out.get(id(module)):
+            self._note(module_left_out, output)
         if unwatched:
             self._end_unwatched(scope, output)
         elif scope.running or layers:
@@ -285,6 +288,13 @@ class Forward:
         for layer in layers:
             call = Call(layer, scope.number, h.requires_grad, without_gradients=without_gradients)
             self._watch(scope, call, args[0] if args else None, h)
+
+    def _note(self, layers: Sequence[Layer], output: Any) -> None:
+        """Note the place of layers that are not recorded."""
+        if self._reference_calls is None and isinstance(output, torch.Tensor):
+            for layer in layers:
+                self.order.setdefault(layer)
+                self._chains.note(layer, output)
 
     def _watch(self, scope: Scope, call: Call, given: Any, h: torch.Tensor) -> None:
         """Watch what becomes of a layer's output, forward and backward."""

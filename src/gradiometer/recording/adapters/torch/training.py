@@ -304,10 +304,12 @@ class Training(recorder.Training, Observer):
         forward, layers = self._watch.forward, self._plan.layers
         called = [layer for layer in forward.order if layer in layers]
         results = Results(self._plan, self._gradients, called, forward.uses.found)
-        places = {layer: i for i, layer in enumerate(results.layers)}
+        order = [*forward.order, *(one for one in results.layers if one not in forward.order)]
+        places = {layer: i for i, layer in enumerate(order)}
         found = self._chains.found(places)
+        kept = [places[layer] for layer in results.layers] if self._plan.left_out else None
         if found is not None:
-            self._session.leads(*found)
+            self._session.leads(*found, kept)
         return results
 
     def _replaced(self) -> set[int]:
