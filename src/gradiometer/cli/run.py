@@ -75,9 +75,10 @@ def run(
 
             found = try_remedies(trace, budget=budget, on_event=printer)
             if printer.report is not None:  # again, with what was found
-                from gradiometer.verbs.report import write
+                from gradiometer.verbs.report import report as write
 
-                typer.echo(f"  {write(trace, printer.report, remedies=found)}")
+                file = write(trace, printer.report, theory=theory, remedies=found)
+                typer.echo(f"  {file}")
 
 
 class RunPrinter(RemediesPrinter):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gradiometer.decomposition import NEEDED, next_layers
 from gradiometer.plots import heatmap, learning, waterfall
 from gradiometer.plots.canvas import middle
@@ -96,12 +98,16 @@ def _falls(trace: Trace) -> str:
         for name in [name for name in names if name in trace.dataset][:1]:
             first, last = (decades_lost(trace, name, step, ends) for step in (0, -1))
             if math.isfinite(first) and math.isfinite(last):
-                fall = f"{words} falls by {first:.1f} decades at the first step, by {last:.1f}"
-                told.append(fall.replace("by -", "by −") + " at the last")
+                begins, ends_with = (_change(fall) for fall in (first, last))
+                told.append(f"{words} {begins} at the first step and {ends_with} at the last")
     if not told:
         return ""
     below, above = (shortened(printable(trace.layers[end])) for end in ends)
     return f"From layer {above} to layer {below}, {'; '.join(told)}."
+
+
+def _change(fall: float) -> str:
+    return f"{'falls' if fall >= 0 else 'grows'} by {abs(fall):.1f} decades"
 
 
 def _ends(trace: Trace) -> tuple[int, int]:
@@ -118,7 +124,8 @@ def _course(trace: Trace) -> str:
     told = []
     for name in ("loss", "accuracy"):
         if name in trace.dataset:
-            values = middle(trace, recorded_values(trace, name))
-            course = f"{name} from {values[0]:.3g} to {values[-1]:.3g}"
-            told.append(course.replace("nan", "missing"))
+            values = middle(trace, recorded_values(trace, name))[[0, -1]]
+            if not np.isnan(values).all():
+                shown = ["missing" if np.isnan(value) else f"{value:.3g}" for value in values]
+                told.append(f"{name} from {' to '.join(shown)}")
     return f"{' and '.join(told)}.".capitalize() if told else ""

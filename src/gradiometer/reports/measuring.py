@@ -37,8 +37,7 @@ def facts(trace: Trace, verdict: Verdict) -> Iterator[tuple[str, str]]:
     if "dtype" in attrs:
         yield "Numbers", str(attrs["dtype"])
     if "optimizer" in attrs:
-        rate = f", learning rate {attrs['learning_rate']}" if "learning_rate" in attrs else ""
-        yield "Optimiser", f"{attrs['optimizer']}{rate}"
+        yield "Optimiser", f"{attrs['optimizer']}{_rate(trace)}"
     yield "Recorded", ", ".join(_recorded(trace))
     left = [name for name in (*OF_LAYERS, *OF_STEPS) if name not in trace.dataset]
     if left:
@@ -60,18 +59,19 @@ def _recorded(trace: Trace) -> list[str]:
 
 
 def missing(trace: Trace) -> list[tuple[str, str, str]]:
-    """Which quantities are missing where, and why: quantity, layers in words, reason."""
-    places: dict[tuple[str, str], list[str]] = {}
+    """Which quantities are missing where, and why: quantities and layers in words, reason."""
     reasons = reasons_of(trace.attrs)
+    places: dict[tuple[str, str], list[str]] = {}  # quantity, reason -> layers
     for name in trace.quantities:
         mask = mask_of(name, trace.dataset)
-        if mask is None:
-            continue
-        for place in places_missing(trace.dataset, name, mask):
+        for place in [] if mask is None else places_missing(trace.dataset, name, mask):
             layer = None if place == MODEL else place
             why = reason_for(reasons, name, layer) or "no reason is known"
             places.setdefault((name, why), []).append(place)
-    found = [(name, _listed(layers), why) for (name, why), layers in places.items()]
+    names: dict[tuple[str, str], list[str]] = {}  # layers in words, reason -> quantities
+    for (name, why), layers in places.items():
+        names.setdefault((_listed(layers), why), []).append(name)
+    found = [(", ".join(group), layers, why) for (layers, why), group in names.items()]
     if len(found) > MOST_ROWS:
         found = [*found[:MOST_ROWS], ("…", f"{len(found) - MOST_ROWS} more rows", "")]
     return found
@@ -99,6 +99,16 @@ def _nets(trace: Trace) -> str:
         return f"1, seed {trace.attrs['seed']}" if "seed" in trace.attrs else "1"
     members = trace.dataset["member"].values
     return f"{len(members)}, seeds {members[0]} to {members[-1]}; numbers are medians over them"
+
+
+def _rate(trace: Trace) -> str:
+    """The learning rate, in the words that follow the optimiser's name."""
+    if "learning_rate" in trace.attrs:
+        return f", learning rate {trace.attrs['learning_rate']}"
+    if "learning_rate" in trace.dataset.coords:
+        rates = trace.dataset["learning_rate"].values
+        return f", learning rate from {rates[0]:.3g} to {rates[-1]:.3g}"
+    return ""
 
 
 def _confidence(verdict: Verdict) -> str:

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 def render(template: str, **content: Any) -> str:
     """Fill a template of `gradiometer/reports/templates`; its values are escaped.
 
-    Templates extend `page.html`, whose blocks are `title` and `content`. They have these filters:
-    `number` (four digits), `usual`, `effect` and `p` (see `…_in_words` below), `picture` (of a
-    figure, the address that an `img` needs), and `visible` (of a name, what a reader can see of it:
-    no control characters, nothing that turns the order of letters).
+    Templates extend `page.html`, whose blocks are `title`, `content` and `footer`. They have these
+    filters: `number` (four digits), `usual`, `effect` and `p` (see `…_in_words` below), `begin`
+    (with a capital), `picture` (of a figure, the address that an `img` needs), and `visible` (of a
+    name, what a reader can see of it: no control characters, nothing that turns the order of
+    letters).
     """
     return _environment().get_template(template).render(**content)
 
@@ -40,6 +41,7 @@ def _environment() -> Environment:
         "effect": effect_in_words,
         "p": p_in_words,
         "picture": picture,
+        "begin": with_capital,
         "usual": usual_in_words,
         "visible": printable,
     }
@@ -49,6 +51,11 @@ def _environment() -> Environment:
 def number_in_words(value: float, digits: int = 4) -> str:
     """A number with so many digits; a dash for NaN."""
     return "–" if math.isnan(value) else f"{value:.{digits}g}"
+
+
+def with_capital(text: str) -> str:
+    """A text that begins with a capital; the rest stays, such as |dL/dW|."""
+    return text[:1].upper() + text[1:]
 
 
 def usual_in_words(low: float, high: float) -> str:

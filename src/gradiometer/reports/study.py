@@ -84,6 +84,6 @@ def _cell(row: Any, name: str) -> str:
     if middle != middle:
         return MISSING
     if name == "diverged":
-        return f"{middle:.0%}"
+        return f"{100 * middle:.0f} %"
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     return f"{middle:.2f}" if low != low else f"{middle:.2f} [{low:.2f}, {high:.2f}]"

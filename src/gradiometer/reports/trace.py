@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gradiometer.remedies.results import number
 from gradiometer.reports.figures import figures
 from gradiometer.reports.layers import columns, rows
 from gradiometer.reports.measuring import facts, missing, title_of
@@ -41,6 +42,7 @@ def page(
         title=title_of(trace),
         diagnosis=diagnosis,
         remedies=remedies,
+        unchanged=_unchanged(remedies),
         figures=[*figures(trace, theory, why_no_theory)],
         headings=[heading for heading, _, _ in columns(trace)],
         rows=rows(trace, diagnosis),
@@ -48,3 +50,10 @@ def page(
         missing=missing(trace),
         version=versions().get("gradiometer", ""),
     )
+
+
+def _unchanged(remedies: Remedies | None) -> str:
+    """The mean outcome if nothing is changed."""
+    if remedies is None or not remedies.unchanged:
+        return ""
+    return number(sum(remedies.unchanged) / len(remedies.unchanged), remedies.outcome)

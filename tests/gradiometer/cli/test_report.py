@@ -1,5 +1,6 @@
 """`gradiometer report`, and `run --report`: where the report goes, and what it never replaces."""
 
+import errno
 import subprocess
 import sys
 
@@ -74,6 +75,20 @@ def test_it_never_replaces_the_trace(folder):
     with pytest.raises(OutputError, match="is the trace itself"):
         gradiometer.report(trace, trace)
     assert trace.read_bytes() == before
+
+
+def test_an_older_report_stays_if_the_new_one_cannot_be_written(folder, monkeypatch):
+    (folder / "report.html").write_text("older")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    done = call("report", folder)
+    assert done.exit_code == 2
+    assert "report.html: cannot be written (No space left on device)" in done.output
+    assert (folder / "report.html").read_text() == "older"
+    assert [*folder.glob(".report*")] == []
 
 
 def test_what_is_no_trace_is_named(tmp_path):

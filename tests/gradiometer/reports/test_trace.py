@@ -10,10 +10,13 @@ import gradiometer
 from gradiometer.decomposition import NEEDED
 from gradiometer.quantities import PER_LAYER
 from gradiometer.remedies import Effect, NotTried, Remedies, Tried
+from gradiometer.reports.measuring import missing
 from gradiometer.reports.trace import page
+from gradiometer.states import with_missing
 from gradiometer.trace import Trace
 
 MARKUP = "<img src=x onerror=alert(1)>&\"'"
+SHOWN = ("grad_mean_abs", "delta_rms", "dead_fraction", "update_ratio")  # in the table
 LARGEST = 1_500_000  # bytes of a report
 
 
@@ -76,8 +79,8 @@ def test_what_was_not_recorded_is_said():
     read = check_page(page(trace))
     assert 'For exact ones, add "affine_delta_rms"' in read.text
     assert "Not recorded" in read.text
-    for missing in trace.diagnose().not_judged:
-        assert missing.sentence in read.text
+    for unknown in trace.diagnose().not_judged:
+        assert unknown.sentence in read.text
     alone = made(["a"], 2)
     assert "no two layers that one delta goes through" in check_page(page(alone)).text
 
@@ -87,6 +90,14 @@ def test_reasons_for_missing_quantities_are_told():
     read = check_page(page(trace))
     assert "What is missing, and why" in read.text
     assert trace.why("arriving_rms", "out") in read.text
+
+
+def test_quantities_with_one_reason_share_a_row():
+    names = ["grad_mean_abs", "delta_rms"]
+    trace = made(["a", "b"], 2, missing='{"b": {"grad_mean_abs": "frozen", "delta_rms": "frozen"}}')
+    mask = np.array([[False, True], [False, True]])
+    trace = Trace(with_missing(trace.dataset, dict.fromkeys(names, mask)))
+    assert missing(trace) == [("grad_mean_abs, delta_rms", "b", "frozen")]
 
 
 def test_remedies_are_shown_if_they_are_given(trace):
@@ -128,11 +139,8 @@ def test_one_step_and_strange_facts_break_nothing():
 
 def test_a_large_run_gives_a_small_file():
     names = [f"{i}.{'x' * 300}" for i in range(100)]
-    trace = made(names, 200, members=20, quantities=[*dict.fromkeys([*GRADIENT, *NEEDED])])
+    trace = made(names, 200, members=20, quantities=[*dict.fromkeys([*SHOWN, *NEEDED])])
     assert len(page(trace).encode()) < LARGEST
-
-
-GRADIENT = ("grad_mean_abs", "delta_rms", "dead_fraction", "update_ratio")
 
 
 def test_of_a_very_deep_net_both_ends_are_listed():
