@@ -1,4 +1,7 @@
-"""Rules: which signs speak for which verdict. They are data, in `rules.toml`.
+"""Rules: which signs speak for which kind and which cause. They are data, in `rules.toml`.
+
+First the kind is found: by the first rule of kinds that fires. Then its cause: said by that rule,
+or else by the first rule of causes that fires and belongs to the kind.
 
 A condition is written as `sign > number` or `sign < number`. A sign of which each layer has one is
 preceded by `most`, `least`, `median`, `first` or `last`: which of the layers it is asked of.
@@ -85,27 +88,33 @@ class Condition:
 
 @dataclass(frozen=True)
 class Rule:
-    """When all of `when` hold, and none of `unless`, this is the verdict.
+    """When all of `when` hold, and none of `unless`, it says a kind, a cause, or both.
 
     Attributes
     ----------
     name : str
-    kind : Kind
-    cause : str or None
     when, unless : tuple of Condition
         One of `unless` of which nothing is known does not hold.
+    kind : Kind or None
+        None of a rule that says the cause of kinds that are known already.
+    cause : str or None
+        None of a rule that leaves the cause to others, or says "healthy".
+    dead : str or None
+        What the cause is called where units are dead.
     layer : (str, str) or None
         Which layer it names: ("most", sign) or another of these words; None if it names none.
-    confidence : Confidence or None
+    fixed : bool
+        Whether its thresholds follow from what it means, and are not learned.
     """
 
     name: str
-    kind: Kind
-    cause: str | None
     when: tuple[Condition, ...]
     unless: tuple[Condition, ...] = ()
+    kind: Kind | None = None
+    cause: str | None = None
+    dead: str | None = None
     layer: tuple[str, str] | None = None
-    confidence: Confidence | None = None
+    fixed: bool = False
 
     def fires(self, signs: Signs) -> bool | None:
         """Whether it does; None if a sign that it needs is not known, and no other denies it."""
@@ -122,6 +131,88 @@ class Rule:
             return None
         which, sign = self.layer
         return place_of(np.asarray(signs[sign]), which)
+
+    def cause_of(self, kind: Kind) -> str | None:
+        """The cause that it says of a kind; None if it says nothing of it."""
+        if kind == Kind.DEAD and self.dead is not None:
+            return self.dead
+        return self.cause if self.cause and kind in CAUSES[self.cause].kinds else None
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the rules say of a net.
+
+    Attributes
+    ----------
+    kind : Kind
+    cause : str or None
+    rule : Rule
+        That says the kind.
+    because : Rule or None
+        That says the cause; None if it is the kind's usual one.
+    """
+
+    kind: Kind
+    cause: str | None
+    rule: Rule
+    because: Rule | None = None
+
+    def place(self, signs: Signs) -> int | None:
+        """Position of the layer: by the rule of the cause, or else by that of the kind."""
+        for rule in (self.because, self.rule):
+            place = None if rule is None else rule.place(signs)
+            if place is not None:
+                return place
+        return None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """All rules, as `rules.toml` has them.
+
+    Attributes
+    ----------
+    kinds : tuple of Rule
+        The most important first.
+    causes : tuple of Rule
+        The most telling first.
+    usual : mapping of Kind to str
+        The cause of a kind of which no rule says one.
+    confidence : mapping of (Kind, str or None) to Confidence
+        Of each verdict, as the calibration found it.
+    """
+
+    kinds: tuple[Rule, ...]
+    causes: tuple[Rule, ...]
+    usual: Mapping[Kind, str]
+    confidence: Mapping[tuple[Kind, str | None], Confidence]
+
+    def say(self, signs: Signs) -> tuple[Said, ...]:
+        """The verdicts on a net, one per kind, the most important first.
+
+        A net that is healthy has no other verdict. One with a gradient problem is not stalled too.
+        """
+        found: dict[Kind, Said] = {}
+        for rule in self.kinds:
+            kind = rule.kind
+            if kind is None or kind in found or not rule.fires(signs):
+                continue
+            if found and kind in (Kind.HEALTHY, Kind.STALLED):
+                continue
+            found[kind] = self._with_cause(kind, rule, signs)
+            if kind == Kind.HEALTHY:
+                break
+        return tuple(found.values())
+
+    def _with_cause(self, kind: Kind, rule: Rule, signs: Signs) -> Said:
+        if kind == Kind.HEALTHY or rule.cause is not None:
+            return Said(kind, rule.cause, rule, rule)
+        for because in self.causes:
+            cause = because.cause_of(kind)
+            if cause is not None and because.fires(signs):
+                return Said(kind, cause, rule, because)
+        return Said(kind, self.usual.get(kind), rule)
 
 
 def value_of(sign: float | Floats, of: str) -> float:
@@ -150,14 +241,33 @@ def place_of(values: Floats, of: str) -> int | None:
 
 
 @cache
-def rules() -> tuple[Rule, ...]:
-    """Those of `rules.toml`, the most important first."""
+def rules() -> Rules:
+    """Those of `rules.toml`."""
     text = resources.files("gradiometer.diagnosis").joinpath("rules.toml").read_text("utf-8")
-    return tuple(parse_rule(row) for row in tomllib.loads(text)["rule"])
+    return parse(tomllib.loads(text))
+
+
+def parse(table: Mapping[str, Any]) -> Rules:
+    """Read the tables of `rules.toml`.
+
+    Raises
+    ------
+    RuleError
+        Naming the rule, and what is wrong with it.
+    """
+    kinds = tuple(parse_rule(row) for row in table["kind"])
+    causes = tuple(parse_rule(row) for row in table["cause"])
+    usual = {Kind(kind): cause for kind, cause in table["usual"].items()}
+    confidence = {
+        (Kind(kind), cause or None): Confidence(*numbers)
+        for kind, of in table.get("confidence", {}).items()
+        for cause, numbers in of.items()
+    }
+    return Rules(kinds, causes, usual, confidence)
 
 
 def parse_rule(row: Mapping[str, Any]) -> Rule:
-    """Read a table of `rules.toml`.
+    """Read one row.
 
     Raises
     ------
@@ -165,16 +275,19 @@ def parse_rule(row: Mapping[str, Any]) -> Rule:
         Naming the rule, and what is wrong with it.
     """
     name = row.get("name", "?")
-    unknown = set(row) - {"name", "kind", "cause", "when", "unless", "layer", "hits", "of", "why"}
+    unknown = set(row) - {"name", "kind", "cause", "dead", "when", "unless", "layer", "fixed"}
     if unknown:
         raise RuleError(f"rule {name!r} has {sorted(unknown)}, which is not known")
-    kind, cause = Kind(row["kind"]), row.get("cause")
-    if cause is not None and kind not in CAUSES[cause].kinds:
+    kind = Kind(row["kind"]) if "kind" in row else None
+    for cause in (row.get("cause"), row.get("dead")):
+        if cause is not None and cause not in CAUSES:
+            raise RuleError(f"rule {name!r}: unknown cause {cause!r}")
+    cause = row.get("cause")
+    if kind is not None and cause is not None and kind not in CAUSES[cause].kinds:
         raise RuleError(f"rule {name!r}: {cause!r} is no cause of {kind}")
-    confidence = Confidence(row["hits"], row["of"]) if "of" in row else None
     return Rule(
-        name, kind, cause, _conditions(row["when"]), _conditions(row.get("unless", ())),
-        _place(name, row.get("layer")), confidence,
+        name, _conditions(row["when"]), _conditions(row.get("unless", ())), kind, cause,
+        row.get("dead"), _place(name, row.get("layer")), row.get("fixed", False),
     )  # fmt: skip
 
 
