@@ -24,7 +24,7 @@ from gradiometer.diagnosis.causes import Kind
 from gradiometer.diagnosis.rules import Condition, Rule, Rules
 from gradiometer.diagnosis.verdict import Confidence
 
-FALSE_ALARM = 3.0  # what a false alarm costs, beside a net that is missed
+FALSE_ALARM = 5.0  # what a false alarm costs, beside a net that is missed
 CAUSE = 0.5  # what the right cause is worth, beside the right kind
 CANDIDATES = 80  # thresholds tried per condition
 ROUNDS = 10  # at most
@@ -140,7 +140,7 @@ class _Search:
         names = [rule.cause_of(kind) for rule in self.table.causes]
         belongs = np.array([name is not None for name in names])
         first = _first(self._fires["causes"] & belongs[:, None])
-        return np.array([*names, self.table.usual.get(kind)], object)[first]
+        return np.array([*names, self.table.usual[kind].cause], object)[first]
 
     @cached_property
     def _kinds(self) -> NDArray[np.object_]:

@@ -118,7 +118,7 @@ def _evidence(
 ) -> tuple[Evidence, ...]:
     """The signs that the rules asked, of the kind and of the cause."""
     found = []
-    because = () if said.because in (None, said.rule) else said.because.when
+    because = () if said.because is said.rule else said.because.when
     for condition in (*said.rule.when, *because):
         sign = SIGNS[condition.sign]
         values = [value_of(net.signs[sign.name], condition.of) for net in nets]

@@ -149,19 +149,19 @@ class Said:
     cause : str or None
     rule : Rule
         That says the kind.
-    because : Rule or None
-        That says the cause; None if it is the kind's usual one.
+    because : Rule
+        That says the cause; the same one, if it says both.
     """
 
     kind: Kind
     cause: str | None
     rule: Rule
-    because: Rule | None = None
+    because: Rule
 
     def place(self, signs: Signs) -> int | None:
         """Position of the layer: by the rule of the cause, or else by that of the kind."""
         for rule in (self.because, self.rule):
-            place = None if rule is None else rule.place(signs)
+            place = rule.place(signs)
             if place is not None:
                 return place
         return None
@@ -177,15 +177,15 @@ class Rules:
         The most important first.
     causes : tuple of Rule
         The most telling first.
-    usual : mapping of Kind to str
-        The cause of a kind of which no rule says one.
+    usual : mapping of Kind to Rule
+        Says the cause of a kind of which no other rule says one.
     confidence : mapping of (Kind, str or None) to Confidence
         Of each verdict, as the calibration found it.
     """
 
     kinds: tuple[Rule, ...]
     causes: tuple[Rule, ...]
-    usual: Mapping[Kind, str]
+    usual: Mapping[Kind, Rule]
     confidence: Mapping[tuple[Kind, str | None], Confidence]
 
     def say(self, signs: Signs) -> tuple[Said, ...]:
@@ -212,7 +212,8 @@ class Rules:
             cause = because.cause_of(kind)
             if cause is not None and because.fires(signs):
                 return Said(kind, cause, rule, because)
-        return Said(kind, self.usual.get(kind), rule)
+        because = self.usual[kind]
+        return Said(kind, because.cause, rule, because)
 
 
 def value_of(sign: float | Floats, of: str) -> float:
@@ -257,7 +258,10 @@ def parse(table: Mapping[str, Any]) -> Rules:
     """
     kinds = tuple(parse_rule(row) for row in table["kind"])
     causes = tuple(parse_rule(row) for row in table["cause"])
-    usual = {Kind(kind): cause for kind, cause in table["usual"].items()}
+    usual = {
+        Kind(kind): parse_rule({"name": f"usual {kind}", "when": [], **row})
+        for kind, row in table["usual"].items()
+    }
     confidence = {
         (Kind(kind), cause or None): Confidence(*numbers)
         for kind, of in table.get("confidence", {}).items()
