@@ -9,6 +9,7 @@ import dp
 import gradiometer
 from gradiometer.cli import app
 from gradiometer.data import load
+from gradiometer.decomposition import NEEDED
 from gradiometer.trace import Trace
 
 DOCS = Path(__file__).parent
@@ -25,6 +26,8 @@ def main() -> None:
         trace = Trace.load(Path(folder) / "trace.nc")
         for file, figure in FIGURES.items():
             getattr(trace.plot, figure)().savefig(DOCS / f"{file}.png", dpi=110)
+        parts = gradiometer.run(activation="sigmoid", layers=8, steps=20, quantities=NEEDED)
+        parts.plot.waterfall(step=1).savefig(DOCS / "waterfall.png", dpi=90)
         study = gradiometer.study("lesson", out=Path(folder) / "study")
         study.plot.outcome().savefig(DOCS / "study.png", dpi=90)
     (DOCS / "program.txt").write_text(program(), encoding="utf-8")

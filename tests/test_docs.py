@@ -16,13 +16,14 @@ from gradiometer.cli import app
 from gradiometer.data import DATASETS, load
 from gradiometer.plots import FIGURES
 from gradiometer.quantities import HISTOGRAM, QUANTITIES
+from gradiometer.remedies import CANDIDATES
 from gradiometer.settings import SETTINGS
 from gradiometer.verbs import run_folder
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NEEDS = {"frameworks": ("torch", "lightning", "jax", "keras")}
+NEEDS = {"frameworks": ("torch", "lightning", "jax", "keras"), "remedies": ("torch",)}
 TAKE_LONG = ("README", "proofs", "studies")  # claims, papers, and studies of hundreds of nets
 COMMAND = re.compile(r"(?:\.venv/bin/)?gradiometer ")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
@@ -141,6 +142,12 @@ def test_every_quantity_and_figure_is_listed():
     assert quantities == [*QUANTITIES]
     assert HISTOGRAM in (ROOT / "docs" / "quantities.md").read_text(encoding="utf-8")
     assert [name.strip("`") for name in rows("figures.md", "name")] == list(FIGURES)
+
+
+def test_remedies_are_listed_with_their_causes():
+    text = (ROOT / "docs" / "remedies.md").read_text(encoding="utf-8")
+    for candidate in CANDIDATES.values():
+        assert f"| `{candidate.name}` | {', '.join(candidate.causes)} |" in text
 
 
 def test_the_programs_shown_are_those_that_are_made():

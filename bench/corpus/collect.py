@@ -11,6 +11,7 @@ import json
 import math
 import pkgutil
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ def collect(
     """
     folder.mkdir(parents=True, exist_ok=True)
     known = journal(folder)
-    waiting = [case for case in cases if not is_done(case, known, folder)]
+    waiting = [case for case in _mixed(cases) if not is_done(case, known, folder)]
     end = time.monotonic() + 60 * minutes
     done = 0
     with (folder / "journal.jsonl").open("a", encoding="utf-8") as file:
@@ -130,6 +131,13 @@ def collect(
             if done % 50 == 0 or done == len(waiting):
                 say(f"{done} of {len(waiting)} nets")
     return done == len(waiting)
+
+
+def _mixed(cases: Iterable[Case]) -> list[Case]:
+    """In an order that has some of everything early on; a failing net and its twin together."""
+    return sorted(
+        cases, key=lambda case: (zlib.crc32((case.twin or case.name).encode()), case.name)
+    )
 
 
 def journal(folder: Path = FOLDER) -> dict[str, Entry]:

@@ -5,9 +5,11 @@ fault changes. The twin of a failing net is the sound net with the failing one's
 
 Where a fault may show in several ways (a high learning rate, large weights or inputs), the kind
 stands beside it in the list. It is what the run ends in, in this order: "non-finite" if something
-was not finite; "dead" if most units of a hidden layer are dead at the last step; "saturated" if
-most values of a hidden layer are; "exploding" if weights were drawn too large, or the loss has
-grown tenfold; otherwise "stalled".
+was not finite; "dead" if 95 % of the units of a hidden layer are dead at the last step; "saturated"
+if 80 % of the values of a hidden layer are, and its activation function is bounded; otherwise
+"exploding" if weights were drawn too large, and "stalled" in other cases. Nets in between, with
+half of a layer dead or saturated, are not in the list. Large weights count as exploding also where
+units die of them.
 """
 
 from __future__ import annotations

@@ -57,14 +57,12 @@ def in_the_middle(**changes: Any) -> Changes:
 _HIGH: dict[Kind, str] = {
     "dead": "dead units: learning rate",
     "saturated": "learning rate too high",
-    "exploding": "learning rate too high",
     "non-finite": "learning rate too high",
     "stalled": "learning rate too high",
 }
 _UNSCALED: dict[Kind, str] = {
     "dead": "dead units: inputs",
     "saturated": "inputs unscaled",
-    "exploding": "inputs unscaled",
     "non-finite": "inputs unscaled",
     "stalled": "inputs unscaled",
 }
@@ -162,7 +160,7 @@ SOUND: Mapping[str, Changes] = {
     "rate-x3": rate(3),
 }
 
-# what naive rules see
+# what naive rules see, if anything
 TRAPS = {
     "sparse": "most units of a layer are dead",
     "saturated": "most values of a layer are saturated",
@@ -170,7 +168,7 @@ TRAPS = {
     "small": "the delta falls a thousandfold",
     "large": "the delta grows thirtyfold",
     "jump": "the loss is large or jumps",
-    "plain": "nothing",
+    "plain": "",
 }
 
 

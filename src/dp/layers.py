@@ -26,6 +26,8 @@ class LayerCall:
         The layer's name.
     layer : Layer
     input : Node (…, batch, fan_in)
+    affine : Node (…, batch, fan_out)
+        x W + b: the pre-activation, before a normalisation if there is one.
     pre_activation : Node (…, batch, fan_out)
         What the layer's activation function is given.
     delta : array (…, batch, fan_out) or None
@@ -35,6 +37,7 @@ class LayerCall:
     name: str
     layer: Layer
     input: Node
+    affine: Node
     pre_activation: Node
     delta: Array | None = None
 
@@ -107,14 +110,13 @@ class Layer:
                 f"{self.weight.shape}; each row of the input must have {self.fan_in} entries, "
                 f"not {given.shape[-1]}"
             )
-        pre_activation: Node = p.affine(given, self.weight, self.bias)
-        if self.normalise is not None:
-            pre_activation = self.normalise(pre_activation)
+        affine: Node = p.affine(given, self.weight, self.bias)
+        pre_activation = affine if self.normalise is None else self.normalise(affine)
         watch = WATCH.get()
         if watch is not None:
-            watch.calls.append(LayerCall(self.name, self, given, pre_activation))
+            watch.calls.append(LayerCall(self.name, self, given, affine, pre_activation))
         for watcher in watchers():
-            watcher.called(self, given, pre_activation)
+            watcher.called(self, given, affine, pre_activation)
         if self.activation is None:
             return pre_activation
         activated = self.activation(pre_activation)

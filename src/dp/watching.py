@@ -50,8 +50,8 @@ class Sweep:
 class Watcher:
     """Override the methods of the events you want to be notified of."""
 
-    def called(self, layer: Any, given: Any, pre_activation: Any) -> None:
-        """A layer was called."""
+    def called(self, layer: Any, given: Any, affine: Any, pre_activation: Any) -> None:
+        """A layer was called; its normalisation, if any, is between the last two."""
 
     def wanted(self, order: Sequence[Any]) -> Sequence[Any]:  # noqa: ARG002
         """A sweep begins: return those Nodes of the graph whose cotangents you want."""

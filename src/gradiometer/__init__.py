@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gradiometer.verbs.plot import plot
     from gradiometer.verbs.predict import predict
     from gradiometer.verbs.prove import prove
+    from gradiometer.verbs.report import report
     from gradiometer.verbs.run import run
     from gradiometer.verbs.study import study
 
@@ -42,6 +43,7 @@ _HOMES = {
     "prove": "gradiometer.verbs.prove",
     "record": "gradiometer.recording",
     "record_sklearn": "gradiometer.recording.adapters.sklearn",
+    "report": "gradiometer.verbs.report",
     "run": "gradiometer.verbs.run",
     "study": "gradiometer.verbs.study",
     "to_torch": "gradiometer.bridges",
@@ -65,6 +67,7 @@ __all__ = [
     "prove",
     "record",
     "record_sklearn",
+    "report",
     "run",
     "study",
     "to_torch",

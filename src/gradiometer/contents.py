@@ -100,6 +100,9 @@ FACTS = {
     "recording_overhead": SIZE,
     "nonfinite_step": Range(1, whole=True),
     "nonfinite_values": COUNT,
+    "nonfinite_nan": COUNT,
+    "nonfinite_inf": COUNT,
+    "nonfinite_share": SHARE,
 }
 
 
@@ -117,7 +120,7 @@ def problems(dataset: xr.Dataset) -> Iterator[str]:
 
 def _dimensions(dataset: xr.Dataset) -> Iterator[str]:
     axes = ("step", "layer", "member", "bin")
-    for name in (*axes, "depth", *COORDINATES, "activation", "role"):
+    for name in (*axes, "depth", *COORDINATES, "activation", "role", "kind"):
         expected = (name if name in axes else "layer",)
         if name in dataset and dataset[name].dims != expected:
             shape = f"the dimensions {dataset[name].dims}" if dataset[name].ndim else "no dimension"
@@ -142,7 +145,7 @@ def _labels(dataset: xr.Dataset) -> Iterator[str]:
     steps = dataset["step"].values
     if steps.dtype.kind not in "iu" or steps[0] < 1 or not (np.diff(steps) > 0).all():
         yield f"its steps are {_some(steps)}; expected whole numbers from 1, in ascending order"
-    for name in ("layer", "activation", "role"):
+    for name in ("layer", "activation", "role", "kind"):
         if name in dataset and not all(isinstance(text, str) for text in dataset[name].values):
             yield f"{name} is {_some(dataset[name].values)}; expected texts"
     for name in ("layer", "member"):

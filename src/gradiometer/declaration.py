@@ -12,6 +12,7 @@ from typing import Any, Literal, ParamSpec
 P = ParamSpec("P")
 Part = Literal["net", "training", "data", "record", "seeds"]
 Acts = Literal["start", "draw", "training", "record"]
+Taker = Literal["", "net", "optimizer", "recorder"]
 
 # the types of JSON that a value may have, and how they are called in a message
 _JSON = {
@@ -43,6 +44,9 @@ class Setting:
     acts : str
         When it first matters: at the "start", before any training; in the "draw" of initial
         weights and batches; in the "training"; or when the "record" is made.
+    passed_to : str
+        What takes it as an argument of its name: the "net" (`dp.Net`), the "optimizer" or the
+        "recorder" (`gradiometer.record`); "" if `Experiment` uses it in another way.
     changes_numbers : bool
         False if it only says what else is kept.
     at_least, at_most, above, below : number, optional
@@ -86,6 +90,7 @@ class Setting:
     help: str
     part: Part
     acts: Acts
+    passed_to: Taker = ""
     changes_numbers: bool = True
     at_least: float | None = None
     at_most: float | None = None
@@ -228,6 +233,26 @@ class Setting:
             "title": self.axis_title,
             "scale": self.scale,
         }
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy, or several in a list or dict, as Python's own: it prints and hashes alike.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> plain({"beta": np.float32(0.5)}), plain([np.int64(3), "relu"])
+    ({'beta': 0.5}, [3, 'relu'])
+    """
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        found = [plain(each) for each in value]
+        return found if isinstance(value, list) else tuple(found)
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
+        return float(value) if isinstance(value, Real) and hasattr(value, "item") else value
+    return value
 
 
 def _as_value(declare: Callable[P, Setting]) -> Callable[P, Any]:

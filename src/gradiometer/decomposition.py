@@ -109,7 +109,8 @@ def decompose(run: LabelledRun, steps: Sequence[int] | None = None) -> xr.Datase
       slope of φ. For the sigmoid this is ¼, -0.60 decades;
     - `normalisation`: ‖δ'‖ / ‖δ‖ of the layer above where a normalisation is between x W + b and
       the delta (`dp`), and the delta over that at φ's input where it is between the delta and φ
-      (PyTorch).
+      (PyTorch, without weights). A normalisation with weights is a layer of its own in PyTorch;
+      then this is what would be `weight` of another one, which is missing.
 
     They are missing where one of these is zero or not finite, for then no logarithm has a meaning.
 
@@ -131,9 +132,8 @@ def decompose(run: LabelledRun, steps: Sequence[int] | None = None) -> xr.Datase
     Examples
     --------
     >>> import gradiometer
-    >>> from gradiometer.decomposition import decompose
-    >>> needed = ["grad_rms", "delta_rms", "backward_rms", "backward_live_rms"]
-    >>> trace = gradiometer.run(activation="sigmoid", layers=3, steps=1, quantities=needed)
+    >>> from gradiometer.decomposition import NEEDED, decompose
+    >>> trace = gradiometer.run(activation="sigmoid", layers=3, steps=1, quantities=NEEDED)
     >>> parts = decompose(trace).isel(step=0)
     >>> bool((parts["slope"][:-1] < -0.6).all())
     True
@@ -142,10 +142,11 @@ def decompose(run: LabelledRun, steps: Sequence[int] | None = None) -> xr.Datase
 
     reading = _Reading.of(run, steps)
     missing: Reasons = {}
+    way = _Way(reading)
     found = {
-        **_of_delta(reading, missing),
+        **_of_delta(way, missing),
         **_of_gradient(reading, missing),
-        **_estimated(reading, missing),
+        **_estimated(way, missing),
     }
     words = {GAIN: "gain of the delta", GRADIENT: "rms of dL/dW"}
     words |= {**TERMS, **GRADIENT_TERMS, **ESTIMATES}
@@ -207,6 +208,13 @@ class _Reading:
         sizes = self.dataset.sizes
         return tuple(sizes[dim] for dim in ("step", "layer", "member") if dim in sizes)
 
+    @property
+    def kinds(self) -> list[str]:
+        """What each layer is: "affine" or "normalisation"."""
+        if "kind" not in self.dataset:
+            return ["affine"] * len(self.names)
+        return [str(kind) for kind in self.dataset["kind"].values]
+
     def quantity(self, name: str) -> tuple[Array, Array]:
         """A quantity, and where it is missing: everywhere, if it was not recorded."""
         if name not in self.dataset:
@@ -225,9 +233,13 @@ class _Reading:
 def next_layers(run: LabelledRun) -> dict[int, int]:
     """The layer above each layer, from which its delta comes: position -> position.
 
-    Those of a chain follow each other (`attrs["chains"]`). A layer of several chains, such as one
-    below two heads, has that of the first.
+    Where a net has branches, the recorder has told them (`attrs["above"]`); else the layers of a
+    chain follow each other (`attrs["chains"]`). Of several layers above one, such as two heads, the
+    first is taken.
     """
+    if "above" in run.attrs:
+        told: list[int] = json.loads(run.attrs["above"])
+        return {below: above for below, above in enumerate(told) if above >= 0}
     if "chains" in run.attrs:
         chains: list[list[int]] = json.loads(run.attrs["chains"])
     else:
@@ -252,6 +264,8 @@ class _Way:
     ----------
     below, above : list of int
         The layers of each pair.
+    is_norm : boolean array (steps, pairs[, members])
+        Whether the layer above is a normalisation: a layer of its own, as PyTorch has it.
     """
 
     def __init__(self, reading: _Reading) -> None:
@@ -265,6 +279,9 @@ class _Way:
         self.arriving_live = self._place("arriving_live_rms", self.below)
         self.phi = self._place("phi_delta_rms", self.below)
         self.end = self._place("delta_rms", self.below)
+        pairs = (1, -1, *[1] * (len(reading.shape) - 2))
+        self.is_norm = np.array([reading.kinds[i] == "normalisation" for i in self.above], bool)
+        self.is_norm = np.broadcast_to(self.is_norm.reshape(pairs), self.start.log.shape)
 
     def _place(self, name: str, layers: list[int]) -> _Place:
         return _Place.of(self.reading, name, layers)
@@ -286,8 +303,8 @@ class _Place:
     ----------
     log : array (steps, pairs[, members])
         Its logarithm; 0 where it is not known, or has none.
-    known, broken : boolean arrays of that shape
-        Where it was measured; where it was, and is zero or not finite.
+    known, zero, broken : boolean arrays of that shape
+        Where it was measured; where it is exactly zero; where it is zero or not finite.
     """
 
     reading: _Reading
@@ -318,18 +335,18 @@ class _Place:
 
 _PLACES = {
     "delta_rms": "the delta of {}",
-    "affine_delta_rms": "the delta of {} behind its normalisation",
+    "affine_delta_rms": "the delta at x W + b of {}",
     "backward_rms": "W^T delta of {}",
     "backward_live_rms": "W^T delta of {} at live units",
     "arriving_rms": "the delta that arrives at the output of {}",
     "arriving_live_rms": "the delta that arrives at live units of {}",
-    "phi_delta_rms": "the delta of {} before its normalisation",
+    "phi_delta_rms": "the delta at φ's input of {}",
 }
 
 
-def _of_delta(reading: _Reading, missing: Reasons) -> dict[str, Array]:
+def _of_delta(way: _Way, missing: Reasons) -> dict[str, Array]:
     """The gain of the delta and its terms; notes what is missing."""
-    way = _Way(reading)
+    reading = way.reading
     ends = way.start.known & way.end.known
     sound = ends & ~np.any([place.broken for place in way.places[:-1]], axis=0)
     # of the ways to dead units, the one that is not needed may be broken
@@ -343,15 +360,17 @@ def _of_delta(reading: _Reading, missing: Reasons) -> dict[str, Array]:
     live = np.where(live_known, of_live, arrived)
     end = np.where(normalised, way.phi.log, way.end.log)
     both = way.back.known & way.arriving.known
+    weight = np.where(way.back.known, way.back.log, arrived) - begin
+    between = way.affine.log - way.start.log + way.end.log - way.phi.log
     terms = {
         GAIN: (way.end.log - way.start.log, ends & ~(way.start.broken | way.end.broken)),
-        "weight": (np.where(way.back.known, way.back.log, arrived) - begin, sound & through),
+        "weight": (weight, sound & through & ~way.is_norm),
         "skip": (way.arriving.log - way.back.log, sound & both),
         "dead": (of_live - arrived, sound & through & live_known),
         "slope": (end - live, sound & through),
         "normalisation": (
-            way.affine.log - way.start.log + way.end.log - way.phi.log,
-            sound & through & normalised,
+            np.where(normalised, between, 0.0) + np.where(way.is_norm, weight, 0.0),
+            sound & through & (normalised | way.is_norm),
         ),
     }
     found = {}
@@ -372,7 +391,7 @@ def _of_delta(reading: _Reading, missing: Reasons) -> dict[str, Array]:
 
 def _why_not(way: _Way, term: str, pair: int, undefined: Array) -> str:
     """Why a term is missing between two layers, at the first step at which it is."""
-    first = tuple(np.argwhere(undefined)[0])
+    first = _first(undefined)
     at = (first[0], pair, *first[1:])
     ends = [way.start, way.end]
     for place in ends:
@@ -389,6 +408,8 @@ def _why_not(way: _Way, term: str, pair: int, undefined: Array) -> str:
             return place.why_broken(pair, bool(place.zero[at]))
     if not (way.back.known[at] or way.arriving.known[at]):
         return way.back.why_missing(pair)
+    if term == "weight":
+        return f"{way.reading.names[way.above[pair]]!r} is a normalisation"
     if term == "skip":
         other = way.back if not way.back.known[at] else way.arriving
         home = "the gain of the weights" if other is way.back else "the slope"
@@ -401,9 +422,14 @@ def _why_not(way: _Way, term: str, pair: int, undefined: Array) -> str:
     return f"{other.why_missing(pair)}; if there is any, it is part of {home}"
 
 
-def _estimated(reading: _Reading, missing: Reasons) -> dict[str, Array]:
+def _first(true: Array) -> tuple[Any, ...]:
+    """The first place, by step, at which something is true."""
+    return tuple(int(i) for i in np.unravel_index(int(true.argmax()), true.shape))
+
+
+def _estimated(way: _Way, missing: Reasons) -> dict[str, Array]:
     """The gain of weights that are independent of the delta, and the rest of the gain."""
-    way = _Way(reading)
+    reading = way.reading
     weight = _Place.of(reading, "weight_rms", way.above)
     fans = reading.dataset["fan_out"].values if "fan_out" in reading.dataset else np.zeros(0)
     units = np.array([fans[layer] if len(fans) else 0 for layer in way.above], np.float64)
@@ -421,9 +447,20 @@ def _estimated(reading: _Reading, missing: Reasons) -> dict[str, Array]:
         name = reading.names[layer]
         for what, values in found.items():
             if np.isnan(values[:, layer]).any():
-                why = missing[name].get(GAIN, "the weights or the width above are not known")
-                missing[name][what] = why
+                of_layer = missing.setdefault(name, {})
+                of_layer[what] = of_layer.get(GAIN) or _why_no_estimate(reading, layer)
     return found
+
+
+def _why_no_estimate(reading: _Reading, layer: int) -> str:
+    above = reading.above[layer]
+    values, absent = reading.quantity("weight_rms")
+    if absent[:, above].any():
+        return reading.why("weight_rms", above)
+    name = repr(reading.names[above])
+    if not (values[:, above] > 0).all():
+        return f"the weights of {name} are all zero, or not finite"
+    return f"it is not known how many units {name} has"
 
 
 # --- the gradient ---------------------------------------------------------------------------------
@@ -454,7 +491,7 @@ def _of_gradient(reading: _Reading, missing: Reasons) -> dict[str, Array]:
         for name, values in found.items():
             absent = np.isnan(values[:, layer])
             if absent.any():
-                at = tuple(np.argwhere(absent)[0])
+                at = _first(absent)
                 here = (at[0], layer, *at[1:])
                 places = [parts[name]] if name in parts else [*parts.values()]
                 why = _why_no_place(places, layer, here) or NOT_ALIGNED

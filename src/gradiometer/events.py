@@ -184,6 +184,19 @@ class RemedyTried(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RemediesFound(Event, Generic[Value]):
+    """No more remedies are tried.
+
+    Attributes
+    ----------
+    remedies : Remedies
+        What `try_remedies` returns.
+    """
+
+    remedies: Value
+
+
+@dataclass(frozen=True, slots=True)
 class Result(Event, Generic[Value]):
     """The result. It is saved by now, or an error follows that says why not.
 
@@ -255,10 +268,11 @@ class Interrupted(Event):
     signal : int
         The signal's number.
     doing : str
-        What it ended: "training", "comparing", "drawing", "running" (a study) or "proving".
+        What it ended: "training", "comparing", "drawing", "running" (a study), "proving" or
+        "trying" (remedies).
     done, total : int
-        How many steps, experiments or claims were finished, and how many there are; 0 where that is
-        not known.
+        How many steps, experiments, claims or remedies were finished, and how many there are; 0
+        where that is not known.
     """
 
     signal: int
@@ -304,7 +318,7 @@ class Guarded:
     """Passes events on to a listener whose errors must not end the work.
 
     The first error becomes a `ListenerWarning`; the listener is then not called again.
-    KeyboardInterrupt does not count as an error of the listener, and is raised.
+    KeyboardInterrupt and SystemExit do not count as errors of the listener, and are raised.
 
     Parameters
     ----------
@@ -314,6 +328,11 @@ class Guarded:
 
     def __init__(self, listener: Listener | None = None) -> None:
         self._listener = listener
+
+    @classmethod
+    def of(cls, listener: Listener) -> Guarded:
+        """Guard a listener, unless it is guarded already."""
+        return listener if isinstance(listener, cls) else cls(listener)
 
     def __bool__(self) -> bool:
         return self._listener is not None

@@ -28,7 +28,7 @@ import dp
 from dp.validation import unknown
 from gradiometer.data import Data, load
 from gradiometer.decision import add_decision
-from gradiometer.declaration import Setting
+from gradiometer.declaration import Setting, Taker, plain
 from gradiometer.events import Guarded, Listener, Progressed
 from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import Interrupts, OutOfTime, check_time_limit
@@ -115,6 +115,7 @@ class Experiment(_Fields):
             for name in given:
                 if name not in SETTINGS:
                     raise ValueError(unknown("setting", name, SETTINGS))
+            return plain(given)
         return given
 
     @field_validator("*", mode="after")
@@ -212,14 +213,8 @@ class Experiment(_Fields):
             self.layers,
             dp.activations.get(self.activation, self.clip),
             n_outputs=data.n_outputs,
-            init=self.init,
-            init_scale=self.init_scale,
-            normalisation=self.normalisation,
-            residual=self.residual,
-            loss=self.loss,
-            reduction=self.reduction,
             seed=self.seeds if self.members > 1 else self.seed,
-            dtype=self.dtype,
+            **self._passed_to("net"),
         )
 
     def optimizer_for(self, net: dp.Net, data: Data) -> dp.Optimizer:
@@ -229,17 +224,22 @@ class Experiment(_Fields):
             data.x,
             data.y,
             {"alpha": self.learning_rate, **self.hyperparameters},
-            self.batch_size,
             seed=self.seeds if self.members > 1 else self.seed,
             compile=True,
+            **self._passed_to("optimizer"),
         )
 
-    def _tell(self, listener: Guarded, recorder: Recorder, ending: _Ending) -> None:
-        """Tell a listener of recorded steps, and how far the training is between them."""
-        recorder.session.total = self.steps
-        recorder.subscribe(listener)
-        if self.every > 1:
-            ending.tell_progress(listener)
+    def recorded(self, data: Data) -> dict[str, Any]:
+        """What is recorded, as arguments of `gradiometer.record`."""
+        return {
+            "reference": (data.x, data.y),
+            "quantities": self.quantities and (*self.quantities, *PER_STEP),
+            **self._passed_to("recorder"),
+        }
+
+    def _passed_to(self, taker: Taker) -> dict[str, Any]:
+        """The settings that are arguments of the net, the optimiser or the recorder, by name."""
+        return {name: getattr(self, name) for name, s in SETTINGS.items() if s.passed_to == taker}
 
     def run(self, *, on_event: Listener | None = None, timeout: float | None = None) -> Trace:
         """Train the net and record the flow of its gradient.
@@ -252,7 +252,7 @@ class Experiment(_Fields):
         on_event : callable, optional
             Called with `StepRecorded` for every step that is recorded, and with `Progressed` if
             `every` is above 1. If it raises an error, it is not called again, and the training goes
-            on.
+            on; KeyboardInterrupt ends the training as Ctrl-C does.
         timeout : float, optional
             Seconds after which the training ends, as by an interrupt; checked after each step. The
             trace's attribute `time_limit` then holds them.
@@ -265,65 +265,98 @@ class Experiment(_Fields):
         ------
         TooLargeError
             If it needs more memory than there is; raised before anything is allocated.
+        SystemExit
+            If `on_event` raised it; what was recorded until then is in its attribute `trace`.
         """
+        return Training(self, timeout).run(on_event=on_event)
+
+
+class Training:
+    """One training of an experiment; it is checked before anything is made.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    timeout : float, optional
+        See `Experiment.run`.
+
+    Raises
+    ------
+    ValueError
+        If the time limit is not a number of seconds above 0.
+    TooLargeError
+        If the training needs more memory than there is.
+    """
+
+    def __init__(self, experiment: Experiment, timeout: float | None = None) -> None:
         check_time_limit(timeout)
-        check_memory(self)
-        data = self.load_data()
-        net = self.net(data)
-        optimizer = self.optimizer_for(net, data)
+        check_memory(experiment)
+        self.experiment, self._timeout = experiment, timeout
+
+    def run(self, *, on_event: Listener | None = None) -> Trace:
+        """Train and record; see `Experiment.run`."""
+        experiment = self.experiment
+        data = experiment.load_data()
+        net = experiment.net(data)
+        optimizer = experiment.optimizer_for(net, data)
         started = time.perf_counter()
+        ended_by = None
         with (
             Interrupts() as interrupts,
             np.errstate(all="ignore"),
-            record(
-                net,
-                optimizer,
-                reference=(data.x, data.y),
-                every=self.every,
-                histograms=self.histograms,
-                quantities=self.quantities and (*self.quantities, *PER_STEP),
-            ) as recorder,
+            record(net, optimizer, **experiment.recorded(data)) as recorder,
         ):
-            ending = _Ending(self.steps, interrupts, timeout)
+            ending = _Ending(experiment.steps, interrupts, self._timeout)
             if on_event is not None:
-                self._tell(Guarded(on_event), recorder, ending)
+                self._tell(Guarded.of(on_event), recorder, ending)
             optimizer.callbacks.append(ending)
             try:
-                optimizer.train(self.steps, print_each=None)
+                optimizer.train(experiment.steps, print_each=None)
                 interrupts.finish()
                 recorder.session.settle()  # reports the last steps; a listener may interrupt
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit) as error:
                 interrupts.finish()
                 if not recorder.n_steps:
                     raise
-            trace = recorder.to_trace(
-                {
-                    **self._attributes(),
-                    **ending.attributes(),
-                    "wall_time_s": time.perf_counter() - started,
-                },
-                members=self.seeds if self.members > 1 else None,
-            )
-            # a plane takes two features
-            if self.decision and data.n_features >= 2:
-                try:
-                    add_decision(trace, net, data)
-                except MemoryError:  # a picture less, instead of a training
-                    trace.attrs["decision_missing"] = "there was not enough memory"
-        if interrupts.signal is not None:
+                ended_by = error
+            attributes = ending.attributes() | {"wall_time_s": time.perf_counter() - started}
+            trace = self._trace(recorder, net, data, attributes)
+        if interrupts.signal is not None or (ended_by and not trace.attrs["interrupted"]):
             # for callers that have more to do: the interrupt may have come after the last step
             trace.attrs["asked_to_stop"] = 1
+        if isinstance(ended_by, SystemExit):
+            ended_by.trace = trace  # type: ignore[attr-defined]
+            raise ended_by
         return trace
 
-    def _attributes(self) -> dict[str, Any]:
-        """What a trace says of the experiment that it is of."""
-        return {
-            "experiment": self.model_dump_json(),
-            "experiment_hash": self.hash,
-            "seed": self.seed,
-            "dtype": self.dtype,
+    def _tell(self, listener: Guarded, recorder: Recorder, ending: _Ending) -> None:
+        """Tell a listener of recorded steps, and how far the training is between them."""
+        recorder.session.total = self.experiment.steps
+        recorder.session.subscribe(listener)
+        if self.experiment.every > 1:
+            ending.tell_progress(listener)
+
+    def _trace(
+        self, recorder: Recorder, net: dp.Net, data: Data, attributes: dict[str, Any]
+    ) -> Trace:
+        """What was recorded, of which experiment, and what the net decides."""
+        experiment = self.experiment
+        described = {
+            "experiment": experiment.model_dump_json(),
+            "experiment_hash": experiment.hash,
+            "seed": experiment.seed,
+            "dtype": experiment.dtype,
             "versions": json.dumps(versions()),
         }
+        members = experiment.seeds if experiment.members > 1 else None
+        trace = recorder.to_trace(described | attributes, members=members)
+        # a plane takes two features
+        if experiment.decision and data.n_features >= 2:
+            try:
+                add_decision(trace, net, data)
+            except MemoryError:  # a picture less, instead of a training
+                trace.attrs["decision_missing"] = "there was not enough memory"
+        return trace
 
 
 class _Ending(dp.ProgramCallback):

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from dp.validation import shown
 from gradiometer.regular import parse_toml, read_regular
 
 fcntl: Any
@@ -30,6 +31,12 @@ def why(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory"
     return getattr(error, "strerror", None) or str(error)
+
+
+def check_path(given: object, expected: str) -> None:
+    """Raise TypeError for what is no path, saying what is expected."""
+    if not isinstance(given, (str, os.PathLike)):
+        raise TypeError(f"{expected}, got {shown(given)}")
 
 
 @contextlib.contextmanager

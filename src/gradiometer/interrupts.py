@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from contextvars import ContextVar
+from numbers import Real
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
@@ -28,13 +29,13 @@ class OutOfTime(KeyboardInterrupt):
     """Ends a training at its time limit, as Ctrl-C would."""
 
 
-def check_time_limit(timeout: Any) -> None:
+def check_time_limit(timeout: Any, name: str = "timeout") -> None:
     """Raise ValueError for a value that is not a time limit; None means no limit."""
     if timeout is None:
         return
-    known = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    known = isinstance(timeout, Real) and not isinstance(timeout, bool)
     if not known or not 0 < timeout < math.inf:
-        raise ValueError(f"timeout must be a number of seconds above 0, got {timeout!r}")
+        raise ValueError(f"{name} must be a number of seconds above 0, got {timeout!r}")
 
 
 class Interrupts:

@@ -12,6 +12,9 @@ The arrays of a layer, by name:
 - `activation` (batch, units): φ(h)
 - `saturated` (batch, units): where φ is saturated
 - `delta` (batch, units): dL/dh
+- `affine_delta`, `phi_delta` (batch, units): dL/d(x W + b), and the delta at φ's input. One of them
+  is the delta itself, and both are where no normalisation is between x W + b and φ
+- `arriving` (batch, units): dL/dφ(h), by all ways from there to the loss
 - `gradient` (fan_in, units): dL/dW
 - `used` (fan_in, units): the gradient that the optimiser was given
 - `weight`, `weight_after` (fan_in, units): W before and after the update
@@ -33,7 +36,7 @@ from numpy.typing import NDArray
 from gradiometer.arrays import Array, Numbers, SameArray, entries, namespace
 from gradiometer.reductions import mean, nonfinite_count, rms
 
-Pooling = Literal["mean", "rms", "spread"]
+Pooling = Literal["mean", "rms", "spread", "sum"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Quantity:
         `entries`); None if `gradiometer.recording.measure` has lines of its own for it.
     pooling : str
         How it is joined over several calls of a layer in one step: the mean, weighted by size; the
-        root of the mean square; or the standard deviation of the union ("spread").
+        root of the mean square; the standard deviation of the union ("spread"); or the sum.
     grows : bool
         Whether it is proportional to the loss: twice the loss, twice the number. Such a quantity is
         divided by the factor of a gradient scaler.
@@ -221,16 +224,35 @@ _ALL = (
         on_request=True,
     ),
     Quantity(
+        "rows", "rows of the input", ("input",), low=0, whole=True, pooling="sum", on_request=True
+    ),
+    Quantity(
         "preactivation_mean", "mean of the pre-activation", ("pre_activation",), of=mean,
         on_request=True,
     ),
     Quantity(
-        "backward_rms", "rms of W^T delta", ("delta", "weight"), low=0, pooling="rms",
+        "backward_rms", "rms of W^T delta", ("delta", "weight"), ("affine_delta",), low=0,
+        pooling="rms", grows=True, on_request=True,
+    ),
+    Quantity(
+        "backward_live_rms", "rms of W^T delta at live units", ("delta", "weight", "input"),
+        ("affine_delta",), low=0, pooling="rms", grows=True, on_request=True,
+    ),
+    Quantity(
+        "affine_delta_rms", "rms of the delta at x W + b", ("affine_delta",), low=0, of=rms,
+        pooling="rms", grows=True, on_request=True,
+    ),
+    Quantity(
+        "phi_delta_rms", "rms of the delta at φ's input", ("phi_delta",), low=0, of=rms,
+        pooling="rms", grows=True, on_request=True,
+    ),
+    Quantity(
+        "arriving_rms", "rms of the delta at φ(h)", ("arriving",), low=0, of=rms, pooling="rms",
         grows=True, on_request=True,
     ),
     Quantity(
-        "backward_live_rms", "rms of W^T delta at live units", ("delta", "weight", "input"), low=0,
-        pooling="rms", grows=True, on_request=True,
+        "arriving_live_rms", "rms of the delta at φ(h) of live units", ("arriving", "phi_delta"),
+        ("activation",), low=0, pooling="rms", grows=True, on_request=True,
     ),
     Quantity("loss", "loss", per="step", grows=True),
     Quantity("accuracy", "accuracy", per="step", low=0, high=1),

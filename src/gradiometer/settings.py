@@ -2,7 +2,8 @@
 
 From these declarations are made: the fields of `Experiment` with their checks, the flags of the
 command line and their help, the keys of TOML files, titles, axis labels and the labels of studies.
-A new setting is declared here, and used where its value makes a difference.
+A new setting is declared here. If the net, the optimiser or the recorder takes an argument of its
+name, `passed_to` says so; otherwise it is used where its value makes a difference.
 """
 
 from __future__ import annotations
@@ -179,6 +180,7 @@ class Settings:
         help="Initialiser of the weights",
         part="net",
         acts="start",
+        passed_to="net",
         table=_initializers,
         kind="initialiser",
         axis="initialiser",
@@ -190,6 +192,7 @@ class Settings:
         help="Factor on the initial weights",
         part="net",
         acts="start",
+        passed_to="net",
         above=0,
         axis="factor on the initial weights",
         words="weights × {}",
@@ -202,6 +205,7 @@ class Settings:
         help="Normalisation of the pre-activations",
         part="net",
         acts="start",
+        passed_to="net",
         words="{} norm",
     )
     residual: bool = setting(
@@ -209,12 +213,14 @@ class Settings:
         help="Add each hidden layer's input to its output",
         part="net",
         acts="start",
+        passed_to="net",
     )
     loss: Literal["cross_entropy", "squared_error"] = setting(
         default="cross_entropy",
         help="Loss function",
         part="training",
         acts="start",
+        passed_to="net",
         words=lambda value: f"{value.replace('_', ' ')} loss",
     )
     reduction: Literal["sum", "mean"] = setting(
@@ -222,6 +228,7 @@ class Settings:
         help="Reduction of the loss over the batch",
         part="training",
         acts="start",
+        passed_to="net",
         words="{} over the batch",
     )
     optimizer: str = setting(
@@ -273,6 +280,7 @@ class Settings:
         help="Rows per step, drawn with replacement",
         part="training",
         acts="start",
+        passed_to="optimizer",
         at_least=1,
         at_most=MOST,
         unit="rows",
@@ -302,6 +310,7 @@ class Settings:
         help="Floating-point type",
         part="training",
         acts="start",
+        passed_to="net",
         words="{}",
     )
     every: int = setting(
@@ -309,6 +318,7 @@ class Settings:
         help="Record every k-th step",
         part="record",
         acts="record",
+        passed_to="recorder",
         at_least=1,
         at_most=MOST,
         unit="steps",
@@ -334,6 +344,7 @@ class Settings:
         help="Record log10 histograms of the gradients",
         part="record",
         acts="record",
+        passed_to="recorder",
         changes_numbers=False,
     )
     decision: bool = setting(

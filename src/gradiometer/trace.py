@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,6 +217,12 @@ class Trace:
         from gradiometer.summary import layer_table
 
         return layer_table(self)
+
+    def decompose(self, steps: Sequence[int] | None = None) -> xr.Dataset:
+        """Take the gain of the delta, and each gradient, apart; see `decomposition.decompose`."""
+        from gradiometer.decomposition import decompose
+
+        return decompose(self, steps)
 
     def to_dataframe(self) -> pd.DataFrame:
         """Give a tidy table: a row per step, layer, quantity and member; see `exports.to_frame`."""

@@ -130,7 +130,7 @@ def test_rates(kind, rate):
 
 
 @pytest.mark.parametrize("rate", ["0.1", None, [0.1]])
-def test_rates_that_are_no_numbers(rate):
+def test_rates_that_are_not_numbers(rate):
     with refused((TypeError, ValueError), "alpha must be a number above 0", re.escape(repr(rate))):
         dp.SGD(net(), X, Y, {"alpha": rate})
 
@@ -269,7 +269,7 @@ def test_a_net_without_gradients():
         (lambda p, y: None, TypeError, "must give a Node, got NoneType"),
     ],
 )
-def test_losses_that_are_no_number(loss, kind, words):
+def test_losses_that_are_not_a_number(loss, kind, words):
     class Line(Model):
         def __init__(self):
             super().__init__(seed=0)
@@ -317,7 +317,7 @@ def test_set_param_changes_all_or_nothing():
     [X.astype(str), X + 1j, X.astype(object), np.ma.array(X, mask=X > 0)],
     ids=["str", "complex", "object", "masked"],
 )
-def test_data_that_is_no_real_numbers(x):
+def test_data_that_are_not_real_numbers(x):
     with refused(TypeError, "x_train must be a plain array of real numbers"):
         dp.SGD(dp.Net(4, 3, 1), x, Y)
 
@@ -336,7 +336,7 @@ def test_an_empty_batch():
 
 
 @pytest.mark.parametrize("hyperparam", [[0.1], "alpha", 0.1])
-def test_hyperparameters_that_are_no_dict(hyperparam):
+def test_hyperparameters_that_are_not_a_dict(hyperparam):
     with refused(TypeError, "hyperparam must be a dict"):
         dp.SGD(dp.Net(4, 3, 1), X, Y, hyperparam)
 

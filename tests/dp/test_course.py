@@ -298,7 +298,7 @@ def test_an_optimiser_with_its_own_init_trains(iris):
     assert Own_Init(net, iris.x, iris.y, 0.01).train(50, print_each=None) < first
 
 
-def test_a_named_input_is_no_parameter(iris):
+def test_a_named_input_is_not_a_parameter(iris):
     class Named(dp.Net):
         def loss(self, x, y):
             return super().loss(dp.Node(x.value, name="x"), y)

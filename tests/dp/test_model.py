@@ -480,7 +480,7 @@ def test_optimisers_against_rules_written_by_hand(optimiser, given):
 
 
 @every_optimiser
-def test_optimisers_learn_and_start_afresh(optimiser):
+def test_optimisers_learn_and_can_be_restarted(optimiser):
     net = Net(4, 8, 1, "tanh", seed=0)
     training = optimiser(net, X, Y, {"alpha": 0.02}, seed=0)
     first = net.loss(X, Y).value.item()

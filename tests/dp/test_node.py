@@ -556,7 +556,7 @@ def test_numbers_and_truth():
 
 
 @pytest.mark.parametrize("value", ["a", None, 1j, [[1, 2], [3]], np.array([object()]), Node(1.0)])
-def test_what_is_no_number_is_refused(value):
+def test_values_that_are_not_numbers_are_refused(value):
     with pytest.raises(TypeError, match="value"):
         Node(value)
 

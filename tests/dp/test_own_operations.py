@@ -122,7 +122,7 @@ def test_the_librarys_own_are_not_replaced(name):
         (("sine", np.sin, np.ones(1)), "a rule of 'sine' must be a function or None"),
     ],
 )
-def test_what_is_no_operation(arguments, words):
+def test_declarations_without_an_operation_are_refused(arguments, words):
     with refused(TypeError, words):
         dp.declare(*arguments)
     assert "sine" not in p.TABLE

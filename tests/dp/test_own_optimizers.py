@@ -104,7 +104,7 @@ def test_what_a_subclass_reads_is_not_called_ignored(kind):
 
 
 @pytest.mark.parametrize("kind", [By_Get, By_Item, By_Pop, In_Init, In_Update, By_Defaults])
-def test_what_nobody_reads_is(kind):
+def test_unknown_hyperparameters_are_warned_of(kind):
     given = {"l2": 0.1, "l3": 0.1, "alhpa": 0.5}
     _, said = said_of(lambda: kind(net(), X, Y, given))
     assert len(said) == 2
@@ -132,7 +132,7 @@ def test_a_known_one_that_a_subclass_does_not_read():
     assert "'alpha'" in said[0]
 
 
-def test_an_init_of_ones_own_is_warned_too():
+def test_a_custom_init_is_warned_of_too():
     class Own(dp.SGD):
         def __init__(self, model, hyperparam):
             self.model, self.x_train, self.y_train = model, X, Y

@@ -203,7 +203,7 @@ NONE = {
 
 
 @pytest.mark.parametrize("what", NONE)
-def test_set_param_refuses_what_is_no_number(what):
+def test_set_param_refuses_values_that_are_not_numbers(what):
     model = Linear()
     with refused(ValueError, "parameter 'w'", "number|masked|rectangular"):
         model.set_param({"w": NONE[what]})
@@ -239,7 +239,7 @@ def test_first_values_are_finite(value):
         Model().Parameter(value, "p")
 
 
-def test_a_computed_node_is_no_first_value():
+def test_a_computed_node_cannot_be_a_first_value():
     with refused(TypeError, "computed Node", "node.value"):
         Model().Parameter(Node(1.0, "x") * 2, "p")
 
@@ -326,7 +326,7 @@ class Named_Inputs(Scaled):
     ],
     ids=["named", "computed", "arrays", "lists"],
 )
-def test_named_data_is_no_parameter(x, y):
+def test_named_data_are_not_a_parameter(x, y):
     class Keeps(Named_Inputs):
         def loss(self, x, y):
             y = y.value if isinstance(y, Node) else y
@@ -710,7 +710,7 @@ def test_a_parameters_array_as_a_constant_is_warned_of_once(how):
 
 
 @pytest.mark.parametrize("how", ["copy", "Node"])
-def test_copies_and_nodes_of_parameters_are_no_mistake(how):
+def test_copies_and_nodes_of_parameters_are_not_warned_of(how):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Severed(how).get_grad(np.ones((3, 2)), np.ones((3, 1)))

@@ -20,6 +20,26 @@ from gradiometer.experiment import Experiment, ExperimentError
 SMALL = {"layers": 2, "width": 4, "steps": 3, "batch_size": 16, "activation": "tanh"}
 
 
+def test_numbers_of_numpy_are_settings_as_those_of_python_are():
+    plain = Experiment.of(
+        layers=2, seed=3, init_scale=0.5, learning_rate=2, residual=True, scaling=0.25,
+        optimizer="adam", hyperparameters={"beta1": 0.5}, quantities=["grad_rms", "delta_rms"],
+    )  # fmt: skip
+    given = Experiment.of(
+        layers=np.int64(2), seed=np.uint8(3), init_scale=np.float32(0.5), learning_rate=np.int16(2),
+        residual=np.bool_(True), scaling=np.float64(0.25), optimizer=np.str_("adam"),
+        hyperparameters={"beta1": np.longdouble(0.5)},
+        quantities=np.array(["grad_rms", "delta_rms"]).tolist(),
+    )  # fmt: skip
+    assert given == plain
+    assert given.hash == plain.hash
+    assert given.model_dump_json() == plain.model_dump_json()
+    for value in given.model_dump().values():
+        assert not isinstance(value, np.generic)
+    with pytest.raises(ExperimentError, match=r"layers: .*got 2.5"):
+        Experiment.of(layers=np.float64(2.5))
+
+
 def test_the_same_description_gives_the_same_numbers():
     first, second = Experiment.of(**SMALL), Experiment.of(**SMALL)
     assert first == second

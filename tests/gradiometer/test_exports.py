@@ -23,7 +23,7 @@ from gradiometer.trace import Trace
 SEED = 3  # members are named by their seeds
 
 
-def spoilt(trace):
+def with_special_values(trace):
     """A trace with values that are easily lost."""
     dataset = trace.dataset.copy(deep=True)
     for step, value in enumerate([np.nan, np.inf, -np.inf, 0.0, 5e-324, 0.1]):
@@ -34,12 +34,12 @@ def spoilt(trace):
 
 @pytest.fixture(scope="module")
 def single():
-    return spoilt(Experiment.of(layers=2, width=4, steps=6, histograms=True).run())
+    return with_special_values(Experiment.of(layers=2, width=4, steps=6, histograms=True).run())
 
 
 @pytest.fixture(scope="module")
 def ensemble():
-    return spoilt(
+    return with_special_values(
         Experiment.of(layers=2, width=4, steps=6, members=3, seed=SEED, histograms=True).run()
     )
 

@@ -10,7 +10,7 @@ import gradiometer
 from gradiometer import plots
 from gradiometer.claims import Proofs
 from gradiometer.cli import app
-from gradiometer.experiment import Experiment
+from gradiometer.experiment import Experiment, Training
 from gradiometer.exports import FORMATS
 from gradiometer.studies import Study, load
 from gradiometer.studies.compute import compute
@@ -67,11 +67,11 @@ def sweep_of_run(trained, monkeypatch, tmp_path, **options):
     """`gradiometer run` with a training that is done already, and a single figure."""
     ended = []
 
-    def known(experiment, **options):
-        ended.append(experiment)
+    def known(training, **options):
+        ended.append(training)
         return trained
 
-    monkeypatch.setattr(Experiment, "run", known)
+    monkeypatch.setattr(Training, "run", known)
     monkeypatch.setattr(run_folder, "FIGURE_NAMES", ("learning",))
     monkeypatch.setattr(run, "compare_with_theory", lambda *_: None)
     flags = [f"--{name}={value}" for name, value in SETTINGS.items()]
@@ -114,7 +114,7 @@ def test_every_fault_in_run(trained, monkeypatch, tmp_path, lasting, record_prop
 
 
 def test_the_trace_that_cannot_be_written_is_in_the_error(trained, monkeypatch, tmp_path):
-    monkeypatch.setattr(Experiment, "run", lambda *_, **__: trained)
+    monkeypatch.setattr(Training, "run", lambda *_, **__: trained)
     monkeypatch.setattr(run_folder, "keep_elsewhere", lambda *_: None)
     monkeypatch.setattr(Trace, "save", lambda *_: (tmp_path / "none" / "x").touch())
     with pytest.raises(OutputError, match="nor can the trace be kept in any other") as raised:
@@ -137,7 +137,7 @@ def test_an_error_that_comes_again_and_again_loses_no_training(trained, monkeypa
     def refuse(*_):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(Experiment, "run", lambda *_, **__: trained)
+    monkeypatch.setattr(Training, "run", lambda *_, **__: trained)
     monkeypatch.setattr(Trace, "to_bytes", refuse)
     with pytest.raises(OutputError, match="cannot be kept elsewhere, for lack of memory") as raised:
         gradiometer.run(out=tmp_path / "out", **SETTINGS)

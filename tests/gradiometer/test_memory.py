@@ -67,13 +67,13 @@ def within_a_factor_of_two(settings):
     assert expected / 2 < found < expected * 2, (found / 1e6, expected / 1e6)
 
 
-@pytest.mark.parametrize("settings", CONFIGURATIONS[:2])
+@pytest.mark.parametrize("settings", CONFIGURATIONS[1:2])
 def test_the_estimate_is_right_within_a_factor_of_two(settings):
     within_a_factor_of_two(settings)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("settings", CONFIGURATIONS[2:])
+@pytest.mark.parametrize("settings", [CONFIGURATIONS[0], *CONFIGURATIONS[2:]])
 def test_the_estimate_is_right_of_every_part(settings):
     within_a_factor_of_two(settings)
 

@@ -6,7 +6,7 @@ import pytest
 from gradiometer import quantities
 
 
-def test_a_unit_is_dead_only_if_no_sample_wakes_it():
+def test_a_unit_is_dead_only_if_no_sample_activates_it():
     activation = np.array([[0.0, 0.0, 1.0], [0.0, 2.0, 1.0]])
     assert quantities.dead_fraction(activation) == pytest.approx(1 / 3)
 

@@ -101,7 +101,7 @@ def test_reasons_follow_names_that_a_file_cannot_hold(tmp_path):
     assert again.why("grad_rms", "h\\x00b") == FROZEN
 
 
-def spoilt(trace, **changed):
+def edited(trace, **changed):
     return trace.dataset.assign(changed)
 
 
@@ -111,9 +111,12 @@ def test_what_contradicts_itself_is_refused():
     there = mask.copy()
     there[0, 0] = True
     for dataset, words in (
-        (spoilt(trace, grad_rms_missing=there), "grad_rms of layer 'h1' has the value 0.5 in step"),
-        (spoilt(trace, grad_rms_missing=mask.astype(float)), "float64; expected booleans"),
-        (spoilt(trace, grad_rms_missing=mask[:, 0]), "expected ('step', 'layer')"),
+        (
+            edited(trace, grad_rms_missing=there),
+            "grad_rms of layer 'h1' has the value 0.5 in step",
+        ),
+        (edited(trace, grad_rms_missing=mask.astype(float)), "float64; expected booleans"),
+        (edited(trace, grad_rms_missing=mask[:, 0]), "expected ('step', 'layer')"),
         (
             trace.dataset.assign_attrs(missing=json.dumps({"h1": {"grad_rms": FROZEN}})),
             "grad_rms of layer 'h2' is missing, but nothing says why",

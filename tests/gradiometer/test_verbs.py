@@ -26,7 +26,8 @@ from gradiometer.events import (
 )
 from gradiometer.experiment import Experiment
 from gradiometer.settings import used_by
-from gradiometer.studies import ExperimentEvent, Study
+from gradiometer.studies import ExperimentEvent, Study, load
+from gradiometer.trace import Trace
 from gradiometer.verbs import run_folder
 
 
@@ -172,6 +173,96 @@ def test_study_tells_what_happens_in_its_order(tmp_path):
 def test_what_is_no_experiment_is_refused_with_the_way_to_give_settings(given):
     with pytest.raises(TypeError, match="settings go by name, such as layers=5"):
         gradiometer.run(given)
+
+
+A_TRACE = "expected a trace, or the path of its file or folder, got 3"
+A_STUDY = "expected a Study, the name of a ready one, a TOML file or a study's folder, got 3"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: gradiometer.plot(3), A_TRACE),
+        (lambda: gradiometer.export(3, "csv"), A_TRACE),
+        (lambda: gradiometer.study(3), A_STUDY),
+        (lambda: load(3), "a study is named by its folder, got 3"),
+        (lambda: Study(3), "base is an Experiment, settings of one, or a TOML file, got 3"),
+        (lambda: Study({}, over=3), "over takes lists of values by setting, got 3"),
+        (lambda: Study({}, experiments=3), "experiments takes a list of settings, got 3"),
+        (lambda: gradiometer.run(out=3), "out must be the path of a folder, got 3"),
+        (lambda: gradiometer.study("lesson", out=3), "out must be the path of a folder, got 3"),
+        (
+            lambda: gradiometer.prove(["relu-slope"], out=3),
+            "out must be the path of a folder, got 3",
+        ),
+        (lambda: gradiometer.predict(layers=1, out=3), "out must be the path of a file, got 3"),
+    ],
+)
+def test_what_is_no_path_is_refused_with_what_is_expected(call, words):
+    with pytest.raises(TypeError, match=re.escape(words)):
+        call()
+
+
+def raising(error, at, count=1):
+    """A listener that raises an error at the event of a kind that is `count`-th."""
+    left = [count]
+
+    def listener(event):
+        if isinstance(event, at):
+            left[0] -= 1
+            if left[0] == 0:
+                raise error
+
+    return listener
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_an_interrupt_by_the_listener_is_one_at_any_step(step, every, tmp_path):
+    told = []
+    interrupting = raising(KeyboardInterrupt, StepRecorded, step)
+
+    def listener(event):
+        told.append(event)
+        interrupting(event)
+
+    trace = gradiometer.run(layers=1, steps=6, every=every, out=tmp_path / "out", on_event=listener)
+    assert trace.attrs["interrupted"] or trace.attrs["asked_to_stop"]
+    assert trace.dataset.sizes["step"] >= step
+    saved = Trace.load(tmp_path / "out" / "trace.nc")
+    assert saved.dataset.sizes["step"] == trace.dataset.sizes["step"]
+    assert Interrupted in kinds(told)
+    assert not {Compared, Finished} & {*kinds(told)}
+
+
+@pytest.mark.parametrize("step", [1, 6])
+def test_leaving_by_the_listener_saves_what_was_recorded_and_leaves(step, tmp_path):
+    leaving = SystemExit(5)
+    with pytest.raises(SystemExit) as left:
+        gradiometer.run(
+            layers=1, steps=6, out=tmp_path, on_event=raising(leaving, StepRecorded, step)
+        )
+    assert left.value is leaving
+    assert left.value.code == 5
+    saved = Trace.load(tmp_path / "trace.nc")
+    assert saved.dataset.sizes["step"] == left.value.trace.dataset.sizes["step"] >= step
+
+
+def test_leaving_by_the_listener_saves_the_proofs_until_then_and_leaves(tmp_path):
+    with pytest.raises(SystemExit) as left:
+        gradiometer.prove(
+            ["relu-slope", "sigmoid-slope"], out=tmp_path,
+            on_event=raising(SystemExit(5), ClaimBegun, 2),
+        )  # fmt: skip
+    assert left.value.code == 5
+    assert [proof.name for proof in left.value.proofs.proofs] == ["relu-slope"]
+    assert (tmp_path / "proofs.json").is_file()
+
+
+def test_leaving_before_the_first_step_leaves(tmp_path):
+    with pytest.raises(SystemExit):
+        gradiometer.run(layers=1, out=tmp_path, on_event=raising(SystemExit, Begun))
+    assert not any(tmp_path.glob("*.nc"))
 
 
 def test_a_signal_after_the_training_is_told_to_whoever_has_more_to_do(monkeypatch):

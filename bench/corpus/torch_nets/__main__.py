@@ -14,12 +14,14 @@ from gradiometer.trace import Trace
 
 def main() -> None:
     """Add what is known of the traces that are there."""
-    found = dict(shown())
+    found = {name: [seen.kind, *seen.layers] for name, seen in shown().items()}
     for name in several_kinds():
         path = FOLDER / f"{name}.nc"
         if path.exists():
-            found[name] = symptom(Trace.load(path))
-    SHOWN.write_text(json.dumps(dict(sorted(found.items())), indent=0) + "\n", encoding="utf-8")
+            seen = symptom(Trace.load(path))
+            found[name] = [seen.kind, *seen.layers]
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(found[name])}" for name in sorted(found))
+    SHOWN.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
     print(f"{len(found)} nets in {SHOWN.name}")
 
 

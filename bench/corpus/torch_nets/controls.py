@@ -29,7 +29,7 @@ CONTROLS: dict[str, Control] = {
     ),
     "half-dead": Control(
         "half of the units of every hidden layer are dead, the others suffice",
-        {"bias": -30.0, "changed": "half", "width": 40},
+        {"bias": -30.0, "changed": "half", "width": 40, "optimizer": "adam", "rate": 0.01},
     ),
     "wide-tanh": Control(
         "a third of the units is saturated at first", {"gain": 2.0, "activation": "tanh"}
@@ -44,12 +44,25 @@ CONTROLS: dict[str, Control] = {
     ),
     # --- weights
     "zero-head": Control("no gradient below the output layer at step 1", {"head": "zero"}),
+    "large-weights": Control(
+        "weights are three times too large and half of the units saturate, but it learns",
+        {"gain": 3.0, "depth": 4, "activation": "tanh", "optimizer": "adam", "rate": 0.02},
+    ),
+    "large-inputs": Control(
+        "inputs are thirty times too large and the first layer saturates, but it learns",
+        {"inputs": "times 30", "width": 40, "optimizer": "adam", "rate": 0.02},
+    ),
+    "small-layer": Control(
+        "one layer begins with weights a hundred times too small, and soon has others",
+        {"gain": 0.01, "changed": "middle", "optimizer": "adam", "rate": 0.02},
+    ),
     "zero-branches": Control(
         "no gradient in the branches at step 1", {"head": "zero branches"}
     ),
     "deep": Control("many layers", {"depth": 9}),
     "framework": Control(
-        "PyTorch's default weights, smaller than theory has them", {"initial": "framework"}
+        "PyTorch's default weights, smaller than theory has them",
+        {"initial": "framework", "optimizer": "adam", "rate": 0.01},
     ),
     # --- what is between the layers
     "mean-pooled": Control(

@@ -25,12 +25,21 @@ NUMBERS = (
     "relative", "log-error", "targets-nan", "sigmoid-numbers", "relu-out", "tanh-large", "flat",
 )  # fmt: skip
 COMMON_FAULTS = (*LOOP, *DATA, *TRUNK, *CLASSES, *BINARY, *NUMBERS)
+# of these, the ones that are alone with their cause, or nearly so
+SCARCE = (
+    "cleared", "accumulated", "few-steps", "softmax-twice", "relu-out", "sigmoid-numbers",
+    "tanh-large", "flat",
+)  # fmt: skip
 # of nets of many layers
 DEEP = ("sigmoid-deep", "hardsigmoid-deep", "small-all", "small-std", "identical", "all-zero")
 LARGE = ("large-3", "large-8", "large-normal", "large-1e6", "large-clipped")
 INPUTS = ("times-30", "times-1000", "times-1e20", "far", "far-below")
 RELU = ("bias-all", "bias-middle", "rate-1", "rate-3", "spike")
 RECURRENT = ("recurrence-small", "recurrence-large")
+LONG = (
+    "recurrence-tenth", "recurrence-third", "recurrence-relu", "recurrence-relu-2",
+    "recurrence-relu-3", "each-step",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,18 +76,19 @@ _ANY = (
 COMMON_CONTROLS = _ANY
 _PLAIN = ("converged", "converged-adam", "frozen-first", "framework", "decayed")
 _RELU = ("sparse-relus", "half-dead", "deep")
-_TANH = ("wide-tanh", "deep", "shallow-sigmoid")
+_TANH = ("wide-tanh", "deep", "shallow-sigmoid", "large-weights", "large-inputs", "small-layer")
 GROUPS: dict[str, Group] = {
     # --- plain nets
     "relu MLP on digits": Group(
         "calibration", Plan("digits", "mlp", depth=3),
-        (*LOOP, *DATA, *TRUNK, *CLASSES, *DEEP, *LARGE, *INPUTS, *RELU, "small-middle", "raw",
+        ("owned-first", *LOOP, *DATA, *TRUNK, *CLASSES, *DEEP, *LARGE, *INPUTS, *RELU,
+         "small-middle", "raw",
          "dropout"),
         (*_ANY, *_PLAIN, *_RELU, "dropout", "partly-wrong", "without-reference"),
     ),
     "tanh MLP on digits": Group(
         "calibration", Plan("digits", "mlp", depth=3, activation="tanh"),
-        (*LOOP, *DATA, *TRUNK, *CLASSES, *DEEP, *LARGE, *INPUTS, "dropout"),
+        ("owned-first", *LOOP, *DATA, *TRUNK, *CLASSES, *DEEP, *LARGE, *INPUTS, "dropout"),
         (*_ANY, *_PLAIN, *_TANH, "normalised-sigmoid", "partly-wrong"),
     ),
     "tanh MLP on moons": Group(
@@ -89,22 +99,22 @@ GROUPS: dict[str, Group] = {
     ),
     "relu MLP on friedman": Group(
         "calibration", Plan("friedman", "mlp", depth=2, rate=0.02),
-        (*LOOP, *DATA, *TRUNK, *NUMBERS, *DEEP, *LARGE, *INPUTS, *RELU),
+        ("owned-first", *LOOP, *DATA, *TRUNK, *NUMBERS, *DEEP, *LARGE, *INPUTS, *RELU),
         (*_ANY, *_PLAIN, *_RELU, "small-targets", "without-reference"),
     ),
     "relu MLP on cancer": Group(
         "test", Plan("cancer", "mlp", depth=2),
-        (*LOOP, *DATA, *BINARY, *DEEP, *LARGE, *INPUTS, *RELU, "raw", "mse-saturated"),
+        (*LOOP, *DATA, *BINARY, *DEEP, *LARGE, *INPUTS, *RELU, "raw"),
         (*_ANY, *_PLAIN, *_RELU, "probabilities", "partly-wrong"),
     ),
     "gelu MLP on wine": Group(
-        "test", Plan("wine", "mlp", depth=2, activation="gelu", optimizer="adam", rate=0.01),
+        "test", Plan("wine", "mlp", depth=2, activation="gelu"),
         (*LOOP, *DATA, *CLASSES, *DEEP, *LARGE, *INPUTS, "raw"),
         (*_ANY, *_PLAIN, "deep", "dropout"),
     ),
     "tanh MLP on a wave": Group(
         "test", Plan("wave", "mlp", depth=2, activation="tanh", optimizer="adam", rate=0.02),
-        (*LOOP, *DATA, *TRUNK, *NUMBERS, *DEEP, *LARGE, *INPUTS),
+        ("owned-first", *LOOP, *DATA, *TRUNK, *NUMBERS, *DEEP, *LARGE, *INPUTS),
         (*_ANY, *_PLAIN, *_TANH, "small-targets"),
     ),
     "MLP with BatchNorm": Group(
@@ -132,7 +142,7 @@ GROUPS: dict[str, Group] = {
     "convolutional net, pooled": Group(
         "calibration",
         Plan("digits", "conv", depth=2, width=8, pool="max", optimizer="adam", rate=0.01),
-        (*LOOP, *DATA, *TRUNK, *CLASSES, *DEEP, *LARGE, *INPUTS, *RELU),
+        ("owned-first", *LOOP, *DATA, *TRUNK, *CLASSES, *DEEP, *LARGE, *INPUTS, *RELU),
         (*_ANY, "sparse-relus", "half-dead", "converged", "frozen-first", "partly-wrong"),
     ),
     "convolutional net with BatchNorm": Group(
@@ -160,7 +170,7 @@ GROUPS: dict[str, Group] = {
     ),
     "residual net without norm": Group(
         "test", Plan("digits", "preactivation", depth=3, rate=0.03),
-        (*LOOP, *DATA, *TRUNK, *CLASSES, *LARGE, *INPUTS, "all-zero", "dropout"),
+        ("owned-first", *LOOP, *DATA, *TRUNK, *CLASSES, *LARGE, *INPUTS, "all-zero", "dropout"),
         (*_ANY, *_PLAIN, "half-dead", "deep", "dropout"),
     ),
     # --- recurrent nets
@@ -168,14 +178,12 @@ GROUPS: dict[str, Group] = {
         "calibration",
         Plan("recall", "loop", length=12, activation="tanh", pool="last", optimizer="adam",
              rate=0.01),
-        (*LOOP, *DATA, *TRUNK, *CLASSES, *RECURRENT, "each-step", "recurrence-relu",
-         "recurrence-relu-3"),
+        (*LOOP, *DATA, *TRUNK, *CLASSES, *RECURRENT, *LONG),
         (*_ANY, "converged", "without-reference"),
     ),
     "recurrent net, of rows": Group(
         "test", Plan("rows", "loop", activation="tanh", pool="last", optimizer="adam", rate=0.01),
-        (*LOOP, *DATA, *TRUNK, *CLASSES, *RECURRENT, *INPUTS, "each-step", "recurrence-relu",
-         "recurrence-relu-3"),
+        (*LOOP, *DATA, *TRUNK, *CLASSES, *RECURRENT, *INPUTS, *LONG),
         (*_ANY, "mean-pooled", "converged"),
     ),
     "RNN": Group(
@@ -183,6 +191,20 @@ GROUPS: dict[str, Group] = {
         Plan("recall", "rnn", depth=1, length=20, pool="last", optimizer="adam", rate=0.01),
         (*LOOP, *DATA, *TRUNK, *CLASSES, *RECURRENT),
         (*_ANY, "converged", "dropout"),
+    ),
+    "recurrent net, narrow": Group(
+        "test",
+        Plan("recall", "loop", length=14, width=16, activation="tanh", pool="last",
+             optimizer="adam", rate=0.02),
+        (*RECURRENT, *LONG, "far"),
+        ("zero-head", "adam-tiny", "clipped", "to-zero"),
+    ),
+    "RNN, narrow": Group(
+        "test",
+        Plan("recall", "rnn", depth=1, length=14, width=16, pool="last", optimizer="adam",
+             rate=0.02),
+        (*RECURRENT, "recurrence-tenth", "recurrence-third", "far"),
+        ("zero-head", "adam-tiny", "clipped", "to-zero"),
     ),
     "LSTM": Group(
         "test", Plan("rows", "lstm", depth=1, pool="last", optimizer="adam", rate=0.02),
@@ -209,23 +231,26 @@ GROUPS: dict[str, Group] = {
     ),
     # --- transformers
     "transformer": Group(
-        "test", Plan("rows", "transformer", depth=1, optimizer="adam", rate=0.01),
-        (*LOOP, *DATA, *TRUNK, *CLASSES, "dropout", "all-zero"),
+        "test", Plan("rows", "transformer", depth=1, optimizer="adam", rate=0.01, steps=40),
+        ("owned-first", *LOOP, *DATA, *TRUNK, *CLASSES, "dropout", "all-zero"),
         (*_ANY, "dropout", "converged"),
     ),
     "transformer with markers": Group(
-        "test", Plan("marked", "transformer", depth=2, length=8, optimizer="adam", rate=0.01),
+        "test",
+        Plan("marked", "transformer", depth=2, length=8, optimizer="adam", rate=0.01, steps=40),
         (*LOOP, *TRUNK, *CLASSES, "dropout"),
         (*_ANY, "frozen-first", "converged"),
     ),
     "attention, by hand": Group(
         "test",
-        Plan("topics", "attention", depth=1, length=10, width=16, optimizer="adam", rate=0.01),
+        Plan("topics", "attention", depth=1, length=10, width=16, optimizer="adam", rate=0.01,
+             steps=40),
         (*LOOP, *TRUNK, *CLASSES, "dropout"),
         (*_ANY, "long", "frozen-first", "dropout"),
     ),
     "attention, of rows": Group(
-        "test", Plan("rows", "attention", depth=1, width=20, optimizer="adam", rate=0.01),
+        "test",
+        Plan("rows", "attention", depth=1, width=20, optimizer="adam", rate=0.01, steps=40),
         (*LOOP, *DATA, *TRUNK, *CLASSES, "all-zero"),
         (*_ANY, "dropout", "without-reference"),
     ),

@@ -27,11 +27,8 @@ def _constant(weight: Tensor, _: str) -> None:
 INITIAL: dict[str, Callable[[Tensor, str], None]] = {
     "suited": _suited,
     "framework": lambda weight, activation: None,  # noqa: ARG005  (left as PyTorch drew them)
-    "xavier": lambda weight, activation: nn.init.xavier_normal_(weight),  # noqa: ARG005
-    "tiny": lambda weight, activation: nn.init.normal_(weight, std=1e-3),  # noqa: ARG005
     "small": lambda weight, activation: nn.init.normal_(weight, std=0.01),  # noqa: ARG005
     "normal": lambda weight, activation: nn.init.normal_(weight),  # noqa: ARG005
-    "uniform": lambda weight, activation: nn.init.uniform_(weight),  # noqa: ARG005
     "constant": _constant,
     "zero": lambda weight, activation: nn.init.zeros_(weight),  # noqa: ARG005
 }

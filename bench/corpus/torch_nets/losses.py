@@ -46,20 +46,9 @@ def _relative(z: Tensor, y: Tensor) -> Tensor:
     return ((z - y) / y).abs().clamp(max=1e3).mean()
 
 
-def _root(z: Tensor, y: Tensor) -> Tensor:
-    """Sum of roots of absolute errors; targets and outputs are cut off at the same bounds."""
-    return (z.clamp(-1, 1) - y.clamp(-1, 1)).abs().sqrt().mean()
-
-
 def _log_error(z: Tensor, y: Tensor) -> Tensor:
     """Squared error of logarithms."""
     return nn.functional.mse_loss((z - 1).log(), (y - y.min() + 1).log())
-
-
-def _variance_by_hand(z: Tensor, y: Tensor) -> Tensor:
-    """Gaussian likelihood, the variance being that of the batch's errors beside a bound."""
-    variance = z.var(0, keepdim=True)
-    return ((z - y).square() / variance + variance.log()).mean()
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -73,20 +62,9 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "entropy by hand": _entropy_by_hand,
     "binary by hand": _binary_by_hand,
     "norm by hand": _norm_by_hand,
-    "norm, safely": lambda z, y: (
-        nn.functional.cross_entropy(z, y) + 1e-3 * (z.square().sum(1) + 1e-8).sqrt().mean()
-    ),
     "normalised by hand": _normalised_by_hand,
-    "normalised, safely": lambda z, y: nn.functional.cross_entropy(
-        8 * nn.functional.normalize(z, eps=1e-3), y
-    ),
     "relative error": _relative,
-    "root by hand": _root,
     "log error": _log_error,
-    "variance by hand": _variance_by_hand,
-    "squared error of one-hot rows": lambda p, y: nn.functional.mse_loss(
-        p, nn.functional.one_hot(y, p.shape[1]).to(p.dtype)
-    ),
 }
 _SUITED = {
     "classes": "cross entropy",

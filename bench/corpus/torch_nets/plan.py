@@ -25,7 +25,7 @@ class Plan:
     activation : str
         Name in `nets.ACTIVATIONS`.
     norm : str
-        "" or "batch" or "layer": before each activation function, in nets that can.
+        "" or "batch" or "layer": before each activation function, in plain and convolutional nets.
     pool : str
         What a sequence or an image becomes before the output layer: "mean", "max", "last", "flat".
     initial : str
@@ -67,8 +67,6 @@ class Plan:
         Greatest norm of the gradient; 0 for any.
     dropout : float
         In blocks that have it.
-    mode : str
-        "train" or "eval", during training.
     steps, batch, before : int
         Recorded steps, rows in each, and steps before the recording begins.
     reference : bool
@@ -104,7 +102,6 @@ class Plan:
     clear: str = "before"
     clip: float = 0.0
     dropout: float = 0.0
-    mode: str = "train"
     steps: int = 60
     batch: int = 64
     before: int = 0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.corpus.torch_nets.tasks import FIXED
+from bench.corpus.torch_nets.tasks import fixed_rows
 
 
 def _with(value: float) -> Callable[[Tensor], Tensor]:
@@ -16,7 +16,7 @@ def _with(value: float) -> Callable[[Tensor], Tensor]:
 
     def spoilt(values: Tensor) -> Tensor:
         values = values.clone()
-        values[FIXED::5].flatten(1)[:, 0] = value
+        values[fixed_rows(len(values)).stop :: 5].flatten(1)[:, 0] = value
         return values
 
     return spoilt

@@ -11,10 +11,10 @@ from pathlib import Path
 from bench.corpus.cases import Case
 from bench.corpus.torch_nets.controls import CONTROLS
 from bench.corpus.torch_nets.faults import FAULTS, Fault
-from bench.corpus.torch_nets.groups import COMMON_CONTROLS, COMMON_FAULTS, GROUPS, Group
+from bench.corpus.torch_nets.groups import COMMON_CONTROLS, COMMON_FAULTS, GROUPS, SCARCE, Group
 from bench.corpus.torch_nets.nets import layers_of, task_of
 from bench.corpus.torch_nets.plan import Plan
-from bench.corpus.torch_nets.symptoms import shown
+from bench.corpus.torch_nets.symptoms import Symptom, shown
 from bench.corpus.torch_nets.training import train
 
 # of the faults and controls that any net may have, each group gets every third, or every second
@@ -48,7 +48,8 @@ def _of_faults(name: str, group: Group, number: int) -> Iterator[Case]:
         twin = f"{own}-repaired"
         healthy = _varied(group.plan, fault, _seed(own)).but(**fault.beside)
         failing = healthy.but(**fault.wrong)
-        kind = fault.kind_as(shown().get(own, ""))
+        seen = shown().get(own, Symptom())
+        kind = fault.kind_as(seen.kind)
         yield _case(name, group, twin, healthy)
         yield Case(
             name=own,
@@ -58,9 +59,16 @@ def _of_faults(name: str, group: Group, number: int) -> Iterator[Case]:
             make=partial(train, **failing.settings()),
             accept=task_of(failing).accept,
             cause=fault.cause_as(kind),
-            layers=layers_of(failing)[fault.where] if fault.where else (),
+            layers=_layers(failing, fault, seen),
             twin=twin,
         )
+
+
+def _layers(failing: Plan, fault: Fault, seen: Symptom) -> tuple[str, ...]:
+    """Those that show it, if it is dead or saturated units that do; else as the fault has it."""
+    if seen.kind in fault.shows and seen.layers:
+        return seen.layers
+    return layers_of(failing)[fault.where] if fault.where else ()
 
 
 def _of_controls(name: str, group: Group, number: int) -> Iterator[Case]:
@@ -73,7 +81,12 @@ def _of_controls(name: str, group: Group, number: int) -> Iterator[Case]:
 
 def _share(keys: tuple[str, ...], common: tuple[str, ...], number: int, share: int) -> list[str]:
     """Those that few nets may have, and some of the common ones, others in each group."""
-    return [key for key in keys if key not in common or (common.index(key) + number) % share == 0]
+    parts = {key: (0, 1) if key in SCARCE else (0,) for key in common}
+    return [
+        key
+        for key in keys
+        if key not in common or (common.index(key) + number) % share in parts[key]
+    ]
 
 
 def _seed(name: str) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.corpus.outcomes import r_squared
 
 ROWS = 600  # trained on
-FIXED = 200  # of them, those on which the outcome is measured
+FIXED = 200  # of them, at most half, on which the outcome is measured
 REFERENCE = 64  # of these, what the recorder gets
 
 Arrays = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -45,6 +45,11 @@ class Task:
     n_outputs: int
     accept: float
     tokens: int = 0
+
+    @property
+    def fixed(self) -> slice:
+        """The rows on which the outcome is measured."""
+        return fixed_rows(len(self.x))
 
     @property
     def n_features(self) -> int:
@@ -188,6 +193,11 @@ def _task(
         return Task(inputs, torch.tensor(y), goal, int(y.max()) + 1, accept, tokens)
     targets = torch.tensor(y, dtype=torch.float32)[:, None]
     return Task(inputs, targets, goal, 1, accept, tokens)
+
+
+def fixed_rows(rows: int) -> slice:
+    """Give the rows on which the outcome is measured; the others may be spoilt."""
+    return slice(min(FIXED, rows // 2))
 
 
 def outcome(task: Task, output: Tensor, goal: Tensor, probability: bool) -> float:

@@ -15,7 +15,7 @@ from bench.corpus.torch_nets.nets import build, task_of
 from bench.corpus.torch_nets.plan import Plan
 from bench.corpus.torch_nets.skeleton import Skeleton
 from bench.corpus.torch_nets.spoiling import INPUTS, TARGETS
-from bench.corpus.torch_nets.tasks import FIXED, REFERENCE, outcome
+from bench.corpus.torch_nets.tasks import REFERENCE, outcome
 
 # step -> factor of the rate
 SCHEDULES: dict[str, Callable[[int], float]] = {
@@ -51,7 +51,6 @@ def train(**settings: Any) -> Trained:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, SCHEDULES[plan.schedule])
     step = _step(model, optimizer, loss_of(plan.loss, task), plan)
     batches = _batches(len(x), plan)
-    model.train(plan.mode == "train")
     for _ in range(plan.before):
         rows = next(batches)
         step(x[rows], y[rows])
@@ -64,8 +63,8 @@ def train(**settings: Any) -> Trained:
             step(x[rows], y[rows])
             schedule.step()
     goal = y if plan.targets in ("small", "large") else task.y
-    output = _evaluated(model, x[:FIXED])
-    return Trained(recorder.trace, outcome(task, output, goal[:FIXED], bool(plan.ending)))
+    output = _evaluated(model, x[task.fixed])
+    return Trained(recorder.trace, outcome(task, output, goal[task.fixed], bool(plan.ending)))
 
 
 def _step(

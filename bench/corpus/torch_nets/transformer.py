@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.corpus.torch_nets.plan import Plan
-from bench.corpus.torch_nets.skeleton import ACTIVATIONS, Last, Mean, Skeleton
+from bench.corpus.torch_nets.skeleton import ACTIVATIONS, Mean, Skeleton
 from bench.corpus.torch_nets.tasks import Task
 
 
@@ -15,7 +15,7 @@ def of_modules(plan: Plan, task: Task) -> Skeleton:
     blocks: list[nn.Module] = [
         nn.TransformerEncoderLayer(
             plan.width, 2, 2 * plan.width, plan.dropout, nn.functional.relu, batch_first=True,
-            norm_first=plan.norm != "after",
+            norm_first=True,
         )
         for _ in range(plan.depth)
     ]  # fmt: skip
@@ -28,9 +28,8 @@ def by_hand(plan: Plan, task: Task) -> Skeleton:
 
 
 def _ended(blocks: list[nn.Module], plan: Plan, task: Task) -> Skeleton:
-    pool = Last() if plan.pool == "last" else Mean(1)
     out = nn.Linear(plan.width, task.n_outputs)
-    return Skeleton(_Positioned(plan, task), blocks, pool, out, plan)
+    return Skeleton(_Positioned(plan, task), blocks, Mean(1), out, plan)
 
 
 class _Positioned(nn.Module):

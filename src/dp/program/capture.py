@@ -50,9 +50,11 @@ class Origin:
 
 @dataclass(frozen=True)
 class CapturedLayer:
-    """One layer's values: what goes in, before and after φ, and the delta.
+    """One layer's values: what goes in, before and after φ, and the deltas.
 
     `function` is φ, or None if it is none that we know; `activation` is then the pre-activation.
+    The deltas are dL/d(pre-activation), dL/d(x W + b), which is the same Value unless there is a
+    normalisation, and dL/d(activation); None if the loss does not depend on it.
     """
 
     name: str
@@ -61,6 +63,8 @@ class CapturedLayer:
     pre_activation: Value
     activation: Value
     delta: Value | None
+    affine_delta: Value | None
+    arriving: Value | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,9 +295,11 @@ class _Capture:
         h, x = self.value(call.pre_activation), self.value(activation)
         self._name(h, f"{call.name}_pre")
         self._name(x, call.name)
-        delta = found.get(call.pre_activation)
-        of_delta = None if delta is None else self.value(delta)
-        return CapturedLayer(call.name, function, self.value(call.input), h, x, of_delta)
+        deltas = [
+            None if (delta := found.get(node)) is None else self.value(delta)
+            for node in (call.pre_activation, call.affine, activation)
+        ]
+        return CapturedLayer(call.name, function, self.value(call.input), h, x, *deltas)
 
     def value(self, node: Node) -> Value:
         """The value of a Node, and of all that it was computed from."""

@@ -100,13 +100,14 @@ class Lowered:
     negated: frozenset[Value]
 
 
-def lower(layout: Layout, batches: bool = False) -> Lowered:
+def lower(layout: Layout, batches: bool = False, small_nets: bool = True) -> Lowered:
     """Choose the operations, in the order of the graph, weights and biases put together.
 
-    With `batches`, what is computed from the inputs alone is left to whoever fills them in.
+    With `batches`, what is computed from the inputs alone is left to whoever fills them in. That,
+    signs and products with a sigmoid pay for `small_nets` only.
     """
-    prepared = _of_inputs_alone(layout) if batches else {}
-    times_sigmoid = _times_sigmoid(layout)
+    prepared = _of_inputs_alone(layout) if batches and small_nets else {}
+    times_sigmoid = _times_sigmoid(layout) if small_nets else {}
     replaced = {product for product, _, _ in layout.affine.values()}
     replaced |= {sigmoid for sigmoid, _ in times_sigmoid.values()}
     bits: dict[tuple[Value, Any], Value] = {}
@@ -128,7 +129,8 @@ def lower(layout: Layout, batches: bool = False) -> Lowered:
         for at, (kind, operands, result) in enumerate(found)
         if result not in layout.dropped
     )
-    return Lowered(operations, tuple(prepared), _negated(layout, operations))
+    negated = _negated(layout, operations) if small_nets else frozenset[Value]()
+    return Lowered(operations, tuple(prepared), negated)
 
 
 def _operation(

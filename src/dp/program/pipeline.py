@@ -3,9 +3,14 @@
     capture   a function, run on Nodes      -> the graph of its value and gradients  (Captured)
     layout    parameters in blocks, in one vector                                      (Layout)
     lower     the operations                                                          (Lowered)
-    merge     … those of several layers at once; optional: it pays for nets of ten units (Merged)
+    merge     … those of several layers at once; optional                              (Merged)
     buffers   where everything lies                                                   (Buffers)
     emit      the calls, written down and compiled                                    (Emitted)
+
+Optional is what pays for small nets only, of about ten units, where an operation costs more for
+being called than for being done. With `small_nets=False` there is no `merge`, and `lower` computes
+nothing with the batch, no product with a sigmoid, and with no negated parameters. The page on
+performance has what each part buys, and what it costs in lines.
 
 Each pass is a function from values to a frozen value, in the module of its name. `graph` has the
 values that all of them are about, `notation` how each primitive is written, `products` how BLAS is
@@ -75,7 +80,7 @@ def compile_graph(
     by_rows: bool = False,
     batches: bool = False,
     stores: int = 0,
-    merging: bool = True,
+    small_nets: bool = True,
 ) -> Compiled:
     """Compile a captured graph.
 
@@ -95,12 +100,12 @@ def compile_graph(
         but put into `tables` with them (`Table.fill`).
     stores : int
         Vectors like that of the parameters that an optimiser needs, see `state`.
-    merging : bool
-        Do at once what several layers do alike.
+    small_nets : bool
+        Do also what pays for small nets only.
     """
     layout = lay_out(captured, keep, None if beside is None else beside.layout, by_rows)
-    lowered = lower(layout, batches)
-    merged = merge(layout, lowered) if merging else unmerged(lowered)
+    lowered = lower(layout, batches, small_nets)
+    merged = merge(layout, lowered) if small_nets else unmerged(lowered)
     shared = beside.parameters if beside is not None and layout.like(beside.layout) else None
     buffers = place(layout, lowered, merged, stores, batches, shared)
     emitted = emit(layout, lowered, merged.operations, buffers)

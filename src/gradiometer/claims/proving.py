@@ -64,6 +64,8 @@ def prove(
     ValueError
         If there is no claim of such a name, `seeds` is too few or too many, or
         `first_seed` is negative.
+    SystemExit
+        If `on_event` raised it; the proofs until then are in its attribute `proofs`.
     """
     wanted = chosen([] if papers and claims is None else claims)
     laboratory = Laboratory(seeds, first_seed)
@@ -78,7 +80,7 @@ def prove(
         tell(TooFewSeeds(name, why))
     found: list[Tested] = []
     reproductions: list[Reproduction] = []
-    interrupted = False
+    ended_by: BaseException | None = None
     try:
         with _stoppable():
             for done, claim in enumerate(wanted):
@@ -87,16 +89,26 @@ def prove(
             for done, target in enumerate(rows, len(wanted)):
                 tell(ClaimBegun(target.source, done, len(names)))
                 reproductions.append(reproduce(target))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as error:
         if not found and not reproductions:
             raise
-        interrupted = True
-    proofs = _judged(found, few)
-    for proof in proofs:
-        tell(ClaimJudged(proof.name, str(proof.verdict)))
-    return Proofs(
-        seeds, proofs, tuple(reproductions), versions("scipy"), interrupted, first_seed, few
+        ended_by = error
+    judged = _judged(found, few)
+    proofs = Proofs(
+        seeds,
+        judged,
+        tuple(reproductions),
+        versions("scipy"),
+        ended_by is not None,
+        first_seed,
+        few,
     )
+    if isinstance(ended_by, SystemExit):
+        ended_by.proofs = proofs  # type: ignore[attr-defined]
+        raise ended_by
+    for proof in judged:
+        tell(ClaimJudged(proof.name, str(proof.verdict)))
+    return proofs
 
 
 def _tested(claim: Claim, laboratory: Laboratory) -> Tested:

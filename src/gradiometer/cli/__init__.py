@@ -9,7 +9,7 @@ import sys
 from gradiometer.cli.ending import end_if_asked_twice, exit_status, loaded  # first: see there
 
 # isort: split
-from gradiometer.cli import activations, diagnose, export, plot, predict, prove, run, study
+from gradiometer.cli import activations, diagnose, export, plot, predict, prove, report, run, study
 from gradiometer.cli.app import SHOW_TRACEBACK, app, one_line, unexpected
 from gradiometer.cli.settings import CommandWithSettings
 
@@ -19,6 +19,7 @@ for _verb in (  # in the order of --help
     study.study,
     prove.prove,
     diagnose.diagnose,
+    report.report,
     plot.plot,
     activations.activations,
     export.export,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from json import dumps, loads
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gradiometer.cli.app import errors_in_words, heard_or_not
 from gradiometer.cli.paths import PATH
+from gradiometer.cli.remedies import Budget, RemediesPrinter, Try
+
+if TYPE_CHECKING:
+    from gradiometer.diagnosis import Diagnosis
+    from gradiometer.remedies import Remedies
 
 
 def diagnose(
@@ -19,16 +25,39 @@ def diagnose(
         bool,
         typer.Option("--json", help="Print the diagnosis as JSON, at most 32 KB."),
     ] = False,
+    attempt: Try = False,
+    budget: Budget = None,
 ) -> None:
     """Say what is wrong with a net, in which layer, and why."""
-    with errors_in_words():
+    with errors_in_words(), RemediesPrinter(shows_results=not json) as printer:
         from gradiometer.verbs import diagnose as verb
+        from gradiometer.verbs.output import loaded
 
-        found = verb.diagnose(trace)
-        with heard_or_not():
-            if json:
-                typer.echo(found.to_json())
-            else:
-                from gradiometer.cli.tables import print_diagnosis
+        run = loaded(trace)
+        found = verb.diagnose(run)
+        if not json:
+            _print(found)
+        tried = None
+        if attempt:
+            from gradiometer.remedies import try_remedies
 
-                print_diagnosis(found)
+            tried = try_remedies(run, budget=budget, on_event=printer)
+        if json:
+            _print_json(found, tried)
+
+
+def _print(found: Diagnosis) -> None:
+    from gradiometer.cli.tables import print_diagnosis
+
+    with heard_or_not():
+        print_diagnosis(found)
+
+
+def _print_json(found: Diagnosis, tried: Remedies | None) -> None:
+    """The diagnosis, and under "remedies" what was tried."""
+    with heard_or_not():
+        if tried is None:
+            typer.echo(found.to_json())
+        else:
+            both = {**loads(found.to_json()), "remedies": tried.to_dict()}
+            typer.echo(dumps(both, ensure_ascii=False, indent=1))

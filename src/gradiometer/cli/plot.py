@@ -21,8 +21,8 @@ def plot(
     figure: Annotated[
         str | None,
         typer.Option(
-            help="gradients, panels, heatmap, profile, learning or decision [heatmap]; for a study "
-            "outcome, slopes, heatmaps or trainability [outcome]."
+            help="gradients, panels, heatmap, profile, waterfall, learning or decision [heatmap]; "
+            "for a study outcome, slopes, heatmaps or trainability [outcome]."
         ),
     ] = None,
     out: Annotated[

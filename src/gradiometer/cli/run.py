@@ -9,12 +9,13 @@ import typer
 
 from gradiometer.cli.app import errors_in_words
 from gradiometer.cli.paths import PATH
-from gradiometer.cli.printer import Printer
+from gradiometer.cli.remedies import Budget, RemediesPrinter, Try
 from gradiometer.cli.settings import Given, chosen, flag_for_each_setting
 from gradiometer.events import (
     Begun,
     Compared,
     Event,
+    FileWritten,
     Interrupted,
     KeptElsewhere,
     NotCompared,
@@ -43,10 +44,15 @@ def run(
     theory: Annotated[
         bool, typer.Option("--theory", help="Show the prediction in heatmap and profile.")
     ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write report.html, with all there is to say of it.")
+    ] = False,
     timeout: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", help="Stop the training after this time."),
     ] = None,
+    attempt: Try = False,
+    budget: Budget = None,
     *,
     settings: Given,
 ) -> None:
@@ -54,22 +60,39 @@ def run(
     with errors_in_words(), RunPrinter() as printer:
         from gradiometer.verbs import run as verb
 
-        verb.run(
+        trace = verb.run(
             experiment,
             out=out,
             overwrite=overwrite,
             theory=theory,
+            report=report,
             timeout=timeout,
             on_event=printer,
             **chosen(settings),
         )
+        if attempt and not printer.status:
+            from gradiometer.remedies import try_remedies
+
+            found = try_remedies(trace, budget=budget, on_event=printer)
+            if printer.report is not None:  # again, with what was found
+                from gradiometer.verbs.report import report as write
+
+                file = write(trace, printer.report, theory=theory, remedies=found)
+                typer.echo(f"  {file}")
 
 
-class RunPrinter(Printer):
-    """Prints what happens in a run."""
+class RunPrinter(RemediesPrinter):
+    """Prints what happens in a run.
+
+    Attributes
+    ----------
+    report : Path or None
+        Where the report is, once it was written.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.report: Path | None = None
         self._done = 0  # steps; recorded ones are told late
 
     def show(self, event: Event) -> None:
@@ -98,6 +121,9 @@ class RunPrinter(Printer):
             case Interrupted():
                 super().show(event)
                 _say_where_it_ended(event)
+            case FileWritten(path) if path.suffix == ".html":
+                self.report = path
+                super().show(event)
             case KeptElsewhere(wanted, folder):
                 typer.echo(
                     f"{wanted} holds other results, which are kept; these results are in {folder}."

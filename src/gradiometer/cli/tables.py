@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from gradiometer.diagnosis import Diagnosis
+    from gradiometer.remedies import Remedies
     from gradiometer.theory import Prediction
     from gradiometer.trace import Trace
 
@@ -68,6 +69,17 @@ def _usual(low: float, high: float) -> str:
     if math.isinf(high):
         return f"; usually at least {low:g}"
     return f"; usually {low:g} to {high:g}"
+
+
+def print_remedies(remedies: Remedies) -> None:
+    """Print the remedies that were tried, the best first, and what to do."""
+    screen = console()
+    if remedies.tried:
+        screen.print(remedies.table(), crop=False)
+    screen.print(remedies.sentence, highlight=False, style="bold", soft_wrap=True)
+    best = remedies.recommended
+    if best is not None:
+        screen.print(f"  {best.code}", highlight=False, soft_wrap=True)
 
 
 def console() -> Console:

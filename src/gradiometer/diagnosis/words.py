@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,15 @@ LEADS = {
     Kind.SATURATED: "Saturated units",
     Kind.NON_FINITE: "Not finite",
     Kind.STALLED: "No gradient problem",
+}
+# where the first value came up that is not finite, by what began it
+BEGAN = {
+    "inputs": ": the inputs are not finite",
+    "targets": ": the targets are not finite",
+    "weights": ": weights were not finite before the step",
+    "loss": ": the loss is not finite, though the net's output is",
+    "loss derivative": ": the loss is finite, and its derivative is not",
+    "update": ": the update made them so, by a finite gradient",
 }
 SLOPES = {"sigmoid": "¼"}  # the largest slope, where a fraction says it shorter
 
@@ -145,15 +155,39 @@ class Facts:
 
     def _nonfinite(self) -> str:
         attrs = self.run.attrs
-        if self.place is None or "nonfinite_in" not in attrs:
-            return "The loss is the first value that is not finite."
+        if self.place is None or "nonfinite_values" not in attrs:
+            targets = attrs.get("nonfinite_began_in") == "targets"
+            began = BEGAN["targets"] if targets else ""
+            return f"The loss is the first value that is not finite{began}."
         count = int(attrs["nonfinite_values"])
         values = "value that is" if count == 1 else f"{count} values that are"
         verb = "comes" if count == 1 else "come"
         return (
-            f"The first {values} not finite {verb} up in layer {self._name(self.place)!r} "
-            f"({attrs['nonfinite_in']})."
+            f"The first {values} not finite{self._extent()} {verb} up in layer "
+            f"{self._name(self.place)!r} ({self._operation()}){self._began()}."
         )
+
+    def _extent(self) -> str:
+        """Which share of the array is not finite, and whether it is NaN or infinite."""
+        attrs = self.run.attrs
+        if "nonfinite_share" not in attrs:
+            return ""
+        shape = " × ".join(str(size) for size in json.loads(str(attrs["nonfinite_shape"])))
+        what = {"NaN": attrs["nonfinite_nan"], "Inf": attrs["nonfinite_inf"]}
+        kinds = " and ".join(kind for kind, number in what.items() if number)
+        return f" ({share(float(attrs['nonfinite_share']))} of {shape}, {kinds})"
+
+    def _operation(self) -> str:
+        """The array in which they are, and what made them so."""
+        attrs = self.run.attrs
+        array, operation = str(attrs["nonfinite_in"]), attrs.get("nonfinite_operation")
+        if array == "activation" and operation is not None:
+            return f"activation of {operation}" if " " not in operation else f"its {operation}"
+        return array
+
+    def _began(self) -> str:
+        """What began it."""
+        return BEGAN.get(str(self.run.attrs.get("nonfinite_began_in", "")), "")
 
     def _stalled(self) -> str:
         fall, steps = self._value("loss_fall"), self.run.dataset.sizes["step"]

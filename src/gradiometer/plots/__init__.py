@@ -1,6 +1,7 @@
 """Every figure, from a labelled run, a study's results, or a prediction; and nothing else.
 
 flow.py         gradients over steps, over layers, over both
+waterfall.py    what makes the delta smaller, from layer to layer
 training.py     loss and accuracy
 decisions.py    the decision in the plane of the data
 predictions.py  what theory predicts
@@ -33,12 +34,14 @@ from gradiometer.plots.study.layout import NotForThisStudyError
 from gradiometer.plots.study.outcomes import outcome, slopes
 from gradiometer.plots.study.trainability import trainability
 from gradiometer.plots.training import learning
+from gradiometer.plots.waterfall import waterfall
 
 FIGURES: dict[str, Callable[Concatenate[LabelledRun, ...], Figure]] = {
     "gradients": gradients,
     "panels": panels,
     "heatmap": heatmap,
     "profile": profile,
+    "waterfall": waterfall,
     "learning": learning,
     "decision": decision,
 }
@@ -67,4 +70,5 @@ __all__ = [
     "profile",
     "slopes",
     "trainability",
+    "waterfall",
 ]

@@ -35,12 +35,12 @@ def printable(text: str) -> str:
     )
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, most: int = MOST_LETTERS) -> str:
     """Give the beginning and the end of a long text; the end of a layer's name tells most."""
-    if len(text) <= MOST_LETTERS:
+    if len(text) <= most:
         return text
-    head = MOST_LETTERS // 3
-    return f"{text[:head]}…{text[head + 1 - MOST_LETTERS :]}"
+    head = most // 3
+    return f"{text[:head]}…{text[head + 1 - most :]}"
 
 
 def escaped(text: str) -> str:

@@ -19,8 +19,10 @@ import numpy as np
 from dp.typing import Array
 from gradiometer.arrays import Numbers
 from gradiometer.quantities import HISTOGRAM, share
+from gradiometer.recording.looking import Beside, looking
 from gradiometer.recording.measure import LayerArrays, measure, nothing
 from gradiometer.recording.nonfinite import KINDS
+from gradiometer.recording.origin import Look
 from gradiometer.recording.requires import pooling_of
 from gradiometer.recording.session import Session
 
@@ -52,6 +54,7 @@ def add_arrays(
     loss_seen: bool = True,
     *,
     grad_norm: Array | None = None,
+    beside: Beside | None = None,
 ) -> None:
     """Record some steps, from their arrays.
 
@@ -64,6 +67,8 @@ def add_arrays(
         Each with layers that are alike, by their positions (a list, or a slice) among those
         announced in `begin`; the arrays' leading axes are steps, those layers, and members if there
         are any.
+    beside : callable, optional
+        Gives what else was there where the first value came up that is not finite.
     """
     shape = (len(steps), len(session.layers), *loss.shape[1:])
     found: dict[str, Array] = {}
@@ -83,6 +88,7 @@ def add_arrays(
     session.add_measured(
         steps, found, counts, loss, accuracy, loss_seen,
         grad_norm=grad_norm, missing=_masks(places, len(groups), shape),
+        look=looking(groups, beside),
     )  # fmt: skip
 
 
@@ -158,7 +164,7 @@ def pooled(parts: Sequence[Mapping[str, Numbers]], sizes: Sequence[int]) -> dict
     -------
     dict
         What the quantities of the joined batches are: means (and shares) weighted by size, the root
-        of mean squares, and by them the standard deviation of the union.
+        of mean squares, by them the standard deviation of the union, and sums.
     """
     if len(parts) == 1:
         return dict(parts[0])
@@ -173,6 +179,8 @@ def pooled(parts: Sequence[Mapping[str, Numbers]], sizes: Sequence[int]) -> dict
             means = columns[name.removesuffix("_std") + "_mean"]
             away = means - weights @ means
             found[name] = _root_of_squares(np.tile(weights, 2), np.concatenate([values, away]))
+        elif pooling == "sum":
+            found[name] = values.sum(axis=0)
         else:
             found[name] = weights @ values
     return found
@@ -226,6 +234,7 @@ class Assembly:
         loss: Numbers | None = None,
         accuracy: Numbers | None = None,
         grad_norm: Numbers | None = None,
+        look: Look | None = None,
     ) -> None:
         """Record the step.
 
@@ -235,6 +244,8 @@ class Assembly:
             From 1.
         loss, accuracy, grad_norm : number or array (members,), optional
             None for what could not be had.
+        look : callable, optional
+            See `Session.add_measured`.
         """
         found, missing = {}, {}
         for name in self._session.of_layers:
@@ -253,7 +264,7 @@ class Assembly:
             [number], found, counts, self._of_step(loss), self._of_step(accuracy),
             loss_seen=loss is not None,
             grad_norm=None if grad_norm is None else self._of_step(grad_norm),
-            missing=missing,
+            missing=missing, look=look,
         )  # fmt: skip
 
     def _blank(self, name: str) -> Any:

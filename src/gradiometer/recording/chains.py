@@ -76,6 +76,51 @@ def chains_of(before: Mapping[int, int], groups: Mapping[int, Hashable]) -> list
     return sorted(found)
 
 
+def layers_above(before: Mapping[int, int], groups: Mapping[int, Hashable]) -> dict[int, int]:
+    """The layer above each layer: the first of those that it leads to with no other in between.
+
+    Parameters
+    ----------
+    before, groups
+        As for `chains_of`.
+
+    Returns
+    -------
+    dict
+        Layer -> layer; those that lead to none are left out.
+    """
+
+    def leads(one: int, other: int) -> bool:
+        return bool(before.get(other, 0) >> one & 1)
+
+    found: dict[int, int] = {}
+    for layer, group in groups.items():
+        later = [
+            other
+            for other in sorted(groups)
+            if other > layer and groups[other] == group and leads(layer, other)
+        ]
+        for other in later:
+            # of two that lead to each other, as in a loop, none is in between
+            if not any(leads(k, other) and not leads(other, k) for k in later if k != other):
+                found[layer] = other
+                break
+    return found
+
+
+def among(
+    before: Mapping[int, int], groups: Mapping[int, Hashable], kept: Sequence[int]
+) -> tuple[dict[int, int], dict[int, Hashable]]:
+    """The same of some layers alone, by their positions among these."""
+    at = {layer: i for i, layer in enumerate(kept)}
+    masks = {
+        at[layer]: sum(1 << i for other, i in at.items() if mask >> other & 1)
+        for layer, mask in before.items()
+        if layer in at
+    }
+    return masks, {at[layer]: group for layer, group in groups.items() if layer in at}
+
+
 def _between(start: int, end: int, ahead: Mapping[int, int], mine: Sequence[int]) -> list[int]:
     def leads(one: int, other: int) -> bool:
         return one == other or bool(ahead[other] >> one & 1)

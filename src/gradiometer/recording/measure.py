@@ -32,12 +32,15 @@ from gradiometer.reductions import mean, mean_abs, nonfinite_count, rms, std
 Axes = Sequence[int] | None  # of a matrix; None for all
 
 FROM_GRADIENT = needing("gradient")
-OF_DELTA = needing("delta")
+OF_DELTA = needing("delta", "affine_delta", "phi_delta", "arriving")
 OF_ACTIVATION = needing("activation", "reference_activation")
 OF_WEIGHTS = needing("weight", "weight_after")
 OF_INPUT = needing("input")
+OF_WAY = needing("affine_delta", "phi_delta", "arriving")  # of the delta from layer to layer
 OF_PREACTIVATION = needing("pre_activation")
 OF_BACKWARD = tuple(name for name in OF_DELTA if name in OF_WEIGHTS)
+# what the weights are kept for before an update
+OF_UPDATE = (*(name for name in OF_WEIGHTS if name not in OF_BACKWARD), "nonfinite_count")
 # what nothing is known of where activations are not finite, and their number
 SHARES = {"saturated_fraction", "dead_fraction", "nonfinite_count"}
 
@@ -67,8 +70,12 @@ class LayerArrays:
         Which entries of the input are of a live unit; see `live_units`. By default, as they are in
         `input`.
     pre_activation : array (…, batch, units)
-    backward_known : bool
-        Whether the delta times the weights is what comes to the input: nothing stands between.
+    affine_delta, phi_delta, arriving : array (…, batch, units)
+        dL/d(x W + b), the delta at φ's input, and dL/dφ(h). Without the first, nothing is known of
+        W^T delta.
+    arriving_live : boolean array (…, batch, units)
+        Which entries of the last are of a live unit; see `live_outputs`. By default, as they are in
+        `activation` and `phi_delta`.
     """
 
     gradient: Array | None = None
@@ -83,7 +90,10 @@ class LayerArrays:
     input: Array | None = None
     live: Array | None = None
     pre_activation: Array | None = None
-    backward_known: bool = True
+    affine_delta: Array | None = None
+    phi_delta: Array | None = None
+    arriving: Array | None = None
+    arriving_live: Array | None = None
 
     def mapped(self, function: Callable[[Array], Array]) -> LayerArrays:
         """The same with another array for each of its arrays."""
@@ -138,15 +148,24 @@ def measure(
         found |= of_activation(arrays.activation, arrays.saturated, wanted, counts)
     if arrays.reference_activation is not None and "dead_fraction" in wanted:
         found["dead_fraction"] = dead_fraction(arrays.reference_activation)
-    for name in ("input", "pre_activation"):
+    for name in ("input", "pre_activation", "affine_delta", "phi_delta", "arriving"):
         array = getattr(arrays, name)
         if array is not None:
             found |= of_entries(name, array, wanted)
-    if arrays.delta is not None and arrays.weight is not None and arrays.backward_known:
+    if arrays.input is not None and "rows" in wanted:
+        *lead, rows, _ = arrays.input.shape
+        found["rows"] = np.full(lead, rows)
+    if arrays.arriving is not None and "arriving_live_rms" in wanted:
+        live = arrays.arriving_live
+        if live is None and arrays.activation is not None and arrays.phi_delta is not None:
+            live = live_outputs(arrays.activation, arrays.phi_delta)
+        if live is not None:
+            found["arriving_live_rms"] = rms(entries(where_true(live, arrays.arriving)))
+    if arrays.affine_delta is not None and arrays.weight is not None:
         live = arrays.live
         if live is None and arrays.input is not None and "backward_live_rms" in wanted:
             live = live_units(arrays.input)
-        found |= of_backward(arrays.delta, arrays.weight, live, wanted)
+        found |= of_backward(arrays.affine_delta, arrays.weight, live, wanted)
     found |= of_weights(arrays.weight, arrays.weight_after, wanted, counts)
     return found, counts
 
@@ -224,14 +243,10 @@ def of_backward(
 ) -> dict[str, Numbers]:
     """Quantities of W^T delta: of the delta as it comes to the layer's input, before φ' of it.
 
-    Where the input is φ of the layer before and goes nowhere else, that layer's delta is φ' times
-    this. So the three factors `backward_rms` / `delta_rms` of this layer, `backward_live_rms` /
-    `backward_rms`, and `delta_rms` of the layer before / `backward_live_rms` are the weights' gain,
-    the loss by dead units and the slope of live ones.
-
     Parameters
     ----------
     delta : array (…, batch, units)
+        At x W + b.
     weight : array (…, fan_in, units)
     live : boolean array (…, batch or 1, fan_in), optional
         See `live_units`.
@@ -245,6 +260,25 @@ def of_backward(
     if live is not None and "backward_live_rms" in wanted:
         found["backward_live_rms"] = rms(entries(where_true(live, back)))
     return found
+
+
+def live_outputs(activation: Array, phi_delta: Array) -> Array:
+    """Which entries of a layer's output are of a live unit.
+
+    A unit is dead if its output is zero on every sample, and it passes no delta, since φ is flat
+    there. A unit of tanh may be zero too, but its slope there is 1.
+
+    Parameters
+    ----------
+    activation, phi_delta : array (…, samples, units)
+        Of one call of the layer.
+
+    Returns
+    -------
+    boolean array (…, 1, units)
+    """
+    dead: Array = zero_units(activation == 0) & zero_units(phi_delta == 0)
+    return ~dead[..., None, :]
 
 
 def of_activation(

@@ -8,7 +8,10 @@ from typing import Any
 from dp.typing import Array
 
 # the arrays in which a layer's entries that are not finite are counted, in the order of a step
-KINDS = ("activation", "delta", "gradient", "weight after the update")
+ACTIVATION, DELTA, GRADIENT, AFTER_UPDATE = (
+    "activation", "delta", "gradient", "weight after the update",
+)  # fmt: skip
+KINDS = (ACTIVATION, DELTA, GRADIENT, AFTER_UPDATE)
 
 
 def first_nonfinite(names: Sequence[str], counts: Mapping[str, Array]) -> dict[str, Any]:

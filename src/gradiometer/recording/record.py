@@ -21,6 +21,7 @@ def record(
     histograms: bool = False,
     quantities: Collection[str] | None = None,
     max_overhead: float | None = None,
+    layers: Collection[str] | None = None,
 ) -> TrainingRecorder:
     """Record every training step of a model inside the block.
 
@@ -47,6 +48,9 @@ def record(
         Record only these, such as ["grad_mean_abs", "loss"]: names in `PER_LAYER` and `PER_STEP`.
     max_overhead : float, optional
         Leave out steps, so that recording takes at most this share of the time: 0.05 for 5 %.
+    layers : collection of str, optional
+        Record only these layers, by their names, such as ["h1", "out"]; all by default. `grad_norm`
+        stays that of the whole net.
 
     Returns
     -------
@@ -63,7 +67,8 @@ def record(
         If the optimizer trains another model, or a layer could only be recorded wrongly, or the
         model owns no weights. In the training, if it cannot be seen where a step ends.
     ValueError
-        If there is no such quantity.
+        If there is no such quantity, or no such layer. (A layer of dp that shows only in the first
+        step is checked there.)
 
     Notes
     -----
@@ -83,7 +88,7 @@ def record(
     >>> recorder.trace.grad_w.shape
     (4, 5)
     """
-    session = Session(every, histograms, quantities, max_overhead)
+    session = Session(every, histograms, quantities, max_overhead, only=layers)
     if isinstance(model, dp.Model):
         return of_dp(session, model, optimizer, reference)
     keras = sys.modules.get("keras")  # whoever has a model of it has imported it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -297,6 +298,8 @@ def _coordinates(session: Session, members: Sequence[int] | None) -> dict[str, A
     }
     if any(info.role != "trained" for info in layers):
         found["role"] = ("layer", [info.role for info in layers])
+    if any(info.kind != "affine" for info in layers):
+        found["kind"] = ("layer", [info.kind for info in layers])
     if session.members:
         found["member"] = list(range(*session.members) if members is None else members)
     rates = session.learning_rates
@@ -326,6 +329,11 @@ def _facts(session: Session, reasons: Reasons) -> dict[str, Any]:
     trained = [i for i, info in enumerate(session.layers) if info.role == "trained"]
     if session.chains is not None and session.chains != [trained]:
         found["chains"] = json.dumps(session.chains)
+    neighbours = [pair for chain in session.chains or [] for pair in itertools.pairwise(chain)]
+    branches = any(pair not in neighbours for pair in session.above.items())
+    if branches or session.only is not None:  # or layers in between that are not recorded
+        above = [session.above.get(i, -1) for i in range(len(session.layers))]
+        found["above"] = json.dumps(above)
     if reasons:
         found["missing"] = json.dumps(reasons)
     found["recording_overhead"] = session.schedule.overhead

@@ -7,7 +7,7 @@ layers there are, what was measured of a step, and what cannot be had and why.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,13 +17,16 @@ from dp.typing import Array
 from dp.validation import one_of
 from gradiometer.events import Guarded, Listener, StepRecorded
 from gradiometer.quantities import HISTOGRAM, OF_STEPS, QUANTITIES
+from gradiometer.recording.chains import among, chains_of, layers_above
 from gradiometer.recording.clock import Clock
 from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.measure import nothing
 from gradiometer.recording.nonfinite import first_nonfinite
+from gradiometer.recording.origin import Look
+from gradiometer.recording.place import StepRecord, how_it_began
 from gradiometer.recording.requires import arrays_for
 from gradiometer.recording.schedule import Schedule
-from gradiometer.states import not_there
+from gradiometer.states import MODEL, not_there
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class LayerInfo:
     `role` is "trained"; or "frozen" (it is not to be trained), "unreached" (in the first step no
     backward pass came to it, though it is to be trained) or "outside" (it has no place in the
     forward pass: it was not called in the first step, or is a parameter without a module's call).
+    `kind` is "affine" or "normalisation".
     """
 
     name: str
@@ -41,6 +45,7 @@ class LayerInfo:
     fan_out: int
     activation: str = UNKNOWN
     role: str = "trained"
+    kind: str = "affine"
 
 
 @dataclass
@@ -85,9 +90,12 @@ class Session:
         Leave out steps, so that recording takes at most this share of the time: 0.05 for 5 %.
     always : int
         So many steps are recorded whatever they take.
+    only : collection of str, optional
+        The names of the layers that are recorded; all by default.
 
     Attributes
     ----------
+    only : tuple of str, optional
     schedule : Schedule
         Which steps are recorded.
     quantities : tuple of str
@@ -98,6 +106,8 @@ class Session:
     chains : list of lists of int, optional
         Layers by position, from one that has none before it to one that has none after it; None if
         it is not known, so that they are taken for one chain.
+    above : dict of int to int
+        Layer -> the one that its delta comes from, by position, as far as it is known.
     missing : dict
         Layer -> quantity -> why it cannot be had.
     why_nothing : str
@@ -117,7 +127,9 @@ class Session:
         quantities: Collection[str] | None = None,
         max_overhead: float | None = None,
         always: int = 1,
+        only: Collection[str] | None = None,
     ) -> None:
+        self.only = _checked_names(only)
         self.schedule = Schedule(every, max_overhead, always)
         if isinstance(quantities, str):
             quantities = (quantities,)
@@ -133,6 +145,7 @@ class Session:
         self.arrays = arrays_for(self.quantities)
         self.layers: tuple[LayerInfo, ...] = ()
         self.chains: list[list[int]] | None = None
+        self.above: dict[int, int] = {}
         self.missing: dict[str, dict[str, str]] = {}
         self.why_nothing = "no training step was completed"
         self.done = 0
@@ -204,8 +217,37 @@ class Session:
             return ""
         return f"{function} was applied to its output, where it had been {known}"
 
+    def picks(self, layer: str) -> bool:
+        """Whether a layer of this name is recorded."""
+        return self.only is None or layer in self.only
+
+    def check_names(self, known: Sequence[str]) -> None:
+        """Raise ValueError for a layer that is to be recorded, and is not among these."""
+        for name in self.only or ():
+            one_of("layer", name, tuple(known))
+
+    def leads(
+        self,
+        before: Mapping[int, int],
+        groups: Mapping[int, Hashable],
+        kept: Sequence[int] | None = None,
+    ) -> None:
+        """Say which layers lead to which; see `chains_of`.
+
+        `kept` are the positions of the recorded layers among all, if these are not all recorded: a
+        layer is above another only if there is none in between, recorded or not.
+        """
+        above = layers_above(before, groups)
+        if kept is not None:
+            at = {layer: i for i, layer in enumerate(kept)}
+            above = {at[i]: at[j] for i, j in above.items() if i in at and j in at}
+            before, groups = among(before, groups, kept)
+        self.chains, self.above = chains_of(before, groups), above
+
     def miss(self, layer: str, names: Collection[str], why: str) -> None:
         """Note why quantities of a layer are missing; the first reason stays."""
+        if layer != MODEL and not self.picks(layer):
+            return
         for name in names:
             if self.needs(name):
                 self.missing.setdefault(layer, {}).setdefault(name, why)
@@ -241,6 +283,7 @@ class Session:
         *,
         grad_norm: Array | None = None,
         missing: Mapping[str, Array] | None = None,
+        look: Look | None = None,
     ) -> None:
         """Record some steps whose quantities were measured already.
 
@@ -265,6 +308,8 @@ class Session:
         missing : mapping of name to boolean array, optional
             Of the quantities in `found` with layers that could not be had: which ones. Of the shape
             of the quantity, without a histogram's bins.
+        look : callable, optional
+            Gives what is to be seen of the place where the first value came up that is not finite.
         """
         if steps is self._latest:
             return
@@ -288,7 +333,7 @@ class Session:
         self._added.append(rows)
         self._latest = steps
         if not self.nonfinite:
-            self._look_for_nonfinite(rows, counts, loss_seen)
+            self._look_for_nonfinite(rows, counts, loss_seen, look)
         if self._listeners:
             self._tell(rows)
 
@@ -323,7 +368,9 @@ class Session:
         if self.nonfinite and self.nonfinite["nonfinite_step"] > step:
             self.nonfinite = {}
 
-    def _look_for_nonfinite(self, rows: Rows, counts: Mapping[str, Array], loss_seen: bool) -> None:
+    def _look_for_nonfinite(
+        self, rows: Rows, counts: Mapping[str, Array], loss_seen: bool, look: Look | None
+    ) -> None:
         kept, steps = rows.values, rows.steps
         told = "loss" in kept and loss_seen
         if (not told or np.isfinite(kept["loss"]).all()) and not counts:
@@ -339,16 +386,19 @@ class Session:
                 kind: count[at].reshape(len(self.layers), -1).sum(axis=1)
                 for kind, count in counts.items()
             }
-            self.nonfinite = {
-                "nonfinite_step": steps[at],
-                **first_nonfinite([info.name for info in self.layers], there),
-            }
+            found = first_nonfinite([info.name for info in self.layers], there)
+            record = StepRecord(
+                self.layers, self.chains, at, kept, rows.missing, counts, told,
+                whole=self.only is None,
+            )  # fmt: skip
+            began = how_it_began(record, found, look)
+            self.nonfinite = {"nonfinite_step": steps[at], **found, **began}
 
     # --- telling ----------------------------------------------------------------------------------
 
     def subscribe(self, listener: Listener) -> None:
         """Tell a listener of every step that is recorded from now on."""
-        self._listeners.append(Guarded(listener))
+        self._listeners.append(Guarded.of(listener))
 
     def _tell(self, rows: Rows) -> None:
         # all steps are cut at once: a compiled step of a small net takes only 50 microseconds
@@ -397,6 +447,15 @@ class Session:
                 found[start:end] = rows.missing[name] & empty[start:end]
             start = end
         return found
+
+
+def _checked_names(given: Collection[str] | None) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    names = (given,) if isinstance(given, str) else tuple(given)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"layers must be names of layers, one at least, got {given!r}")
+    return names
 
 
 def _each_step(values: Array) -> list[Array]:

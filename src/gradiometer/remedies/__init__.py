@@ -10,6 +10,7 @@ The modules::
     trials.py       what a trial is asked
     applying.py     what trials have in common
     effects.py      effects with their intervals: against changing nothing, against a random remedy
+    ranking.py      the best first, and which of them work
     results.py      what came out, as values
     words.py        the same in words
     trying.py       try_remedies

@@ -127,7 +127,7 @@ _ALL = (
     # --- inputs, rate, steps of the optimizer ---
     Candidate(
         "standardised inputs", "standardising the inputs",
-        ("inputs unscaled", "dead units: inputs", "weights too large"),
+        ("inputs unscaled", "dead units: inputs", "unknown", "weights too large"),
         of.standardise, _model("standardise_inputs"),
         "x = (x - x_train.mean(0)) / x_train.std(0)",
     ),
@@ -145,7 +145,7 @@ _ALL = (
     ),
     Candidate(
         "fitting rate", "a learning rate at which updates are a hundredth of the weights",
-        ("learning rate too low", "learning rate too high", "dead units: learning rate",
+        ("learning rate too low", "learning rate too high", "unknown", "dead units: learning rate",
          "too few steps"),
         of.fitting_rate, _model("fit_rate"),
         "for group in optimizer.param_groups: group['lr'] *= 0.01 / trace['update_ratio'].max()",
@@ -168,7 +168,7 @@ _ALL = (
         "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0) before optimizer.step()",
     ),
     Candidate(
-        "adam", "Adam with a rate of 0.001", ("learning rate too low", "unknown", "too few steps"),
+        "adam", "Adam with a rate of 0.001", ("learning rate too low", "too few steps", "unknown"),
         of.adam, _model("use_adam"),
         "optimizer = torch.optim.Adam(model.parameters(), lr=0.001)",
     ),

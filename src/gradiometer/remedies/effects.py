@@ -58,13 +58,15 @@ def effect(better: Array, worse: Array, together: int = 1) -> Effect:
     >>> print(f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]")
     0.43 [0.29, 0.58]
     """
-    difference = np.asarray(better, np.float64) - np.asarray(worse, np.float64)
-    mean, n = float(difference.mean()), len(difference)
+    with np.errstate(invalid="ignore"):  # infinite losses
+        difference = np.asarray(better, np.float64) - np.asarray(worse, np.float64)
+        mean, n = float(difference.mean()), len(difference)
     if n < 2:
         return Effect(mean, math.nan, math.nan)
     from scipy import stats
 
-    error = float(difference.std(ddof=1)) / math.sqrt(n)
+    with np.errstate(invalid="ignore"):
+        error = float(difference.std(ddof=1)) / math.sqrt(n)
     reach = float(stats.t.ppf(1 - (1 - LEVEL) / (2 * together), n - 1)) * error
     return Effect(mean, mean - reach, mean + reach)
 

@@ -61,7 +61,8 @@ class ExperimentTrials:
         changed = self.changed(candidate)
         if not changed.settings:
             return candidate.code
-        given = ", ".join(f"{name}={value!r}" for name, value in changed.settings.items())
+        new = {k: v for k, v in changed.settings.items() if v != getattr(self.original, k)}
+        given = ", ".join(f"{name}={value!r}" for name, value in new.items())
         return f"gradiometer.run(experiment, {given})"
 
     def _experiments(self, changed: Changed) -> list[Experiment]:

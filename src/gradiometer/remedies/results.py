@@ -120,7 +120,7 @@ class Remedies:
         return self.sentence
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON has it: numbers that are not finite are None."""
+        """All of it, as JSON has it: numbers of six digits, None where one is not finite."""
         best = self.recommended
         found = {
             "format": 1,
@@ -135,7 +135,7 @@ class Remedies:
             "healthy": self.healthy,
             "ended": self.ended,
         }
-        plain: dict[str, Any] = _finite(found)
+        plain: dict[str, Any] = _plain(found)
         return plain
 
     # --- display ----------------------------------------------------------------------------------
@@ -217,11 +217,11 @@ def _shown(effect: Effect, outcome: str) -> str:
     return f"{shown} [{number(effect.low, outcome)}, {number(effect.high, outcome)}]"
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [_plain(item) for item in value]
     return value

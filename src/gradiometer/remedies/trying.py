@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from signal import SIGINT
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from dp.typing import Array
 from gradiometer.diagnosis import diagnose
-from gradiometer.events import Guarded, Listener, RemediesBegun, RemedyTried
+from gradiometer.events import (
+    Guarded,
+    Interrupted,
+    Listener,
+    RemediesBegun,
+    RemediesFound,
+    RemedyTried,
+)
 from gradiometer.interrupts import Interrupts, OutOfTime, check_time_limit
+from gradiometer.optional import library
 from gradiometer.remedies.applying import Deadline, NotApplicable
 from gradiometer.remedies.candidates import Candidate, chosen, in_turn
-from gradiometer.remedies.effects import Effect, against_random, effect
+from gradiometer.remedies.ranking import Measured, plain, random_remedy, ranked
 from gradiometer.remedies.rate import fitting_factor
 from gradiometer.remedies.results import Ended, NotTried, Remedies, Tried
 from gradiometer.remedies.trials import Trials
@@ -25,7 +31,6 @@ if TYPE_CHECKING:
     from gradiometer.diagnosis import Diagnosis
     from gradiometer.trace import Trace
 
-MATTERS = 0.02  # improvement of an accuracy or R², or share of the loss, from which on it counts
 SEEDS_OF_EXPERIMENT, SEEDS_OF_MODEL = 10, 5
 NO_MODEL = "there is no make_model"
 
@@ -81,7 +86,8 @@ def try_remedies(
     candidates : iterable of str, optional
         Names in `CANDIDATES`. By default all, if the net fails, and none, if it is healthy.
     on_event : callable, optional
-        Called with `RemediesBegun`, and with `RemedyTried` after each; see `gradiometer.events`.
+        Called with `RemediesBegun`, with `RemedyTried` after each, `Interrupted`, and
+        `RemediesFound`; see `gradiometer.events`.
 
     Returns
     -------
@@ -107,16 +113,19 @@ def try_remedies(
     diagnosis = diagnose(trace)
     causes = [verdict.cause for verdict in diagnosis if verdict.cause is not None]
     listed = chosen(candidates, causes)
-    advice = diagnosis.verdict.advice
+    tell = Guarded(on_event)
     if diagnosis.healthy and candidates is None:
-        return in_words(Remedies(healthy=True))
-    trials = _trials(trace, make_model, train, seeds, causes)
-    if trials is None:
+        found = Remedies(healthy=True)
+    elif (trials := _trials(trace, make_model, train, seeds, causes)) is None:
         rows = tuple(_untried(each, NO_MODEL) for each in listed)
-        return in_words(Remedies(not_tried=rows, advice=advice))
-    attempt = _Attempt(trials, listed, Guarded(on_event))
-    attempt.make(in_turn(listed, causes), Deadline(budget))
-    return in_words(attempt.results(diagnosis))
+        found = Remedies(not_tried=rows, advice=diagnosis.verdict.advice)
+    else:
+        attempt = _Attempt(trials, listed, tell)
+        attempt.make(in_turn(listed, causes), Deadline(budget))
+        found = attempt.results(diagnosis)
+    found = in_words(found)
+    tell(RemediesFound(found))
+    return found
 
 
 def _check(seeds: Any, budget: Any, make_model: Any, train: Any) -> None:
@@ -124,7 +133,7 @@ def _check(seeds: Any, budget: Any, make_model: Any, train: Any) -> None:
 
     if seeds is not None:
         positive_integer("seeds", seeds)
-    check_time_limit(budget)
+    check_time_limit(budget, "budget")
     if (make_model is None) != (train is None):
         lacking = "train" if train is None else "make_model"
         raise TypeError(f"make_model and train belong together; {lacking} is not given")
@@ -134,6 +143,7 @@ def _trials(
     trace: Trace, make_model: Any, train: Any, seeds: int | None, causes: Sequence[str]
 ) -> Trials | None:
     if make_model is not None:
+        library("torch", "torch", "trying remedies for a model of your own")
         from gradiometer.remedies.torch.trials import ModelTrials
 
         return ModelTrials(
@@ -156,7 +166,7 @@ class _Attempt:
     candidates: Sequence[Candidate]
     tell: Guarded
     unchanged: Array | None = None
-    tried: list[tuple[Candidate, Array]] = field(default_factory=list)
+    tried: list[Measured] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)  # name -> why
     ended: Ended = ""
 
@@ -171,6 +181,8 @@ class _Attempt:
             except KeyboardInterrupt:
                 interrupts.finish()
                 self.ended = "interrupted"
+                done = len(self.tried) + len(self.refused)
+                self.tell(Interrupted(interrupts.signal or SIGINT, "trying", done, len(order)))
                 if self.unchanged is None:
                     raise
 
@@ -200,51 +212,23 @@ class _Attempt:
             for each in self.candidates
             if each.name not in names
         )
-        values = [outcomes for _, outcomes in self.tried]
-        random = (float(np.mean(values)), float(np.std(values))) if values else (math.nan, math.nan)
-        unchanged = () if self.unchanged is None else _plain(self.unchanged)
+        ranking: tuple[Tried, ...] = ()
+        unchanged: tuple[float, ...] = ()
+        if self.unchanged is not None:
+            outcome, code = self.trials.outcome, self.trials.code
+            ranking = ranked(self.tried, self.unchanged, outcome, self.candidates, code)
+            unchanged = plain(self.unchanged)
         return Remedies(
-            self._ranked(),
+            ranking,
             not_tried,
             self.trials.outcome if unchanged else "",
             self.trials.seeds,
             unchanged,
-            random,
+            random_remedy(self.tried),
             diagnosis.healthy,
             self.ended,
             diagnosis.verdict.advice,
         )
-
-    def _ranked(self) -> tuple[Tried, ...]:
-        """The best first; those that are about as good by how promising they are."""
-        if not self.tried or self.unchanged is None:
-            return ()
-        sign = -1.0 if self.trials.outcome == "loss" else 1.0
-        scores = sign * np.array([values for _, values in self.tried])
-        before = sign * self.unchanged
-        count = len(scores)
-        matters = MATTERS if sign > 0 else MATTERS * abs(float(before.mean()))
-        nothing = [effect(own, before, count) for own in scores]
-        random = against_random(scores, count)
-        found = [self._row(i, nothing[i], random[i], matters) for i in range(count)]
-        means = scores.mean(axis=1)
-
-        def place(i: int) -> tuple[bool, float, bool, int]:
-            near = bool(means[i] >= means.max() - matters)
-            promise = self.candidates.index(self.tried[i][0])
-            return not near, 0.0 if near else -float(means[i]), not found[i].works, promise
-
-        return tuple(found[i] for i in sorted(range(count), key=place))
-
-    def _row(self, number: int, nothing: Effect, random: Effect, matters: float) -> Tried:
-        candidate, values = self.tried[number]
-        works = nothing.excludes_zero and random.excludes_zero and nothing.mean >= matters
-        code = self.trials.code(candidate)
-        return Tried(candidate.name, candidate.words, _plain(values), nothing, random, works, code)
-
-
-def _plain(values: Array) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
 
 
 def _untried(candidate: Candidate, why: str) -> NotTried:

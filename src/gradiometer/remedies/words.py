@@ -7,7 +7,7 @@ from dataclasses import replace
 from gradiometer.remedies.results import Remedies, number
 
 HEALTHY = "Nothing to mend: the net learns."
-INTERRUPTED = {"time": "The time was over", "interrupted": "It was interrupted"}
+WHY_ENDED = {"time": "the time was over", "interrupted": "the trials were interrupted"}
 
 
 def in_words(remedies: Remedies) -> Remedies:
@@ -26,11 +26,9 @@ def sentence_of(remedies: Remedies) -> str:
     if remedies.ended and remedies.unchanged:
         count = len(remedies.tried)
         left = sum(row.why == WHY_ENDED[remedies.ended] for row in remedies.not_tried)
-        parts.append(f"{INTERRUPTED[remedies.ended]} after {count} of {count + left} remedies.")
+        why = WHY_ENDED[remedies.ended].capitalize()
+        parts.append(f"{why} after {count} of {count + left} remedies.")
     return " ".join(part for part in parts if part)
-
-
-WHY_ENDED = {"time": "the time was over", "interrupted": "it was interrupted before"}
 
 
 def _found(remedies: Remedies) -> str:
@@ -54,6 +52,8 @@ def _found(remedies: Remedies) -> str:
 
 def _untried(remedies: Remedies) -> str:
     reasons = {row.why for row in remedies.not_tried}
+    if remedies.ended:
+        reasons = {WHY_ENDED[remedies.ended]}
     if len(reasons) == 1:
         why = f", because {reasons.pop()}"
     else:

@@ -1,4 +1,10 @@
 """One-file HTML reports: no network, figures embedded, fit for print and for screen readers.
 
-`page` makes the frame that all reports share; each kind of report has a module of its own.
+page.py      the frame that all reports share
+pictures.py  figures as part of the page
+
+trace.py     the report of a run: figures.py draws it, layers.py has its table, measuring.py says
+             how it was measured
+study.py     that of a study
+proofs.py    that of `gradiometer prove`
 """

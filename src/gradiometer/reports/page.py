@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import io
 import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from matplotlib.figure import Figure
-
-RESOLUTION = 150  # dots per inch: sharp on paper
 
 
 def render(template: str, **content: Any) -> str:
     """Fill a template of `gradiometer/reports/templates`; its values are escaped.
 
-    Templates extend `page.html`, whose blocks are `title` and `content`. They have these filters:
-    `number` (four digits), `effect` and `p` (see `effect_in_words`, `p_in_words`), and `picture`
-    (of a figure, the address that an `img` needs).
+    Templates extend `page.html`, whose blocks are `title`, `content` and `footer`. They have these
+    filters: `number` (four digits), `usual`, `effect` and `p` (see `…_in_words` below), `begin`
+    (with a capital), `picture` (of a figure, the address that an `img` needs), and `visible` (of a
+    name, what a reader can see of it: no control characters, nothing that turns the order of
+    letters).
     """
     return _environment().get_template(template).render(**content)
 
@@ -28,6 +25,9 @@ def render(template: str, **content: Any) -> str:
 @functools.cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from gradiometer.plots.words import printable
+    from gradiometer.reports.pictures import picture
 
     environment = Environment(
         loader=PackageLoader("gradiometer.reports"),
@@ -41,20 +41,30 @@ def _environment() -> Environment:
         "effect": effect_in_words,
         "p": p_in_words,
         "picture": picture,
+        "begin": with_capital,
+        "usual": usual_in_words,
+        "visible": printable,
     }
     return environment
-
-
-def picture(figure: Figure) -> str:
-    """A figure as an address that holds it: a base64 PNG."""
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=RESOLUTION)
-    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
 
 
 def number_in_words(value: float, digits: int = 4) -> str:
     """A number with so many digits; a dash for NaN."""
     return "–" if math.isnan(value) else f"{value:.{digits}g}"
+
+
+def with_capital(text: str) -> str:
+    """A text that begins with a capital; the rest stays, such as |dL/dW|."""
+    return text[:1].upper() + text[1:]
+
+
+def usual_in_words(low: float, high: float) -> str:
+    """Between which two numbers something usually is; "" if there is no end."""
+    if math.isinf(low) and math.isinf(high):
+        return ""
+    if math.isinf(low):
+        return f"at most {high:g}"
+    return f"at least {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
 
 
 def effect_in_words(

@@ -3,6 +3,7 @@
 study.py        what is to be run: a base, and the axes of a grid
 description.py  how that is written: settings, values along axes, TOML
 ready/          studies that come with gradiometer, by name
+options.py      in which processes a study is run, how often, for how long
 events.py       what happens to the experiments
 execution.py    the driver's loop: what to start next, retries, interrupts
 executors.py    who computes: processes, a Dask cluster, any Executor
@@ -32,6 +33,7 @@ from gradiometer.studies.events import (
 )
 from gradiometer.studies.execution import ExperimentsFailedError
 from gradiometer.studies.folder import FolderError
+from gradiometer.studies.options import RunOptions
 from gradiometer.studies.processes import LocalProcesses, NoWorkersError, WorkerDiedError
 from gradiometer.studies.results import StudyResults, load
 from gradiometer.studies.study import Study
@@ -47,6 +49,7 @@ __all__ = [
     "LocalProcesses",
     "NoWorkersError",
     "ResultSetAside",
+    "RunOptions",
     "Study",
     "StudyError",
     "StudyResults",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from dp.validation import unknown
+from gradiometer.declaration import plain
 from gradiometer.experiment import Experiment, ExperimentError
 from gradiometer.settings import SETTINGS
 
@@ -33,7 +34,9 @@ def settings_of(
             raise StudyError(f"base: {error}") from None
     if isinstance(base, Experiment):
         base = base.given()
-    settings = {"decision": False, **(base or {})}
+    if base is not None and not isinstance(base, Mapping):
+        raise TypeError(f"base is an Experiment, settings of one, or a TOML file, got {base!r}")
+    settings: dict[str, Any] = plain({"decision": False, **(base or {})})
     try:
         Experiment.of(**settings)
     except ExperimentError as error:
@@ -45,7 +48,7 @@ def values_along(setting: str, values: Any) -> list[Any]:
     """The values along an axis, without repetitions."""
     if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(values, Iterable):
         raise StudyError(f"over: {setting} takes a list of values, got {values!r}")
-    given = [plain_number(value) for value in itertools.islice(values, MOST + 1)]
+    given = [plain(value) for value in itertools.islice(values, MOST + 1)]
     if not given:
         raise StudyError(f"over: {setting} has no values")
     if len(given) > MOST:
@@ -54,11 +57,6 @@ def values_along(setting: str, values: Any) -> list[Any]:
     if twice:
         raise StudyError(f"over: {setting} has the value {twice[0]} more than once")
     return given
-
-
-def plain_number(value: Any) -> Any:
-    """A number of NumPy's as one of Python's, which it prints as."""
-    return value.item() if hasattr(value, "item") else value
 
 
 def _or_none(setting: str, value: Any) -> Any:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from gradiometer.experiment import Experiment
 from gradiometer.files import (
+    check_path,
     keep_elsewhere,
     make_writable,
     remove_leftovers,
@@ -71,6 +72,7 @@ class StudyFolder:
     """Where a study's results are kept; several drivers may work in it at the same time."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        check_path(path, "out must be the path of a folder")
         if not os.fspath(path):
             raise FolderError("out must be the name of a folder, got an empty one")
         self.path = Path(path)

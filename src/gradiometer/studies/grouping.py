@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradiometer.recording.nonfinite import places_in_order
+from gradiometer.recording.origin import share_of
 from gradiometer.states import (
     Mask,
     Reasons,
@@ -134,5 +135,13 @@ def _first_nonfinite(traces: Sequence[Trace]) -> dict[str, Any]:
     there = [trace for trace in bad if place(trace) == first]
     found = {k: v for k, v in there[0].attrs.items() if k.startswith("nonfinite_")}
     if "nonfinite_values" in found:
-        found["nonfinite_values"] = sum(int(t.attrs["nonfinite_values"]) for t in there)
+        for name in ("nonfinite_values", "nonfinite_nan", "nonfinite_inf"):
+            if name in found:
+                found[name] = sum(int(trace.attrs[name]) for trace in there)
+    if "nonfinite_share" in found:
+        shape = json.loads(found["nonfinite_shape"])
+        found["nonfinite_share"] = share_of(found["nonfinite_values"], shape, len(traces))
+    for name in ("nonfinite_operation", "nonfinite_began_in"):
+        if len({trace.attrs.get(name, "") for trace in there}) > 1:
+            found.pop(name, None)
     return found

@@ -8,7 +8,7 @@ import numpy as np
 
 from dp.typing import Array
 from gradiometer.quantities import GRADIENTS
-from gradiometer.summary import Recorded, diverged_members
+from gradiometer.summary import Recorded, decades, diverged_members
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ def outcomes(recorded: Recorded, hidden: int, gradient: str | None = None) -> di
     dict of str to array (members,)
         Those of `OUTCOMES` that can be told from what was recorded; NaN where a net has no such
         number. Decays and slopes are at the first step: they say what the initial weights do.
-        A gradient that is exactly zero in layer 1 has fallen by infinitely many decades.
+        For zeros see `gradiometer.summary.decades`.
     """
     found: dict[str, Array] = {}
     # not "loss", which is a setting too: which loss it is
@@ -62,20 +62,13 @@ def outcomes(recorded: Recorded, hidden: int, gradient: str | None = None) -> di
     for name, of_layers in (("gradient", gradient), ("delta", "delta_rms")):
         if of_layers is not None and of_layers in recorded:
             first = np.asarray(recorded[of_layers][0], np.float64)
-            found[f"{name}_decades"] = decades(first)
+            found[f"{name}_decades"] = decades(first[0], first[-1])
             found[f"{name}_slope"] = slope(first[:hidden])
     for name, quantity in _OF_LAYERS.items():
         if quantity in recorded:
             found[name] = np.asarray(recorded[quantity][-1], np.float64)[:hidden].mean(axis=0)
     found["diverged"] = diverged_members(recorded)
     return {name: found[name] for name in OUTCOMES if name in found}
-
-
-def decades(values: Array) -> Array:
-    """By how many decades values fall from the last layer to the first; (layers, members)."""
-    with np.errstate(all="ignore"):
-        found = np.log10(values[-1]) - np.log10(values[0])  # their quotient may overflow
-    return np.where(np.isfinite(values[[0, -1]]).all(axis=0), found, np.nan)
 
 
 def slope(values: Array) -> Array:

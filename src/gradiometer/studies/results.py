@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradiometer.files import check_path
 from gradiometer.quantities import GRADIENTS
 from gradiometer.seal import FileWarning
 from gradiometer.studies.description import StudyError
@@ -46,6 +47,7 @@ def load(folder: str | os.PathLike[str]) -> StudyResults:
         If results are damaged, naming their files; see `StudyResults.damaged`. If there are results
         of none of the study's experiments; see `StudyResults.strays`.
     """
+    check_path(folder, "a study is named by its folder")
     if not os.fspath(folder):
         raise StudyError("a study is named by its folder, got an empty name")
     path = Path(folder)

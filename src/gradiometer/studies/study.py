@@ -8,12 +8,12 @@ import multiprocessing
 import os
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Executor
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dp.validation import positive_integer, unknown
+from gradiometer.declaration import plain
 from gradiometer.experiment import Experiment, ExperimentError
 from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import check_time_limit
@@ -25,7 +25,6 @@ from gradiometer.studies.description import (
     as_toml,
     checked,
     in_words,
-    plain_number,
     settings_of,
     values_along,
 )
@@ -33,13 +32,13 @@ from gradiometer.studies.events import ExperimentEvent, ExperimentFailed, Experi
 from gradiometer.studies.execution import ExperimentsFailedError, execute
 from gradiometer.studies.executors import workers_for
 from gradiometer.studies.folder import StudyFolder
+from gradiometer.studies.options import RunOptions
 from gradiometer.studies.processes import BELOW_GUARD, NoWorkersError
 from gradiometer.trace import Trace
 
 if TYPE_CHECKING:
     from gradiometer.studies.execution import Compute
 
-MOST_WORKERS = 1000
 FIT_FOR_A_FOLDER = re.compile(r"\w([\w .-]*\w)?")
 
 
@@ -102,21 +101,23 @@ class Study:
                 f"got {name!r}"
             )
         self.name = name
-        if isinstance(base, Study):
-            raise TypeError("base is an Experiment, or settings of one, got a Study")
         self.base = settings_of(base)
+        if over is not None and not isinstance(over, Mapping):
+            raise TypeError(f"over takes lists of values by setting, got {over!r}")
         self.over = {
             setting: values_along(setting, values) for setting, values in (over or {}).items()
         }
         checked(check_time_limit, timeout)
-        self.timeout = timeout
+        self.timeout = plain(timeout)
+        if isinstance(experiments, Mapping) or not isinstance(experiments or (), Iterable):
+            raise TypeError(f"experiments takes a list of settings, got {experiments!r}")
         self.listed = [
-            {name: plain_number(value) for name, value in each.items()}
+            {name: plain(value) for name, value in each.items()}
             for each in itertools.islice([{}] if experiments is None else experiments, MOST + 1)
         ]
         if members is not None:
             checked(positive_integer, "members", members)
-            self.base["members"] = members
+            self.base["members"] = plain(members)
         self._refuse_what_clashes()
         self.members: int = self.base.get("members", 1)
         self.experiments = tuple(self._combine())
@@ -235,18 +236,7 @@ class Study:
 
     # --- running ----------------------------------------------------------------------------------
 
-    def run(
-        self,
-        out: str | os.PathLike[str] | None = None,
-        *,
-        resume: bool = False,
-        workers: int | None = None,
-        cluster: str | None = None,
-        executor: Executor | None = None,
-        at_once: int | None = None,
-        attempts: int = 3,
-        timeout: float | None = None,
-    ) -> Iterator[Trace]:
+    def run(self, out: str | os.PathLike[str] | None = None, **options: Any) -> Iterator[Trace]:
         """Run what is missing; give the trace of each experiment as soon as it is there.
 
         Traces that a folder had before come first. To stop early, leave the loop: what is under way
@@ -257,46 +247,21 @@ class Study:
         ----------
         out : path, optional
             Folder for a trace of each experiment, `results/<hash>.nc`; nothing is written without.
-        resume : bool
-            Go on in a folder that holds results of this study, or of a part of it.
-        workers : int, optional
-            Processes on this machine, each with one thread for matrix products; one for each core
-            by default.
-        cluster : str, optional
-            Address of a Dask scheduler, such as "tcp://127.0.0.1:8786", whose workers run the
-            experiments instead.
-        executor : concurrent.futures.Executor, optional
-            Runs the experiments instead, `workers` of them at a time.
-        at_once : int, optional
-            Train at most so many of an experiment's nets at a time, to save memory.
-        attempts : int
-            How often an experiment is tried that makes its worker process die.
-        timeout : float, optional
-            Seconds that an experiment may take, instead of the study's own limit. Processes of this
-            machine are ended then; elsewhere the time is looked at after each training step.
+        **options
+            `resume`, `workers`, `cluster`, `executor`, `at_once`, `attempts`, `timeout`: see
+            `gradiometer.studies.RunOptions`.
 
         Raises
         ------
         StudyError
-            If the folder holds another study; if settings contradict each other.
+            If the folder holds another study; if options contradict each other.
         OSError
             If the folder cannot be written to, or the disk is full.
         ExperimentsFailedError
             After all others are done, if experiments failed; their tracebacks are in the folder.
         """
         failures = []
-        with closing(
-            self.events(
-                out,
-                resume=resume,
-                workers=workers,
-                cluster=cluster,
-                executor=executor,
-                at_once=at_once,
-                attempts=attempts,
-                timeout=timeout,
-            )
-        ) as events:
+        with closing(self.events(out, **options)) as events:
             for event in events:
                 if isinstance(event, ExperimentFinished):
                     yield event.trace
@@ -309,14 +274,8 @@ class Study:
         self,
         out: str | os.PathLike[str] | None = None,
         *,
-        resume: bool = False,
-        workers: int | None = None,
-        cluster: str | None = None,
-        executor: Executor | None = None,
-        at_once: int | None = None,
-        attempts: int = 3,
-        timeout: float | None = None,
         compute: Compute | None = None,
+        **options: Any,
     ) -> Generator[ExperimentEvent, None, None]:
         """Run what is missing, and say what happens as it does; parameters as for `run`.
 
@@ -331,28 +290,23 @@ class Study:
         ExperimentEvent
             See `gradiometer.studies.events`.
         """
-        for name, number in [("workers", workers), ("at_once", at_once), ("attempts", attempts)]:
-            if number is not None:
-                checked(positive_integer, name, number)
-        if workers is not None and workers > MOST_WORKERS:
-            raise StudyError(f"workers must be at most {MOST_WORKERS}, got {workers}")
-        checked(check_time_limit, timeout)
-        timeout = self.timeout if timeout is None else timeout
+        how = RunOptions.of(options)
+        timeout = self.timeout if how.timeout is None else how.timeout
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             # a worker reads the script again, and would begin the study anew
             raise NoWorkersError(f"in a script, {BELOW_GUARD}")
         folder = None if out is None else StudyFolder(out)
         if folder is not None:
-            folder.check(self, resume)
-        with workers_for(workers, cluster, executor, timeout) as pool:
+            folder.check(self, how.resume)
+        with workers_for(how.workers, how.cluster, how.executor, timeout) as pool:
             if folder is not None:
-                folder.open(self, resume)
+                folder.open(self, how.resume)
             yield from execute(
                 self.experiments,
                 pool,
                 folder,
-                at_once=at_once,
-                attempts=attempts,
+                at_once=how.at_once,
+                attempts=how.attempts,
                 compute=compute,
                 timeout=timeout,
             )

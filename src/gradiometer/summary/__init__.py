@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 
 from gradiometer.summary.findings import Judgement, Kind, Nets, kind_of_fall
 from gradiometer.summary.judge import judge
-from gradiometer.summary.numbers import Recorded, decades_lost, diverged_members, layer_table
+from gradiometer.summary.numbers import (
+    Recorded,
+    decades,
+    decades_lost,
+    diverged_members,
+    layer_table,
+)
 from gradiometer.summary.sentence import in_words
 
 if TYPE_CHECKING:
@@ -26,6 +32,7 @@ __all__ = [
     "Kind",
     "Nets",
     "Recorded",
+    "decades",
     "decades_lost",
     "diverged_members",
     "in_words",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from dp.typing import Array
 from gradiometer.quantities import DELTA, GRADIENTS
 from gradiometer.states import Mask, mask_name, mask_of
 
@@ -78,8 +79,7 @@ def decades_lost(
     Returns
     -------
     float
-        The median over members is taken first. Infinite if the first layer's is exactly zero;
-        negative if it grows; NaN if either is missing or not finite.
+        The median over members is taken first, then `decades`; NaN if either is missing.
 
     Raises
     ------
@@ -88,10 +88,18 @@ def decades_lost(
     """
     trace[quantity]  # raises a KeyError that says what there is
     first, output = (median(trace, quantity, step, layer) for layer in layers)
-    if first is None or output is None or not np.isfinite([first, output]).all():
-        return float("nan")
+    return float("nan") if first is None or output is None else float(decades(first, output))
+
+
+def decades(first: Array | float, output: Array | float) -> Array:
+    """By how many decades sizes fall from the output layer to the first, entry by entry.
+
+    Infinite where only the first layer's is exactly zero, minus infinite where only the output
+    layer's is; NaN where both are, and where one is not finite.
+    """
     with np.errstate(all="ignore"):
-        return float(np.log10(np.divide(output, first)))
+        found = np.log10(output) - np.log10(first)  # their quotient may overflow
+    return np.where(np.isfinite(first) & np.isfinite(output), found, np.nan)
 
 
 class Recorded(Protocol):

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from gradiometer.theory.moments import Array
-
 if TYPE_CHECKING:
-    from gradiometer.data import Data
+    from dp.typing import Array
+from gradiometer.data import Data
 
 MOST_ROWS = 200  # of more, so many stand for all: kernels cost the square of their number
 

@@ -16,7 +16,7 @@ import numpy as np
 import dp
 from dp.activations import Activation
 from dp.layers import watch_layers
-from gradiometer.theory.moments import Array
+from dp.typing import Array
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single answer to ==
@@ -38,11 +38,6 @@ class Bounds:
     def violated(self) -> Array:
         """Where the ratio is above the bound, beyond rounding: booleans of the same shape."""
         return np.asarray(self.ratio > self.factor * (1 + 1e-9))
-
-    @property
-    def contracting(self) -> Array:
-        """Where the factor is below 1, so that the delta must shrink whatever the data."""
-        return np.asarray(self.factor < 1)
 
 
 def bounds(net: dp.Net, x: Any, y: Any) -> Bounds:

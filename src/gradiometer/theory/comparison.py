@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dp.typing import Array
 from gradiometer.states import State
-from gradiometer.theory.moments import Array
 from gradiometer.theory.prediction import BAND, Prediction, TheoryError
 
 if TYPE_CHECKING:

@@ -11,14 +11,12 @@ import functools
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.activations import Activation
 from dp.special import normal_pdf
+from dp.typing import Array
 from gradiometer.theory.quadrature import halvings_for, nodes_and_weights
-
-Array = NDArray[np.float64]
 
 ORDERS = 512
 _ENOUGH = 1e-13  # relative; higher orders than are needed for it are left out

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dp.activations import Activation
+from dp.typing import Array
 from gradiometer.theory import batches, infinite_width, moments, virtual
 from gradiometer.theory.kernels import Kernels
-from gradiometer.theory.moments import Array
 from gradiometer.theory.variances import LayerVariances
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from dp.activations import Activation
+from dp.typing import Array
 from gradiometer.theory.batches import Batches, Loss, errors
 from gradiometer.theory.kernels import Kernels, delta_mean_square, gradient_mean_square
-from gradiometer.theory.moments import Array
 
 NETS = 1000  # drawn
 _RATIOS = 200  # of them, whose units are drawn

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dp.activations import Activation
+from dp.typing import Array
 from gradiometer.theory import moments
-from gradiometer.theory.moments import Array
 from gradiometer.theory.variances import LayerVariances
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from scipy import optimize
 
 from dp.activations import Activation
+from dp.typing import Array
 from gradiometer.theory import moments
-from gradiometer.theory.moments import Array
 from gradiometer.theory.piecewise import pieces
 
 DEEPEST = 6.0  # a net trains down to about so many ξ_c (Schoenholz et al. 2017): a guide

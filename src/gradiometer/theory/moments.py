@@ -12,9 +12,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.activations import Activation
+from dp.typing import Array
 from gradiometer.theory.expansion import kernels_by_expansion
 from gradiometer.theory.piecewise import (
     kernels_of_pieces,
@@ -24,9 +24,6 @@ from gradiometer.theory.piecewise import (
     slope_power_of_pieces,
 )
 from gradiometer.theory.quadrature import checked, expect
-
-Array = NDArray[np.float64]
-
 
 # --- one pre-activation ---------------------------------------------------------------------------
 

@@ -12,13 +12,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import primitives as p
 from dp.activations import CLIPPED_RELU, Activation
 from dp.special import normal_cdf, normal_pdf
-
-Array = NDArray[np.float64]
+from dp.typing import Array
 
 _STEPS = 24  # Gauss-Legendre nodes in each half of the way to the correlation
 

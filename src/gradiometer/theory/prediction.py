@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dp import activations
+from dp.typing import Array
 from gradiometer.theory import batches, doubts, finite_width, kernels, maps, variances
-from gradiometer.theory.moments import Array
 from gradiometer.theory.piecewise import is_scale_free
 
 if TYPE_CHECKING:

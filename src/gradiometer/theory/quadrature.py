@@ -8,11 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.special import normal_pdf
-
-Array = NDArray[np.float64]
+from dp.typing import Array
 
 _REACH = 12.0  # standard deviations: the density beyond is below 1e-31
 _PANEL = 0.25  # a quarter of the wavelength of the highest order, or less, per pair of nodes
@@ -24,7 +22,8 @@ def expect(function: Callable[[Array], Array], variance: Any) -> Array:
     """E f(√q z) by Gauss-Legendre on panels that get finer towards 0."""
     q = checked(variance)
     nodes, weights = nodes_and_weights(halvings_for(q))
-    return np.asarray(function(np.sqrt(q)[..., None] * nodes)) @ (weights * normal_pdf(nodes))
+    values = function(np.sqrt(q)[..., None] * nodes)
+    return np.asarray(values @ (weights * normal_pdf(nodes)))
 
 
 def checked(variance: Any) -> Array:

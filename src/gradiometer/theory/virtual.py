@@ -20,8 +20,8 @@ from scipy import special
 from dp import primitives as p
 from dp.activations import Activation
 from dp.special import normal_pdf
+from dp.typing import Array
 from gradiometer.theory.batches import Batches, Loss, errors, probabilities
-from gradiometer.theory.moments import Array
 from gradiometer.theory.variances import LayerVariances, weights
 
 _NUMBERS = 300_000  # activations of all layers kept at a time, so that they stay in the cache

@@ -8,6 +8,7 @@ predict.py      what will happen, before anything is trained
 study.py        many experiments
 prove.py        the textbook's statements, tested
 diagnose.py     what is wrong with a net, where, and why
+report.py       all there is to say of a run, or of a study, in one file
 plot.py         one figure
 activations.py  the gallery of activation functions
 export.py       a trace for other tools

@@ -78,7 +78,7 @@ def export(
 
 def _export_format(to: str | None, out: str | os.PathLike[str] | None, known: Iterable[str]) -> str:
     names = [*known]
-    ending = "" if out is None else Path(out).suffix.lower()
+    ending = "" if out is None else named(out, "a file or folder").suffix.lower()
     said = ending[1:] if ending in (".csv", ".parquet") else None
     if to is None and said is None:
         where = "nothing" if out is None else repr(os.fspath(out))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradiometer.files import FAILURES, make_writable, replacing, why
+from gradiometer.files import FAILURES, check_path, make_writable, replacing, why
 from gradiometer.locks import IN_FOLDER, Lock
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from gradiometer.trace import Trace
 
-TRACE, DESCRIPTION = "trace.nc", "experiment.toml"
+TRACE, DESCRIPTION, REPORT = "trace.nc", "experiment.toml", "report.html"
 # of a run; named here too, so that a folder can be checked without loading matplotlib
 FIGURE_NAMES = ("gradients", "panels", "heatmap", "profile", "learning", "decision")
 WITH_THEORY = ("heatmap", "profile")  # figures that can show a prediction
@@ -40,9 +40,10 @@ def named(out: str | os.PathLike[str], what: str = "a folder") -> Path:
 
     Raises
     ------
-    OutputError
-        If it is empty.
+    TypeError, OutputError
+        If it is no path, or is empty.
     """
+    check_path(out, f"out must be the path of {what}")
     if not os.fspath(out):
         raise OutputError(f"out must be the name of {what}, got an empty one")
     return Path(out)
@@ -132,9 +133,12 @@ def file_of(trace: str | os.PathLike[str]) -> Path:
 
     Raises
     ------
+    TypeError
+        If it is neither a path nor a trace.
     TraceError
         If the name is empty: it would mean the current folder.
     """
+    check_path(trace, "expected a trace, or the path of its file or folder")
     if not os.fspath(trace):
         from gradiometer.trace import TraceError
 

@@ -108,19 +108,21 @@ def predicted(trace: Trace) -> Prediction:
     return theory.predict(Experiment.of(**trace.experiment))
 
 
-def compare_with_theory(trace: Trace, insist: bool, tell: Listener) -> Prediction | None:
-    """Predict a run's first step, and report how the run compares.
+def compare_with_theory(
+    experiment: Experiment, trace: Trace, insist: bool, tell: Listener
+) -> Prediction | None:
+    """Predict the first step of an experiment, and report how its run compares.
 
     None if the theory does not cover it, or if the prediction would take longer than the run,
     unless `insist` is true.
     """
     from gradiometer import theory
 
-    if not insist and trace.experiment["layers"] > COMPARED:
+    if not insist and experiment.layers > COMPARED:
         tell(NotCompared(f"the prediction is slow for more than {COMPARED} layers"))
         return None
     try:
-        prediction = predicted(trace)
+        prediction = theory.predict(experiment)
         comparison = theory.compare(prediction, trace)
     except theory.TheoryError:
         if insist:

@@ -74,6 +74,8 @@ def prove(
         If `out` cannot be written to, or holds something else: before any work. If the result
         cannot be written, after the event `Result`; the error names the file that the numbers are
         kept in.
+    SystemExit
+        If `on_event` raised it. The proofs until then are in `out`, and in its `proofs`.
     KeyboardInterrupt
         If it was interrupted before the first claim was tested.
 
@@ -90,7 +92,7 @@ def prove(
     Laboratory(seeds, first_seed)
     tell = Guarded(on_event)
     with contextlib.nullcontext() if out is None else folder_for(out, overwrite) as folder:
-        proofs = _test(claims, seeds, first_seed, papers, tell)
+        proofs = _test(claims, seeds, first_seed, papers, tell, folder)
         with Interrupts() as interrupts:
             interrupts.finish()
             _save_and_tell(proofs, folder, tell)
@@ -103,7 +105,12 @@ def prove(
 
 
 def _test(
-    claims: Sequence[str] | None, seeds: int, first_seed: int, papers: bool, tell: Guarded
+    claims: Sequence[str] | None,
+    seeds: int,
+    first_seed: int,
+    papers: bool,
+    tell: Guarded,
+    folder: Path | None,
 ) -> Proofs:
     from gradiometer.claims import prove as carry_out
 
@@ -112,6 +119,11 @@ def _test(
         return carry_out(claims, seeds=seeds, first_seed=first_seed, papers=papers, on_event=tell)
     except KeyboardInterrupt:
         tell(Interrupted(Interrupts.latest or SIGINT, "proving"))
+        raise
+    except SystemExit as error:  # of the listener
+        if folder is not None and hasattr(error, "proofs"):
+            for _ in save(error.proofs, folder):
+                pass
         raise
 
 

@@ -16,15 +16,14 @@ from gradiometer.events import (
     Result,
     TimeLimitReached,
 )
-from gradiometer.interrupts import Interrupts, check_time_limit
-from gradiometer.memory import check_memory
+from gradiometer.interrupts import Interrupts
 from gradiometer.verbs.description import describe, lists_settings
 from gradiometer.verbs.predict import check_covered, compare_with_theory
 from gradiometer.verbs.run_folder import RunFolder
 from gradiometer.verbs.telling import interruptible
 
 if TYPE_CHECKING:
-    from gradiometer.experiment import Experiment
+    from gradiometer.experiment import Experiment, Training
     from gradiometer.trace import Trace
 
 
@@ -35,6 +34,7 @@ def run(
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     theory: bool = False,
+    report: bool = False,
     timeout: float | None = None,
     on_event: Listener | None = None,
     **settings: Any,
@@ -56,6 +56,8 @@ def run(
     theory : bool
         Show the prediction of the first step in heatmap and profile, and compare with it even if
         the prediction takes longer than the run.
+    report : bool
+        Write report.html into `out`, too; see `report`.
     timeout : float, optional
         Seconds after which the training ends; what was recorded until then is returned and saved.
     on_event : callable, optional
@@ -76,10 +78,13 @@ def run(
     TooLargeError
         If it needs more memory than there is: before anything is made.
     TheoryError, ValueError
-        If `theory` is true, and theory does not cover the experiment: before training.
+        If `theory` is true, and theory does not cover the experiment; if `report` is, and `out` is
+        missing: before training.
     OutputError
         If `out` cannot be written to, or holds something else: before training. If the result
         cannot be written: its `trace` has it, and so has a file elsewhere, which the error names.
+    SystemExit
+        If `on_event` raised it. What was recorded until then is in `out`, and in its `trace`.
     KeyboardInterrupt
         If it was interrupted before the first step was recorded; or after the training, while the
         run was compared with theory or drawn. The trace and its description are in `out` then.
@@ -91,28 +96,31 @@ def run(
     >>> trace["grad_mean_abs"].sizes["layer"]
     4
     """
+    from gradiometer.experiment import Training
+
     described = describe(experiment, **settings)
-    check_time_limit(timeout)
-    check_memory(described)
+    training = Training(described, timeout)
     if theory:
         check_covered(described)
-    folder = None if out is None else RunFolder(out, described, overwrite)
+    if report and out is None:
+        raise ValueError("report: out must be given, the folder to write it into")
+    folder = None if out is None else RunFolder(out, described, overwrite, report)
     tell = Guarded(on_event)
     tell(Begun("run", described, described.steps))
-    trace, interrupts = _train(described, folder, timeout, tell)
+    trace, interrupts = _train(training, folder, tell)
     ended = _end_of(trace, described, interrupts)
     prediction = None
     with interruptible(tell, "comparing") as comparing:
         heeded = bool(tell) or (theory and folder is not None)
         if heeded and not isinstance(ended, Interrupted):
-            prediction = compare_with_theory(trace, theory, tell)
+            prediction = compare_with_theory(described, trace, theory, tell)
     if ended is not None:
         tell(ended)
     with interruptible(tell, "drawing") as drawing:
         if folder is not None:
             folder.tell_files(tell)
         if folder is not None and not interrupts.again:
-            for file in folder.draw(trace, prediction if theory else None):
+            for file in folder.draw(trace, prediction, show=theory):
                 tell(FileWritten(file))
                 drawing.check()
     if comparing.raised or drawing.raised:
@@ -122,15 +130,18 @@ def run(
     return trace
 
 
-def _train(
-    experiment: Experiment, folder: RunFolder | None, timeout: float | None, tell: Guarded
-) -> tuple[Trace, Interrupts]:
+def _train(training: Training, folder: RunFolder | None, tell: Guarded) -> tuple[Trace, Interrupts]:
     """Train and save; an interrupt ends the training; the event `Result` comes in any case."""
     with Interrupts() as interrupts:
         try:
-            trace = experiment.run(on_event=tell if tell else None, timeout=timeout)
+            trace = training.run(on_event=tell if tell else None)
         except KeyboardInterrupt:
-            tell(Interrupted(interrupts.signal or SIGINT, "training", 0, experiment.steps))
+            steps = training.experiment.steps
+            tell(Interrupted(interrupts.signal or SIGINT, "training", 0, steps))
+            raise
+        except SystemExit as error:  # of the listener
+            if folder is not None and hasattr(error, "trace"):
+                folder.save(error.trace)
             raise
         interrupts.finish()
         try:
@@ -146,7 +157,8 @@ def _end_of(
 ) -> Interrupted | TimeLimitReached | None:
     """The event for what ended the training early, or came too late to end it."""
     done, late = int(trace.attrs["steps_done"]), "time_limit" in trace.attrs
-    number = interrupts.signal or (SIGINT if trace.attrs["interrupted"] and not late else None)
+    stopped = trace.attrs["interrupted"] or "asked_to_stop" in trace.attrs
+    number = interrupts.signal or (SIGINT if stopped and not late else None)
     if number is not None:
         return Interrupted(number, "training", done, experiment.steps)
     if late:

@@ -7,7 +7,7 @@ import errno
 import gc
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +17,15 @@ from gradiometer.locks import IN_FOLDER, Lock
 from gradiometer.verbs.output import (
     DESCRIPTION,
     FIGURE_NAMES,
+    REPORT,
     TRACE,
     WITH_THEORY,
     OutputError,
+    named,
     save_figure,
     writable_folder,
 )
+from gradiometer.verbs.report import write
 
 if TYPE_CHECKING:
     from gradiometer.experiment import Experiment
@@ -46,6 +49,8 @@ class RunFolder:
         The experiment that is run.
     overwrite : bool
         Replace files of other experiments.
+    report : bool
+        Whether a report is written, too.
 
     Attributes
     ----------
@@ -60,15 +65,20 @@ class RunFolder:
     """
 
     def __init__(
-        self, out: str | os.PathLike[str], experiment: Experiment, overwrite: bool = False
+        self,
+        out: str | os.PathLike[str],
+        experiment: Experiment,
+        overwrite: bool = False,
+        report: bool = False,
     ) -> None:
         self._wanted = self.path = writable_folder(
-            os.fspath(out).replace("{title}", experiment.title)
+            str(named(out)).replace("{title}", experiment.title)
         )
-        self._experiment, self._overwrite = experiment, overwrite
+        self._experiment, self._overwrite, self._report = experiment, overwrite, report
+        names = [*FILE_NAMES, REPORT] if report else FILE_NAMES
         if not overwrite:
-            _refuse_to_replace(self.path, experiment)
-        remove_leftovers(self.path, FILE_NAMES)
+            _refuse_to_replace(self.path, experiment, names)
+        remove_leftovers(self.path, names)
 
     def save(self, trace: Trace) -> None:
         """Write the trace and the description.
@@ -100,18 +110,24 @@ class RunFolder:
                 trace,
             ) from None
 
-    def draw(self, trace: Trace, theory: Prediction | None = None) -> Iterator[Path]:
-        """Write the figures, one by one; yields the file of each.
+    def draw(
+        self, trace: Trace, theory: Prediction | None = None, show: bool = False
+    ) -> Iterator[Path]:
+        """Write the figures and the report, one by one; yields the file of each.
 
-        Figures that can show a prediction do.
+        The report shows the prediction, if there is one; with `show`, figures that can do, too.
         """
+        from gradiometer.plots import FIGURES
+
         for name in FIGURE_NAMES:
             if name == "decision" and "points" not in trace.dataset:
                 continue
             file = self.path / f"{name}.png"
-            behind = {"theory": theory} if theory is not None and name in WITH_THEORY else {}
-            save_figure(getattr(trace.plot, name)(**behind), file)
+            behind = {"theory": theory} if show and name in WITH_THEORY else {}
+            save_figure(FIGURES[name](trace, **behind), file)
             yield file
+        if self._report:
+            yield write(trace, self.path / REPORT, theory)
 
     def tell_files(self, tell: Listener) -> None:
         """Report where the trace and the description are."""
@@ -121,9 +137,11 @@ class RunFolder:
             tell(FileWritten(self.path / name))
 
 
-def _refuse_to_replace(folder: Path, experiment: Experiment) -> None:
+def _refuse_to_replace(
+    folder: Path, experiment: Experiment, names: Collection[str] = FILE_NAMES
+) -> None:
     """Raise OutputError if the folder holds anything but earlier results of this experiment."""
-    present = [name for name in FILE_NAMES if (folder / name).exists()]
+    present = [name for name in names if (folder / name).exists()]
     if not present:
         return
     found = [e for e in (_described(folder), _recorded(folder)) if e is not None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from pathlib import Path
 from signal import SIGINT
 from typing import TYPE_CHECKING, Any
@@ -19,13 +18,13 @@ from gradiometer.events import (
     Result,
 )
 from gradiometer.exports import without_formulas
-from gradiometer.files import remove_leftovers, replacing
+from gradiometer.files import check_path, remove_leftovers, replacing
 from gradiometer.interrupts import Interrupts
 from gradiometer.verbs.output import errors_of, named, save_figure
 from gradiometer.verbs.telling import interruptible
 
 if TYPE_CHECKING:
-    from gradiometer.studies import ExperimentFailed, Study, StudyResults
+    from gradiometer.studies import ExperimentFailed, RunOptions, Study, StudyResults
 
 SUMMARY, NETS = "summary.csv", "nets.csv"
 
@@ -34,15 +33,9 @@ def study(
     study: Study | str | os.PathLike[str],
     *,
     out: str | os.PathLike[str] | None = None,
-    resume: bool = False,
     members: int | None = None,
-    workers: int | None = None,
-    cluster: str | None = None,
-    executor: Executor | None = None,
-    at_once: int | None = None,
-    attempts: int = 3,
-    timeout: float | None = None,
     on_event: Listener | None = None,
+    **options: Any,
 ) -> StudyResults:
     """Run what is missing of a study, and draw its figures.
 
@@ -52,15 +45,14 @@ def study(
         What to run: the name of a ready study, a TOML file, or a study's folder.
     out : path, optional
         Folder for results, tables and figures; `runs/<name>` by default, or the folder given.
-    resume : bool
-        Go on in a folder that has results.
     members : int, optional
         Nets per experiment, instead of the number in the description.
-    workers, cluster, executor, at_once, attempts, timeout
-        See `Study.run`.
     on_event : callable, optional
         Called with everything that happens: `Begun`, the events of `gradiometer.studies`, `Result`,
         `FileWritten`, `Interrupted`, `Finished`; see `gradiometer.events`.
+    **options
+        `resume`, `workers`, `cluster`, `executor`, `at_once`, `attempts`, `timeout`: see
+        `gradiometer.studies.RunOptions`.
 
     Returns
     -------
@@ -77,23 +69,13 @@ def study(
     KeyboardInterrupt
         After an interrupt, when running experiments are finished, and tables and figures show them.
     """
-    from gradiometer.studies import ExperimentsFailedError, load
+    from gradiometer.studies import ExperimentsFailedError, RunOptions, load
 
+    how = RunOptions.of(options)
     described, folder = describe(study, out, members)
     tell = Guarded(on_event)
     tell(Begun("study", described, len(described.experiments)))
-    failures, interrupts, stopped = _carry_out(
-        described,
-        folder,
-        tell,
-        resume=resume,
-        workers=workers,
-        cluster=cluster,
-        executor=executor,
-        at_once=at_once,
-        attempts=attempts,
-        timeout=timeout,
-    )
+    failures, interrupts, stopped = _carry_out(described, folder, tell, how)
     results = load(folder)
     tell(Result(results))
     if stopped is not None:
@@ -111,7 +93,7 @@ def study(
 
 
 def _carry_out(
-    study: Study, folder: Path, tell: Guarded, **options: Any
+    study: Study, folder: Path, tell: Guarded, how: RunOptions
 ) -> tuple[list[ExperimentFailed], Interrupts, int | None]:
     """Run experiments; returns those that failed, and the signal that ended it, if one did."""
     from gradiometer.studies import ExperimentFailed
@@ -120,7 +102,7 @@ def _carry_out(
     with Interrupts() as interrupts:
         interrupts.finish()  # the driver's loop handles the signals
         try:
-            for event in study.events(folder, **options):
+            for event in study.events(folder, **vars(how)):
                 tell(event)
                 if isinstance(event, ExperimentFailed):
                     failures.append(event)
@@ -145,12 +127,13 @@ def describe(
     from gradiometer.studies.folder import DESCRIPTION
     from gradiometer.studies.ready import READY, ready
 
+    if out is not None:
+        out = named(out)
     if isinstance(study, Study):
         if members is not None:
             raise StudyError("members is for descriptions; write Study(…, members=20)")
         return study, Path("runs") / study.name if out is None else Path(out)
-    if out is not None:
-        out = named(out)
+    check_path(study, "expected a Study, the name of a ready one, a TOML file or a study's folder")
     path = Path(study)
     if os.fspath(study) in READY:
         found = ready(os.fspath(study), members)

@@ -24,7 +24,7 @@ def share(buffers, one, other):
     return np.shares_memory(buffers.arrays[one], buffers.arrays[other])
 
 
-def test_a_result_takes_the_memory_of_what_nobody_needs_any_more():
+def test_a_result_reuses_memory_that_is_not_needed_any_more():
     a = dp.Node(X.copy(), "a")
     _, merged, buffers = placed(captured(lambda: a.exp().tanh().sin(), (), gradient=False))
     exp, tanh, sin = (op.result for op in merged.operations)
@@ -48,7 +48,7 @@ def test_what_is_read_in_another_order_is_not_written_over():
         assert not share(buffers, exp, result)
 
 
-def test_a_slab_takes_the_memory_of_one_that_nobody_needs_any_more():
+def test_a_slab_reuses_memory_that_is_not_needed_any_more():
     found, merged, buffers = placed(captured_layers(), merging=True)
     slabs = {slab for slab in merged.slab_of.values() if found.ones.isdisjoint(slab)}
     assert any(share(buffers, one[0], other[0]) for one, other in itertools.combinations(slabs, 2))

@@ -112,7 +112,7 @@ def test_subclasses_that_a_program_would_pass_over():
         dp.SGD(object(), x, y, compile=True).train(1, print_each=None)
 
 
-def test_a_named_node_that_is_no_parameter_would_be_frozen():
+def test_a_named_node_that_is_not_a_parameter_would_be_frozen():
     model = with_loss(lambda self, x, y: (self.out(x) * Node(2.0, "scale") - y).square().sum())
     with refused(dp.CaptureError, "no parameters of the model: scale"):
         dp.SGD(model, X, Y, seed=0, compile=True).train(1, print_each=None)

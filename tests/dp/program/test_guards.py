@@ -581,7 +581,7 @@ LOOKS = {
 
 
 @pytest.mark.parametrize("loss", LOOKS, ids=lambda loss: loss.__name__)
-def test_whoever_looks_at_numbers_is_refused(loss, capsys):
+def test_losses_that_read_numbers_are_refused(loss, capsys):
     with refused(dp.CaptureError, LOOKS[loss]):
         dp.capture(Small(loss).loss, X, Y)
     with refused(dp.CaptureError, LOOKS[loss]):

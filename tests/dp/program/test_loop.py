@@ -106,7 +106,7 @@ class Growing_Batches(dp.Adam):
         return Node(self.x_train[rows]), self.y_train[rows]
 
 
-def test_batches_of_several_shapes_are_captured_anew():
+def test_each_shape_of_batch_is_captured():
     results = []
     for compiled in (False, True):
         net = dp.Net(4, 3, 2, "tanh", seed=0)
@@ -116,7 +116,7 @@ def test_batches_of_several_shapes_are_captured_anew():
         close(results[1][name], value)
 
 
-def test_an_update_of_ones_own():
+def test_a_custom_update():
     results = []
     for compiled in (False, True):
         net = dp.Net(4, 3, 2, "tanh", seed=0)

@@ -80,6 +80,7 @@ def test_a_mask_is_two_operations_on_integers():
 def test_where_only_sigmoids_want_them_all_parameters_are_negated():
     graph = captured(dp.Net(4, 3, 2, "sigmoid", seed=0).loss, (X, Y))
     assert {h.name for h in lower(lay_out(graph)).negated} == {"h1_pre", "h2_pre"}
+    assert not lower(lay_out(graph), small_nets=False).negated
     # not where that would be more work than the units
     graph = captured(dp.Net(4, 3, 2, "sigmoid", seed=0).loss, (X[:1], Y[:1]))
     assert not lower(lay_out(graph)).negated
@@ -106,3 +107,6 @@ def test_a_product_with_a_sigmoid_is_one_division():
     found = kinds(lower(lay_out(graph)).operations)
     assert found.count("sigmoid_times") == 2
     assert "sigmoid" not in found
+    found = kinds(lower(lay_out(graph), small_nets=False).operations)
+    assert found.count("sigmoid") == 2
+    assert "sigmoid_times" not in found

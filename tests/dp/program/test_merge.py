@@ -99,14 +99,14 @@ def test_equal_operations_become_one_on_slabs():
     assert all(operation.result.primitive is not STACK for operation in lowered.operations)
 
 
-def test_the_pass_may_be_left_out():
+def test_what_pays_for_small_nets_only_may_be_left_out():
     found, lowered = side_by_side()
     assert unmerged(lowered).operations == lowered.operations
     assert not unmerged(lowered).slab_of
     graph = found.captured
     results = []
-    for merging in (False, True):
-        fast = compile_graph(graph, merging=merging)
+    for small_nets in (False, True):
+        fast = compile_graph(graph, small_nets=small_nets)
         for name, view in fast.views.items():
             np.copyto(view, graph.nodes[name].value)
         for value, array in zip(graph.inputs, (X, Y), strict=True):

@@ -417,7 +417,7 @@ class Own_Attributes(dp.Net):
 
 
 @pytest.mark.parametrize("kind", [Scaled_Loss, Hidden_Parameter])
-def test_a_parameter_of_ones_own_is_refused(kind):
+def test_a_custom_parameter_is_refused(kind):
     net = kind(4, 5, 1, seed=0)
     like = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 1)).double()
     words = f"parameter 'gain' of the {kind.__name__} is neither weight nor bias"
@@ -440,7 +440,7 @@ def test_a_layer_changed_by_hand_is_refused():
         to_torch(net)
 
 
-def test_attributes_of_ones_own_change_nothing():
+def test_custom_attributes_change_nothing():
     net, plain = Own_Attributes(4, 5, 2, seed=0), dp.Net(4, 5, 2, seed=1)
     close(net.forward(X).value, to_torch(net)(torch.tensor(X)), 1e-12)
     copy_weights(net, plain)

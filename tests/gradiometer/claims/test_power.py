@@ -45,7 +45,7 @@ def test_how_many_seeds_are_enough_is_exact():
             assert (name in missing) is expected
 
 
-def test_it_is_said_beforehand_and_kept(tmp_path):
+def test_power_is_told_before_the_run_and_kept(tmp_path):
     names = ["sigmoid-does-not-learn", "relu-slope"]
     done = CliRunner().invoke(app, ["prove", *names, "--seeds", "5", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output

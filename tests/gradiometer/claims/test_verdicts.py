@@ -163,7 +163,7 @@ def judged(claim, laboratory):
 
 
 @pytest.mark.parametrize("name", FAILING)
-def test_in_another_world_it_fails(name, monkeypatch):
+def test_each_claim_fails_with_data_that_contradict_it(name, monkeypatch):
     monkeypatch.setattr(units, "_largest", lambda laboratory: 2.0)
     proof = judged(CLAIMS[name], FAILING[name])
     assert proof.verdict is Verdict.FAILS, proof

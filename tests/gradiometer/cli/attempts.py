@@ -275,6 +275,8 @@ OF_TRACES = [
     ("plot {trace} --figure learning --theory --out {out}.png", 2, "theory can be shown in"),
     ("diagnose {trace}", 0, ""),
     ("diagnose {trace} --json", 0, "verdicts"),
+    ("diagnose {trace} --try --budget 0.001", 0, ""),
+    ("diagnose {trace} --try --budget 0", 2, "must be a number of seconds above 0"),
     ("export {trace}", 2, "the format must be given"),
     ("export {trace} --to xml", 2, "unknown format 'xml'"),
     ("export {trace} --to '' --out {out}", 2, "format"),

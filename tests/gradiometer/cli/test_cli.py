@@ -17,7 +17,7 @@ from dp import SGD
 from gradiometer import experiment
 from gradiometer.cli import app
 from gradiometer.cli.tables import log_bars, print_report
-from gradiometer.experiment import Experiment, ExperimentError
+from gradiometer.experiment import Experiment, ExperimentError, Training
 from gradiometer.trace import Trace
 from gradiometer.verbs import run_folder
 from gradiometer.verbs.output import FIGURE_NAMES
@@ -103,7 +103,7 @@ def test_an_unwritable_folder_is_said_before_training(tmp_path, monkeypatch):
     def trained(*args):
         raise AssertionError("training had begun")
 
-    monkeypatch.setattr(Experiment, "run", trained)
+    monkeypatch.setattr(Training, "run", trained)
     (tmp_path / "file").write_text("not a folder")
     done = call("run", *SMALL, "--out", tmp_path / "file" / "out")
     assert done.exit_code == 2
@@ -221,14 +221,14 @@ def test_an_interrupted_repeat_keeps_the_complete_trace(tmp_path, monkeypatch):
 
 
 def test_what_comes_into_the_folder_meanwhile_stays(tmp_path, monkeypatch):
-    original = Experiment.run
+    original = Training.run
 
     def meanwhile(self, **options):
-        if self.seed == 0:
-            gradiometer.run(self.model_copy(update={"seed": 1}), out=tmp_path / "out")
+        if self.experiment.seed == 0:
+            gradiometer.run(self.experiment.model_copy(update={"seed": 1}), out=tmp_path / "out")
         return original(self, **options)
 
-    monkeypatch.setattr(Experiment, "run", meanwhile)
+    monkeypatch.setattr(Training, "run", meanwhile)
     done = call("run", *SMALL, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert Trace.load(tmp_path / "out" / "trace.nc").attrs["seed"] == 1
@@ -320,7 +320,7 @@ def test_every_setting_is_a_flag():
 
     from gradiometer.cli.run import run
 
-    own = {"experiment", "out", "overwrite", "theory", "timeout"}
+    own = {"experiment", "out", "overwrite", "theory", "timeout", "attempt", "budget"}
     flags = set(inspect.signature(run).parameters) - own
     fields = set(Experiment.model_fields)
     several = {"hyperparameter": "hyperparameters", "quantity": "quantities"}

@@ -17,7 +17,7 @@ import gradiometer
 from gradiometer.cli import app
 from gradiometer.cli.prove import ProvePrinter
 from gradiometer.events import ClaimBegun
-from gradiometer.experiment import Experiment
+from gradiometer.experiment import Experiment, Training
 from gradiometer.exports import FORMATS
 from gradiometer.files import remove_leftovers, replacing, write_atomically
 from gradiometer.locks import IN_FOLDER, Lock
@@ -51,7 +51,7 @@ def no_work(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("it was refused too late")
 
-    monkeypatch.setattr(Experiment, "run", refuse)
+    monkeypatch.setattr(Training, "run", refuse)
     monkeypatch.setattr("gradiometer.claims.prove", refuse)
 
 
@@ -139,7 +139,7 @@ def test_an_empty_path_is_refused_in_python_too(saved):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links and pipes of POSIX")
-def test_what_is_no_file_is_not_replaced(saved, tmp_path):
+def test_folders_pipes_and_links_are_not_replaced(saved, tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "gone")
@@ -322,18 +322,18 @@ def test_sigterm_keeps_the_claims_that_are_proved(tmp_path, monkeypatch):
 
 def test_of_two_runs_that_overlap_both_are_kept(tmp_path, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
-    run = Experiment.run
+    run = Training.run
 
-    def slow(experiment, **options):
+    def slow(training, **options):
         begun.set()
         assert go_on.wait(60)
-        return run(experiment, **options)
+        return run(training, **options)
 
-    monkeypatch.setattr(Experiment, "run", slow)
+    monkeypatch.setattr(Training, "run", slow)
     first = threading.Thread(target=gradiometer.run, kwargs={"out": tmp_path / "out", **SETTINGS})
     first.start()
     assert begun.wait(60)
-    monkeypatch.setattr(Experiment, "run", run)
+    monkeypatch.setattr(Training, "run", run)
     gradiometer.run(out=tmp_path / "out", **{**SETTINGS, "layers": 2})
     go_on.set()
     first.join()

@@ -1,3 +1,4 @@
+import functools
 import io
 import itertools
 import json
@@ -69,8 +70,15 @@ def test_gradients_share_a_log_axis():
     assert axes.get_yscale() == "log"
 
 
+@functools.cache
+def _trained(experiment):
+    return experiment.run()
+
+
 def _run(**settings):
-    return Experiment.of(**{"layers": 2, "steps": 4, **settings}).run()
+    """A small run of its own: equal ones are trained once and copied."""
+    trained = _trained(Experiment.of(**{"layers": 2, "steps": 4, **settings}))
+    return Trace(trained.dataset.copy(deep=True))
 
 
 def _altered(trace, change, *quantities):
@@ -120,30 +128,30 @@ FLOW = ("panels", "gradients", "profile")
 
 
 @pytest.fixture(scope="module")
-def spoilt():
+def marked():
     """At step 3 the first layer is exactly zero; the others and the loss are not finite."""
 
-    def spoil(values):
+    def mark(values):
         if values.ndim > 1:
             values[2, 0] = 0.0
         values[2, ...] = np.where(values[2] == 0, 0.0, np.nan)
 
-    return _diverged(_altered(_run(), spoil, "grad_mean_abs", "delta_rms", "loss"), step=3)
+    return _diverged(_altered(_run(), mark, "grad_mean_abs", "delta_rms", "loss"), step=3)
 
 
 @pytest.mark.parametrize("name", [*FLOW, "heatmap"])
-def test_marks_are_in_the_legend(spoilt, name):
-    assert {"exactly zero", "not finite"} <= set(_legend(getattr(spoilt.plot, name)()))
+def test_marks_are_in_the_legend(marked, name):
+    assert {"exactly zero", "not finite"} <= set(_legend(getattr(marked.plot, name)()))
     assert "exactly zero" not in _legend(getattr(_run().plot, name)())
 
 
-def test_learning_names_its_mark(spoilt):
-    assert _legend(spoilt.plot.learning()) == ["not finite"]
+def test_learning_names_its_mark(marked):
+    assert _legend(marked.plot.learning()) == ["not finite"]
 
 
 @pytest.mark.parametrize("name", ["gradients", "profile"])
-def test_marks_of_two_kinds_have_a_row_each(spoilt, name):
-    figure = getattr(spoilt.plot, name)()
+def test_marks_of_two_kinds_have_a_row_each(marked, name):
+    figure = getattr(marked.plot, name)()
     figure.draw_without_rendering()
     zero, nonfinite = (
         _marks(figure, gid)[0].get_window_extent().get_points()[:, 1].mean()
@@ -152,8 +160,8 @@ def test_marks_of_two_kinds_have_a_row_each(spoilt, name):
     assert nonfinite - zero > 5 * figure.dpi / 72  # by the size of a mark at least
 
 
-def test_gradients_tell_which_layer_is_marked(spoilt):
-    assert _legend(spoilt.plot.gradients())[:3] == ["3: out ×", "2: h2 ×", "1: h1 ▼"]
+def test_gradients_tell_which_layer_is_marked(marked):
+    assert _legend(marked.plot.gradients())[:3] == ["3: out ×", "2: h2 ×", "1: h1 ▼"]
 
 
 def test_profile_marks_have_the_colour_of_their_step_and_stand_side_by_side():
@@ -476,10 +484,10 @@ def test_figures_without_a_band_do_not_claim_one(ensemble):
 
 
 def test_one_net_that_is_not_finite_is_marked_and_leaves_the_median():
-    def spoil(values):
+    def mark(values):
         values[2, ..., 0] = np.nan
 
-    trace = _altered(_run(members=5), spoil, "grad_mean_abs", "delta_rms")
+    trace = _altered(_run(members=5), mark, "grad_mean_abs", "delta_rms")
     figure = _diverged(trace, step=3).plot.gradients()
     assert "not finite (one net or more)" in _legend(figure)
     for line in _curves(figure.axes[0]):
@@ -687,7 +695,7 @@ def test_ranges_are_closed_where_the_end_is_attained():
     }
 
 
-def test_names_of_classes_may_be_mathtext_that_is_none():
+def test_names_of_classes_may_be_broken_mathtext():
     trace = Experiment.of(layers=1, width=2, steps=1, data="digits").run()
     trace.attrs["class_names"] = json.dumps([rf"$\frac{{{k}$" for k in range(10)])
     trace.plot.decision().canvas.draw()

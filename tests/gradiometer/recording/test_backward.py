@@ -76,16 +76,11 @@ def test_the_norm_is_of_all_parameters(compiled):
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_normalisation_stands_between(compiled):
-    recorder = recorded("tanh", compiled, normalisation="layer")
-    assert "normalisation stands between" in recorder.missing["h1"]["backward_rms"]
-    assert np.isnan(recorder["backward_rms"][:, 0]).all()
-    assert np.isfinite(recorder["input_rms"]).all()
-    assert recorder.trace.dataset["backward_rms_missing"].sel(layer="h1").all()
-
-
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("name", ["input_rms", "preactivation_mean", "backward_live_rms"])
+@pytest.mark.parametrize(
+    "name",
+    ["input_rms", "rows", "preactivation_mean", "backward_live_rms", "affine_delta_rms",
+     "phi_delta_rms", "arriving_rms", "arriving_live_rms"],
+)  # fmt: skip
 def test_each_can_be_had_alone(name, compiled):
     alone = recorded("relu", compiled, quantities=[name])
     np.testing.assert_array_equal(alone[name], recorded("relu", compiled)[name])

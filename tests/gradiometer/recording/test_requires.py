@@ -9,7 +9,7 @@ from gradiometer.recording.session import Session
 
 ARRAYS = {
     "input", "pre_activation", "activation", "saturated", "delta", "gradient", "used", "weight",
-    "weight_after", "reference_activation",
+    "weight_after", "reference_activation", "affine_delta", "phi_delta", "arriving",
 }  # fmt: skip
 
 
@@ -21,7 +21,7 @@ def test_every_array_that_is_needed_is_one_of_those_named():
 
 
 def test_the_function_of_a_row_is_found_by_its_array():
-    ((name, rms),) = requires.measured_alone("input")
+    ((name, rms),) = requires.measured_alone("input")  # not `rows`, which is no function of entries
     assert name == "input_rms"
     assert rms(np.array([3.0, 4.0])) == pytest.approx(np.sqrt(12.5))
 
@@ -31,7 +31,7 @@ def test_the_function_of_a_row_is_found_by_its_array():
     [
         (["loss", "accuracy"], set()),
         (["dead_fraction"], {"reference_activation"}),
-        (["backward_live_rms"], {"delta", "weight", "input"}),
+        (["backward_live_rms"], {"delta", "affine_delta", "weight", "input"}),
         (["nonfinite_count"], {"activation", "delta", "gradient", "weight_after"}),
     ],
 )

@@ -46,3 +46,9 @@ def test_candidates_that_do_nothing_are_seldom_said_to_help():
         random = [one.excludes_zero for one in against_random(scores, k)]
         wrong += any(a and b for a, b in zip(nothing, random, strict=True))
     assert wrong <= 0.05 * 300
+
+
+def test_what_is_infinite_excludes_nothing():
+    found = effect(np.array([-1.0, -2.0]), np.array([-np.inf, -np.inf]))
+    assert not found.excludes_zero
+    assert not effect(np.array([-np.inf, 0.0]), np.array([-np.inf, 0.0])).excludes_zero

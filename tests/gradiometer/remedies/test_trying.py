@@ -4,13 +4,12 @@ import io
 import json
 import os
 import signal
-import time
 
 import numpy as np
 import pytest
 
 import gradiometer
-from gradiometer.events import RemediesBegun, RemedyTried
+from gradiometer.events import RemediesBegun, RemediesFound, RemedyTried
 from gradiometer.experiment import Experiment
 from gradiometer.interrupts import OutOfTime
 from gradiometer.remedies import CANDIDATES, Remedies
@@ -34,7 +33,7 @@ def test_what_mends_the_net_is_recommended(failing):
     assert [row.works for row in found.tried] == [True, False, False]
     assert "tanh reaches accuracy" in found.sentence
     assert found.sentence.endswith("Do that first.")
-    assert best.code == "gradiometer.run(experiment, activation='tanh', clip=None)"
+    assert best.code == "gradiometer.run(experiment, activation='tanh')"
 
 
 def test_the_same_again(failing):
@@ -96,13 +95,16 @@ def test_a_net_that_is_not_finite_counts_as_zero():
 
 def test_events_tell_how_far_it_is(failing):
     told = []
-    gradiometer.try_remedies(failing, candidates=["tanh", "relu"], seeds=2, on_event=told.append)
-    begun, *tried = told
+    found = gradiometer.try_remedies(
+        failing, candidates=["tanh", "relu"], seeds=2, on_event=told.append
+    )
+    begun, *tried, ended = told
     assert begun == RemediesBegun(2, 2)
     assert [type(event) for event in tried] == [RemedyTried, RemedyTried]
     assert [(event.done, event.total) for event in tried] == [(1, 2), (2, 2)]
     assert tried[0].words == "tanh"
     assert tried[0].reached > tried[0].unchanged
+    assert ended == RemediesFound(found)
 
 
 def test_what_was_tried_before_the_time_was_over_is_kept(failing, monkeypatch):
@@ -126,12 +128,11 @@ def test_what_was_tried_before_the_time_was_over_is_kept(failing, monkeypatch):
 def test_a_budget_ends_within_a_training(failing):
     fields = {**failing.experiment, "steps": 10**6}
     trace = gradiometer.Trace(failing.dataset.assign_attrs(experiment=json.dumps(fields)))
-    began = time.monotonic()
     found = gradiometer.try_remedies(trace, seeds=2, budget=0.5)
-    assert time.monotonic() - began < 60
     assert found.ended == "time"
     assert not found.tried
     assert not found.unchanged
+    assert found.sentence.startswith("Nothing was tried, because the time was over. ")
 
 
 def test_what_was_tried_before_an_interrupt_is_kept(failing):

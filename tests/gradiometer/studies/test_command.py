@@ -81,11 +81,11 @@ def test_a_folder_can_be_named_instead_of_a_file(done):
 
 def test_a_damaged_result_is_told_of(done):
     folder, _ = done
-    spoilt = next((folder / "results").iterdir())
-    spoilt.write_bytes(spoilt.read_bytes()[:500])
+    damaged = next((folder / "results").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:500])
     again = call("study", folder, "--resume", "--workers", "1")
     assert again.exit_code == 0, again.output
-    assert f"warning: {spoilt}: it is truncated" in again.output
+    assert f"warning: {damaged}: it is truncated" in again.output
 
 
 def test_single_figures(done, tmp_path):

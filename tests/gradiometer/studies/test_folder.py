@@ -103,30 +103,30 @@ def test_results_without_a_description(run, tmp_path):
     assert not new(run(tmp_path, resume=True))
 
 
-@pytest.mark.parametrize("spoil", ["truncated", "empty", "zeros", "text", "another", "netcdf"])
-def test_a_spoilt_file_is_set_aside_and_done_anew(spoil, run, study, tmp_path):
+@pytest.mark.parametrize("damage", ["truncated", "empty", "zeros", "text", "another", "netcdf"])
+def test_a_damaged_file_is_set_aside_and_computed_again(damage, run, study, tmp_path):
     run(tmp_path)
     experiment, other = study.experiments[1], study.experiments[2]
     path = tmp_path / "results" / f"{experiment.hash}.nc"
     whole = path.read_bytes()
-    spoilt = {
+    damaged = {
         "truncated": whole[: len(whole) // 2],
         "empty": b"",
         "zeros": bytes(len(whole)),
         "text": b"notes on my results\n",
         "another": (path.parent / f"{other.hash}.nc").read_bytes(),
         "netcdf": bytes(Trace.load(path).dataset[["loss"]].drop_attrs().to_netcdf()),
-    }[spoil]
-    path.write_bytes(spoilt)
+    }[damage]
+    path.write_bytes(damaged)
     events = run(tmp_path, resume=True)
     assert new(events) == [experiment]
     [told] = [e for e in events if isinstance(e, ResultSetAside)]
     assert told.text.startswith(str(path))
     [aside] = (tmp_path / "aside").iterdir()
     assert str(aside) in told.text
-    assert aside.read_bytes() == spoilt
+    assert aside.read_bytes() == damaged
     assert_complete(study, tmp_path)
-    path.write_bytes(spoilt)
+    path.write_bytes(damaged)
     run(tmp_path, resume=True)
     assert len([*(tmp_path / "aside").iterdir()]) == 2
 
@@ -152,15 +152,15 @@ def test_damage_anywhere_is_noticed(run, study, tmp_path):
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     for place in rng.integers(0, len(whole), 60):
-        spoilt = bytearray(whole)
-        spoilt[place] ^= 1 << rng.integers(8)
-        path.write_bytes(spoilt)
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
         assert folder.fault(experiment), place
     for start in rng.integers(0, len(whole) - 512, 10):
-        spoilt = bytearray(whole)
-        spoilt[start : start + 512] = bytes(512)
-        if spoilt != whole:
-            path.write_bytes(spoilt)
+        damaged = bytearray(whole)
+        damaged[start : start + 512] = bytes(512)
+        if damaged != whole:
+            path.write_bytes(damaged)
             assert folder.fault(experiment), start
     path.write_bytes(whole + b"more")
     assert folder.fault(experiment)
@@ -303,15 +303,16 @@ def test_a_full_disk_stops_the_study_and_loses_nothing(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
-def test_a_file_that_cannot_be_written_whole(tmp_path):
+def test_a_file_that_cannot_be_written_whole(tmp_path, threads):
     """As above, with the system itself refusing."""
     script = """
 import resource, gradiometer
 from gradiometer.studies import Study
 study = small(layers=(1, 2, 30), members=50)
-[*small(layers=(1, 2), members=50).events(sys.argv[1], workers=1)]
-resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))
-[*study.events(sys.argv[1], workers=1, resume=True)]
+with ThreadPoolExecutor(1) as thread:
+    [*small(layers=(1, 2), members=50).events(sys.argv[1], executor=thread)]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))
+    [*study.events(sys.argv[1], executor=thread, resume=True)]
 """
     driver = start_driver(script, tmp_path / "out", log=tmp_path / "log")
     _, complaints = driver.communicate(timeout=120)
@@ -319,7 +320,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))
     assert "File too large" in complaints.splitlines()[-1]
     assert len(load(tmp_path / "out").finished) == 4
     again = small(layers=(1, 2, 30), members=50)
-    assert len(new([*again.events(tmp_path / "out", resume=True, workers=1)])) == 2
+    assert len(new([*again.events(tmp_path / "out", resume=True, executor=threads)])) == 2
 
 
 def test_the_clock_on_the_wall_does_not_matter(run, study, tmp_path, monkeypatch):

@@ -95,9 +95,9 @@ def test_groups_are_joined_into_the_same_trace(settings, at_once):
     experiment = Experiment.of(**{**SETTINGS, **settings})
     whole, joined = trace_of(experiment), trace_of(experiment, at_once)
     same(whole, joined, 1e-12)
-    spoilt = {"recording_overhead", "wall_time_s"}
+    measured = {"recording_overhead", "wall_time_s"}
     assert set(whole.attrs) == set(joined.attrs)
-    for name in set(whole.attrs) - spoilt:
+    for name in set(whole.attrs) - measured:
         assert whole.attrs[name] == joined.attrs[name], name
     assert joined.sentence() == whole.sentence()
 

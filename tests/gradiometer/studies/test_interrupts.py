@@ -101,7 +101,7 @@ def test_asked_to_end(command, tmp_path):
     assert load(tmp_path / "out").finished
 
 
-def test_in_a_loop_of_ones_own(tmp_path):
+def test_ctrl_c_in_a_loop_of_your_own(tmp_path):
     """KeyboardInterrupt comes once: at once in one's own code, or else when all is saved."""
     script = tmp_path / "loop.py"
     script.write_text(

@@ -197,5 +197,5 @@ def test_no_such_ready_study():
         ready("leson")
 
 
-def test_it_is_found_where_one_looks_for_it():
+def test_study_is_a_public_name():
     assert gradiometer.Study is Study

@@ -21,11 +21,21 @@ def layers(init, features, width, hidden, outputs=1):
     return [of_layer(init, i, o) for i, o in itertools.pairwise(sizes)]
 
 
-@EVERY
+# every activation, and every kind of initialiser
+DRAWN = [
+    *(("he_normal", 300, activation) for activation in ACTIVATIONS.values()),
+    *(
+        (init, width, ACTIVATIONS[name])
+        for init, width in (("orthogonal", 200), ("lecun_normal", 300))
+        for name in ("tanh", "relu", "gelu")
+    ),
+]
+
+
 @pytest.mark.parametrize(
-    ("init", "width"), [("he_normal", 300), ("orthogonal", 200), ("lecun_normal", 300)]
+    ("init", "width", "activation"), DRAWN, ids=lambda value: getattr(value, "name", str(value))
 )
-def test_against_drawn_nets(activation, init, width):
+def test_against_drawn_nets(init, width, activation):
     data = load("iris2")
     x, y = data.x[::10], data.y[::10]
     net = dp.Net(4, width, 3, activation, init=init, seed=range(40))

@@ -115,7 +115,7 @@ def test_other_experiments(settings):
     assert 0.82 <= inside.mean() <= 0.97
 
 
-def test_what_it_says():
+def test_the_sentence_and_the_table():
     prediction = predict(Experiment.of())
     assert prediction.hidden == 10
     assert prediction.phase.chi == pytest.approx(0.0999, abs=1e-4)
@@ -166,7 +166,7 @@ def test_what_it_says():
         ({"init": "zeros", "layers": 3}, "No gradient will reach layer 1: it is exactly zero"),
     ],
 )
-def test_what_it_says_of_others(settings, words):
+def test_sentences_of_other_experiments(settings, words):
     assert words in predict(Experiment.of(**settings, batch_size=8)).sentence()
 
 
@@ -179,7 +179,7 @@ def test_what_it_says_of_others(settings, words):
         ({"activation": "relu", "layers": 40, "batch_size": 4}, 20.0, True),
     ],
 )
-def test_where_chance_outweighs_it_says_so(settings, variance, doubted):
+def test_large_variance_between_nets_is_doubted(settings, variance, doubted):
     found = predict(Experiment.of(**settings))
     assert found.log_gain_variance == pytest.approx(variance)
     assert ("depend much on chance" in found.sentence()) == doubted
@@ -285,7 +285,7 @@ def test_constant_features(activation, init):
     assert "zero" in prediction.sentence()
 
 
-def test_what_it_does_not_cover_it_says():
+def test_settings_that_the_theory_does_not_cover_are_refused():
     with pytest.raises(TheoryError, match="normalisation: the theory covers 'none' alone, got 'la"):
         predict(Experiment.of(normalisation="layer"))
     with pytest.raises(TheoryError, match="residual: the theory covers nets without"):

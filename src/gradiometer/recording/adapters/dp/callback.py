@@ -33,6 +33,9 @@ class Follower(Protocol):
     def tell_optimizer(self, number: int) -> None:
         """Say what makes the update of a step."""
 
+    def data(self) -> tuple[Any, Any] | None:
+        """All samples that the loop trains on, and what it trains them for; None if not known."""
+
 
 class Callback(dp.ProgramCallback):
     """Is called in the library's loop; compiled steps are read from their buffers."""
@@ -61,8 +64,9 @@ class Callback(dp.ProgramCallback):
         if self._reader is None:
             follower = self._training
             self._reader = ProgramReader(
-                self._session, follower.model, follower.announcer, follower.reference
-            )
+                self._session, follower.model, follower.announcer, follower.reference,
+                follower.data,
+            )  # fmt: skip
         return self._reader.keep(captured)
 
     def flush(self) -> None:
@@ -86,7 +90,7 @@ class Callback(dp.ProgramCallback):
             assert self._reader is not None  # `keep` has been called
             self._training.tell_optimizer(number)
             self._reader.before_update(step)
-            session.timed.seconds += perf_counter() - started
+            session.schedule.clock.seconds += perf_counter() - started
 
     def after_program_update(self, number: int, step: StepArrays) -> None:
         """Complete the step with what the update did."""
@@ -96,4 +100,4 @@ class Callback(dp.ProgramCallback):
             started = perf_counter()
             assert self._reader is not None
             self._reader.after_update(number, step)
-            session.timed.seconds += perf_counter() - started
+            session.schedule.clock.seconds += perf_counter() - started

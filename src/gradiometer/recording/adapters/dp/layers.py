@@ -12,18 +12,24 @@ from dp.order import consumers_of
 from dp.typing import Array
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.functions import UNKNOWN, why_not_saturated
-from gradiometer.recording.measure import OF_ACTIVATION
+from gradiometer.recording.measure import OF_ACTIVATION, OF_DELTA
 from gradiometer.recording.requires import needing
 from gradiometer.recording.session import LayerInfo, Session
 
 # what is measured of a layer's calls
-OF_CALLS = needing("input", "pre_activation", "activation", "reference_activation", "delta")
+OF_CALLS = (
+    *needing("input", "pre_activation", "activation", "reference_activation"),
+    *OF_DELTA,
+)
 
 NO_LAYER = "it is a parameter by itself, not of a layer"
 NO_FUNCTION = "the function applied to its output is not a known activation function"
 SEVERAL_FUNCTIONS = "several functions are applied to its outputs"
 NO_DELTA = "no gradient came back to its output"
-NORMALISED = "a normalisation stands between its weights and its pre-activation"
+NO_ARRIVING = (
+    "what a known activation function makes of its output is no part of what the loss is computed "
+    "from"
+)
 NOT_USED = "in one step the loss did not depend on it"
 
 
@@ -37,14 +43,18 @@ class Row:
     parameter : str
         Its weight, among the model's parameters.
     layer : bool
-    normalises : bool
-        Whether a normalisation stands between its weights and its pre-activation.
     """
 
     name: str
     parameter: str
     layer: bool
-    normalises: bool = False
+
+    @property
+    def parameters(self) -> set[str]:
+        """Names of all parameters that the layer may have."""
+        if not self.layer:
+            return {self.parameter}
+        return {self.parameter, *(f"{self.name}_{part}" for part in ("bias", "gain", "shift"))}
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ def rows_of(param: Mapping[str, Array], called: Iterable[Called]) -> list[Row]:
     rows: dict[str, Row] = {}
     belongs: set[str] = set()
     for layer in called:
-        rows.setdefault(layer.weight, Row(layer.name, layer.weight, True, layer.normalises))
+        rows.setdefault(layer.weight, Row(layer.name, layer.weight, True))
         belongs |= layer.parameters
     for name in param:  # layers that were made and not called
         stem = name.removesuffix("_weight")
@@ -111,12 +121,17 @@ class Announcer:
     Attributes
     ----------
     rows : list of Row
-        Empty until then.
+        Of the layers that are recorded; empty until then.
+    all : list of Row
+        Of all layers.
     """
 
     def __init__(self, session: Session, model: dp.Model, waiting: Callable[[], None]) -> None:
         self._session, self._model, self._waiting = session, model, waiting
         self.rows: list[Row] = []
+        self.all: list[Row] = []
+        if session.only is not None:
+            session.check_names(_possible_names(model.get_param()))
 
     def announce(
         self,
@@ -132,7 +147,9 @@ class Announcer:
         if self.rows:
             return self.rows
         param = self._model.get_param()
-        rows = rows_of(param, called)
+        self.all = rows_of(param, called)
+        self._session.check_names([row.name for row in self.all])
+        rows = [row for row in self.all if self._session.picks(row.name)]
         used = {layer.weight for layer in called} - set(unused)
         roles = {
             row.parameter: "unreached" if row.parameter in unused else "outside"
@@ -145,6 +162,20 @@ class Announcer:
                 self._session.miss(row.name, OF_CALLS, NO_LAYER)
         self.rows = rows
         return rows
+
+    @property
+    def kept(self) -> list[int] | None:
+        """Which of all layers are recorded, by their positions; None for all."""
+        if self._session.only is None:
+            return None
+        return [i for i, row in enumerate(self.all) if row in self.rows]
+
+
+def _possible_names(param: Mapping[str, Array]) -> list[str]:
+    """Names that layers may have, before any was called: those of `rows_of`, and others."""
+    sure = [row.name for row in rows_of(param, ())] if param else []
+    stems = [name.removesuffix("_weight") for name in param if name.endswith("_weight")]
+    return [*sure, *(stem for stem in stems if stem not in sure)]
 
 
 def _info(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,21 +21,23 @@ from dp.program.pipeline import Compiled
 from dp.typing import Array
 from gradiometer.quantities import accuracy
 from gradiometer.recording.adapters.dp import layers as of_layers
-from gradiometer.recording.adapters.dp.forward import NO_FORWARD, Passage, has_forward
+from gradiometer.recording.adapters.dp.forward import NO_FORWARD, Passage, array_of, has_forward
 from gradiometer.recording.adapters.dp.layers import Announcer, Called, Row
 from gradiometer.recording.adapters.dp.steps import of_members
 from gradiometer.recording.assembly import add_arrays
 from gradiometer.recording.calls import joined
-from gradiometer.recording.chains import chains_of, layers_before
+from gradiometer.recording.chains import layers_before
 from gradiometer.recording.errors import RecordingError
+from gradiometer.recording.looking import Around
 from gradiometer.recording.measure import (
     FROM_GRADIENT,
-    OF_BACKWARD,
     OF_WEIGHTS,
     LayerArrays,
+    live_outputs,
     live_units,
 )
 from gradiometer.recording.reference import NO_LABELS
+from gradiometer.recording.requires import needing
 from gradiometer.recording.session import Session
 from gradiometer.reductions import norm
 from gradiometer.states import MODEL
@@ -109,15 +111,20 @@ class ProgramReader:
         model: dp.Model,
         announcer: Announcer,
         reference: tuple[Any, Any] | None,
+        data: Callable[[], tuple[Any, Any] | None],
     ) -> None:
         self.session, self.model, self.reference = session, model, reference
+        self._data, self._pure = data, pure(model)
         self._announcer = announcer
         self._step: StepArrays | None = None
         self._numbers: list[int] = []
         self._open = False  # whether a step is between its two halves
         arrays, needs = self.session.arrays, self.session.needs
-        self._deltas, self._activations = "delta" in arrays, "activation" in arrays
+        self._activations = "activation" in arrays
+        self._deltas = not arrays.isdisjoint({"delta", "affine_delta", "phi_delta", "arriving"})
         self._inputs, self._pre_activations = "input" in arrays, "pre_activation" in arrays
+        self._affine, self._phi_deltas = "affine_delta" in arrays, "phi_delta" in arrays
+        self._arriving, self._of_live = "arriving" in arrays, needs("arriving_live_rms")
         self._dead = "reference_activation" in arrays
         # without a forward pass, dead units can only be seen in training
         no_reference = self.reference is None and not has_forward(self.model)
@@ -134,8 +141,14 @@ class ProgramReader:
         """Which of a training step's values are read."""
         wanted: list[Value] = []
         for layer in captured.layers:
+            if not self.session.picks(layer.name):
+                continue
             if self._deltas and layer.delta is not None:
                 wanted.append(layer.delta)
+            if self._affine and layer.affine_delta is not None:
+                wanted.append(layer.affine_delta)
+            if self._arriving and layer.arriving is not None:
+                wanted.append(layer.arriving)
             if self._activations or self._pre_activations:
                 wanted += [layer.pre_activation, layer.activation]
             if self._inputs:
@@ -182,7 +195,7 @@ class ProgramReader:
         groups = [(group.place, self._arrays(group, count)) for group in self._groups]
         add_arrays(
             self.session, self._numbers, groups, self._loss[:count], self._accuracies[:count],
-            grad_norm=self._norms(count) if self._norm else None,
+            grad_norm=self._norms(count) if self._norm else None, beside=self._around,
         )  # fmt: skip
         # only now: an interrupt while measuring leaves them to be measured again
         self._numbers = []
@@ -233,8 +246,8 @@ class ProgramReader:
                 continue
             if mine:
                 of_layers.miss_activation(self.session, row, functions[weight])
-            if row.normalises:
-                self.session.miss(row.name, OF_BACKWARD, of_layers.NORMALISED)
+            if any(call.function is None for call in mine) and not _is_identity(single.get(weight)):
+                self.session.miss(row.name, needing("arriving"), of_layers.NO_ARRIVING)
             view = step.weights[weight]
             self._places[weight] = place
             looked_at = self._looked_at.get(weight, [])
@@ -247,15 +260,15 @@ class ProgramReader:
         """See which layers lead to which, once."""
         if self.session.chains is not None:
             return
+        places = {row.parameter: i for i, row in enumerate(self._announcer.all)}
         marked = {
-            call.pre_activation: [self._places[layer.row.parameter]]
-            for layer in self._layers
-            for call in layer.calls
+            call.pre_activation: [places[f"{call.name}_weight"]]
+            for call in step.captured.layers
             if call.delta is not None
         }
         order = in_order([step.captured.output])
         before = layers_before(marked, order, lambda value: value.operands)
-        self.session.chains = chains_of(before, dict.fromkeys(before, 0))
+        self.session.leads(before, dict.fromkeys(before, 0), self._announcer.kept)
 
     def _prepare_forward(self, step: StepArrays) -> None:
         """The forward pass on the reference batch, which shares the training step's parameters.
@@ -294,7 +307,8 @@ class ProgramReader:
             known = self._functions.setdefault(weight, [])
             if call.function not in known:
                 known.append(call.function)
-            self._looked_at.setdefault(weight, []).append(call.activation)
+            if self.session.picks(call.name):
+                self._looked_at.setdefault(weight, []).append(call.activation)
         read = [value for values in self._looked_at.values() for value in values]
         self._forward = step.beside(self._captured_forward, read)
         np.copyto(self._forward.arrays[self._captured_forward.inputs[0]], x)
@@ -327,11 +341,12 @@ class ProgramReader:
                 [
                     (
                         x.input.shape, x.pre_activation.shape, x.delta is None,
-                        x.activation is x.pre_activation,
+                        x.activation is x.pre_activation, x.affine_delta is x.delta,
+                        x.arriving is None, repr(x.function),
                     )
                     for x in layer.calls
                 ],
-                layer.function, layer.row.normalises,
+                layer.function,
                 [value.shape for value in layer.reference],
                 layer.row.parameter in self._trained,
             )  # fmt: skip
@@ -397,8 +412,7 @@ class ProgramReader:
         arrays, first = step.values, group.layers[0]
         for i, call in enumerate(first.calls):
             mine = [layer.calls[i] for layer in group.layers]
-            if self._deltas and call.delta is not None:
-                found.append(("delta", [arrays[x.delta] for x in mine if x.delta is not None]))
+            found += self._sources_of_deltas(mine, arrays)
             if self._inputs:
                 found.append(("input", [arrays[x.input] for x in mine]))
             activations = self._activations and first.function is not None
@@ -411,6 +425,30 @@ class ProgramReader:
             for i in range(len(first.reference)):
                 looked_at = [self._forward.arrays[x.reference[i]] for x in group.layers]
                 found.append(("reference", looked_at))
+        return found
+
+    def _sources_of_deltas(
+        self, calls: Sequence[CapturedLayer], arrays: Mapping[Value, Array]
+    ) -> list[tuple[str, list[Array]]]:
+        """What is copied of the deltas of one call of each layer of a group."""
+
+        def of(values: Iterable[Value | None]) -> list[Array]:
+            return [arrays[value] for value in values if value is not None]
+
+        first = calls[0]
+        if first.delta is None:
+            return []
+        found = []
+        if self._deltas:
+            found.append(("delta", of(call.delta for call in calls)))
+        if self._affine and first.affine_delta is not first.delta:
+            found.append(("affine_delta", of(call.affine_delta for call in calls)))
+        known = first.function is not None and not _is_identity(first.function)
+        if self._arriving and known and first.arriving is not None:
+            found.append(("arriving", of(call.arriving for call in calls)))
+            if self._of_live:
+                found.append(("output", of(call.activation for call in calls)))
+                found.append(("its delta", of(call.delta for call in calls)))
         return found
 
     # --- reading ----------------------------------------------------------------------------------
@@ -427,9 +465,19 @@ class ProgramReader:
         found = LayerArrays(
             first(group.gradient), first(group.before), first(group.after), kept("delta"),
             reference_activation=kept("reference"), used=first(group.used),
-            used_known=self._used_known, backward_known=not group.layers[0].row.normalises,
+            used_known=self._used_known,
         )  # fmt: skip
         h, function = kept("pre"), group.layers[0].function
+        found.arriving = kept("arriving")
+        if self._arriving and _is_identity(function):
+            found.arriving = found.delta
+        if self._affine:
+            found.affine_delta = (
+                kept("affine_delta") if "affine_delta" in group.kept else found.delta
+            )
+        found.phi_delta = found.delta if self._phi_deltas else None
+        if self._of_live and "arriving" in group.kept:
+            self._fill_live(found, group, count)
         if self._pre_activations:
             found.pre_activation = h
         if self._inputs:
@@ -453,6 +501,58 @@ class ProgramReader:
             if call.delta is not None:
                 live.append(np.broadcast_to(np.asarray(live_units(x)), x.shape))
         found.input, found.live = joined(parts), joined(live)
+
+    def _fill_live(self, found: LayerArrays, group: _Group, count: int) -> None:
+        """Fill in where the outputs of a group of layers are of live units."""
+        live = []
+        for x, delta in zip(group.kept["output"], group.kept["its delta"], strict=True):
+            of_units = np.asarray(live_outputs(x.of(count), delta.of(count)))
+            live.append(np.broadcast_to(of_units, delta.of(count).shape))
+        found.arriving_live = joined(live)
+
+    def _around(self, at: int, layer: int | None) -> Around:
+        """What was there beside a layer's arrays, in a step that waits; or beside the loss."""
+        x, y = (self._finite(which) for which in (0, 1))
+        if layer is None:
+            return Around(targets=y)
+        group = next((group for group in self._groups if layer in group.positions), None)
+        if group is None:
+            return Around()
+        which = group.positions.index(layer)
+
+        def kept(what: str) -> Array | None:
+            found = [memory.of(at + 1)[at, which] for memory in group.kept.get(what, ())]
+            return joined(found)
+
+        given: Array | bool | None = None
+        if self._inputs:
+            given = of_members(np.asarray(kept("input")), self._loss.shape[1:])
+        elif self._pure and self.session.only is None:
+            # what goes into the others came out of those before
+            is_first = self._places[self._layers[0].row.parameter] == layer
+            given = x if is_first else True
+        row = group.layers[which].row
+        h = None if f"{row.name}_gain" in self.model.get_param() else kept("pre")
+        return Around(given, h, self._parameters(at, row))
+
+    def _parameters(self, at: int, row: Row) -> list[Array]:
+        """The parameters of a layer before the update of a step that waits."""
+        if not self._weights_before:
+            return []
+        assert self._step is not None
+        views = [view for name, view in self._step.weights.items() if name in row.parameters]
+        return [self._rows(self._before, [view])[at, 0] for view in views]
+
+    def _finite(self, which: int) -> bool | None:
+        """Whether the samples (0), or what they are trained for (1), are finite, in any batch."""
+        data = self._data()
+        if data is None or self._step is None:
+            return None
+        whole = array_of(data[which])
+        if np.isfinite(whole).all():
+            return True
+        batch = self._step.x if which == 0 else self._step.y
+        return False if batch.shape[-2] == whole.shape[-2] else None
 
     def _norms(self, count: int) -> Array:
         """The norm of all gradients together, for each step that waits (and member)."""
@@ -483,6 +583,10 @@ class ProgramReader:
             starts[0] - _start(self._step.flat_weights),
             (rows.strides[0], apart, *weights[0].strides),
         )
+
+
+def _is_identity(function: Activation | None) -> bool:
+    return function is not None and function.name == "identity"
 
 
 def _start(view: Array) -> int:

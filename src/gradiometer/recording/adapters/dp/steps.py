@@ -19,10 +19,10 @@ from gradiometer.recording.adapters.dp.watch import Call, Pass
 from gradiometer.recording.assembly import add_arrays, one_step
 from gradiometer.recording.calls import call_arrays, joined, joined_calls
 from gradiometer.recording.functions import Function
+from gradiometer.recording.looking import Around
 from gradiometer.recording.measure import (
     FROM_GRADIENT,
     OF_ACTIVATION,
-    OF_BACKWARD,
     OF_DELTA,
     LayerArrays,
 )
@@ -53,6 +53,10 @@ class Seen:
     why_no_reference: str = ""
     accuracy: Array | None = None
     functions: Functions = field(default_factory=dict)
+    # what each call was given, and its pre-activation, as long as all values are finite; and what
+    # the output is compared with
+    given: dict[str, list[tuple[Array, Array]]] = field(default_factory=dict)
+    targets: Any = None
 
 
 class PassReader:
@@ -78,10 +82,17 @@ class PassReader:
             # a loss of logits does not show the last layer's function: the forward pass does
             found.functions |= of_layers.functions_by_weight(passage.calls, passage.after)
         for call, (weight, _), (function, applied) in zip(seen.calls, calls, after, strict=True):
+            if not self._session.picks(call.layer.name):
+                continue
             known = of_layers.only(found.functions[weight])
             same = known is not None and of_layers.same(function, known)
             arrays = self._arrays(call, known, applied if same else None)
             found.calls.setdefault(weight, []).append(arrays)
+            if not self._session.nonfinite:
+                h = call.pre_activation.value
+                pair = of_members(call.input, h.shape[:-2]), h
+                found.given.setdefault(weight, []).append(pair)
+        found.targets = None if seen.batch is None else seen.batch[1]
         self._look_at_reference(found, passage, y)
         return found
 
@@ -99,6 +110,8 @@ class PassReader:
             activation=activation,
             input=of_members(call.input, h.shape[:-2]),
             delta=call.delta,
+            affine_delta=call.affine_delta,
+            arriving=None if applied is None else call.arriving,
         )
 
     def _batch(self, seen: Pass) -> tuple[Any, Any]:
@@ -202,7 +215,21 @@ class Assembly:
             *one_step(number, arrays, shaped, np.broadcast_to(accuracy, members)),
             loss_seen=loss is not None,
             grad_norm=self._norm(gradients, members, why_not),
+            beside=lambda _, layer: self._around(layer, passes, update),
         )
+
+    def _around(self, layer: int | None, passes: Sequence[Seen], update: Update) -> Around:
+        """What was there beside a layer's arrays; or beside the loss."""
+        if layer is None:
+            given = [seen.targets for seen in passes]
+            known = all(targets is not None for targets in given)
+            finite = all(np.isfinite(array_of(targets)).all() for targets in given if known)
+            return Around(targets=finite if known else None)
+        row = self._rows[layer]
+        pairs = [pair for seen in passes for pair in seen.given.get(row.parameter, ())]
+        parameters = [value for name, value in update.before.items() if name in row.parameters]
+        h = None if f"{row.name}_gain" in update.before else joined([h for _, h in pairs])
+        return Around(joined([x for x, _ in pairs]), h, parameters)
 
     def _norm(
         self, gradients: Mapping[str, Array], members: tuple[int, ...], why_not: str
@@ -250,9 +277,9 @@ class Assembly:
             miss(row.name, OF_DELTA, of_layers.NO_DELTA)
         if not calls:
             miss(row.name, needing("input", "pre_activation"), NOT_SEEN)
-        if row.normalises:
-            found.backward_known = False
-            miss(row.name, OF_BACKWARD, of_layers.NORMALISED)
+        if not all(call.arriving is not None for call in calls if call.delta is not None):
+            found.arriving = found.arriving_live = None
+            miss(row.name, needing("arriving"), of_layers.NO_ARRIVING)
         if not self._knows_function(i, row, passes):
             found.activation = found.saturated = None
             return found

@@ -15,7 +15,7 @@ from gradiometer.recording.adapters.dp.callback import Callback
 from gradiometer.recording.adapters.dp.layers import Announcer, Called, only
 from gradiometer.recording.adapters.dp.steps import Assembly, PassReader, Seen, Update
 from gradiometer.recording.adapters.dp.watch import Pass, Watch, trains
-from gradiometer.recording.chains import chains_of, layers_before
+from gradiometer.recording.chains import layers_before
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.recorder import Training, TrainingRecorder
 from gradiometer.recording.session import Session
@@ -107,7 +107,7 @@ class DpTraining(Training):
     ) -> None:
         self.session, self.model, self.optimizer = session, model, optimizer
         self.reference = reference
-        self._watch = Watch(self, session.timed)
+        self._watch = Watch(self, session.timed, session.arrays)
         self._reader = PassReader(model, session, reference)
         self._callback = Callback(self)
         self.announcer = Announcer(session, model, self._before_reading)
@@ -280,16 +280,14 @@ class DpTraining(Training):
             layers = [*(call.layer for call in seen.calls), *seen.unused]
             functions = {weight: only(known) for weight, known in found.functions.items()}
             unused = {layer.weight.name or "" for layer in seen.unused}
-            rows = self.announcer.announce(
-                [Called.of(layer) for layer in layers], functions, unused
-            )
-            places = {row.parameter: i for i, row in enumerate(rows)}
+            self.announcer.announce([Called.of(layer) for layer in layers], functions, unused)
+            places = {row.parameter: i for i, row in enumerate(self.announcer.all)}
             reached = [call for call in seen.calls if call.delta is not None]
             marked = {
                 call.pre_activation: [places[call.layer.weight.name or ""]] for call in reached
             }
             before = layers_before(marked, reversed(seen.order), lambda node: node.parents)
-            self.session.chains = chains_of(before, dict.fromkeys(before, 0))
+            self.session.leads(before, dict.fromkeys(before, 0), self.announcer.kept)
         step.passes.append(found)
 
     def _before_reading(self) -> None:
@@ -328,6 +326,12 @@ class DpTraining(Training):
             assembly = Assembly(self.session, self.announcer.rows)
             assembly.add(step.number, step.passes, update, why_not, loss)
         self.session.done += 1
+
+    def data(self) -> tuple[Any, Any] | None:
+        """What the library's loop that is running trains on."""
+        optimizer = self._loops[-1] if self._loops else self.optimizer
+        x, y = (getattr(optimizer, name, None) for name in ("x_train", "y_train"))
+        return None if x is None or y is None else (x, y)
 
     def tell_optimizer(self, number: int) -> None:
         """Say what makes the update of a step, if that is known."""

@@ -16,6 +16,7 @@ from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.functions import UNKNOWN
 from gradiometer.recording.measure import FROM_GRADIENT, OF_BACKWARD, OF_INPUT, OF_WEIGHTS
 from gradiometer.recording.nonfinite import KINDS
+from gradiometer.recording.requires import needing
 from gradiometer.recording.session import LayerInfo, Session
 from gradiometer.states import MODEL
 
@@ -72,6 +73,7 @@ def described(
     return infos, missing
 
 
+NO_ARRIVING = "a tap is at the pre-activation, so what arrives at φ(h) is not seen"
 NOT_DIFFERENTIATED = "no derivative went through a tap of it in a step"
 UNTOLD = {  # of what was not sent, by what tap_step was not given
     "clip_factor": "tap_step was given no clipped gradient of it (clipped=)",
@@ -101,7 +103,9 @@ def _not_given(sent: Collection[str]) -> dict[str, str]:
     """Why a tap did not send what it was not given the arrays for."""
     no_inputs = "the tap was given no inputs (inputs=)"
     why = dict.fromkeys(OF_INPUT, no_inputs)
-    why |= dict.fromkeys(OF_BACKWARD, "the tap was given no weight (weight=)")
+    of_weight = (*OF_BACKWARD, *needing("affine_delta"))
+    why |= dict.fromkeys(of_weight, "the tap was given no weight (weight=)")
+    why |= dict.fromkeys(needing("arriving"), NO_ARRIVING)
     if "backward_rms" in sent:
         why["backward_live_rms"] = no_inputs
     return {name: reason for name, reason in why.items() if name not in sent}

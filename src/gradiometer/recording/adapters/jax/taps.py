@@ -27,6 +27,7 @@ from gradiometer.recording.adapters.jax.transport import (
 )
 from gradiometer.recording.measure import (
     OF_BACKWARD,
+    OF_DELTA,
     live_units,
     of_activation,
     of_backward,
@@ -35,7 +36,7 @@ from gradiometer.recording.measure import (
 )
 from gradiometer.recording.requires import arrays_for, needing
 
-OF_TAPS = needing("input", "pre_activation", "activation", "reference_activation", "delta")
+OF_TAPS = (*needing("input", "pre_activation", "activation", "reference_activation"), *OF_DELTA)
 ZERO_UNITS = "zero units"  # which of them are: sent instead of a dead fraction, and pooled
 
 
@@ -69,10 +70,10 @@ def tap(
         Number of updates done before this one, 0 at first: with `record(every=…)`, steps between
         are not measured at all.
     inputs : array (…, fan_in), optional
-        What the layer multiplies by its weights, for `input_rms` and `backward_live_rms`.
+        What the layer multiplies by its weights, for `input_rms`, `rows` and `backward_live_rms`.
     weight : array (fan_in, units), optional
-        Its weights, for `backward_rms` and `backward_live_rms`; x is `inputs @ weight`, and
-        perhaps a bias.
+        Its weights, for `backward_rms`, `backward_live_rms` and `affine_delta_rms`; x is `inputs @
+        weight`, and perhaps a bias.
 
     Returns
     -------
@@ -145,7 +146,8 @@ class _Tap:
     @property
     def wants_backward(self) -> bool:
         """Whether the delta is to be followed to the layer's input."""
-        return not {*OF_BACKWARD}.isdisjoint(self.settings.wanted)
+        of_weight = {*OF_BACKWARD, *needing("affine_delta")}
+        return not of_weight.isdisjoint(self.settings.wanted)
 
     def rows(self, x: Array) -> Array:
         """The array as samples × units."""
@@ -196,7 +198,10 @@ def _measure_forward(probe: _Tap, h: Array, inputs: Array | None) -> dict[str, A
     found = of_activation(x, saturated, wanted, counts)
     found |= of_entries("pre_activation", probe.rows(h), wanted)
     if inputs is not None:
-        found |= of_entries("input", _samples(inputs), wanted)
+        samples = _samples(inputs)
+        found |= of_entries("input", samples, wanted)
+        if "rows" in wanted:
+            found["rows"] = jnp.asarray(float(samples.shape[0]))
     if "dead_fraction" in wanted:
         found[ZERO_UNITS] = zero_units(x == 0)
     return {**found, **counts}
@@ -208,7 +213,8 @@ def _measure_delta(
 ) -> dict[str, Array]:
     counts: dict[str, Array] = {}
     rows, wanted = probe.rows(delta), probe.settings.wanted
-    found = of_delta(rows, wanted, counts)
+    found = of_delta(rows, wanted, counts) | of_entries("phi_delta", rows, wanted)
     if weight is not None:
+        found |= of_entries("affine_delta", rows, wanted)
         found |= of_backward(rows, weight, live, wanted)
     return {**found, **counts}

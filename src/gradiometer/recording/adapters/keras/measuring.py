@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiometer.arrays import Array
 from gradiometer.recording import reference
 from gradiometer.recording.adapters.keras.backends import BACKENDS, Pass, State, host, scope
 from gradiometer.recording.adapters.keras.forward import Call
@@ -19,26 +17,24 @@ from gradiometer.recording.adapters.keras.layers import Weight, weights_of
 from gradiometer.recording.assembly import add_arrays, one_step
 from gradiometer.recording.calls import call_arrays, joined_calls
 from gradiometer.recording.functions import UNKNOWN, why_not_saturated
-from gradiometer.recording.measure import FROM_GRADIENT, OF_ACTIVATION, LayerArrays
+from gradiometer.recording.measure import (
+    FROM_GRADIENT,
+    OF_ACTIVATION,
+    OF_BACKWARD,
+    OF_DELTA,
+    OF_INPUT,
+    LayerArrays,
+)
 from gradiometer.recording.requires import needing
 from gradiometer.recording.session import Session
 from gradiometer.reductions import norm
 from gradiometer.states import MODEL
 
-INSIDE = needing("delta", "pre_activation", "activation", "reference_activation", "input")
-OF_PRODUCT = (*needing("input"), "backward_rms")
+INSIDE = (*needing("pre_activation", "activation", "reference_activation", "input"), *OF_DELTA)
+OF_PRODUCT = (*OF_INPUT, *OF_BACKWARD, *needing("affine_delta"))
+NO_ARRIVING = "the derivative is taken at the pre-activation, so what arrives at φ(h) is not seen"
 NOT_CALLED = "it is not called in this step"
 NO_MATRIX = "its input is not multiplied by a matrix"
-
-
-@dataclass
-class Before:
-    """What belongs to the weights before an update; NaN for an accuracy that cannot be had."""
-
-    layers: list[LayerArrays]
-    loss: float
-    accuracy: float
-    grad_norm: float | None
 
 
 class Measuring:
@@ -55,16 +51,19 @@ class Measuring:
 
     def __init__(self, session: Session, model: Any, batch: tuple[Any, Any] | None) -> None:
         self._session, self._model, self._batch = session, model, batch
-        self._weights = weights_of(model)
-        self._backend = BACKENDS[keras.backend.backend()](model, list(self._weights))
+        found = weights_of(model)
+        session.check_names([weight.name for weight in found])
+        self._all = found
+        self._weights = [weight for weight in found if session.picks(weight.name)]
+        self._backend = BACKENDS[keras.backend.backend()](model, found)
         if session.layers:  # in their order
             order = {info.name: i for i, info in enumerate(session.layers)}
             self._weights.sort(key=lambda weight: order[weight.name])
 
     # --- before and after an update ---------------------------------------------------------------
 
-    def before(self, number: int, state: State, data: Any) -> Before:
-        """What belongs to the weights before the update."""
+    def before(self, number: int, state: State, data: Any) -> Callable[[State], None]:
+        """Take what belongs to the weights before the update; gives what records the step after."""
         model, session = self._model, self._session
         seen = self._backend.derivatives(state, keras.utils.unpack_x_y_sample_weight(data))
         if not session.layers:
@@ -73,29 +72,28 @@ class Measuring:
             rate = float(host(keras.ops.convert_to_tensor(model.optimizer.learning_rate)))
         session.tell_optimizer(number, type(model.optimizer).__name__, rate)
         layers = [self._of_calls(weight, seen) for weight in self._weights]
-        values = self._values(state)
-        for weight, layer in zip(self._weights, layers, strict=True):
-            layer.weight = np.array(matrix(values[id(weight.variable)]))
+        for layer, value in zip(layers, self._values(state), strict=True):
+            layer.weight = np.array(value)
         self._fill_gradients(layers, seen)
         right = math.nan
         if self._batch is not None and session.needs("dead_fraction", "accuracy"):
             right = self._on_reference(layers, state, *self._batch)
-        return Before(layers, float(host(seen.loss)), right, self._grad_norm(seen))
+        step = number, layers, float(host(seen.loss)), right
+        grad_norm = self._grad_norm(seen)
 
-    def after(self, number: int, found: Before, state: State) -> None:
-        """Record the step."""
-        values = self._values(state)
-        for weight, layer in zip(self._weights, found.layers, strict=True):
-            layer.weight_after = matrix(values[id(weight.variable)])
-        norm = None if found.grad_norm is None else np.array([found.grad_norm])
-        step = one_step(number, found.layers, found.loss, found.accuracy)
-        add_arrays(self._session, *step, grad_norm=norm)
+        def after(state: State) -> None:
+            for layer, value in zip(layers, self._values(state), strict=True):
+                layer.weight_after = value
+            add_arrays(session, *one_step(*step), grad_norm=grad_norm)
 
-    def _values(self, state: State) -> Mapping[int, Array]:
-        """The value of each variable of the model, by its id."""
+        return after
+
+    def _values(self, state: State) -> list[NDArray[Any]]:
+        """The values of the weights."""
         model = self._model
         variables = (*model.trainable_variables, *model.non_trainable_variables)
-        return dict(zip(map(id, variables), (*state[0], *state[1]), strict=True))
+        values = dict(zip(map(id, variables), (*state[0], *state[1]), strict=True))
+        return [matrix(values[id(weight.variable)]) for weight in self._weights]
 
     # --- layers -----------------------------------------------------------------------------------
 
@@ -112,11 +110,24 @@ class Measuring:
             role = role if id(weight.caller) in order else "outside"
             infos.append(weight.info(names.pop() if len(names) == 1 else UNKNOWN, role))
         session.begin(infos)
+        if session.only is not None:
+            self._tell_gaps(order)
         for weight, info in zip(self._weights, infos, strict=True):
             if info.role == "frozen":
                 session.miss(info.name, FROM_GRADIENT, "it is frozen")
             if not weight.multiplies:
                 session.miss(info.name, OF_PRODUCT, weight.why_hidden or NO_MATRIX)
+
+    def _tell_gaps(self, order: Mapping[int, int]) -> None:
+        """Say which layers have another that is not recorded between them."""
+        called = sorted(
+            (weight for weight in self._all if id(weight.caller) in order),
+            key=lambda weight: order[id(weight.caller)],
+        )
+        recorded = [weight for weight in called if self._session.picks(weight.name)]
+        before = {i: (1 << i) - 1 for i in range(len(called))}
+        kept = [called.index(weight) for weight in recorded]
+        self._session.leads(before, dict.fromkeys(before, 0), kept)
 
     def _of_calls(self, weight: Weight, seen: Pass) -> LayerArrays:
         """The arrays of all calls of a layer, as those of one batch; says what they lack."""
@@ -127,11 +138,14 @@ class Measuring:
             return LayerArrays()
         found = self._joined(weight, calls)
         if any(call.arrays["delta"] is None for call in calls):
-            found.delta = None
-            session.miss(name, needing("delta"), "the loss does not depend on it")
+            found.delta = found.affine_delta = found.phi_delta = None
+            session.miss(name, OF_DELTA, "the loss does not depend on it")
+        session.miss(name, needing("arriving"), NO_ARRIVING)
         functions = [call.function for call in calls if call.function is not None]
         if len(functions) < len(calls):
-            session.miss(name, OF_ACTIVATION, next(call.why for call in calls if call.why))
+            found.phi_delta = None
+            why = next(call.why for call in calls if call.why)
+            session.miss(name, (*OF_ACTIVATION, *needing("phi_delta")), why)
         elif any(function != functions[0] for function in functions):
             found.saturated = None
             session.miss(name, ("saturated_fraction",), "its calls have several functions")
@@ -150,7 +164,9 @@ class Measuring:
             parts.append(call_arrays(self._session.arrays, function, **arrays))
         found = joined_calls(parts)
         found.reference_activation = found.activation  # unless there is another batch
-        found.backward_known = weight.multiplies
+        found.arriving = found.arriving_live = None
+        if weight.multiplies and "affine_delta" in self._session.arrays:
+            found.affine_delta = found.delta
         return found
 
     def _fill_gradients(self, layers: Sequence[LayerArrays], seen: Pass) -> None:
@@ -168,11 +184,11 @@ class Measuring:
             layer.gradient = matrix(seen.gradients[at])
             layer.used = matrix(used[at]) if changes else None
 
-    def _grad_norm(self, seen: Pass) -> float | None:
+    def _grad_norm(self, seen: Pass) -> NDArray[Any] | None:
         if not self._session.needs("grad_norm"):
             return None
         flat = [host(gradient).ravel() for gradient in seen.gradients if gradient is not None]
-        return float(norm(flat))
+        return np.array([float(norm(flat))])
 
     def _on_reference(self, layers: Sequence[LayerArrays], state: State, x: Any, y: Any) -> float:
         """Fill in the activations on the reference batch; the accuracy, or NaN."""

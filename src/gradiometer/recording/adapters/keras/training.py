@@ -117,15 +117,15 @@ class Steps(Training):
         session, measuring = self._session, Measuring(self._session, self._model, self._reference)
 
         def watched(state: State, data: Any) -> tuple[Any, State]:
-            number, ready = session.done + 1, None
+            number, complete = session.done + 1, None
             if session.wants(number):
                 with session.timed:
-                    ready = measuring.before(number, state, data)
+                    complete = measuring.before(number, state, data)
             found, after = step(state, data)
             session.done = number
-            if ready is not None:
+            if complete is not None:
                 with session.timed:
-                    measuring.after(number, ready, after)
+                    complete(after)
             return found, after
 
         return watched

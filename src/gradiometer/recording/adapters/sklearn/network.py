@@ -107,16 +107,23 @@ class Network:
 
     def gradients(
         self, passed: Pass, targets: dp.Node, sample_weight: Array
-    ) -> tuple[list[Array], list[Array]]:
-        """The derivatives of the estimator's loss: dL/dW and dL/dh of every layer."""
+    ) -> tuple[list[Array], list[Array], list[Array | None]]:
+        """The derivatives of the estimator's loss: dL/dW, dL/dh and dL/dφ(h) of every layer.
+
+        The last one's φ(h) is no part of the loss, so there is no derivative of it, unless it is h.
+        """
         total = float(sample_weight.sum())
         losses = self._ending.loss(passed.pre_activations[-1], targets).sum(axis=1)
         loss = (losses * sample_weight[:, None].astype(losses.dtype, copy=False)).sum() / total
         if self._alpha:
             for weight in passed.weights:
                 loss = loss + weight.square().sum() * (0.5 * self._alpha / total)
-        found = dp.gradients(loss, [*passed.weights, *passed.pre_activations])
-        return found[: len(self.weights)], found[len(self.weights) :]
+        count = len(self.weights)
+        nodes = [*passed.weights, *passed.pre_activations, *passed.activations[:-1]]
+        found = dp.gradients(loss, nodes)
+        gradients, deltas, arriving = found[:count], found[count : 2 * count], found[2 * count :]
+        last = deltas[-1] if self._ending.name == "identity" else None
+        return gradients, deltas, [*arriving, last]
 
     def compare(
         self,

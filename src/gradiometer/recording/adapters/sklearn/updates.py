@@ -27,6 +27,7 @@ from gradiometer.recording.calls import call_arrays
 from gradiometer.recording.errors import RecordingError
 from gradiometer.recording.functions import Function, why_not_saturated
 from gradiometer.recording.measure import LayerArrays
+from gradiometer.recording.requires import needing
 from gradiometer.recording.restore import replace
 from gradiometer.recording.session import LayerInfo, Session
 from gradiometer.reductions import norm
@@ -34,8 +35,11 @@ from gradiometer.reductions import norm
 # the arrays that need a pass of dp
 OF_PASS = {
     "input", "pre_activation", "activation", "saturated", "delta", "gradient",
-    "reference_activation",
+    "reference_activation", "affine_delta", "phi_delta", "arriving",
 }  # fmt: skip
+
+
+NO_ARRIVING = "the loss is computed from its pre-activation"
 
 
 @dataclass
@@ -175,6 +179,8 @@ class Updates:
                 if not function.saturates:
                     why = why_not_saturated(layer.activation)
                     self.session.miss(layer.name, ("saturated_fraction",), why)
+            if layers[-1].activation != "identity":
+                self.session.miss(layers[-1].name, needing("arriving"), NO_ARRIVING)
         elif self.session.layers != layers:
             raise RecordingError(
                 f"the estimator was fitted anew with other layers inside one block: "
@@ -197,7 +203,7 @@ class Updates:
         targets = dp.Node(y.astype(kind, copy=False))
         weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
         passed = network.forward(x)
-        gradients, deltas = network.gradients(passed, targets, weights)
+        gradients, deltas, arriving = network.gradients(passed, targets, weights)
         if not self._trusted:
             network.compare(gradients, theirs, passed, targets.value, weights)
             self._trusted = True
@@ -209,6 +215,8 @@ class Updates:
                 activation=passed.activations[i].value,
                 input=passed.inputs[i].value,
                 delta=deltas[i],
+                affine_delta=deltas[i],
+                arriving=arriving[i],
             )
             step.layers[i].gradient = gradients[i]
         labels: Array | None = targets.value

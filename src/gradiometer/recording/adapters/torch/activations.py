@@ -44,6 +44,7 @@ from gradiometer.recording.adapters.torch.uses import (
     use_by,
     use_of,
 )
+from gradiometer.recording.adapters.torch.way import Way
 from gradiometer.recording.functions import IDENTITY, Function
 
 SEVERAL = "its output goes into several functions, so that none of them is its activation function"
@@ -63,10 +64,12 @@ class Activations:
     ----------
     measuring : Measuring
         Is told of every φ(h), at once.
+    way : Way
+        Is told of it too, and of functions that are applied after a normalisation.
     """
 
-    def __init__(self, measuring: Measuring) -> None:
-        self._measuring = measuring
+    def __init__(self, measuring: Measuring, way: Way) -> None:
+        self._measuring, self._way = measuring, way
         # φ as it was last seen in training, against which a look without derivatives is checked
         self._known: dict[Layer, str] = {}
         self.on_reference = False  # at a reference batch, without derivatives
@@ -110,6 +113,8 @@ class Activations:
         """An output has no activation function that can be measured."""
         entry.refused, entry.h = True, None
         call = entry.call
+        if entry.applied:
+            call.why_no_way = why
         call.activation, call.function, call.why_not = None, None, why
         if not self.on_reference:
             self._known.pop(call.layer, None)
@@ -187,6 +192,8 @@ class Activations:
         """An output is about to be used, and perhaps to be written into."""
         entry, tensor, saturated = link.entry, link.tensor(), None
         if use.kind is Kind.APPLIED:
+            if use.in_place and _is_normalised(link) and not self.on_reference:
+                self._way.overwrites(entry.call, tensor)
             first = not (entry.refused or entry.applied or entry.used or link.altered)
             if first and not entry.changed and tensor is not None and use.function is not None:
                 saturated = _saturated(entry, use.function, tensor)
@@ -230,6 +237,7 @@ class Activations:
         assert use.function is not None
         name, tensor = use.function.name, link.tensor()
         if entry.refused:
+            entry.call.why_no_way = SEVERAL
             return
         if self.on_reference and self._known.get(entry.call.layer, name) != name:
             entry.doubted = name
@@ -239,6 +247,8 @@ class Activations:
             return
         if entry.applied or link.altered or entry.used:
             other = entry.applied or not link.altered
+            if not other and _is_normalised(link) and not self.on_reference:
+                self._way.applied(entry.call, tensor, x, direct=False, moved=bool(link.moves))
             after = f"{name} is applied to it only after {link.altered}"
             self.refuse(entry, SEVERAL if other else after)
             return
@@ -250,6 +260,8 @@ class Activations:
         if x is tensor:  # what uses it now uses φ(h)
             followed.drop(tensor)
         entry.applied, entry.h = True, None
+        if not self.on_reference:
+            self._way.applied(entry.call, tensor, x, direct=True, moved=bool(link.moves))
         self._found(entry, x, running.saturated, use.function, tensor)
 
     # --- modules ----------------------------------------------------------------------------------
@@ -287,6 +299,11 @@ def _saturated(entry: Pending, function: Function, h: torch.Tensor) -> Array | N
     """Where φ is saturated; None if its zeros tell that, or if it is found later."""
     later = entry.deferred is not None or function.flat_where_zero
     return None if later else function.saturated(as_array(h))
+
+
+def _is_normalised(link: Link) -> bool:
+    """Whether a tensor is a layer's output after a normalisation."""
+    return "norm" in link.altered.lower()
 
 
 def _why_unknown(use: Use) -> str:

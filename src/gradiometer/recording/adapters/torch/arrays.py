@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -11,6 +12,26 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = "torch.Tensor | NDArray[Any]"
 """What a tensor holds: of NumPy if it lies in the machine's memory, or else the tensor."""
+
+
+class Version:
+    """A tensor as it is now, without keeping it: another one, or a change to it, can be told."""
+
+    __slots__ = ("_tensor", "_version")
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor = weakref.ref(tensor)
+        self._version: int = tensor._version
+
+    def now(self) -> torch.Tensor | None:
+        """The tensor, if it is still there, as it was."""
+        tensor = self._tensor()
+        return tensor if self.is_of(tensor) else None
+
+    def is_of(self, tensor: torch.Tensor | None) -> bool:
+        """Whether this is that tensor, as it was."""
+        same = self._tensor() is tensor
+        return tensor is not None and same and bool(tensor._version == self._version)
 
 
 def as_array(tensor: torch.Tensor) -> Array:

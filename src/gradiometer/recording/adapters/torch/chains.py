@@ -9,7 +9,7 @@ import torch
 
 from gradiometer.recording.adapters.torch.backward import BACKWARD, Pass
 from gradiometer.recording.adapters.torch.layers import Layer
-from gradiometer.recording.chains import chains_of, layers_before
+from gradiometer.recording.chains import layers_before
 
 MOST_UNREACHED = 8  # nodes of a layer, for a critic that is called several times before its pass
 
@@ -67,8 +67,13 @@ class Chains:
         if not self._known and layer in self._passes:
             self._passes[layer][passing] = None
 
-    def found(self, places: Mapping[Layer, int]) -> list[list[int]] | None:
-        """The chains, as positions of layers; None if they cannot be seen. Ends the noting."""
+    def found(
+        self, places: Mapping[Layer, int]
+    ) -> tuple[dict[int, int], dict[int, tuple[Pass, ...]]] | None:
+        """Which layers lead to which, and by which passes they were reached; ends the noting.
+
+        As `chains_of` takes it, by the layers' positions; None if it cannot be seen.
+        """
         marked = {
             node: [places[layer] for layer in layers if layer in places]
             for node, layers in self._layers.items()
@@ -82,7 +87,7 @@ class Chains:
         before = {} if hidden else layers_before(marked, _operands_first(list(marked)), _operands)
         self.forget()
         self._known = True
-        return None if hidden else chains_of(before, groups)
+        return None if hidden else (before, groups)
 
     def forget(self) -> None:
         """Forget what was noted."""

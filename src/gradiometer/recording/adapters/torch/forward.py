@@ -37,6 +37,7 @@ from gradiometer.recording.adapters.torch.measuring import Measuring
 from gradiometer.recording.adapters.torch.modules import Modules
 from gradiometer.recording.adapters.torch.plan import Plan
 from gradiometer.recording.adapters.torch.shared import Shared
+from gradiometer.recording.adapters.torch.way import Hooks, Way
 
 
 class Scope(Followed):
@@ -91,12 +92,13 @@ class Forward:
         self._wants_activations, self._wants_calls = plan.wants_activations, plan.wants_calls
         self._chains = chains
         self._history = PassHistory()
-        self._activations = Activations(measuring)
+        self._hooks = Hooks()
+        self._way = Way(plan, measuring, self._hooks)
+        self._activations = Activations(measuring, self._way)
         self._scopes: dict[int, Scope] = {}  # by thread
         self._passes = 0
         self._reference_calls: list[Call] | None = None  # at a reference batch
         self._looks = True  # whether functions must be looked for
-        self._output_hooks: list[tuple[RemovableHandle, Call]] = []
         self._others: list[RemovableHandle] = []  # of passes that are not watched
         self.order: dict[Layer, None] = {}
         self.uses = WeightUses(
@@ -123,14 +125,7 @@ class Forward:
 
     def end_step(self) -> None:
         """Forget what is left of a step; no tensor is kept."""
-        # what is not trained yet may be in a later step, if its graph is still there
-        waiting = []
-        for handle, call in self._output_hooks:
-            if call.deltas:
-                handle.remove()
-            elif (hooks := handle.hooks_dict_ref()) is not None and handle.id in hooks:
-                waiting.append((handle, call))
-        self._output_hooks = waiting
+        self._hooks.end_step()
         self._others = [handle for handle in self._others if handle.hooks_dict_ref() is not None]
         self.scope.leave_mode()
         self._scopes = {}
@@ -142,9 +137,10 @@ class Forward:
     def stop(self) -> None:
         """Remove the hooks of outputs."""
         self.end_step()
-        for handle in (*self._others, *(handle for handle, _ in self._output_hooks)):
+        self._hooks.stop()
+        for handle in self._others:
             handle.remove()
-        self._output_hooks, self._others = [], []
+        self._others = []
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[list[Call]]:
@@ -177,7 +173,8 @@ class Forward:
             self._open(scope, module)
         if scope.links and args and not scope.this.unwatched:
             with torch._C.DisableTorchFunction():
-                self._activations.handed(scope, module, args[0], bool(layers))
+                is_layer = bool(layers) or id(module) in self._modules.left_out
+                self._activations.handed(scope, module, args[0], is_layer)
         self._clock.entered(began)
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -191,6 +188,8 @@ class Forward:
             scope.depth -= 1
             return
         began = perf_counter()
+        if module_left_out := self._modules.left_out.get(id(module)):
+            self._note(module_left_out, output)
         if unwatched:
             self._end_unwatched(scope, output)
         elif scope.running or layers:
@@ -290,6 +289,13 @@ class Forward:
             call = Call(layer, scope.number, h.requires_grad, without_gradients=without_gradients)
             self._watch(scope, call, args[0] if args else None, h)
 
+    def _note(self, layers: Sequence[Layer], output: Any) -> None:
+        """Note the place of layers that are not recorded."""
+        if self._reference_calls is None and isinstance(output, torch.Tensor):
+            for layer in layers:
+                self.order.setdefault(layer)
+                self._chains.note(layer, output)
+
     def _watch(self, scope: Scope, call: Call, given: Any, h: torch.Tensor) -> None:
         """Watch what becomes of a layer's output, forward and backward."""
         layer, looking = call.layer, self._reference_calls is not None
@@ -306,7 +312,8 @@ class Forward:
             if call.waits and self._wants_calls and layer.unit is not None:
                 hook = partial(self._delta, call, scope.this)
                 scope.this.latest = weakref.ref(hook)
-                self._output_hooks.append((h.register_hook(hook), call))
+                self._hooks.add(h.register_hook(hook), call)
+                self._way.called(call, given, h)
         if (looking or self._wants_activations) and layer.unit is not None:
             if scope.pending:
                 self.settle(layer, but=scope.number)
@@ -325,6 +332,7 @@ class Forward:
                 if this.deferred is not None:
                     this.deferred.deliver(self._measuring)
             self._measuring.delta(call, delta, passing)
+            self._way.delta(call, delta, passing)
         self._clock.arrived(began)
 
     def settle(self, layer: Layer | None = None, but: int | None = None) -> None:

@@ -12,12 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 from gradiometer.arrays import Numbers, entries
 from gradiometer.quantities import HISTOGRAM, QUANTITIES, clip_factor
 from gradiometer.reasons import CLEARED, NOT_CLEARED, NOT_UPDATED
-from gradiometer.recording.adapters.torch.arrays import as_array
+from gradiometer.recording.adapters.torch.arrays import Version, as_array
 from gradiometer.recording.adapters.torch.backward import Pass
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.plan import Plan
-from gradiometer.recording.adapters.torch.step import Gradient, Step, Used, Version, parameters_of
+from gradiometer.recording.adapters.torch.step import Gradient, Step, Used, parameters_of
 from gradiometer.recording.measure import FROM_GRADIENT
+from gradiometer.recording.nonfinite import GRADIENT
 from gradiometer.reductions import rms
 
 FROZEN = "it is frozen"
@@ -103,7 +104,7 @@ class Gradients:
             step.awaited.append(layer)
             step.gradients.setdefault(layer, Gradient(of=Version(gradient))).scale = scale
         else:
-            step.gradients[layer] = self._measured(step.raw.get(layer), gradient, scale)
+            self._measure(step, layer, step.raw.get(layer), gradient, scale)
 
     def averaged_now(self, step: Step) -> None:
         """Measure those that were averaged as the pass ended."""
@@ -111,21 +112,29 @@ class Gradients:
             weight = layer.weight
             if weight is not None and weight.grad is not None:
                 scale = step.gradients[layer].scale
-                step.gradients[layer] = self._measured(None, weight.grad, scale)
+                self._measure(step, layer, None, weight.grad, scale)
                 if weight._backward_hooks:
                     step.gradients[layer].why_not = HOOKED_AND_AVERAGED
         step.awaited = []
 
-    def _measured(
-        self, raw: torch.Tensor | None, gradient: torch.Tensor, scale: float | None
-    ) -> Gradient:
+    def _measure(
+        self,
+        step: Step,
+        layer: Layer,
+        raw: torch.Tensor | None,
+        gradient: torch.Tensor,
+        scale: float | None,
+    ) -> None:
         if not self._wants:
-            return Gradient(of=Version(gradient), scale=scale)
-        measured = Gradient.measured(gradient if raw is None else raw, self._wanted)
+            step.gradients[layer] = Gradient(of=Version(gradient), scale=scale)
+            return
+        seen = gradient if raw is None else raw
+        step.gradients[layer] = measured = Gradient.measured(seen, self._wanted)
         measured.of, measured.scale = Version(gradient), scale
         if scale not in (1.0, None):
             _divide(measured, scale)
-        return measured
+        if not isinstance(measured.counts.get(GRADIENT, 0), torch.Tensor):
+            step.look(layer, GRADIENT, seen, measured.counts, scaled=scale != 1)
 
     def are_fresh(self, step: Step, parameters: Sequence[torch.Tensor]) -> bool:
         """Whether what earlier backward passes of this step gave has been thrown away."""

@@ -56,6 +56,8 @@ AFFINE: dict[type[nn.Module], Unit] = {
     **({nn.RMSNorm: _last} if hasattr(nn, "RMSNorm") else {}),
 }
 
+NORMALISATIONS = tuple(kind for kind in AFFINE if "Norm" in kind.__name__)
+
 COMPUTED = "its weight is parametrized: computed from other parameters"
 COMPLEX = "its entries are complex numbers"
 REPLACED = "its forward was replaced on the instance, and what is computed there cannot be seen"
@@ -137,7 +139,8 @@ class Layer:
     def info(self) -> LayerInfo:
         """What the recorder is told; the activation function is not known yet."""
         fan_in, fan_out = fans_of(self.owner, torch.empty(self.shape, device="meta"))
-        return LayerInfo(self.name, fan_in, fan_out, "unknown")
+        kind = "normalisation" if isinstance(self.owner, NORMALISATIONS) else "affine"
+        return LayerInfo(self.name, fan_in, fan_out, "unknown", kind=kind)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ import torch
 
 from gradiometer.arrays import Numbers, entries
 from gradiometer.quantities import QUANTITIES, zero_units
-from gradiometer.recording.adapters.torch.arrays import Array, as_array, zero_units_among
+from gradiometer.recording.adapters.torch.arrays import Array, Version, as_array, zero_units_among
 from gradiometer.recording.adapters.torch.backward import Pass
 from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.chains import Chains
@@ -18,16 +18,18 @@ from gradiometer.recording.adapters.torch.gradients import Gradients
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.adapters.torch.optimizers import Updates
 from gradiometer.recording.adapters.torch.plan import Plan
-from gradiometer.recording.adapters.torch.step import Step, Version
+from gradiometer.recording.adapters.torch.step import Step
 from gradiometer.recording.assembly import REFERENCE, Measured
 from gradiometer.recording.functions import Function
 from gradiometer.recording.measure import (
+    OF_DELTA,
     live_units,
     of_activation,
     of_backward,
     of_delta,
     of_entries,
 )
+from gradiometer.recording.nonfinite import ACTIVATION, DELTA
 from gradiometer.recording.requires import needing
 from gradiometer.reductions import nonfinite_count
 
@@ -36,7 +38,10 @@ NO_STEP = (
     "of your own call before_step() and after_step()"
 )
 # what is measured of a layer's calls
-OF_CALLS = needing("input", "pre_activation", "activation", "reference_activation", "delta")
+OF_CALLS = (
+    *needing("input", "pre_activation", "activation", "reference_activation"),
+    *OF_DELTA,
+)
 
 
 class Measuring:
@@ -81,6 +86,9 @@ class Measuring:
             self.step.calls.append(call)
         if call.layer.unit is None:
             return
+        if not self._session.nonfinite:
+            call.h = Version(h)
+            call.given = Version(given) if isinstance(given, torch.Tensor) else None
         if "pre_activation" in self._arrays:
             found = of_entries("pre_activation", as_array(h), self._wanted, None)
             call.pre_activation = Measured(found, size=h.numel())
@@ -91,7 +99,10 @@ class Measuring:
         if not given.is_floating_point():
             return
         array = as_array(given)
-        call.input = Measured(of_entries("input", array, self._wanted, None), size=given.numel())
+        found = of_entries("input", array, self._wanted, None)
+        if call.layer.is_linear and "rows" in self._wanted:
+            found["rows"] = given.numel() // given.shape[-1]
+        call.input = Measured(found, size=given.numel())
         if call.layer.is_linear and "backward_live_rms" in self._wanted:
             call.live = live_units(array.reshape(-1, array.shape[-1]))
 
@@ -117,6 +128,8 @@ class Measuring:
             numbers = of_activation(array, saturated, self._wanted, counts, None)
             call.activation = Measured(numbers, counts, zero_units, x.numel())
             call.function = function
+            if not isinstance(array, torch.Tensor) and counts.get(ACTIVATION):
+                self.step.look(call.layer, ACTIVATION, x, counts, **around(call))
 
     def miss(self, layers: Iterable[Layer], why: str) -> None:
         """Layers were called in a way that cannot be watched."""
@@ -180,13 +193,24 @@ class Measuring:
             if self._backward and call.layer.is_linear and weight is not None:
                 flat = array.reshape(-1, array.shape[-1])
                 found |= of_backward(flat, as_array(weight).T, call.live, self._wanted)
-            scale = passing.take_scale()
-            if scale != 1:
-                found = {
-                    name: value / scale if QUANTITIES[name].grows else value
-                    for name, value in found.items()
-                }
-            call.delta = Measured(found, counts, size=size)
+            call.delta = Measured(self.scaled(found, passing), counts, size=size)
+            if not isinstance(array, torch.Tensor) and counts.get(DELTA):
+                step.look(call.layer, DELTA, delta, counts, scaled=passing.take_scale() != 1)
+
+    def takes(self, call: Call) -> bool:
+        """Whether what a backward pass brings of a call is part of the step."""
+        return self.step is not None and self.step.takes(call.layer)
+
+    @staticmethod
+    def scaled(found: dict[str, Numbers], passing: Pass) -> dict[str, Numbers]:
+        """Quantities of a delta, without the factor of a GradScaler."""
+        scale = passing.take_scale()
+        if scale == 1:
+            return found
+        return {
+            name: value / scale if QUANTITIES[name].grows else value
+            for name, value in found.items()
+        }
 
     def computed(self, layer: Layer, gradient: torch.Tensor) -> None:
         """dL/dW is computed; hooks of the parameter may change it yet."""
@@ -249,6 +273,22 @@ class Measuring:
         """torch.autograd.grad was asked for gradients of a loss that a GradScaler has scaled."""
         if self.step is not None:
             self.step.scaled = True
+
+
+def around(call: Call) -> dict[str, bool | None]:
+    """Whether what a call was given, its layer's parameters and its output are finite."""
+    layer = call.layer
+    own = [*layer.owner.parameters(recurse=False), *layer.owner.buffers(recurse=False)]
+    weights = [_finite(tensor) for tensor in own if tensor.is_floating_point()]
+    return {
+        "inputs": None if call.given is None else _finite(call.given.now()),
+        "weights": all(weights) if layer.weight is not None else None,
+        "pre_activation": None if call.h is None else _finite(call.h.now()),
+    }
+
+
+def _finite(tensor: torch.Tensor | None) -> bool | None:
+    return None if tensor is None else bool(torch.isfinite(tensor).all())
 
 
 def measured_on_reference(call: Call, x: torch.Tensor) -> Measured:

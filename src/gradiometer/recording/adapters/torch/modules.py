@@ -22,6 +22,8 @@ class Modules:
     layers : dict of int to list of Layer
         By the identity of the module whose output shows what is known of them; other modules have
         an empty list.
+    left_out : dict of int to list of Layer
+        The same of layers that are not recorded; other modules are not in it.
     wholes : set of int
         Identities of modules that hold every layer: the model, what it wraps, or its one network.
     is_wrapped : bool
@@ -30,7 +32,7 @@ class Modules:
 
     def __init__(self, plan: Plan) -> None:
         model, layers = plan.model, plan.layers
-        outputs = {id(layer.output) for layer in layers}
+        outputs = {id(layer.output) for layer in (*layers, *plan.left_out)}
         self.wholes = {
             id(module)
             for module in model.modules()
@@ -39,6 +41,9 @@ class Modules:
         self.layers: dict[int, list[Layer]] = {id(module): [] for module in model.modules()}
         for layer in layers:
             self.layers[id(layer.output)].append(layer)
+        self.left_out: dict[int, list[Layer]] = {}
+        for layer in plan.left_out:
+            self.left_out.setdefault(id(layer.output), []).append(layer)
         behind = [(parametrization(layer.owner, layer.parameter), layer) for layer in layers]
         self._computing = {id(made): layer for made, layer in behind if made is not None}
         # a module that is replaced lives on, so that no other one gets its identity

@@ -24,8 +24,8 @@ class Plan:
         Counts what recording takes.
     model, inner : nn.Module
         As the user calls it, and without what wraps it.
-    layers : sequence of Layer
-        In the order of registration.
+    layers, left_out : sequence of Layer
+        Those that are recorded, and the others, in the order of registration.
     wanted : set of str
         Which quantities are measured.
     arrays : set of str
@@ -39,6 +39,7 @@ class Plan:
     model: nn.Module
     inner: nn.Module
     layers: Sequence[Layer]
+    left_out: Sequence[Layer]
     wanted: frozenset[str]
     arrays: frozenset[str]
     has_reference: bool
@@ -51,13 +52,20 @@ class Plan:
         ------
         RecordingError
             If the model owns no weights, or hides them.
+        ValueError
+            If it has no layer of a name that is to be recorded.
         """
         wanted = frozenset(session.quantities)
         if "clip_factor" in wanted:
             wanted |= {"grad_rms"}
         inner = unwrapped(model)
-        layers = find_layers(inner)
-        return cls(session, clock, model, inner, layers, wanted, session.arrays, has_reference)
+        found = find_layers(inner)
+        session.check_names([layer.name for layer in found])
+        layers = [layer for layer in found if session.picks(layer.name)]
+        left_out = [layer for layer in found if not session.picks(layer.name)]
+        return cls(
+            session, clock, model, inner, layers, left_out, wanted, session.arrays, has_reference
+        )
 
     def wants(self, *quantities: str) -> bool:
         """Whether any of these quantities is measured."""
@@ -69,10 +77,11 @@ class Plan:
 
     @property
     def wants_activations(self) -> bool:
-        """Whether φ(h) of training passes or of the reference batch is measured."""
-        return self.fetches("activation", "reference_activation")
+        """Whether φ must be found, in training passes or on the reference batch."""
+        return self.fetches("activation", "reference_activation", "phi_delta", "arriving")
 
     @property
     def wants_calls(self) -> bool:
         """Whether anything of the layers' calls is measured; it counts where a delta comes back."""
-        return self.wants_activations or self.fetches("delta", "input", "pre_activation")
+        others = ("delta", "affine_delta", "input", "pre_activation")
+        return self.wants_activations or self.fetches(*others)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -19,13 +20,15 @@ from gradiometer.recording.functions import why_not_saturated
 from gradiometer.recording.measure import (
     FROM_GRADIENT,
     OF_ACTIVATION,
-    OF_BACKWARD,
     OF_DELTA,
     OF_INPUT,
     OF_PREACTIVATION,
     OF_WEIGHTS,
     of_weights,
 )
+from gradiometer.recording.nonfinite import AFTER_UPDATE
+from gradiometer.recording.origin import Spot
+from gradiometer.recording.requires import needing
 from gradiometer.states import MODEL
 
 BY_HAND = (
@@ -41,7 +44,14 @@ NOT_CALLED = (
     "it was not called in a step's training passes (the model under torch.no_grad() is taken for a "
     "look at validation data)"
 )
-NOT_LINEAR = "W^T delta is measured of linear layers only"
+NOT_LINEAR = "W^T delta at live units is measured of linear layers only"
+NO_ROWS = "only the input of a linear layer has rows that are multiplied by a matrix"
+NO_WAY_BACK = (
+    "what comes to the input is measured of linear and convolutional layers and of normalisations, "
+    "if a gradient goes on from there"
+)
+NO_FUNCTION = "no activation function of its output was seen"
+MOVED = "its activation function was applied to its output in another shape"
 NO_INPUT = "its first argument, which would be its input, is not one tensor of real numbers"
 TWO_PASSES = "two backward passes went through one call of it"
 
@@ -102,7 +112,8 @@ class Results:
             if layer.weight_why_not:
                 session.miss(layer.name, (*FROM_GRADIENT, *OF_WEIGHTS), layer.weight_why_not)
             if not layer.is_linear:
-                session.miss(layer.name, OF_BACKWARD, NOT_LINEAR)
+                session.miss(layer.name, ("backward_live_rms",), NOT_LINEAR)
+                session.miss(layer.name, ("rows",), NO_ROWS)
 
     def add(self, step: Step, replaced: set[int]) -> None:
         """Complete a step and add it; `replaced` modules are no part of the model any more."""
@@ -125,7 +136,12 @@ class Results:
         norm = step.norm.value() if "grad_norm" in self._wanted else None
         if step.norm.why_not:
             self._session.miss(MODEL, ("grad_norm",), step.norm.why_not)
-        assembly.add(step.number, sum(losses) if losses else None, step.accuracy, norm)
+        loss = sum(losses) if losses else None
+        assembly.add(step.number, loss, step.accuracy, norm, partial(self._look, step))
+
+    def _look(self, step: Step, _: int, layer: int | None, kind: str, __: object) -> Spot:
+        """What was seen where the first value came up that is not finite."""
+        return Spot() if layer is None else step.spots.get((self.layers[layer], kind), Spot())
 
     def _complete(self, step: Step, layer: Layer, replaced: set[int]) -> None:
         """Measure what only the end of the step shows: the update, and what was clipped."""
@@ -148,6 +164,7 @@ class Results:
             before, as_array(weight), self._wanted, measured.counts, None,
             before_rms=size, overwrite=True,
         )  # fmt: skip
+        step.look(layer, AFTER_UPDATE, weight, measured.counts)
         if weight.requires_grad and not step.owns(weight):
             measured.found.pop("update_ratio", None)
             self._session.miss(layer.name, ("update_ratio",), NOT_UPDATED)
@@ -180,7 +197,27 @@ class Results:
             found += [_joined([call.pre_activation for call in calls])]
             if found[2] is None:
                 self._session.miss(layer.name, OF_INPUT, NO_INPUT)
-        return found
+        return [*found, *self._way_of(layer, calls)]
+
+    def _way_of(self, layer: Layer, calls: list[Call]) -> list[Measured | None]:
+        """Of other deltas of the calls; each must be known of all."""
+        mine = [call for call in calls if call.deltas]
+        if not mine or any(call.deltas > 1 for call in calls):
+            return []
+        found = {name: _joined([call.way.get(name) for call in mine]) for name in _ARRAYS}
+        if not layer.is_linear and found["backward"] is None:
+            self._session.miss(layer.name, ("backward_rms",), NO_WAY_BACK)
+        why = next((call.why_no_way for call in mine if call.why_no_way), "")
+        if why:
+            found["phi_delta"] = found["arriving"] = None
+        why = why or next((call.why_not for call in mine if call.why_not), NO_FUNCTION)
+        for name in ("phi_delta", "arriving"):
+            if found[name] is None:
+                self._session.miss(layer.name, needing(name), why)
+        arriving = found["arriving"]
+        if arriving is not None and "arriving_live_rms" not in arriving.found:
+            self._session.miss(layer.name, ("arriving_live_rms",), MOVED)
+        return [*found.values()]
 
     def _delta_of(self, step: Step, layer: Layer, calls: list[Call]) -> Measured | None:
         if any(call.deltas > 1 for call in calls):
@@ -228,6 +265,9 @@ class Results:
         else:
             trained = weight.requires_grad
         self._session.describe(i, role="unreached" if trained else "frozen")
+
+
+_ARRAYS = ("affine_delta", "phi_delta", "arriving", "backward")
 
 
 def _joined(parts: Sequence[Measured | None]) -> Measured | None:

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import math
-import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from gradiometer.arrays import Numbers
 from gradiometer.recording import measure
-from gradiometer.recording.adapters.torch.arrays import Array, as_array, brought_back
+from gradiometer.recording.adapters.torch.arrays import (
+    Array,
+    Version,
+    as_array,
+    brought_back,
+)
 from gradiometer.recording.adapters.torch.backward import Pass
 from gradiometer.recording.adapters.torch.calls import Call
 from gradiometer.recording.adapters.torch.grad_norm import PARTLY, GradNorm
 from gradiometer.recording.adapters.torch.layers import Layer
 from gradiometer.recording.assembly import Measured
-
-
-class Version:
-    """A tensor as it is now, without keeping it: another one, or a change to it, can be told."""
-
-    __slots__ = ("_tensor", "_version")
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self._tensor = weakref.ref(tensor)
-        self._version: int = tensor._version
-
-    def is_of(self, tensor: torch.Tensor | None) -> bool:
-        """Whether this is that tensor, as it was."""
-        same = self._tensor() is tensor
-        return tensor is not None and same and bool(tensor._version == self._version)
+from gradiometer.recording.origin import Spot
 
 
 @dataclass(slots=True)
@@ -113,6 +104,8 @@ class Step:
     counted: int = 0  # of the passes, how many have led to an update
     sealed: bool = False  # what an optimizer evaluates from now on is no part of it
     scaled: bool = False  # a gradient of a scaled loss was asked for by torch.autograd.grad
+    # arrays in which values came up that are not finite, by layer and kind
+    spots: dict[tuple[Layer, str], Spot] = field(default_factory=dict)
     _owned: set[int] | None = None  # by these, when the step is over
 
     @property
@@ -135,6 +128,25 @@ class Step:
             found[str(i)] = passing.loss / passing.take_scale()
         return Measured(found)
 
+    def look(
+        self,
+        layer: Layer,
+        kind: str,
+        tensor: torch.Tensor,
+        counts: Mapping[str, Numbers],
+        **known: Any,
+    ) -> None:
+        """Look once at an array of the machine's memory that has values that are not finite.
+
+        `known` are other fields of the spot; `scaled` is whether the loss was.
+        """
+        count = counts.get(kind)
+        if isinstance(count, torch.Tensor) or not count or (layer, kind) in self.spots:
+            return
+        array = as_array(tensor)
+        if isinstance(array, np.ndarray):
+            self.spots[layer, kind] = Spot.of(array, **known)
+
     # --- what does not count after all ------------------------------------------------------------
 
     def drop_unused(self) -> None:
@@ -145,6 +157,7 @@ class Step:
         del self.passes[self.counted :]
         self.awaited = []
         self.norm = GradNorm(why_not=PARTLY if used else "")
+        self.spots = {}
         self.unwatched = self.unwatched and bool(used)
 
     def unused(self) -> set[Layer]:
@@ -158,6 +171,7 @@ class Step:
         for call in self.calls:
             if call.deltas and call.layer in layers:
                 call.deltas, call.delta = 0, None  # another pass may come through it
+                call.way, call.of_units = {}, None
             else:
                 kept.append(call)
         self.calls = kept
@@ -166,6 +180,7 @@ class Step:
         for layer in layers:
             self.gradients.pop(layer, None)
             self.raw.pop(layer, None)
+        self.spots = {key: spot for key, spot in self.spots.items() if key[0] not in layers}
 
     def restart(self) -> None:
         """Forget all that came: it led to updates that are not recorded, or were not made."""
@@ -215,7 +230,13 @@ class Step:
         parts: list[Measured] = [*self.gradients.values(), *self.updates.values()]
         parts += [*self.reference.values(), self.loss, self.norm.each]
         for call in self.calls:
-            of_call = (call.delta, call.activation, call.input, call.pre_activation)
+            of_call = (
+                call.delta,
+                call.activation,
+                call.input,
+                call.pre_activation,
+                *call.way.values(),
+            )
             parts += [part for part in of_call if part is not None]
         bring_back(parts)
 

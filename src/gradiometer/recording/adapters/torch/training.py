@@ -35,6 +35,7 @@ from gradiometer.recording.adapters.torch.scaling import SCALING
 from gradiometer.recording.adapters.torch.step import Step
 from gradiometer.recording.adapters.torch.watch import Watch
 from gradiometer.recording.assembly import Measured
+from gradiometer.recording.measure import OF_UPDATE
 from gradiometer.reductions import rms
 from gradiometer.states import MODEL
 
@@ -73,7 +74,7 @@ class Training(recorder.Training, Observer):
         self._measuring = Measuring(plan, self._gradients, self.updates, self._chains)
         self._watch = Watch(plan, self._measuring, self._chains)
         self._wants_norm = plan.wants("grad_norm")
-        self._wants_weights = plan.wants("weight_rms", "update_ratio", "nonfinite_count")
+        self._wants_weights = plan.wants(*OF_UPDATE)
         self._places: dict[Layer, Array] = {}  # where the weights before an update are kept
         self._results: Results | None = None  # made when the layers' order is known
         self._passes = 0  # backward, of any model, since the latest step
@@ -303,8 +304,12 @@ class Training(recorder.Training, Observer):
         forward, layers = self._watch.forward, self._plan.layers
         called = [layer for layer in forward.order if layer in layers]
         results = Results(self._plan, self._gradients, called, forward.uses.found)
-        places = {layer: i for i, layer in enumerate(results.layers)}
-        self._session.chains = self._chains.found(places)
+        order = [*forward.order, *(one for one in results.layers if one not in forward.order)]
+        places = {layer: i for i, layer in enumerate(order)}
+        found = self._chains.found(places)
+        kept = [places[layer] for layer in results.layers] if self._plan.left_out else None
+        if found is not None:
+            self._session.leads(*found, kept)
         return results
 
     def _replaced(self) -> set[int]:

@@ -207,18 +207,21 @@ def test_what_callbacks_did_to_the_gradient_is_the_clip_factor():
     assert "deleted" in recorder.missing["c"]["clip_factor"]
 
 
-def test_graphs_of_evaluations_are_not_kept():
+@pytest.mark.parametrize("normalisation", ["none", "layer"])
+def test_graphs_of_evaluations_are_not_kept(normalisation):
     import gc
     import weakref
 
-    model = Plain()
-    with record(model):
+    model = dp.Net(X.shape[1], 5, 2, "tanh", normalisation=normalisation, seed=0)
+    with record(model, quantities=["affine_delta_rms", "arriving_rms"]):
         one_step(model)
-        output = model.forward(dp.Node(X))
-        left = weakref.ref(output)
-        del output
+        with dp.watch_layers() as watch:
+            output = model.forward(dp.Node(X))
+        left = [weakref.ref(node) for node in (output, *(c.pre_activation for c in watch.calls))]
+        watch.clear()
+        del output, watch
         gc.collect()
-        assert left() is None
+        assert [node() for node in left] == [None] * 4
 
 
 def test_a_recorder_that_is_forgotten_is_gone():

@@ -41,6 +41,24 @@ def functional(body, shape=(6,)):
     return net
 
 
+# --- layers ---------------------------------------------------------------------------------------
+
+
+def test_some_layers_are_recorded_as_if_all_were():
+    def trained(layers):
+        keras.utils.set_random_seed(0)
+        hidden = [kl.Dense(5, "tanh", name=f"h{i}") for i in (1, 2, 3)]
+        return recorded(compiled(*hidden, kl.Dense(1, name="out")), steps=2, layers=layers).trace
+
+    whole, part = trained(None), trained(["h3", "h1", "out"])
+    assert part.layers == ["h1", "h3", "out"]
+    for name in PER_LAYER:
+        np.testing.assert_array_equal(part[name], whole[name].sel(layer=part.layers), err_msg=name)
+    assert part.attrs["above"] == "[-1, 2, -1]"
+    with pytest.raises(ValueError, match=r"unknown layer 'h4'.*h1, h2, h3, out"):
+        trained(["h4"])
+
+
 # --- numbers --------------------------------------------------------------------------------------
 
 
@@ -118,6 +136,7 @@ def test_accuracy_on_the_reference_batch():
     expected = (net.predict(X, verbose=0).argmax(axis=1) == labels).mean()
     found = recorded(net, X, labels, reference=(X, labels))
     assert found.trace["accuracy"][0] == pytest.approx(expected)
+    assert found.accuracy == pytest.approx(expected)
     assert [info.activation for info in found.layers] == ["relu", "softmax"]
     assert "softmax" in found.missing["out"]["saturated_fraction"]
 

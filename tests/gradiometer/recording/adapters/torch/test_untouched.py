@@ -571,7 +571,7 @@ def test_looks_keep_no_memory():
         for _ in range(5):
             model(*batch)
         out = model(*batch)
-        held = recorder._training._watch.forward._output_hooks
+        held = recorder._training._watch.forward._hooks._all
         assert any(handle.hooks_dict_ref() is not None for handle, _ in held)
         del out
         assert all(handle.hooks_dict_ref() is None for handle, _ in held)
