@@ -117,17 +117,19 @@ def _evidence(
     run: LabelledRun, said: Said, nets: Sequence[_Net], place: int | None
 ) -> tuple[Evidence, ...]:
     """The signs that the rules asked, of the kind and of the cause."""
+    because = () if said.because is said.rule else said.because.asked
     found = []
-    because = () if said.because is said.rule else said.because.when
-    for condition in (*said.rule.when, *because):
-        sign = SIGNS[condition.sign]
-        values = [value_of(net.signs[sign.name], condition.of) for net in nets]
+    for of, name in dict.fromkeys((*said.rule.asked, *because)):
+        sign = SIGNS[name]
+        values = np.array([value_of(net.signs[name], of) for net in nets])
+        known = values[np.isfinite(values)]
+        if not known.size:
+            continue
         layer = None
-        if sign.per == "layer" and place is not None and condition.of in ("most", "least"):
+        if place is not None and of in ("most", "least"):
             layer = str(run.layers[place])
-        found.append(
-            Evidence(sign.name, sign.label, float(np.median(values)), sign.low, sign.high, layer)
-        )
+        value = float(np.median(known))
+        found.append(Evidence(name, sign.label, value, sign.low, sign.high, layer))
     return tuple(found)
 
 

@@ -105,6 +105,8 @@ class Rule:
         Which layer it names: ("most", sign) or another of these words; None if it names none.
     fixed : bool
         Whether its thresholds follow from what it means, and are not learned.
+    shows : tuple of (str, str)
+        Further signs that are given as evidence: which layer is asked, or "", and the sign.
     """
 
     name: str
@@ -115,6 +117,12 @@ class Rule:
     dead: str | None = None
     layer: tuple[str, str] | None = None
     fixed: bool = False
+    shows: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def asked(self) -> tuple[tuple[str, str], ...]:
+        """Its evidence: of which layer, and which sign."""
+        return (*((condition.of, condition.sign) for condition in self.when), *self.shows)
 
     def fires(self, signs: Signs) -> bool | None:
         """Whether it does; None if a sign that it needs is not known, and no other denies it."""
@@ -279,7 +287,17 @@ def parse_rule(row: Mapping[str, Any]) -> Rule:
         Naming the rule, and what is wrong with it.
     """
     name = row.get("name", "?")
-    unknown = set(row) - {"name", "kind", "cause", "dead", "when", "unless", "layer", "fixed"}
+    unknown = set(row) - {
+        "name",
+        "kind",
+        "cause",
+        "dead",
+        "when",
+        "unless",
+        "layer",
+        "fixed",
+        "shows",
+    }
     if unknown:
         raise RuleError(f"rule {name!r} has {sorted(unknown)}, which is not known")
     kind = Kind(row["kind"]) if "kind" in row else None
@@ -292,11 +310,19 @@ def parse_rule(row: Mapping[str, Any]) -> Rule:
     return Rule(
         name, _conditions(row["when"]), _conditions(row.get("unless", ())), kind, cause,
         row.get("dead"), _place(name, row.get("layer")), row.get("fixed", False),
+        tuple(_shown(name, text) for text in row.get("shows", ())),
     )  # fmt: skip
 
 
 def _conditions(texts: Sequence[str]) -> tuple[Condition, ...]:
     return tuple(Condition.parse(text) for text in texts)
+
+
+def _shown(rule: str, text: str) -> tuple[str, str]:
+    of, _, sign = text.rpartition(" ")
+    if sign not in SIGNS or (of not in _LAYERS if SIGNS[sign].per == "layer" else of):
+        raise RuleError(f"rule {rule!r}: shows 'median slope_gain' or 'delta_fall', got {text!r}")
+    return of, sign
 
 
 def _place(rule: str, text: str | None) -> tuple[str, str] | None:

@@ -305,14 +305,14 @@ def death(net: Reading) -> int | None:
 
 @_sign("share of saturated pairs of sample and unit", "saturated_fraction", per="layer", high=0.5)
 def saturated(net: Reading) -> Floats:
-    """Of hidden layers whose activation function is bounded at both ends, in the last tenth."""
-    return np.where(_bounded(net), _end_rows(net.finite("saturated_fraction")), np.nan)
+    """Of hidden layers, in the last tenth; 0 if the activation function is not bounded."""
+    return _of_bounded(net, _end_rows(net.finite("saturated_fraction")))
 
 
 @_sign("saturated share at the first step", "saturated_fraction", per="layer", high=0.4)
 def saturated_first(net: Reading) -> Floats:
     """The same at the first recorded step."""
-    return np.where(_bounded(net), _first(net, "saturated_fraction"), np.nan)
+    return _of_bounded(net, _first(net, "saturated_fraction"))
 
 
 @_sign("size of the layer's input", "input_rms", per="layer", low=0.1, high=3.0)
@@ -540,8 +540,13 @@ def _of_pairs(net: Reading, of: Callable[[int, int], float]) -> Floats:
     return found
 
 
-def _bounded(net: Reading) -> np.ndarray:
-    """Which hidden layers have an activation function that is bounded at both ends."""
+def _of_bounded(net: Reading, values: Floats) -> Floats:
+    """The values of hidden layers whose activation function is bounded at both ends.
+
+    0 if it is known and not bounded; NaN if it is not known.
+    """
     rows = [ACTIVATIONS.get(name) for name in net.activations]
-    bounded = [row is not None and bool(np.isfinite(row.range).all()) for row in rows]
-    return np.asarray(net.hidden & bounded)
+    bounded = np.array([row is not None and bool(np.isfinite(row.range).all()) for row in rows])
+    known = np.array([row is not None for row in rows])
+    found = np.where(bounded, values, np.where(known, 0.0, np.nan))
+    return np.asarray(np.where(net.hidden, found, np.nan))

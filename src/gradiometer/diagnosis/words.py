@@ -243,6 +243,8 @@ class Facts:
 
     def _hidden(self) -> list[str]:
         """Activation functions of the layers through whose slope the delta comes."""
+        if "activation" not in self.run.dataset.coords:
+            return []
         gains = np.asarray(self.signs[0]["delta_gain"])
         names = np.asarray(self.run.dataset["activation"].values)
         return [str(name) for name in names[np.isfinite(gains)]]
