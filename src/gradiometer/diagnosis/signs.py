@@ -315,6 +315,19 @@ def saturated_first(net: Reading) -> Floats:
     return _of_bounded(net, _first(net, "saturated_fraction"))
 
 
+@_sign("share of the output that passes no gradient back", high=0.5)
+def output_off(net: Reading) -> float:
+    """The largest of three shares of the last layer at the end: dead, saturated, zeros in dL/dW."""
+    last = net.chains[0][-1] if net.chains[0] else len(net.layers) - 1
+    shares = [
+        _end_rows(net.finite(name))[last]
+        for name in ("dead_fraction", "saturated_fraction", "grad_zero_fraction")
+        if name in net.run.dataset
+    ]
+    known = [float(share) for share in shares if np.isfinite(share)]
+    return max(known, default=math.nan)
+
+
 @_sign("size of the layer's input", "input_rms", per="layer", low=0.1, high=3.0)
 def input_scale(net: Reading) -> Floats:
     """Root mean square of what the layer multiplies by its weights, at the first step."""

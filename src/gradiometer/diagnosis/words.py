@@ -209,7 +209,8 @@ class Facts:
             return ""
         about = CAUSES[self.cause]
         because = self._number()
-        return f"Cause: {about.meaning}{f' ({because})' if because else ''}. {about.advice}"
+        meaning = f"{about.meaning}{f' ({because})' if because else ''}"
+        return f"Cause: {meaning}{'' if meaning.endswith('?') else '.'} {about.advice}"
 
     def _number(self) -> str:
         """The number that convinces, of some causes."""
