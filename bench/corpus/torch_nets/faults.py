@@ -106,6 +106,13 @@ FAULTS: dict[str, Fault] = {
     "recurrence-third": Fault(
         "vanishing", "recurrence", {"gain": 0.3, "changed": "recurrent"}, "recurrent"
     ),
+    "recurrence-eight": Fault(
+        "exploding",
+        "recurrence",
+        {"gain": 8.0, "changed": "recurrent"},
+        "recurrent",
+        shows=("non-finite",),
+    ),
     "recurrence-relu-2": Fault(
         "exploding",
         "recurrence",

@@ -183,19 +183,19 @@ GROUPS: dict[str, Group] = {
     ),
     "recurrent net, of rows": Group(
         "test", Plan("rows", "loop", activation="tanh", pool="last", optimizer="adam", rate=0.01),
-        (*LOOP, *DATA, *TRUNK, *CLASSES, *RECURRENT, *INPUTS, *LONG),
+        (*LOOP, *DATA, *TRUNK, *CLASSES, *RECURRENT, *INPUTS, *LONG, "recurrence-eight"),
         (*_ANY, "mean-pooled", "converged"),
     ),
     "RNN": Group(
         "calibration",
         Plan("recall", "rnn", depth=1, length=20, pool="last", optimizer="adam", rate=0.01),
-        (*LOOP, *DATA, *TRUNK, *CLASSES, *RECURRENT),
+        (*LOOP, *DATA, *TRUNK, *CLASSES, *RECURRENT, "recurrence-tenth", "recurrence-third"),
         (*_ANY, "converged", "dropout"),
     ),
     "recurrent net, narrow": Group(
         "test",
-        Plan("recall", "loop", length=14, width=16, activation="tanh", pool="last",
-             optimizer="adam", rate=0.02),
+        Plan("recall", "loop", length=12, width=20, activation="tanh", pool="last",
+             optimizer="adam", rate=0.01),
         (*RECURRENT, *LONG, "far"),
         ("zero-head", "adam-tiny", "clipped", "to-zero"),
     ),
@@ -253,5 +253,19 @@ GROUPS: dict[str, Group] = {
         Plan("rows", "attention", depth=1, width=20, optimizer="adam", rate=0.01, steps=40),
         (*LOOP, *DATA, *TRUNK, *CLASSES, "all-zero"),
         (*_ANY, "dropout", "without-reference"),
+    ),
+    # --- more of the recurrent nets
+    "recurrent net, of rows, relu": Group(
+        "calibration",
+        Plan("rows", "loop", pool="last", optimizer="adam", rate=0.005),
+        ("recurrence-relu", "recurrence-relu-2", "recurrence-relu-3", "recurrence-large",
+         "recurrence-eight", "far", "cleared"),
+        ("zero-head", "warm-up", "mean-pooled"),
+    ),
+    "RNN, of rows": Group(
+        "calibration",
+        Plan("rows", "rnn", depth=1, pool="last", optimizer="adam", rate=0.01),
+        ("recurrence-large", "recurrence-eight", "far", "cleared"),
+        ("zero-head", "warm-up", "mean-pooled"),
     ),
 }  # fmt: skip

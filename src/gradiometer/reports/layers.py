@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from gradiometer.plots.canvas import middle
+from gradiometer.plots.values import recorded_values
 from gradiometer.plots.words import printable, shortened
 from gradiometer.quantities import GRADIENTS, QUANTITIES
-from gradiometer.summary.numbers import median
 
 if TYPE_CHECKING:
     from gradiometer.diagnosis import Diagnosis
@@ -49,7 +50,10 @@ def rows(trace: Trace, diagnosis: Diagnosis) -> list[dict[str, Any]]:
         of this layer), `cells` (one for each of `columns`), and `left_out`: how many layers before
         this one are left out.
     """
-    shown = columns(trace)
+    shown = [
+        (name, middle(trace, recorded_values(trace, name)[step]))
+        for _, name, step in columns(trace)
+    ]
     names = trace.layers
     half = MOST_ROWS // 2
     places = [*range(len(names))]
@@ -63,7 +67,7 @@ def rows(trace: Trace, diagnosis: Diagnosis) -> list[dict[str, Any]]:
                 "layer": shortened(printable(names[at]), MOST_LETTERS),
                 "activation": _activation(trace, at),
                 "kinds": [*dict.fromkeys(str(v.kind) for v in diagnosis if v.layer == names[at])],
-                "cells": [_cell(trace, name, step, at) for _, name, step in shown],
+                "cells": [_cell(name, float(values[at])) for name, values in shown],
                 "left_out": at - before - 1,
             }
         )
@@ -76,10 +80,10 @@ def _activation(trace: Trace, at: int) -> str:
     return str(dataset["activation"].values[at]) if "activation" in dataset.coords else ""
 
 
-def _cell(trace: Trace, name: str, step: int, layer: int) -> str:
-    value = median(trace, name, step, layer)
-    if value is None:
+def _cell(name: str, value: float) -> str:
+    """A number in words: infinite where it is not finite, NaN where it is missing."""
+    if math.isnan(value):
         return MISSING
-    if not math.isfinite(value):
+    if math.isinf(value):
         return "not finite"
     return f"{100 * value:.0f} %" if name in SHARES else f"{value:.2e}".replace("e-", "e−")

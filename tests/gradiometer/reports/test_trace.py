@@ -10,6 +10,7 @@ import gradiometer
 from gradiometer.decomposition import NEEDED
 from gradiometer.quantities import PER_LAYER
 from gradiometer.remedies import Effect, NotTried, Remedies, Tried
+from gradiometer.reports.layers import rows
 from gradiometer.reports.measuring import missing
 from gradiometer.reports.trace import page
 from gradiometer.states import with_missing
@@ -129,6 +130,13 @@ def test_values_of_one_kind_break_nothing(value):
     for name in trace.quantities:
         trace.dataset[name][:] = value
     check_page(page(trace))
+
+
+def test_the_table_has_the_medians_of_the_figures():
+    trace = made(["a", "b"], 1, members=3)
+    trace.dataset["delta_rms"][:] = [[[0.0, 1.0, math.nan], [0.5, math.nan, math.nan]]]
+    found = [row["cells"][0] for row in rows(trace, trace.diagnose())]
+    assert found == ["1.00e+00", "not finite"]
 
 
 def test_one_step_and_strange_facts_break_nothing():
