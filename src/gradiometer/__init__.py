@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from gradiometer.bridges import copy_weights, from_torch, to_torch
     from gradiometer.experiment import Experiment
     from gradiometer.recording.adapters.sklearn import from_sklearn, record_sklearn
+    from gradiometer.recording.errors import GradientWarning, TrainingStopped
     from gradiometer.recording.record import record
     from gradiometer.remedies import try_remedies
     from gradiometer.states import State
@@ -29,9 +30,11 @@ __version__ = "0.1.0"
 # Loaded when first used, so that `gradiometer --help` answers at once.
 _HOMES = {
     "Experiment": "gradiometer.experiment",
+    "GradientWarning": "gradiometer.recording",
     "State": "gradiometer.states",
     "Study": "gradiometer.studies",
     "Trace": "gradiometer.trace",
+    "TrainingStopped": "gradiometer.recording",
     "activations": "gradiometer.verbs.activations",
     "copy_weights": "gradiometer.bridges",
     "diagnose": "gradiometer.verbs.diagnose",
@@ -52,9 +55,11 @@ _HOMES = {
 
 __all__ = [
     "Experiment",
+    "GradientWarning",
     "State",
     "Study",
     "Trace",
+    "TrainingStopped",
     "__version__",
     "activations",
     "copy_weights",

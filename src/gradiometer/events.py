@@ -299,6 +299,23 @@ class TimeLimitReached(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StoppedOn(Event):
+    """A verdict ended a training, as was asked for. What was recorded until then is kept.
+
+    Attributes
+    ----------
+    kind : str
+        Of the verdict, such as "vanishing".
+    done, total : int
+        How many steps were completed, and how many were wanted.
+    """
+
+    kind: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finished(Event):
     """The verb has finished; the last event.
 

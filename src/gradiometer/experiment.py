@@ -34,7 +34,8 @@ from gradiometer.files import read_toml, write_atomically
 from gradiometer.interrupts import Interrupts, OutOfTime, check_time_limit
 from gradiometer.memory import check_memory
 from gradiometer.quantities import PER_STEP
-from gradiometer.recording import Recorder, record
+from gradiometer.recording import Recorder, TrainingStopped, record
+from gradiometer.recording.live import OnVerdict, checked_kinds
 from gradiometer.settings import DEFAULTS, SETTINGS, Settings, check_together
 from gradiometer.versions import versions
 
@@ -241,7 +242,14 @@ class Experiment(_Fields):
         """The settings that are arguments of the net, the optimiser or the recorder, by name."""
         return {name: getattr(self, name) for name, s in SETTINGS.items() if s.passed_to == taker}
 
-    def run(self, *, on_event: Listener | None = None, timeout: float | None = None) -> Trace:
+    def run(
+        self,
+        *,
+        on_event: Listener | None = None,
+        timeout: float | None = None,
+        stop_on: Collection[str] = (),
+        on_verdict: OnVerdict | None = None,
+    ) -> Trace:
         """Train the net and record the flow of its gradient.
 
         Divergence is not an error: non-finite values are recorded. An interrupt (Ctrl-C) ends the
@@ -256,6 +264,11 @@ class Experiment(_Fields):
         timeout : float, optional
             Seconds after which the training ends, as by an interrupt; checked after each step. The
             trace's attribute `time_limit` then holds them.
+        stop_on : collection of str, optional
+            Kinds of verdicts that end the training, as by an interrupt; see `gradiometer.record`.
+            The trace's attribute `stopped_on` is then the kind.
+        on_verdict : callable, optional
+            Called with the first verdict of each kind; see `gradiometer.record`.
 
         Returns
         -------
@@ -268,7 +281,7 @@ class Experiment(_Fields):
         SystemExit
             If `on_event` raised it; what was recorded until then is in its attribute `trace`.
         """
-        return Training(self, timeout).run(on_event=on_event)
+        return Training(self, timeout, stop_on, on_verdict).run(on_event=on_event)
 
 
 class Training:
@@ -277,19 +290,29 @@ class Training:
     Parameters
     ----------
     experiment : Experiment
-    timeout : float, optional
+    timeout, stop_on, on_verdict
         See `Experiment.run`.
 
     Raises
     ------
     ValueError
-        If the time limit is not a number of seconds above 0.
+        If the time limit is not a number of seconds above 0, or there is no such kind of verdict.
     TooLargeError
         If the training needs more memory than there is.
     """
 
-    def __init__(self, experiment: Experiment, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        timeout: float | None = None,
+        stop_on: Collection[str] = (),
+        on_verdict: OnVerdict | None = None,
+    ) -> None:
         check_time_limit(timeout)
+        self._live: dict[str, Any] = {
+            "stop_on": checked_kinds(stop_on) if stop_on else (),
+            "on_verdict": on_verdict,
+        }
         check_memory(experiment)
         self.experiment, self._timeout = experiment, timeout
 
@@ -304,7 +327,7 @@ class Training:
         with (
             Interrupts() as interrupts,
             np.errstate(all="ignore"),
-            record(net, optimizer, **experiment.recorded(data)) as recorder,
+            record(net, optimizer, **experiment.recorded(data), **self._live) as recorder,
         ):
             ending = _Ending(experiment.steps, interrupts, self._timeout)
             if on_event is not None:
@@ -314,6 +337,8 @@ class Training:
                 optimizer.train(experiment.steps, print_each=None)
                 interrupts.finish()
                 recorder.session.settle()  # reports the last steps; a listener may interrupt
+            except TrainingStopped:
+                interrupts.finish()
             except (KeyboardInterrupt, SystemExit) as error:
                 interrupts.finish()
                 if not recorder.n_steps:

@@ -22,6 +22,7 @@ from gradiometer.events import (
     Progressed,
     Result,
     StepRecorded,
+    StoppedOn,
     TimeLimitReached,
 )
 
@@ -51,6 +52,14 @@ def run(
         float | None,
         typer.Option(metavar="SECONDS", help="Stop the training after this time."),
     ] = None,
+    stop_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            help="Stop when the net is diagnosed with this (vanishing, exploding, dead, saturated, "
+            "non-finite or stalled); may be repeated.",
+        ),
+    ] = None,
     attempt: Try = False,
     budget: Budget = None,
     *,
@@ -67,6 +76,7 @@ def run(
             theory=theory,
             report=report,
             timeout=timeout,
+            stop_on=stop_on or (),
             on_event=printer,
             **chosen(settings),
         )
@@ -118,6 +128,9 @@ class RunPrinter(RemediesPrinter):
             case TimeLimitReached(_, done, steps):
                 self.status = 1
                 typer.echo(f"Stopped by the time limit after step {done} of {steps}; {SAVED}")
+            case StoppedOn(kind, done, steps):
+                self.status = 1
+                typer.echo(f"Stopped on {kind} after step {done} of {steps}; {SAVED}")
             case Interrupted():
                 super().show(event)
                 _say_where_it_ended(event)

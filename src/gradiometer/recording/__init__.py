@@ -13,14 +13,16 @@ functions.py   activation functions, by their names in each framework
 reference.py   the reference batch, on which dead units and accuracy are measured
 restore.py     attributes and random streams, put back after a while
 nonfinite.py   where the first number came up that is not finite
+origin.py      what began it; from place.py, what its step's record says, and looking.py, its arrays
+live.py        a run is diagnosed while it is recorded, and stopped if that is wanted
 chains.py      which layers lead to which
 schedule.py    which steps are recorded
 clock.py       how much of the time recording takes
-errors.py      what cannot be recorded
+errors.py      what cannot be recorded, what is warned of, and what stops a training
 """
 
-from gradiometer.recording.errors import RecordingError
+from gradiometer.recording.errors import GradientWarning, RecordingError, TrainingStopped
 from gradiometer.recording.record import record
 from gradiometer.recording.recorder import Recorder
 
-__all__ = ["Recorder", "RecordingError", "record"]
+__all__ = ["GradientWarning", "Recorder", "RecordingError", "TrainingStopped", "record"]

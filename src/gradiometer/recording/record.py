@@ -8,6 +8,7 @@ from typing import Any
 
 import dp
 from gradiometer.recording.adapters.dp import recorder_of as of_dp
+from gradiometer.recording.live import OnVerdict, live_of
 from gradiometer.recording.recorder import TrainingRecorder
 from gradiometer.recording.session import Session
 
@@ -22,6 +23,8 @@ def record(
     quantities: Collection[str] | None = None,
     max_overhead: float | None = None,
     layers: Collection[str] | None = None,
+    stop_on: Collection[str] = (),
+    on_verdict: OnVerdict | None = None,
 ) -> TrainingRecorder:
     """Record every training step of a model inside the block.
 
@@ -51,6 +54,13 @@ def record(
     layers : collection of str, optional
         Record only these layers, by their names, such as ["h1", "out"]; all by default. `grad_norm`
         stays that of the whole net.
+    stop_on : collection of str, optional
+        Kinds of verdicts that stop the training, such as ["non-finite", "vanishing"]: then
+        `TrainingStopped` is raised out of the step, the `with` block ends without it, and
+        `recorder.stopped` is the verdict.
+    on_verdict : callable, optional
+        Called with the first verdict of each kind but "healthy". Without it, the first one becomes
+        a `GradientWarning` if there is `stop_on`; without both nothing is diagnosed meanwhile.
 
     Returns
     -------
@@ -67,11 +77,15 @@ def record(
         If the optimizer trains another model, or a layer could only be recorded wrongly, or the
         model owns no weights. In the training, if it cannot be seen where a step ends.
     ValueError
-        If there is no such quantity, or no such layer. (A layer of dp that shows only in the first
-        step is checked there.)
+        If there is no such quantity, kind of verdict or layer. (A layer of dp that shows only in
+        the first step is checked there.)
 
     Notes
     -----
+    With `stop_on` or `on_verdict` the run is diagnosed after 10, 20, 40, 80 … recorded steps, and a
+    verdict counts once two looks in a row say it ("stalled" from step 40 on). What is not finite
+    counts as soon as it is seen. The training is the same, bit for bit, until it is stopped.
+
     With dp a step is a computation of the loss's gradient (`get_grad`, or `grad` of the loss) and
     the change of parameters after it; the library's own training loop tells its steps exactly.
 
@@ -88,7 +102,9 @@ def record(
     >>> recorder.trace.grad_w.shape
     (4, 5)
     """
-    session = Session(every, histograms, quantities, max_overhead, only=layers)
+    session = Session(
+        every, histograms, quantities, max_overhead, only=layers, live=live_of(stop_on, on_verdict)
+    )
     if isinstance(model, dp.Model):
         return of_dp(session, model, optimizer, reference)
     keras = sys.modules.get("keras")  # whoever has a model of it has imported it

@@ -6,6 +6,7 @@ import abc
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,7 +20,7 @@ from gradiometer.recording.session import LayerInfo, Session
 from gradiometer.states import MODEL, Reasons
 
 if TYPE_CHECKING:
-    from gradiometer.diagnosis import Diagnosis
+    from gradiometer.diagnosis import Diagnosis, Verdict
     from gradiometer.trace import Trace
 
 NO_LABELS = "there are no labels of classes, on a reference batch, to compare the output with"
@@ -36,6 +37,7 @@ class Recorder:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        session.diagnose = partial(_diagnose, session)  # it must not keep the recorder alive
 
     @property
     def layers(self) -> tuple[LayerInfo, ...]:
@@ -71,6 +73,11 @@ class Recorder:
             Takes one event; see `gradiometer.events`.
         """
         self.session.subscribe(listener)
+
+    @property
+    def stopped(self) -> Verdict | None:
+        """The verdict that stopped the training; None if none did."""
+        return None if self.session.live is None else self.session.live.stopped
 
     @property
     def n_steps(self) -> int:
@@ -136,6 +143,10 @@ class Recorder:
         )
 
 
+def _diagnose(session: Session) -> Diagnosis:
+    return Recorder(session).diagnose()
+
+
 class Training(abc.ABC):
     """What an adapter makes of a model's training: it watches steps, and tells a session of them.
 
@@ -199,8 +210,10 @@ class TrainingRecorder(Recorder):
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> bool | None:
         self._leave(complete=kind is None)
+        live = self.session.live
+        return error is not None and live is not None and error is live.error
 
     def attach(self) -> None:
         """Record steps from now on, as they are seen.
@@ -336,5 +349,7 @@ def _facts(session: Session, reasons: Reasons) -> dict[str, Any]:
         found["above"] = json.dumps(above)
     if reasons:
         found["missing"] = json.dumps(reasons)
+    if session.live is not None and session.live.stopped is not None:
+        found["stopped_on"] = str(session.live.stopped.kind)
     found["recording_overhead"] = session.schedule.overhead
     return {**found, **session.nonfinite}

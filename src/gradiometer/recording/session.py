@@ -20,6 +20,7 @@ from gradiometer.quantities import HISTOGRAM, OF_STEPS, QUANTITIES
 from gradiometer.recording.chains import among, chains_of, layers_above
 from gradiometer.recording.clock import Clock
 from gradiometer.recording.functions import UNKNOWN
+from gradiometer.recording.live import Live
 from gradiometer.recording.measure import nothing
 from gradiometer.recording.nonfinite import first_nonfinite
 from gradiometer.recording.origin import Look
@@ -92,9 +93,14 @@ class Session:
         So many steps are recorded whatever they take.
     only : collection of str, optional
         The names of the layers that are recorded; all by default.
+    live : Live, optional
+        Looks at the run while it is recorded.
 
     Attributes
     ----------
+    live : Live, optional
+    diagnose : callable
+        Says what the net suffers from, by what was recorded so far; set by the recorder.
     only : tuple of str, optional
     schedule : Schedule
         Which steps are recorded.
@@ -112,8 +118,8 @@ class Session:
         Layer -> quantity -> why it cannot be had.
     why_nothing : str
         Why no step has been recorded.
-    done : int
-        Steps so far, recorded or not.
+    done, recorded : int
+        Steps so far, recorded or not; and those that were recorded.
     accuracy : float
         Of the latest step, mean over members.
     total : int, optional
@@ -128,7 +134,10 @@ class Session:
         max_overhead: float | None = None,
         always: int = 1,
         only: Collection[str] | None = None,
+        live: Live | None = None,
     ) -> None:
+        self.live = live
+        self.diagnose: Callable[[], Any] = lambda: None
         self.only = _checked_names(only)
         self.schedule = Schedule(every, max_overhead, always)
         if isinstance(quantities, str):
@@ -148,7 +157,7 @@ class Session:
         self.above: dict[int, int] = {}
         self.missing: dict[str, dict[str, str]] = {}
         self.why_nothing = "no training step was completed"
-        self.done = 0
+        self.done = self.recorded = 0
         self.accuracy = float("nan")
         # what each call of `add_measured` gave: an interrupt leaves all of it or nothing
         self._added: list[Rows] = []
@@ -331,6 +340,7 @@ class Session:
         self.members = loss.shape[1:]
         self.accuracy = float(np.mean(accuracy[-1]))
         self._added.append(rows)
+        self.recorded += len(rows.steps)
         self._latest = steps
         if not self.nonfinite:
             self._look_for_nonfinite(rows, counts, loss_seen, look)
@@ -365,6 +375,7 @@ class Session:
         self._added = [
             rows.first(count) for rows, count in zip(self._added, counts, strict=True) if count
         ]
+        self.recorded = len(self.steps)
         if self.nonfinite and self.nonfinite["nonfinite_step"] > step:
             self.nonfinite = {}
 
@@ -419,6 +430,20 @@ class Session:
             )  # fmt: skip
             for listener in (*self._listeners,):  # it may bring another one, which hears the next
                 listener(event)
+
+    def look(self) -> None:
+        """Between two steps: diagnose the run so far, if that is wanted and it is time."""
+        live = self.live
+        if live is None or not live.is_due(self.recorded, bool(self.nonfinite)):
+            return
+        with self.timed:
+            live.look(self.diagnose(), self.recorded, self.steps[-1], bool(self.nonfinite))
+
+    def look_and_stop(self) -> None:
+        """The same; raises TrainingStopped if the training is to end."""
+        if self.live is not None:
+            self.look()
+            self.live.check()
 
     # --- reading ----------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from gradiometer.events import (
     Interrupted,
     Listener,
     Result,
+    StoppedOn,
     TimeLimitReached,
 )
 from gradiometer.interrupts import Interrupts
@@ -23,7 +24,11 @@ from gradiometer.verbs.run_folder import RunFolder
 from gradiometer.verbs.telling import interruptible
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from gradiometer.diagnosis import Verdict
     from gradiometer.experiment import Experiment, Training
+    from gradiometer.recording.live import OnVerdict
     from gradiometer.trace import Trace
 
 
@@ -36,6 +41,8 @@ def run(
     theory: bool = False,
     report: bool = False,
     timeout: float | None = None,
+    stop_on: Collection[str] = (),
+    on_verdict: OnVerdict | None = None,
     on_event: Listener | None = None,
     **settings: Any,
 ) -> Trace:
@@ -60,10 +67,16 @@ def run(
         Write report.html into `out`, too; see `report`.
     timeout : float, optional
         Seconds after which the training ends; what was recorded until then is returned and saved.
+    stop_on : collection of str, optional
+        Kinds of verdicts that end the training, such as ["non-finite", "vanishing"]; what was
+        recorded until then is returned and saved, and the trace's attribute `stopped_on` is the
+        kind. See `gradiometer.record`.
+    on_verdict : callable, optional
+        Called with the first verdict of each kind while the net is trained.
     on_event : callable, optional
         Called with everything that happens: `Begun`, `StepRecorded`, `Progressed`, `Result`,
-        `Compared` or `NotCompared`, `Interrupted` or `TimeLimitReached`, `KeptElsewhere`,
-        `FileWritten`, `Finished`; see `gradiometer.events`.
+        `Compared` or `NotCompared`, `Interrupted`, `TimeLimitReached` or `StoppedOn`,
+        `KeptElsewhere`, `FileWritten`, `Finished`; see `gradiometer.events`.
     **settings
         Of the experiment, such as layers=3 or activation="tanh"; they take precedence:
 
@@ -99,7 +112,9 @@ def run(
     from gradiometer.experiment import Training
 
     described = describe(experiment, **settings)
-    training = Training(described, timeout)
+    if stop_on and on_verdict is None and on_event is not None:
+        on_verdict = _told_at_the_end
+    training = Training(described, timeout, stop_on, on_verdict)
     if theory:
         check_covered(described)
     if report and out is None:
@@ -130,6 +145,10 @@ def run(
     return trace
 
 
+def _told_at_the_end(_: Verdict) -> None:
+    """By the event `StoppedOn`, and by the trace."""
+
+
 def _train(training: Training, folder: RunFolder | None, tell: Guarded) -> tuple[Trace, Interrupts]:
     """Train and save; an interrupt ends the training; the event `Result` comes in any case."""
     with Interrupts() as interrupts:
@@ -154,13 +173,16 @@ def _train(training: Training, folder: RunFolder | None, tell: Guarded) -> tuple
 
 def _end_of(
     trace: Trace, experiment: Experiment, interrupts: Interrupts
-) -> Interrupted | TimeLimitReached | None:
+) -> Interrupted | TimeLimitReached | StoppedOn | None:
     """The event for what ended the training early, or came too late to end it."""
     done, late = int(trace.attrs["steps_done"]), "time_limit" in trace.attrs
+    on_verdict = "stopped_on" in trace.attrs
     stopped = trace.attrs["interrupted"] or "asked_to_stop" in trace.attrs
-    number = interrupts.signal or (SIGINT if stopped and not late else None)
+    number = interrupts.signal or (SIGINT if stopped and not (late or on_verdict) else None)
     if number is not None:
         return Interrupted(number, "training", done, experiment.steps)
     if late:
         return TimeLimitReached(float(trace.attrs["time_limit"]), done, experiment.steps)
+    if on_verdict:
+        return StoppedOn(str(trace.attrs["stopped_on"]), done, experiment.steps)
     return None

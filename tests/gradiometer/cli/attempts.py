@@ -367,6 +367,7 @@ OF_OPTIONS = [
         (f"run --timeout {value} --out {{out}}", 2, "timeout must be a number of seconds above 0")
         for value in ("0", "-1", "nan", "inf")
     ],
+    ("run --stop-on wrong --out {out}", 2, "unknown kind of verdict 'wrong'. Known: vanishing"),
     ("run --timeout soon --out {out}", 2, "Invalid value for '--timeout'"),
     *[
         (f"study {{file:s-good.toml}} --{flag} {value} --out {{out}}", 2, words)

@@ -320,7 +320,17 @@ def test_every_setting_is_a_flag():
 
     from gradiometer.cli.run import run
 
-    own = {"experiment", "out", "overwrite", "theory", "timeout", "attempt", "budget"}
+    own = {
+        "experiment",
+        "out",
+        "overwrite",
+        "theory",
+        "timeout",
+        "attempt",
+        "budget",
+        "stop_on",
+        "report",
+    }
     flags = set(inspect.signature(run).parameters) - own
     fields = set(Experiment.model_fields)
     several = {"hyperparameter": "hyperparameters", "quantity": "quantities"}

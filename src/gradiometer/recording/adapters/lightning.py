@@ -25,7 +25,8 @@ class RecordTraining(Callback):
     Parameters
     ----------
     **settings
-        `reference`, `every`, `histograms`, `quantities`, `max_overhead`: see `gradiometer.record`.
+        `reference`, `every`, `histograms`, `quantities`, `max_overhead`, `layers`,
+        `stop_on`, `on_verdict`: see `gradiometer.record`.
 
     Notes
     -----
@@ -58,7 +59,14 @@ class RecordTraining(Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Begin to record."""
         self._recorder = record(pl_module, **self._settings)
+        if self._recorder.session.live is not None:
+            self._recorder.session.live.raises = False  # the trainer is asked to stop instead
         self._recorder.attach()
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        """Ask the trainer to stop, if a verdict says so."""
+        if self.recorder.stopped is not None:
+            trainer.should_stop = True
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Stop."""

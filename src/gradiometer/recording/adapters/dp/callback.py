@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import dp
 from gradiometer.recording.adapters.dp.layers import Announcer
+from gradiometer.recording.live import Live
 from gradiometer.recording.session import Session
 
 if TYPE_CHECKING:
@@ -101,3 +102,31 @@ class Callback(dp.ProgramCallback):
             assert self._reader is not None
             self._reader.after_update(number, step)
             session.schedule.clock.seconds += perf_counter() - started
+            if session.live is not None:
+                self._reader.flush_if_due(session.live)
+                session.look()
+
+
+class Stopper(dp.ProgramCallback):
+    """Ends the library's loop when a verdict says so, after what else is called in a step."""
+
+    only_reads = True
+    reads_loss = False
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def place_in(self, callbacks: list[Any], compiled: bool) -> None:
+        """Come last; in compiled training, last of those that read programs."""
+        at = len(callbacks)
+        while compiled and at and not isinstance(callbacks[at - 1], dp.ProgramCallback):
+            at -= 1
+        callbacks.insert(at, self)
+
+    def after_update(self, step: dp.Step) -> None:  # noqa: ARG002
+        """End it, if it is to end."""
+        self._live.check()
+
+    def after_program_update(self, number: int, step: StepArrays) -> None:  # noqa: ARG002
+        """The same in compiled training."""
+        self._live.check()

@@ -28,6 +28,7 @@ from gradiometer.recording.assembly import add_arrays
 from gradiometer.recording.calls import joined
 from gradiometer.recording.chains import layers_before
 from gradiometer.recording.errors import RecordingError
+from gradiometer.recording.live import Live
 from gradiometer.recording.looking import Around
 from gradiometer.recording.measure import (
     FROM_GRADIENT,
@@ -203,6 +204,15 @@ class ProgramReader:
             whole = [memory for memory, _ in self._whole]
             for memory in (*whole, self._accuracies, *(kept.memory for kept in self._kept)):
                 memory[0] = memory[count]
+
+    def flush_if_due(self, live: Live) -> None:
+        """Measure the steps that wait if one look at the run is due, or a loss is not finite."""
+        waiting = len(self._numbers)
+        if not waiting:
+            return
+        spoilt = self._loss_too and not np.isfinite(self._loss[waiting - 1]).all()
+        if live.is_due(self.session.recorded + waiting, spoilt):
+            self.flush()
 
     def forget_after(self, number: int) -> None:
         """Leave out the steps after `number`, which were undone, also where they were added."""

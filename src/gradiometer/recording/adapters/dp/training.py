@@ -11,7 +11,7 @@ import numpy as np
 import dp
 from dp.typing import Array
 from dp.watching import register, unregister
-from gradiometer.recording.adapters.dp.callback import Callback
+from gradiometer.recording.adapters.dp.callback import Callback, Stopper
 from gradiometer.recording.adapters.dp.layers import Announcer, Called, only
 from gradiometer.recording.adapters.dp.steps import Assembly, PassReader, Seen, Update
 from gradiometer.recording.adapters.dp.watch import Pass, Watch, trains
@@ -110,6 +110,7 @@ class DpTraining(Training):
         self._watch = Watch(self, session.timed, session.arrays)
         self._reader = PassReader(model, session, reference)
         self._callback = Callback(self)
+        self._stopper: Stopper | None = None  # in a loop that may be stopped
         self.announcer = Announcer(session, model, self._before_reading)
         self._step: Step | None = None
         self._loops: list[dp.Optimizer] = []  # the library's loops that are running
@@ -160,6 +161,7 @@ class DpTraining(Training):
         with self.session.timed, np.errstate(all="ignore"):
             given = None if loss is None else float(loss)
             self._close(step, loss=given, why_not=MOVED if step.moved else "")
+            self.session.look_and_stop()
 
     # --- what the watch tells ---------------------------------------------------------------------
 
@@ -184,6 +186,7 @@ class DpTraining(Training):
                 self._step.latest = seen
             else:
                 self._settle()
+                self.session.look_and_stop()
                 several = self._step is not None
                 self._step = self._new_step()
                 self._step.several = several
@@ -210,6 +213,9 @@ class DpTraining(Training):
             if not isinstance(known, list):
                 optimizer.callbacks = known = list(known or ())
             known.insert(0, self._callback)
+            if self.session.live is not None:
+                self._stopper = Stopper(self.session.live)
+                self._stopper.place_in(known, bool(getattr(optimizer, "compile", False)))
         self._loops.append(optimizer)
 
     def loop_ends(self, optimizer: dp.Optimizer) -> None:
@@ -229,8 +235,10 @@ class DpTraining(Training):
                 del optimizer.callbacks
             else:
                 optimizer.callbacks = known
-        elif self._callback in optimizer.callbacks:
-            optimizer.callbacks.remove(self._callback)
+            return
+        for mine in (self._callback, self._stopper):
+            if mine in optimizer.callbacks:
+                optimizer.callbacks.remove(mine)
 
     # --- the library's loop -----------------------------------------------------------------------
 
@@ -259,6 +267,7 @@ class DpTraining(Training):
             if step is not None:
                 with self.session.timed, np.errstate(all="ignore"):
                     self._close(step, used=told.grad)
+                    self.session.look()
         # steps that are not recorded cost next to nothing
         self._watch.paused = not self.session.wants(self.session.done + 1)
 

@@ -96,6 +96,7 @@ class Steps(Training):
         step = self._watched(lambda state, data: plain(state, iter([data])))
 
         def function(state: State, batches: Iterator[Any]) -> tuple[Any, State]:
+            self._check_stopped()
             found, state = step(state, next(batches))
             for data in itertools.islice(batches, self._model.steps_per_execution - 1):
                 found, state = step(state, data)
@@ -110,7 +111,17 @@ class Steps(Training):
             return [[variable.value for variable in one] for one in variables_of(model)]
 
         step = self._watched(lambda _, data: (plain([data]), values()))
-        return lambda batches: step(values(), batches[0])[0]
+
+        def function(batches: Any) -> Any:
+            self._check_stopped()
+            return step(values(), batches[0])[0]
+
+        return function
+
+    def _check_stopped(self) -> None:
+        """End a loop that went on after `stop_training`, as loops of one's own do."""
+        if self._session.live is not None:
+            self._session.live.check()
 
     def _watched(self, step: Callable[[State, Any], tuple[Any, State]]) -> Any:
         """The trainer's step, recorded."""
@@ -126,6 +137,9 @@ class Steps(Training):
             if complete is not None:
                 with session.timed:
                     complete(after)
+                session.look()
+                if session.live is not None and session.live.stopped is not None:
+                    self._model.stop_training = True  # which `fit` heeds after this step
             return found, after
 
         return watched

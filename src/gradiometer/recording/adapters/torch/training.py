@@ -118,6 +118,7 @@ class Training(recorder.Training, Observer):
             self._finish(loss)
         finally:
             self._stop_watching()
+        self._session.look_and_stop()
 
     def _prepare(self) -> None:
         """Watch the step that comes, if it is to be recorded."""
@@ -274,6 +275,7 @@ class Training(recorder.Training, Observer):
             raise
         self._watch.end_step()
         self._prepare()
+        self._session.look_and_stop()
 
     def _finish(self, loss: torch.Tensor | float | None = None) -> None:
         """Put the step together and add it to the record; its loss is given, or is looked up."""

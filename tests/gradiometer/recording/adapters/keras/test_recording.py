@@ -59,6 +59,33 @@ def test_some_layers_are_recorded_as_if_all_were():
         trained(["h4"])
 
 
+# --- live -----------------------------------------------------------------------------------------
+
+
+def deep():
+    keras.utils.set_random_seed(0)
+    hidden = [kl.Dense(10, "sigmoid", name=f"h{i}") for i in range(8)]
+    return compiled(*hidden, kl.Dense(2, "softmax"), loss="sparse_categorical_crossentropy")
+
+
+def test_fit_is_stopped_by_a_verdict_and_so_is_a_loop_of_ones_own():
+    classes = (X[:, 0] > 0).astype("int32")
+    stop = {"stop_on": ["vanishing", "stalled", "saturated"], "on_verdict": lambda _: None}
+    net = deep()
+    with record(net, **stop) as recorder:
+        net.fit(X, classes, epochs=200, batch_size=12, verbose=0)
+    assert recorder.stopped is not None
+    assert recorder.n_steps in (20, 80)
+    fitted, net, done = net.get_weights(), deep(), 0
+    with record(net, **stop) as again:
+        for _ in range(200):
+            net.train_on_batch(X, classes)
+            done += 1
+    assert done == again.n_steps == recorder.n_steps
+    for mine, expected in zip(net.get_weights(), fitted, strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-5, atol=1e-7)
+
+
 # --- numbers --------------------------------------------------------------------------------------
 
 

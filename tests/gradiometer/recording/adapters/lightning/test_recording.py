@@ -111,6 +111,18 @@ def test_settings_and_a_second_fit():
     assert callback.recorder is not first
 
 
+def test_a_verdict_asks_the_trainer_to_stop():
+    class Breaks(Classifier):
+        def training_step(self, batch, index):
+            loss = super().training_step(batch, index)
+            return loss * float("nan") if self.current_epoch == 1 else loss
+
+    callback = RecordTraining(stop_on=["non-finite"], on_verdict=lambda _: None)
+    fit(callback, Breaks())
+    assert callback.recorder.stopped.kind == "non-finite"
+    assert callback.trace["step"].values.tolist() == [1, 2]
+
+
 def test_an_exception_keeps_what_was_recorded():
     class Fails(Classifier):
         def on_train_epoch_end(self):
