@@ -7,11 +7,13 @@ random. A line per net goes to `build/corpus/remedies.jsonl`, and a stopped run 
 
 from __future__ import annotations
 
+import csv
 import json
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 JOURNAL = FOLDER / "remedies.jsonl"
+TABLE = Path(__file__).with_suffix(".csv")  # the lines of which docs/remedies.md tells
 FRESH = 1000  # added to seeds; no net of the corpus is so chosen
 JUDGED = {"experiments": 10, "torch": 5}  # seeds
 DRAWN = 3  # remedies at random
@@ -206,3 +209,11 @@ def lines() -> Iterator[dict[str, Any]]:
     """The lines of the journal."""
     if JOURNAL.exists():
         yield from map(json.loads, JOURNAL.read_text(encoding="utf-8").splitlines())
+
+
+def write_table(rows: Iterable[Row]) -> None:
+    """Write a line per net, in the order of their names."""
+    with TABLE.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in sorted(rows, key=lambda row: row.name))

@@ -29,6 +29,7 @@ def main() -> None:
 
     if given.what == "table":
         rows = [remedies.Row(**line) for line in remedies.lines() if "source" in line]
+        remedies.write_table(rows)
         print(remedies_table.in_markdown(rows))
         return
     how = remedies.by_experiment if given.what == "experiments" else remedies.by_torch

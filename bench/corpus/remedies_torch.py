@@ -15,7 +15,7 @@ from bench.corpus.torch_nets.plan import Plan
 from bench.corpus.torch_nets.skeleton import Skeleton
 from bench.corpus.torch_nets.spoiling import INPUTS, TARGETS
 from bench.corpus.torch_nets.tasks import outcome
-from bench.corpus.torch_nets.training import SCHEDULES, _batches, _evaluated, _optimizer, _step
+from bench.corpus.torch_nets.training import SCHEDULES, batches_of, evaluated, optimizer_of, step_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -36,7 +36,7 @@ class Training:
         self._plan = self._plan.but(seed=seed)
         torch.set_num_threads(1)
         model = build(self._plan)
-        return model, _optimizer(model, self._plan)
+        return model, optimizer_of(model, self._plan)
 
     def train(
         self, model: Skeleton, optimizer: torch.optim.Optimizer, loss: Loss | None = None
@@ -46,8 +46,8 @@ class Training:
         task = task_of(plan)
         x, y = INPUTS[plan.inputs](task.x), TARGETS[plan.targets](task.y)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, SCHEDULES[plan.schedule])
-        step = _step(model, optimizer, loss or loss_of(plan.loss, task), plan)
-        batches = _batches(len(x), plan)
+        step = step_of(model, optimizer, loss or loss_of(plan.loss, task), plan)
+        batches = batches_of(len(x), plan)
         for _ in range(plan.before):
             rows = next(batches)
             step(x[rows], y[rows])
@@ -58,6 +58,6 @@ class Training:
         goal = y if plan.targets in ("small", "large") else task.y
         ending = getattr(model, "ending", None)
         probability = not isinstance(ending, torch.nn.Identity | type(None))
-        output = _evaluated(model, x[task.fixed])
+        output = evaluated(model, x[task.fixed])
         reached = outcome(task, output, goal[task.fixed], probability)
         return {"r2" if task.goal == "numbers" else "accuracy": reached}

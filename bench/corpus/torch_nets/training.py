@@ -47,10 +47,10 @@ def train(**settings: Any) -> Trained:
     task = task_of(plan)
     x, y = INPUTS[plan.inputs](task.x), TARGETS[plan.targets](task.y)
     model = build(plan)
-    optimizer = _optimizer(model, plan)
+    optimizer = optimizer_of(model, plan)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, SCHEDULES[plan.schedule])
-    step = _step(model, optimizer, loss_of(plan.loss, task), plan)
-    batches = _batches(len(x), plan)
+    step = step_of(model, optimizer, loss_of(plan.loss, task), plan)
+    batches = batches_of(len(x), plan)
     for _ in range(plan.before):
         rows = next(batches)
         step(x[rows], y[rows])
@@ -63,16 +63,18 @@ def train(**settings: Any) -> Trained:
             step(x[rows], y[rows])
             schedule.step()
     goal = y if plan.targets in ("small", "large") else task.y
-    output = _evaluated(model, x[task.fixed])
+    output = evaluated(model, x[task.fixed])
     return Trained(recorder.trace, outcome(task, output, goal[task.fixed], bool(plan.ending)))
 
 
-def _step(
+def step_of(
     model: Skeleton,
     optimizer: torch.optim.Optimizer,
     loss: Callable[[Tensor, Tensor], Tensor],
     plan: Plan,
 ) -> Callable[[Tensor, Tensor], None]:
+    """Give what makes a step of rows, with the plan's mistakes."""
+
     def step(x: Tensor, y: Tensor) -> None:
         if plan.clear == "before":
             optimizer.zero_grad()
@@ -86,7 +88,8 @@ def _step(
     return step
 
 
-def _optimizer(model: Skeleton, plan: Plan) -> torch.optim.Optimizer:
+def optimizer_of(model: Skeleton, plan: Plan) -> torch.optim.Optimizer:
+    """Give the optimizer of the parameters that the plan lets it own."""
     owned = [value for name, value in model.named_parameters() if _owned(name, plan)]
     return OPTIMIZERS[plan.optimizer](owned, lr=plan.rate, weight_decay=plan.decay)
 
@@ -103,8 +106,8 @@ def _owned(name: str, plan: Plan) -> bool:
     return True
 
 
-def _batches(rows: int, plan: Plan) -> Iterator[Tensor]:
-    """Rows of each batch: every row once, in a new order, then again."""
+def batches_of(rows: int, plan: Plan) -> Iterator[Tensor]:
+    """Give the rows of each batch: every row once, in a new order, then again."""
     order = torch.Generator().manual_seed(plan.seed)
     batch = min(plan.batch, rows)
     while True:
@@ -113,7 +116,8 @@ def _batches(rows: int, plan: Plan) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def _evaluated(model: Skeleton, x: Tensor) -> Tensor:
+def evaluated(model: Skeleton, x: Tensor) -> Tensor:
+    """Give the output of a trained net, in evaluation mode."""
     model.eval()
     out: Tensor = model(x)
     return out

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradiometer.decomposition import NEEDED, next_layers
+from gradiometer.decomposition import NEEDED, decompose, next_layers
 from gradiometer.plots import heatmap, learning, waterfall
 from gradiometer.plots.canvas import middle
 from gradiometer.plots.values import recorded_values
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from gradiometer.theory import Prediction
     from gradiometer.trace import Trace
+
+OF_GRADIENTS = ("grad_rms", "input_rms", "rows")  # of what is needed, not for the delta
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,22 @@ def _waterfall(trace: Trace) -> Figure:
 
 
 def _terms(trace: Trace) -> str:
-    """What the bars are, and which quantities exact ones lack."""
-    absent = [name for name in NEEDED if name not in trace.dataset]
-    if not absent:
+    """Whether the bars are exact, and which quantities they lack."""
+    steps = trace.dataset["step"].values
+    parts = decompose(trace, sorted({int(steps[0]), int(steps[-1])}))
+    exact = bool(parts["slope"].notnull().any())
+    absent = [f'"{name}"' for name in NEEDED if name not in (*trace.quantities, *OF_GRADIENTS)]
+    to_add = f"add {', '.join(absent)} to quantities"
+    if exact and not absent:
         return "The terms add up to the measured gain exactly."
-    names = ", ".join(f'"{name}"' for name in absent)
-    return f"The terms are estimates. For exact ones, add {names} to quantities."
+    if exact:
+        return (
+            "The terms add up to the measured gain exactly, but some are parts of others. To tell "
+            f"them apart, {to_add}."
+        )
+    if absent:
+        return f"The terms are estimates. For exact ones, {to_add}."
+    return "The terms are estimates: exact ones cannot be had of this net."
 
 
 def _falls(trace: Trace) -> str:

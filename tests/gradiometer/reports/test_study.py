@@ -5,7 +5,7 @@ from tests.gradiometer.reports.reading import check_page
 from tests.gradiometer.studies.helpers import drain, small
 
 from gradiometer.reports.study import page
-from gradiometer.studies import load
+from gradiometer.studies import Study, load
 
 
 @pytest.fixture
@@ -27,7 +27,10 @@ def test_it_has_the_sentence_every_experiment_and_the_figures(results):
 
 
 def test_a_study_of_which_nothing_is_finished(tmp_path):
-    study = small(layers=(1,), activation=("relu",))
+    base = {"steps": 2, "width": 4}
+    study = Study(base, over={"layers": (1, 2)}, members=2, name="not begun")
     (tmp_path / "study.toml").write_text(study.to_toml(), encoding="utf-8")
     read = check_page(page(load(tmp_path)))
     assert "No experiment is finished." in read.text
+    assert study.name in read.text
+    assert read.all("img") == []

@@ -86,6 +86,12 @@ def test_what_was_not_recorded_is_said():
     assert "no two layers that one delta goes through" in check_page(page(alone)).text
 
 
+def test_a_part_of_the_quantities_gives_exact_terms_too():
+    some = ["grad_rms", "delta_rms", "backward_rms", "arriving_rms", "phi_delta_rms"]
+    trace = gradiometer.run(layers=3, steps=2, quantities=some)
+    assert "exactly, but some are parts of others" in check_page(page(trace)).text
+
+
 def test_reasons_for_missing_quantities_are_told():
     trace = gradiometer.run(layers=2, steps=2, quantities=[*NEEDED])
     read = check_page(page(trace))
