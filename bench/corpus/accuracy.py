@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from bench.corpus.baselines import BASELINES
 from bench.corpus.labelled import Net
 from bench.corpus.scores import Count, Said, Scores, by_baseline, by_rules, is_right, score
-from gradiometer.diagnosis.rules import Rule
+from gradiometer.diagnosis.rules import Rules
 
 OURS = "gradiometer"
 COLUMNS = {
@@ -21,7 +21,7 @@ COLUMNS = {
 }
 
 
-def scores(nets: Sequence[Net], table: Sequence[Rule]) -> dict[str, Scores]:
+def scores(nets: Sequence[Net], table: Rules) -> dict[str, Scores]:
     """Ours and the baselines'."""
     found = {OURS: score(nets, by_rules(table))}
     for name in BASELINES:
@@ -29,7 +29,7 @@ def scores(nets: Sequence[Net], table: Sequence[Rule]) -> dict[str, Scores]:
     return found
 
 
-def in_markdown(nets: Sequence[Net], table: Sequence[Rule]) -> str:
+def in_markdown(nets: Sequence[Net], table: Rules) -> str:
     """The table, with the numbers of nets above it."""
     failing = sum(not net.label.healthy for net in nets)
     lines = [
@@ -44,7 +44,7 @@ def in_markdown(nets: Sequence[Net], table: Sequence[Rule]) -> str:
     return "\n".join(lines)
 
 
-def misjudged(nets: Sequence[Net], table: Sequence[Rule]) -> list[tuple[Net, Said]]:
+def misjudged(nets: Sequence[Net], table: Rules) -> list[tuple[Net, Said]]:
     """The nets of which kind or cause are wrong, with what is said of them."""
     say = by_rules(table)
     pairs = [(net, say(net)) for net in nets]
@@ -57,7 +57,7 @@ def _fine(net: Net, said: Said) -> bool:
     return is_right(net.label.kind, net.label.cause, said)
 
 
-def by_cause(nets: Sequence[Net], table: Sequence[Rule]) -> str:
+def by_cause(nets: Sequence[Net], table: Rules) -> str:
     """Right verdicts of each kind and cause, and what is said instead."""
     say = by_rules(table)
     lines = [

@@ -32,7 +32,7 @@ def calibrate_rules() -> None:
     """Learn the thresholds on the calibration part, and write them into `rules.toml`."""
     nets = part("calibration")
     table = calibrate.calibrate(rules(), nets)
-    calibrate.write(RULES, table, calibrate.with_hits(table, nets))
+    calibrate.write(RULES, table)
     rules.cache_clear()
     print(accuracy.in_markdown(nets, table))
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from scipy.stats import binomtest
 
 from bench.corpus.labelled import Net
-from gradiometer.diagnosis.diagnose import first_of_each_kind
-from gradiometer.diagnosis.rules import Rule
+from gradiometer.diagnosis.rules import Rules
 
 
 @dataclass(frozen=True)
@@ -83,16 +82,16 @@ class Scores:
     false_alarms: Count
 
 
-def by_rules(table: Sequence[Rule]) -> Callable[[Net], Said]:
+def by_rules(table: Rules) -> Callable[[Net], Said]:
     """The first verdict of the diagnosis."""
 
     def said(net: Net) -> Said:
-        fired = first_of_each_kind(net.signs, table)
-        if not fired:
+        found = table.say(net.signs)
+        if not found:
             return Said("unknown")
-        place = fired[0].place(net.signs)
+        place = found[0].place(net.signs)
         layer = None if place is None else net.layers[place]
-        return Said(str(fired[0].kind), fired[0].cause, layer)
+        return Said(str(found[0].kind), found[0].cause, layer)
 
     return said
 

@@ -158,7 +158,8 @@ _ALL = (
     Cause(
         "targets",
         (Kind.STALLED,),
-        "the targets do not depend on the inputs as the model sees them",
+        "nothing in the layers explains it, so that the data or the loss are left: do the targets "
+        "depend on the inputs, as the model sees both?",
         "Look at the pairs of input and target: shuffled apart, constant, or of another shape?",
     ),
     Cause(

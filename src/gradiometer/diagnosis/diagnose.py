@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 
 from gradiometer.diagnosis.causes import Kind
 from gradiometer.diagnosis.reading import Reading, readings
-from gradiometer.diagnosis.rules import Rule, Signs, rules, value_of
+from gradiometer.diagnosis.rules import Said, Signs, rules, value_of
 from gradiometer.diagnosis.signs import SIGNS, death, read_signs, worst_ends
 from gradiometer.diagnosis.verdict import Diagnosis, Evidence, NotJudged, Verdict
 from gradiometer.diagnosis.words import Facts
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Net:
-    """One net of a run with its signs, and the rules that fire for it."""
+    """One net of a run with its signs, and what the rules say of it."""
 
     reading: Reading
     signs: Signs
-    fired: tuple[Rule, ...]
+    said: tuple[Said, ...]
 
 
 def diagnose(run: LabelledRun) -> Diagnosis:
@@ -61,54 +62,39 @@ def _unknown(why: str) -> Verdict:
 
 def _judged(reading: Reading) -> _Net:
     signs = read_signs(reading)
-    return _Net(reading, signs, first_of_each_kind(signs, rules()))
-
-
-def first_of_each_kind(signs: Signs, table: Sequence[Rule]) -> tuple[Rule, ...]:
-    """The rules that fire, in their order, one per kind.
-
-    A net that is healthy has no other verdict. One with a gradient problem is not stalled as well.
-    """
-    found: dict[Kind, Rule] = {}
-    for rule in table:
-        if rule.kind in found or not rule.fires(signs):
-            continue
-        if found and rule.kind in (Kind.HEALTHY, Kind.STALLED):
-            continue
-        found[rule.kind] = rule
-        if rule.kind == Kind.HEALTHY:
-            break
-    return tuple(found.values())
+    return _Net(reading, signs, rules().say(signs))
 
 
 def _verdicts(run: LabelledRun, judged: Sequence[_Net]) -> tuple[Verdict, ...]:
-    """One per rule that fires in any net: first those that come first in most nets."""
-    nets: dict[str, list[_Net]] = {}
-    firsts: dict[str, int] = {}
-    by_name = {rule.name: rule for net in judged for rule in net.fired}
+    """One per kind and cause that holds for any net: first those that come first in most nets."""
+    nets: dict[tuple[Kind, str | None], list[_Net]] = {}
+    said_of: dict[tuple[Kind, str | None], Said] = {}
+    firsts: Counter[tuple[Kind, str | None]] = Counter()
     for net in judged:
-        for position, rule in enumerate(net.fired):
-            nets.setdefault(rule.name, []).append(net)
-            firsts[rule.name] = firsts.get(rule.name, 0) + (position == 0)
-    order = sorted(nets, key=lambda name: (-firsts[name], -len(nets[name])))
-    return tuple(_verdict(run, by_name[name], nets[name], len(judged)) for name in order)
+        for position, said in enumerate(net.said):
+            key = said.kind, said.cause
+            nets.setdefault(key, []).append(net)
+            said_of.setdefault(key, said)
+            firsts[key] += position == 0
+    order = sorted(nets, key=lambda key: (-firsts[key], -len(nets[key])))
+    return tuple(_verdict(run, said_of[key], nets[key], len(judged)) for key in order)
 
 
-def _verdict(run: LabelledRun, rule: Rule, nets: Sequence[_Net], total: int) -> Verdict:
-    places = [net_place for net in nets if (net_place := rule.place(net.signs)) is not None]
+def _verdict(run: LabelledRun, said: Said, nets: Sequence[_Net], total: int) -> Verdict:
+    places = [place for net in nets if (place := said.place(net.signs)) is not None]
     place = max(set(places), key=places.count) if places else None
     layer = None if place is None else str(run.layers[place])
-    step = _begin(nets, rule.kind)
+    step = _begin(nets, said.kind)
     signs, ends = [net.signs for net in nets], worst_ends(nets[0].reading)
-    facts = Facts(run, signs, rule.kind, rule.cause, place, step, total, ends)
+    facts = Facts(run, signs, said.kind, said.cause, place, step, total, ends)
     return Verdict(
-        rule.kind,
-        rule.cause,
+        said.kind,
+        said.cause,
         layer,
-        _evidence(run, rule, nets, place),
+        _evidence(run, said, nets, place),
         facts.sentence(),
-        rule.name,
-        rule.confidence,
+        said.rule.name,
+        rules().confidence.get((said.kind, said.cause)),
         len(nets),
         total,
         step,
@@ -128,19 +114,22 @@ def _begin(nets: Sequence[_Net], kind: Kind) -> int | None:
 
 
 def _evidence(
-    run: LabelledRun, rule: Rule, nets: Sequence[_Net], place: int | None
+    run: LabelledRun, said: Said, nets: Sequence[_Net], place: int | None
 ) -> tuple[Evidence, ...]:
-    """The signs that the rule asked."""
+    """The signs that the rules asked, of the kind and of the cause."""
+    because = () if said.because is said.rule else said.because.asked
     found = []
-    for condition in rule.when:
-        sign = SIGNS[condition.sign]
-        values = [value_of(net.signs[sign.name], condition.of) for net in nets]
+    for of, name in dict.fromkeys((*said.rule.asked, *because)):
+        sign = SIGNS[name]
+        values = np.array([value_of(net.signs[name], of) for net in nets])
+        known = values[np.isfinite(values)]
+        if not known.size:
+            continue
         layer = None
-        if sign.per == "layer" and place is not None and condition.of in ("most", "least"):
+        if place is not None and of in ("most", "least"):
             layer = str(run.layers[place])
-        found.append(
-            Evidence(sign.name, sign.label, float(np.median(values)), sign.low, sign.high, layer)
-        )
+        value = float(np.median(known))
+        found.append(Evidence(name, sign.label, value, sign.low, sign.high, layer))
     return tuple(found)
 
 
@@ -148,7 +137,7 @@ def _not_judged(run: LabelledRun, net: _Net) -> tuple[NotJudged, ...]:
     """The kinds of which no rule could be asked, with the quantities that these need."""
     found = []
     for kind in Kind:
-        mine = [rule for rule in rules() if rule.kind == kind]
+        mine = [rule for rule in rules().kinds if rule.kind == kind]
         if not mine or any(rule.fires(net.signs) is not None for rule in mine):
             continue
         lacking = {

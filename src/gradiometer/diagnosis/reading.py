@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradiometer.states import Reasons, State, reasons_of
+from gradiometer.states import Reasons, State, mask_of, reasons_of, states
 from gradiometer.summary.chains import chains, roles
 
 if TYPE_CHECKING:
@@ -63,17 +63,27 @@ class Reading:
     def _arrays(self) -> dict[str, Floats]:
         return {}
 
+    @cached_property
+    def _states(self) -> dict[str, NDArray[np.int8]]:
+        return {}
+
     def _read(self, quantity: str) -> Floats:
         if quantity not in self.run.dataset:
             shape = (len(self.steps), len(self.layers))
             return np.full(shape[:1] if quantity in ("loss", "accuracy") else shape, np.nan)
-        values = self._of_member(np.asarray(self.run[quantity].values, np.float64))
         known = self.states(quantity) < State.NOT_FINITE
-        return np.where(known, values, np.nan)
+        return np.where(known, self._values(quantity), np.nan)
+
+    def _values(self, quantity: str) -> Floats:
+        return self._of_member(np.asarray(self.run.dataset[quantity].values, np.float64))
 
     def states(self, quantity: str) -> NDArray[np.int8]:
         """The state of each of its numbers; (steps, layers), or (steps,)."""
-        return self._of_member(np.asarray(self.run.status(quantity).values))
+        if quantity not in self._states:
+            mask = mask_of(quantity, self.run.dataset)
+            missing = None if mask is None else self._of_member(mask)
+            self._states[quantity] = states(self._values(quantity), missing)
+        return self._states[quantity]
 
     def _of_member(self, values: NDArray[Any]) -> NDArray[Any]:
         return values if self.member is None else values[..., self.member]
@@ -129,6 +139,13 @@ class Reading:
         """Positions of the layers that one gradient goes through; see `summary.chains`."""
         found = chains(self.run)
         return found or [[i for i, role in enumerate(self.roles) if role == "trained"]]
+
+    @cached_property
+    def hidden(self) -> NDArray[np.bool_]:
+        """Which layers are not the last of a chain."""
+        found = np.ones(len(self.layers), bool)
+        found[[chain[-1] for chain in self.chains if chain]] = False
+        return found
 
     @cached_property
     def pairs(self) -> list[tuple[int, int]]:

@@ -1,4 +1,7 @@
-"""Rules: which signs speak for which verdict. They are data, in `rules.toml`.
+"""Rules: which signs speak for which kind and which cause. They are data, in `rules.toml`.
+
+First the kind is found: by the first rule of kinds that fires. Then its cause: said by that rule,
+or else by the first rule of causes that fires and belongs to the kind.
 
 A condition is written as `sign > number` or `sign < number`. A sign of which each layer has one is
 preceded by `most`, `least`, `median`, `first` or `last`: which of the layers it is asked of.
@@ -85,27 +88,41 @@ class Condition:
 
 @dataclass(frozen=True)
 class Rule:
-    """When all of `when` hold, and none of `unless`, this is the verdict.
+    """When all of `when` hold, and none of `unless`, it says a kind, a cause, or both.
 
     Attributes
     ----------
     name : str
-    kind : Kind
-    cause : str or None
     when, unless : tuple of Condition
         One of `unless` of which nothing is known does not hold.
+    kind : Kind or None
+        None of a rule that says the cause of kinds that are known already.
+    cause : str or None
+        None of a rule that leaves the cause to others, or says "healthy".
+    dead : str or None
+        What the cause is called where units are dead.
     layer : (str, str) or None
         Which layer it names: ("most", sign) or another of these words; None if it names none.
-    confidence : Confidence or None
+    fixed : bool
+        Whether its thresholds follow from what it means, and are not learned.
+    shows : tuple of (str, str)
+        Further signs that are given as evidence: which layer is asked, or "", and the sign.
     """
 
     name: str
-    kind: Kind
-    cause: str | None
     when: tuple[Condition, ...]
     unless: tuple[Condition, ...] = ()
+    kind: Kind | None = None
+    cause: str | None = None
+    dead: str | None = None
     layer: tuple[str, str] | None = None
-    confidence: Confidence | None = None
+    fixed: bool = False
+    shows: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def asked(self) -> tuple[tuple[str, str], ...]:
+        """Its evidence: of which layer, and which sign."""
+        return (*((condition.of, condition.sign) for condition in self.when), *self.shows)
 
     def fires(self, signs: Signs) -> bool | None:
         """Whether it does; None if a sign that it needs is not known, and no other denies it."""
@@ -122,6 +139,89 @@ class Rule:
             return None
         which, sign = self.layer
         return place_of(np.asarray(signs[sign]), which)
+
+    def cause_of(self, kind: Kind) -> str | None:
+        """The cause that it says of a kind; None if it says nothing of it."""
+        if kind == Kind.DEAD and self.dead is not None:
+            return self.dead
+        return self.cause if self.cause and kind in CAUSES[self.cause].kinds else None
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the rules say of a net.
+
+    Attributes
+    ----------
+    kind : Kind
+    cause : str or None
+    rule : Rule
+        That says the kind.
+    because : Rule
+        That says the cause; the same one, if it says both.
+    """
+
+    kind: Kind
+    cause: str | None
+    rule: Rule
+    because: Rule
+
+    def place(self, signs: Signs) -> int | None:
+        """Position of the layer: by the rule of the cause, or else by that of the kind."""
+        for rule in (self.because, self.rule):
+            place = rule.place(signs)
+            if place is not None:
+                return place
+        return None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """All rules, as `rules.toml` has them.
+
+    Attributes
+    ----------
+    kinds : tuple of Rule
+        The most important first.
+    causes : tuple of Rule
+        The most telling first.
+    usual : mapping of Kind to Rule
+        Says the cause of a kind of which no other rule says one.
+    confidence : mapping of (Kind, str or None) to Confidence
+        Of each verdict, as the calibration found it.
+    """
+
+    kinds: tuple[Rule, ...]
+    causes: tuple[Rule, ...]
+    usual: Mapping[Kind, Rule]
+    confidence: Mapping[tuple[Kind, str | None], Confidence]
+
+    def say(self, signs: Signs) -> tuple[Said, ...]:
+        """The verdicts on a net, one per kind, the most important first.
+
+        A net that is healthy has no other verdict. One with a gradient problem is not stalled too.
+        """
+        found: dict[Kind, Said] = {}
+        for rule in self.kinds:
+            kind = rule.kind
+            if kind is None or kind in found or not rule.fires(signs):
+                continue
+            if found and kind in (Kind.HEALTHY, Kind.STALLED):
+                continue
+            found[kind] = self._with_cause(kind, rule, signs)
+            if kind == Kind.HEALTHY:
+                break
+        return tuple(found.values())
+
+    def _with_cause(self, kind: Kind, rule: Rule, signs: Signs) -> Said:
+        if kind == Kind.HEALTHY or rule.cause is not None:
+            return Said(kind, rule.cause, rule, rule)
+        for because in self.causes:
+            cause = because.cause_of(kind)
+            if cause is not None and because.fires(signs):
+                return Said(kind, cause, rule, because)
+        because = self.usual[kind]
+        return Said(kind, because.cause, rule, because)
 
 
 def value_of(sign: float | Floats, of: str) -> float:
@@ -150,14 +250,36 @@ def place_of(values: Floats, of: str) -> int | None:
 
 
 @cache
-def rules() -> tuple[Rule, ...]:
-    """Those of `rules.toml`, the most important first."""
+def rules() -> Rules:
+    """Those of `rules.toml`."""
     text = resources.files("gradiometer.diagnosis").joinpath("rules.toml").read_text("utf-8")
-    return tuple(parse_rule(row) for row in tomllib.loads(text)["rule"])
+    return parse(tomllib.loads(text))
+
+
+def parse(table: Mapping[str, Any]) -> Rules:
+    """Read the tables of `rules.toml`.
+
+    Raises
+    ------
+    RuleError
+        Naming the rule, and what is wrong with it.
+    """
+    kinds = tuple(parse_rule(row) for row in table["kind"])
+    causes = tuple(parse_rule(row) for row in table["cause"])
+    usual = {
+        Kind(kind): parse_rule({"name": f"usual {kind}", "when": [], **row})
+        for kind, row in table["usual"].items()
+    }
+    confidence = {
+        (Kind(kind), cause or None): Confidence(*numbers)
+        for kind, of in table.get("confidence", {}).items()
+        for cause, numbers in of.items()
+    }
+    return Rules(kinds, causes, usual, confidence)
 
 
 def parse_rule(row: Mapping[str, Any]) -> Rule:
-    """Read a table of `rules.toml`.
+    """Read one row.
 
     Raises
     ------
@@ -165,21 +287,42 @@ def parse_rule(row: Mapping[str, Any]) -> Rule:
         Naming the rule, and what is wrong with it.
     """
     name = row.get("name", "?")
-    unknown = set(row) - {"name", "kind", "cause", "when", "unless", "layer", "hits", "of", "why"}
+    unknown = set(row) - {
+        "name",
+        "kind",
+        "cause",
+        "dead",
+        "when",
+        "unless",
+        "layer",
+        "fixed",
+        "shows",
+    }
     if unknown:
         raise RuleError(f"rule {name!r} has {sorted(unknown)}, which is not known")
-    kind, cause = Kind(row["kind"]), row.get("cause")
-    if cause is not None and kind not in CAUSES[cause].kinds:
+    kind = Kind(row["kind"]) if "kind" in row else None
+    for cause in (row.get("cause"), row.get("dead")):
+        if cause is not None and cause not in CAUSES:
+            raise RuleError(f"rule {name!r}: unknown cause {cause!r}")
+    cause = row.get("cause")
+    if kind is not None and cause is not None and kind not in CAUSES[cause].kinds:
         raise RuleError(f"rule {name!r}: {cause!r} is no cause of {kind}")
-    confidence = Confidence(row["hits"], row["of"]) if "of" in row else None
     return Rule(
-        name, kind, cause, _conditions(row["when"]), _conditions(row.get("unless", ())),
-        _place(name, row.get("layer")), confidence,
+        name, _conditions(row["when"]), _conditions(row.get("unless", ())), kind, cause,
+        row.get("dead"), _place(name, row.get("layer")), row.get("fixed", False),
+        tuple(_shown(name, text) for text in row.get("shows", ())),
     )  # fmt: skip
 
 
 def _conditions(texts: Sequence[str]) -> tuple[Condition, ...]:
     return tuple(Condition.parse(text) for text in texts)
+
+
+def _shown(rule: str, text: str) -> tuple[str, str]:
+    of, _, sign = text.rpartition(" ")
+    if sign not in SIGNS or (of not in _LAYERS if SIGNS[sign].per == "layer" else of):
+        raise RuleError(f"rule {rule!r}: shows 'median slope_gain' or 'delta_fall', got {text!r}")
+    return of, sign
 
 
 def _place(rule: str, text: str | None) -> tuple[str, str] | None:

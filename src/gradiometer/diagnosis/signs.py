@@ -200,14 +200,23 @@ def slope_gain(net: Reading) -> Floats:
     high=0.6,
 )
 def coherence(net: Reading) -> Floats:
-    """`slope_gain` over ½ log10 fan_out of the layer above: 1 if all its units are the same.
+    """1 if all units of the layer above are the same, near 0 if they differ; least of all steps.
 
-    Deltas of units that are the same add up; those of different ones cancel in part, so that their
-    sum grows by the root of the number of units only.
+    The part of `delta_gain` that `weight_gain` leaves, over ½ log10 fan_out of the layer above:
+    deltas of units that are the same add up; those of different ones cancel in part, so that their
+    sum grows by the root of the number of units only. 1 too if all their weights begin with zero.
     """
+    delta, weight = _log(net.finite("delta_rms")), _log(net.finite("weight_rms"))
     fan_out = net.fans("fan_out")
-    gains = np.asarray(slope_gain(net))
-    return _of_pairs(net, lambda layer, above: gains[layer] / (0.5 * np.log10(fan_out[above])))
+    zero = _first(net, "weight_rms") == 0
+
+    def alike(layer: int, above: int) -> float:
+        if zero[layer]:  # not of the last layer, which may begin with zeros
+            return 1.0
+        half = 0.5 * np.log10(fan_out[above])
+        return _least((delta[:, layer] - delta[:, above] - weight[:, above] - half) / half)
+
+    return _of_pairs(net, alike)
 
 
 @_sign("decades by which dL/dW grew beside delta and input", "grad_rms", "delta_rms", high=0.4)
@@ -262,14 +271,17 @@ def gradient_zero(net: Reading) -> Floats:
 
 @_sign("share of dead units at the end", "dead_fraction", per="layer", high=0.5)
 def dead(net: Reading) -> Floats:
-    """Share of units that are zero on every sample of the reference batch, in the last tenth."""
-    return _end_rows(net.finite("dead_fraction"))
+    """Share of units that are zero on every sample of the reference batch, in the last tenth.
+
+    Of hidden layers.
+    """
+    return np.asarray(np.where(net.hidden, _end_rows(net.finite("dead_fraction")), np.nan))
 
 
 @_sign("share of dead units at the first step", "dead_fraction", per="layer", high=0.3)
 def dead_first(net: Reading) -> Floats:
     """The same at the first recorded step."""
-    return _first(net, "dead_fraction")
+    return np.asarray(np.where(net.hidden, _first(net, "dead_fraction"), np.nan))
 
 
 @_sign("largest update ratio of the step in which most units died", "dead_fraction", "update_ratio")
@@ -293,20 +305,47 @@ def death(net: Reading) -> int | None:
 
 @_sign("share of saturated pairs of sample and unit", "saturated_fraction", per="layer", high=0.5)
 def saturated(net: Reading) -> Floats:
-    """Of layers whose activation function is bounded at both ends, in the last tenth."""
-    return np.where(_bounded(net), _end_rows(net.finite("saturated_fraction")), np.nan)
+    """Of hidden layers, in the last tenth; 0 if the activation function is not bounded."""
+    return _of_bounded(net, _end_rows(net.finite("saturated_fraction")))
 
 
 @_sign("saturated share at the first step", "saturated_fraction", per="layer", high=0.4)
 def saturated_first(net: Reading) -> Floats:
     """The same at the first recorded step."""
-    return np.where(_bounded(net), _first(net, "saturated_fraction"), np.nan)
+    return _of_bounded(net, _first(net, "saturated_fraction"))
+
+
+@_sign("share of the output that passes no gradient back", high=0.5)
+def output_off(net: Reading) -> float:
+    """The largest of three shares of the last layer at the end: dead, saturated, zeros in dL/dW."""
+    last = net.chains[0][-1] if net.chains[0] else len(net.layers) - 1
+    shares = [
+        _end_rows(net.finite(name))[last]
+        for name in ("dead_fraction", "saturated_fraction", "grad_zero_fraction")
+        if name in net.run.dataset
+    ]
+    known = [float(share) for share in shares if np.isfinite(share)]
+    return max(known, default=math.nan)
 
 
 @_sign("size of the layer's input", "input_rms", per="layer", low=0.1, high=3.0)
 def input_scale(net: Reading) -> Floats:
     """Root mean square of what the layer multiplies by its weights, at the first step."""
     return _first(net, "input_rms")
+
+
+@_sign("decades by which the size of the inputs differs from 1", "input_rms", high=0.6)
+def input_misfit(net: Reading) -> float:
+    """|log10| of the root mean square of what the first layer is given, at the first step."""
+    first = net.chains[0][0] if net.chains[0] else 0
+    return float(abs(_log(_first(net, "input_rms"))[first]))
+
+
+@_sign("decades by which the delta falls at its worst", "delta_rms", high=2.0)
+def delta_fall_most(net: Reading) -> float:
+    """The larger of `delta_fall` and `delta_fall_first`, by size."""
+    known = [fall for fall in (delta_fall(net), delta_fall_first(net)) if not np.isnan(fall)]
+    return max(map(float, known), key=abs, default=math.nan)
 
 
 @_sign("mean of the pre-activation over its size", "preactivation_mean", per="layer", low=-1.0)
@@ -346,6 +385,12 @@ def update_most(net: Reading) -> float:
 def update_typical(net: Reading) -> float:
     """log10 of the update ratio, median over the layers and the steps."""
     return float(_median(_log(net.finite("update_ratio"))))
+
+
+@_sign("decades of the layer's typical update over its weights", "update_ratio", per="layer")
+def update(net: Reading) -> Floats:
+    """log10 of a layer's update ratio, median over the steps."""
+    return np.asarray(_median(_log(net.finite("update_ratio")), axis=0))
 
 
 @_sign(
@@ -478,6 +523,11 @@ def _largest(values: Floats) -> float:
     return float(known.max()) if known.size else math.nan
 
 
+def _least(values: Floats) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.min()) if known.size else math.nan
+
+
 def _fall_of(net: Reading, of_layers: Floats) -> float:
     """By how much it falls from the last layer of a chain to the first; the worst chain's."""
     ends = _worst_ends(net, of_layers)
@@ -503,7 +553,13 @@ def _of_pairs(net: Reading, of: Callable[[int, int], float]) -> Floats:
     return found
 
 
-def _bounded(net: Reading) -> np.ndarray:
-    """Which layers have an activation function that is bounded at both ends."""
+def _of_bounded(net: Reading, values: Floats) -> Floats:
+    """The values of hidden layers whose activation function is bounded at both ends.
+
+    0 if it is known and not bounded; NaN if it is not known.
+    """
     rows = [ACTIVATIONS.get(name) for name in net.activations]
-    return np.array([row is not None and bool(np.isfinite(row.range).all()) for row in rows])
+    bounded = np.array([row is not None and bool(np.isfinite(row.range).all()) for row in rows])
+    known = np.array([row is not None for row in rows])
+    found = np.where(bounded, values, np.where(known, 0.0, np.nan))
+    return np.asarray(np.where(net.hidden, found, np.nan))

@@ -209,7 +209,8 @@ class Facts:
             return ""
         about = CAUSES[self.cause]
         because = self._number()
-        return f"Cause: {about.meaning}{f' ({because})' if because else ''}. {about.advice}"
+        meaning = f"{about.meaning}{f' ({because})' if because else ''}"
+        return f"Cause: {meaning}{'' if meaning.endswith('?') else '.'} {about.advice}"
 
     def _number(self) -> str:
         """The number that convinces, of some causes."""
@@ -243,6 +244,8 @@ class Facts:
 
     def _hidden(self) -> list[str]:
         """Activation functions of the layers through whose slope the delta comes."""
+        if "activation" not in self.run.dataset.coords:
+            return []
         gains = np.asarray(self.signs[0]["delta_gain"])
         names = np.asarray(self.run.dataset["activation"].values)
         return [str(name) for name in names[np.isfinite(gains)]]

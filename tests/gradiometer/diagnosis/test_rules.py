@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from gradiometer.diagnosis.causes import CAUSES, Kind
-from gradiometer.diagnosis.diagnose import first_of_each_kind
-from gradiometer.diagnosis.rules import Condition, RuleError, parse_rule, rules
+from gradiometer.diagnosis.rules import Condition, RuleError, parse, parse_rule, rules
 from gradiometer.diagnosis.signs import SIGNS
 
 NAN = float("nan")
@@ -78,12 +77,74 @@ def test_a_rule_fires_if_all_of_when_and_none_of_unless_hold():
     assert rule.place(signs()) is None
 
 
+TABLE = {
+    "kind": [
+        {"name": "learns", "kind": "healthy", "when": ["loss_fall > 0.5"]},
+        {"name": "cut", "kind": "stalled", "cause": "graph cut", "when": ["steps > 5"]},
+        {"name": "dies", "kind": "dead", "when": ["most dead > 0.5"], "layer": "most dead"},
+        {"name": "shrinks", "kind": "vanishing", "when": ["delta_fall > 2"]},
+        {"name": "stalls", "kind": "stalled", "when": ["loss_fall < 2"]},
+    ],
+    "cause": [
+        {"name": "inputs", "cause": "inputs unscaled", "dead": "dead units: inputs",
+         "when": ["input_misfit > 1"], "layer": "first input_scale"},
+        {"name": "small", "cause": "weights too small", "when": ["loss_noise > 1"]},
+    ],
+    "usual": {
+        "dead": {"cause": "dead units: bias"},
+        "vanishing": {"cause": "activation slope"},
+        "stalled": {"cause": "targets", "layer": "last weight_scale"},
+    },
+    "confidence": {"dead": {"dead units: bias": [3, 4]}, "healthy": {"": [5, 5]}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        ({"loss_fall": 0.9, "dead": [1.0, 0.0]}, [("healthy", None)]),
+        ({"loss_fall": 0.0, "steps": 9}, [("stalled", "graph cut")]),
+        ({"loss_fall": 0.0}, [("stalled", "targets")]),
+        ({"loss_fall": 0.0, "input_misfit": 2}, [("stalled", "inputs unscaled")]),
+        ({"loss_fall": 0.0, "loss_noise": 2}, [("stalled", "targets")]),
+        ({"dead": [1.0, 0.0]}, [("dead", "dead units: bias")]),
+        ({"dead": [1.0, 0.0], "input_misfit": 2}, [("dead", "dead units: inputs")]),
+        (
+            {"loss_fall": 0.0, "dead": [1.0, 0.0], "delta_fall": 3, "loss_noise": 2},
+            [("dead", "dead units: bias"), ("vanishing", "weights too small")],
+        ),
+        ({}, []),
+    ],
+)
+def test_the_kind_comes_first_and_then_its_cause(of, expected):
+    assert [(said.kind, said.cause) for said in parse(TABLE).say(signs(**of))] == expected
+
+
+def test_the_layer_is_named_by_the_cause_or_else_by_the_kind():
+    table = parse(TABLE)
+    (said,) = table.say(signs(dead=[0.1, 0.9]))
+    assert said.place(signs(dead=[0.1, 0.9])) == 1
+    of = signs(dead=[0.1, 0.9], input_misfit=2, input_scale=[30, 1])
+    (said,) = table.say(of)
+    assert said.place(of) == 0
+    of = signs(loss_fall=0.0, weight_scale=[0.1, 0.2])
+    (said,) = table.say(of)
+    assert said.place(of) == 1
+
+
+def test_confidence_is_of_a_verdict():
+    found = parse(TABLE).confidence
+    assert found[Kind.DEAD, "dead units: bias"].rate == 0.75
+    assert found[Kind.HEALTHY, None].hits == 5
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
         ({"kind": "dead", "cause": "graph cut", "when": []}, "'graph cut' is no cause of dead"),
         ({"kind": "healthy", "when": [], "whne": []}, r"has \['whne'\], which is not known"),
         ({"kind": "healthy", "when": [], "layer": "dead"}, "a layer reads 'most dead', got 'dead'"),
+        ({"cause": "bad luck", "when": []}, "unknown cause 'bad luck'"),
     ],
 )
 def test_a_rule_that_cannot_be_is_refused_by_its_name(row, words):
@@ -91,16 +152,22 @@ def test_a_rule_that_cannot_be_is_refused_by_its_name(row, words):
         parse_rule({"name": "r", **row})
 
 
-def test_the_table_is_short_and_every_rule_differs():
+def test_the_table_is_short_and_covers_every_kind():
     table = rules()
-    assert len(table) <= 25
-    assert len({rule.name for rule in table}) == len(table)
-    assert {rule.kind for rule in table} == set(Kind) - {Kind.UNKNOWN}
+    every = [*table.kinds, *table.causes]
+    assert len(every) <= 25
+    assert len({rule.name for rule in every}) == len(every)
+    kinds = {rule.kind for rule in table.kinds}
+    assert kinds == set(Kind) - {Kind.UNKNOWN}
+    assert set(table.usual) == kinds - {Kind.HEALTHY}
+    for rule in table.causes:
+        assert rule.kind is None
+        assert rule.cause is not None
 
 
 def test_no_rule_comes_to_a_verdict_without_evidence():
-    assert first_of_each_kind(SIGNS_OF_NOTHING, rules()) == ()
-    for rule in rules():
+    assert rules().say(SIGNS_OF_NOTHING) == ()
+    for rule in (*rules().kinds, *rules().causes):
         assert rule.when, rule.name
         assert rule.fires(SIGNS_OF_NOTHING) is None, rule.name
 

@@ -23,6 +23,12 @@ class Version:
         self._tensor = weakref.ref(tensor)
         self._version: int = tensor._version
 
+    @classmethod
+    def of(cls, thing: Any) -> Version | None:
+        """Of a tensor, if its changes are counted."""
+        counted = isinstance(thing, torch.Tensor) and not thing.is_inference()
+        return cls(thing) if counted else None
+
     def now(self) -> torch.Tensor | None:
         """The tensor, if it is still there, as it was."""
         tensor = self._tensor()

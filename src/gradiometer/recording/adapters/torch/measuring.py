@@ -87,8 +87,8 @@ class Measuring:
         if call.layer.unit is None:
             return
         if not self._session.nonfinite:
-            call.h = Version(h)
-            call.given = Version(given) if isinstance(given, torch.Tensor) else None
+            call.h = Version.of(h)
+            call.given = Version.of(given)
         if "pre_activation" in self._arrays:
             found = of_entries("pre_activation", as_array(h), self._wanted, None)
             call.pre_activation = Measured(found, size=h.numel())
