@@ -1,11 +1,11 @@
-"""A sample of the corpus is trained anew: labels hold, and the diagnosis is as good as published."""
+"""A sample of the corpus is trained anew: labels hold, and verdicts are as good as published."""
 
 import pytest
-
 from bench.corpus.collect import read_table
 from bench.corpus.labelled import Label, Net
 from bench.corpus.mlp import cases
 from bench.corpus.scores import by_rules, score
+
 from gradiometer.diagnosis.reading import readings
 from gradiometer.diagnosis.rules import rules
 from gradiometer.diagnosis.signs import read_signs
