@@ -11,7 +11,7 @@ import numpy as np
 
 from gradiometer.diagnosis.causes import Kind
 from gradiometer.diagnosis.reading import Reading, readings
-from gradiometer.diagnosis.rules import Said, Signs, rules, value_of
+from gradiometer.diagnosis.rules import Said, Signs, place_of, rules, value_of
 from gradiometer.diagnosis.signs import SIGNS, death, read_signs, worst_ends
 from gradiometer.diagnosis.verdict import Diagnosis, Evidence, NotJudged, Verdict
 from gradiometer.diagnosis.words import Facts
@@ -51,13 +51,19 @@ def diagnose(run: LabelledRun) -> Diagnosis:
         nothing = "no step was recorded" if run.layers else "there are no layers"
         return Diagnosis((_unknown(nothing),), (), tuple(run.layers))
     judged = [_judged(reading) for reading in readings(run)]
-    verdicts = _verdicts(run, judged) or (_unknown("nothing that was recorded tells"),)
+    verdicts = _verdicts(run, judged) or (_unknown(_nothing(len(steps))),)
     ends = int(steps[0]), int(steps[-1])
-    return Diagnosis(verdicts, _not_judged(run, judged[0]), tuple(run.layers), ends)
+    return Diagnosis(verdicts, _not_judged(run, judged), tuple(run.layers), ends)
 
 
 def _unknown(why: str) -> Verdict:
     return Verdict(Kind.UNKNOWN, None, None, (), f"Cannot be judged: {why}.", "")
+
+
+def _nothing(steps: int) -> str:
+    if steps == 1:
+        return "only one step was recorded, and it takes two to see whether the net learns"
+    return "nothing that was recorded tells"
 
 
 def _judged(reading: Reading) -> _Net:
@@ -81,17 +87,18 @@ def _verdicts(run: LabelledRun, judged: Sequence[_Net]) -> tuple[Verdict, ...]:
 
 
 def _verdict(run: LabelledRun, said: Said, nets: Sequence[_Net], total: int) -> Verdict:
-    places = [place for net in nets if (place := said.place(net.signs)) is not None]
-    place = max(set(places), key=places.count) if places else None
+    place = _mode([said.place(net.signs) for net in nets])
     layer = None if place is None else str(run.layers[place])
     step = _begin(nets, said.kind)
-    signs, ends = [net.signs for net in nets], worst_ends(nets[0].reading)
-    facts = Facts(run, signs, said.kind, said.cause, place, step, total, ends)
+    signs, first = [net.signs for net in nets], nets[0].reading
+    is_usual = said.because is rules().usual.get(said.kind)
+    ends, ends_first = worst_ends(first), worst_ends(first, at_first=True)
+    facts = Facts(run, signs, said.kind, said.cause, is_usual, place, step, total, ends, ends_first)
     return Verdict(
         said.kind,
         said.cause,
         layer,
-        _evidence(run, said, nets, place),
+        _evidence(run, said, nets),
         facts.sentence(),
         said.rule.name,
         rules().confidence.get((said.kind, said.cause)),
@@ -99,6 +106,12 @@ def _verdict(run: LabelledRun, said: Said, nets: Sequence[_Net], total: int) -> 
         total,
         step,
     )
+
+
+def _mode(places: Sequence[int | None]) -> int | None:
+    """The one that is there most often, and the first of several; None if there is none."""
+    known = [place for place in places if place is not None]
+    return max(sorted(set(known)), key=known.count) if known else None
 
 
 def _begin(nets: Sequence[_Net], kind: Kind) -> int | None:
@@ -113,9 +126,7 @@ def _begin(nets: Sequence[_Net], kind: Kind) -> int | None:
     return int(steps[min(begins)]) if begins else None
 
 
-def _evidence(
-    run: LabelledRun, said: Said, nets: Sequence[_Net], place: int | None
-) -> tuple[Evidence, ...]:
+def _evidence(run: LabelledRun, said: Said, nets: Sequence[_Net]) -> tuple[Evidence, ...]:
     """The signs that the rules asked, of the kind and of the cause."""
     because = () if said.because is said.rule else said.because.asked
     found = []
@@ -126,34 +137,53 @@ def _evidence(
         if not known.size:
             continue
         layer = None
-        if place is not None and of in ("most", "least"):
-            layer = str(run.layers[place])
+        if of in ("most", "least"):
+            place = _mode([place_of(np.asarray(net.signs[name]), of) for net in nets])
+            layer = None if place is None else str(run.layers[place])
         value = float(np.median(known))
         found.append(Evidence(name, sign.label, value, sign.low, sign.high, layer))
     return tuple(found)
 
 
-def _not_judged(run: LabelledRun, net: _Net) -> tuple[NotJudged, ...]:
+def _not_judged(run: LabelledRun, nets: Sequence[_Net]) -> tuple[NotJudged, ...]:
     """The kinds of which no rule could be asked, with the quantities that these need."""
     found = []
     for kind in Kind:
         mine = [rule for rule in rules().kinds if rule.kind == kind]
-        if not mine or any(rule.fires(net.signs) is not None for rule in mine):
+        if not mine or any(rule.fires(net.signs) is not None for rule in mine for net in nets):
             continue
         lacking = {
             quantity: None
             for rule in mine
             for condition in rule.when
-            if condition.holds(net.signs) is None
+            if condition.holds(nets[0].signs) is None
             for quantity in SIGNS[condition.sign].needs
-            if quantity not in net.reading
+            if quantity not in nets[0].reading
         }
         recorded = [name for name in lacking if name in run.dataset]
         record = tuple(name for name in lacking if name not in run.dataset)
-        why = f"{_list(record)} was not recorded" if record else f"{_list(recorded)} is missing"
+        if record:
+            why = f"{_list(record)} not recorded"
+        elif recorded:
+            why = f"{_list(recorded)} nowhere known and finite"
+        else:
+            why = _TOO_LITTLE.get(kind, "what was recorded is not enough")
         found.append(NotJudged(str(kind), why, record))
     return tuple(found)
 
 
+_ONE_LAYER = "it takes two layers with a delta that is known and not zero"
+_NO_HIDDEN = "it is not known of any hidden layer"
+_TOO_LITTLE = {
+    Kind.VANISHING: _ONE_LAYER,
+    Kind.EXPLODING: _ONE_LAYER,
+    Kind.DEAD: _NO_HIDDEN,
+    Kind.SATURATED: _NO_HIDDEN,
+}
+
+
 def _list(names: Sequence[str]) -> str:
-    return " and ".join(names) if names else "what it needs"
+    """Names with their verb: "a was", "a, b and c were"."""
+    if len(names) == 1:
+        return f"{names[0]} was"
+    return f"{', '.join(names[:-1])} and {names[-1]} were"

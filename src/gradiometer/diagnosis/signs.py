@@ -458,7 +458,13 @@ def nonfinite_in_loss(net: Reading) -> float:
 
 @_sign("whether the inputs are not finite", "input_rms", high=0.0)
 def nonfinite_input(net: Reading) -> float:
-    """1 if the input of the first layer is not finite in the first such step, or before."""
+    """1 if the input of the first layer is not finite in the first such step, or before.
+
+    Or if the recorder saw that inputs or targets began it.
+    """
+    began = net.run.attrs.get("nonfinite_began_in")
+    if net.diverged and net.member is None and began in ("inputs", "targets"):
+        return 1.0
     if not net.diverged or "input_rms" not in net.run.dataset:
         return 0.0 if not net.diverged else math.nan
     first = net.chains[0][0] if net.chains[0] else 0
@@ -534,9 +540,13 @@ def _fall_of(net: Reading, of_layers: Floats) -> float:
     return math.nan if ends is None else float(of_layers[ends[1]] - of_layers[ends[0]])
 
 
-def worst_ends(net: Reading) -> tuple[int, int] | None:
-    """First and last layer of the chain in which the delta changes most at the end, by position."""
-    return _worst_ends(net, _end_rows(_log(net.finite("delta_rms"))))
+def worst_ends(net: Reading, at_first: bool = False) -> tuple[int, int] | None:
+    """First and last layer, by position, of the chain in which the delta changes most.
+
+    At the end of the run, or at its first step.
+    """
+    delta = _log(net.finite("delta_rms"))
+    return _worst_ends(net, delta[0] if at_first else _end_rows(delta))
 
 
 def _worst_ends(net: Reading, of_layers: Floats) -> tuple[int, int] | None:

@@ -12,7 +12,8 @@ import numpy as np
 
 from dp.activations import ACTIVATIONS
 from gradiometer.diagnosis.causes import CAUSES, Kind
-from gradiometer.diagnosis.rules import Signs, value_of
+from gradiometer.diagnosis.rules import Signs, place_of, value_of
+from gradiometer.diagnosis.signs import SIGNS
 
 if TYPE_CHECKING:
     from gradiometer.labelled import LabelledRun
@@ -35,6 +36,8 @@ BEGAN = {
     "loss derivative": ": the loss is finite, and its derivative is not",
     "update": ": the update made them so, by a finite gradient",
 }
+SIGN_OF = {Kind.DEAD: "dead", Kind.SATURATED: "saturated"}  # by which units are told of
+FAR = 2.0  # decades from which on it is worth a word that a net learns all the same
 SLOPES = {"sigmoid": "¼"}  # the largest slope, where a fraction says it shorter
 
 
@@ -49,24 +52,29 @@ class Facts:
         Of the nets that the verdict is of.
     kind : Kind
     cause : str or None
+    is_usual : bool
+        Whether no sign speaks for the cause: it is that of most nets with this kind of verdict.
     place : int or None
         Position of the layer.
     step : int or None
         When it began.
     total : int
         Number of all nets.
-    ends : (int, int) or None
-        First and last layer, by position, of the chain that is told of.
+    ends, ends_first : (int, int) or None
+        First and last layer, by position, of the chain that is told of: at the end of the run, and
+        at its first step.
     """
 
     run: LabelledRun
     signs: Sequence[Signs]
     kind: Kind
     cause: str | None
+    is_usual: bool
     place: int | None
     step: int | None
     total: int
     ends: tuple[int, int] | None
+    ends_first: tuple[int, int] | None
 
     def sentence(self) -> str:
         """All of it: what, where, why, and what to do."""
@@ -88,13 +96,16 @@ class Facts:
         known = [value for value in values if not math.isnan(value)]
         return float(np.median(known)) if known else math.nan
 
-    def _at(self, sign: str) -> float:
-        """The same in the layer that is named."""
-        if self.place is None:
-            return math.nan
-        values = np.array([np.asarray(signs[sign])[self.place] for signs in self.signs])
-        known = values[np.isfinite(values)]
-        return float(np.median(known)) if known.size else math.nan
+    def _worst(self, sign: str) -> tuple[int | None, float]:
+        """The layer that has most of it in most nets, and how much, as a median of these nets."""
+        places = [place_of(np.asarray(signs[sign]), "most") for signs in self.signs]
+        known = [place for place in places if place is not None]
+        if not known:
+            return None, math.nan
+        most = max(known, key=known.count)
+        there = zip(places, self.signs, strict=True)
+        values = [np.asarray(signs[sign])[most] for place, signs in there if place == most]
+        return most, float(np.median(values))
 
     def _lead(self) -> str:
         text = LEADS[self.kind]
@@ -102,8 +113,9 @@ class Facts:
             text += f", in {len(self.signs)} of {self.total} seeds"
         if self.step is not None and self.kind in (Kind.DEAD, Kind.NON_FINITE):
             text += f", from step {self.step} on"
-        if self.place is not None and self.kind in (Kind.DEAD, Kind.SATURATED):
-            text += f", in layer {self._name(self.place)!r}"
+        if self.kind in SIGN_OF:
+            place, _ = self._worst(SIGN_OF[self.kind])
+            text += "" if place is None else f", in layer {self._name(place)!r}"
         return text
 
     def _name(self, place: int) -> str:
@@ -114,6 +126,8 @@ class Facts:
     def _healthy(self) -> str:
         learns = self._learns()
         arrives = self._arrives()
+        if learns and arrives and abs(self._value("delta_fall")) > FAR:
+            return f"The net learns: {learns}, though {arrives[0].lower()}{arrives[1:]}."
         if learns and arrives:
             return f"The net learns: {learns}. {arrives}."
         return f"The net learns: {learns}." if learns else (f"{arrives}." if arrives else "")
@@ -125,47 +139,63 @@ class Facts:
             parts.append(f"the loss fell by {share(min(fall, 1.0))}")
         if not math.isnan(accuracy):
             parts.append(f"accuracy is {accuracy:.2f}")
-        return " and ".join(parts)
+        text = " and ".join(parts)
+        return f"{text}, though the loss rose by {share(-fall)}" if text and fall < -0.01 else text
 
-    def _arrives(self) -> str:
+    def _arrives(self, sign: str = "delta_fall") -> str:
         """How much of the delta comes to the first layer of the chain."""
-        fall = self._value("delta_fall")
-        if math.isnan(fall) or self.ends is None:
+        fall = self._value(sign)
+        ends = self.ends_first if sign == "delta_fall_first" else self.ends
+        if math.isnan(fall) or ends is None:
             return ""
-        first, last = (self._name(place) for place in self.ends)
+        first, last = (self._name(place) for place in ends)
         return f"The delta arrives at layer {first!r} at {times(-fall)} its size at {last!r}"
 
     def _flow(self) -> str:
-        gain = self._value("delta_gain", "median")
+        direction = -1 if self.kind == Kind.VANISHING else 1
+        fall, gain = self._value("delta_fall"), self._value("delta_gain", "median")
+        at_first = self._arrives("delta_fall_first")
+        if at_first and not -direction * fall > 1:  # it was so at the first step, not at the end
+            return f"At the first step t{at_first[1:]}."
         text = self._arrives()
-        if math.isnan(gain) or abs(gain) < 0.005:
+        if not direction * gain >= 0.005:
             return f"{text}." if text else ""
         verb = "shrinks" if gain < 0 else "grows"
         by = f"The delta {verb} {10 ** abs(gain):.2g} × per layer"
         return f"{by} and {text.removeprefix('The delta ')}." if text else f"{by}."
 
     def _dead(self) -> str:
-        return f"{share(self._at('dead'))} of its units are zero on every sample."
+        return f"{share(self._worst('dead')[1])} of its units are zero on every sample."
 
     def _saturated(self) -> str:
         return (
-            f"At {share(self._at('saturated'))} of its pairs of sample and unit, the slope is "
-            "below 5 % of the largest."
+            f"At {share(self._worst('saturated')[1])} of its pairs of sample and unit, the slope "
+            "is below 5 % of the largest."
         )
 
     def _nonfinite(self) -> str:
         attrs = self.run.attrs
-        if self.place is None or "nonfinite_values" not in attrs:
-            targets = attrs.get("nonfinite_began_in") == "targets"
-            began = BEGAN["targets"] if targets else ""
-            return f"The loss is the first value that is not finite{began}."
+        if not {"nonfinite_values", "nonfinite_layer"} <= set(attrs):
+            return self._nonfinite_without_place()
         count = int(attrs["nonfinite_values"])
         values = "value that is" if count == 1 else f"{count} values that are"
         verb = "comes" if count == 1 else "come"
         return (
             f"The first {values} not finite{self._extent()} {verb} up in layer "
-            f"{self._name(self.place)!r} ({self._operation()}){self._began()}."
+            f"{attrs['nonfinite_layer']!r} ({self._operation()}){self._began()}."
         )
+
+    def _nonfinite_without_place(self) -> str:
+        """What is not finite, where it was not recorded which array."""
+        place, most = self._worst("nonfinite")
+        if place is not None and most > 0:
+            name = self._name(place)
+            return f"The first values that are not finite come up in layer {name!r}."
+        if "loss" not in self.run.dataset:
+            return "It was not recorded where it came up."
+        targets = self.run.attrs.get("nonfinite_began_in") == "targets"
+        began = BEGAN["targets"] if targets else ""
+        return f"The loss is the first value that is not finite{began}."
 
     def _extent(self) -> str:
         """Which share of the array is not finite, and whether it is NaN or infinite."""
@@ -191,7 +221,8 @@ class Facts:
 
     def _stalled(self) -> str:
         fall, steps = self._value("loss_fall"), self.run.dataset.sizes["step"]
-        arrives = self._arrives()
+        # a delta that is far from usual is told of by a verdict of its own, or not the reason
+        arrives = "" if abs(self._value("delta_fall")) > FAR else self._arrives()
         if math.isnan(fall):
             return f"{arrives}." if arrives else ""
         if fall < -0.01:
@@ -209,8 +240,32 @@ class Facts:
             return ""
         about = CAUSES[self.cause]
         because = self._number()
+        if self.is_usual and not self._is_supported():
+            here = f", but here {because}" if because else ""
+            return f"The cause is not certain: most often {about.meaning}{here}. {about.advice}"
         meaning = f"{about.meaning}{f' ({because})' if because else ''}"
-        return f"Cause: {meaning}{'' if meaning.endswith('?') else '.'} {about.advice}"
+        end = "" if meaning.endswith("?") else "."
+        return f"Cause{self._where()}: {meaning}{end} {about.advice}"
+
+    def _where(self) -> str:
+        """The layer that the cause is in, if nothing before has named it."""
+        told = {Kind.STALLED: None, **{kind: self._worst(of)[0] for kind, of in SIGN_OF.items()}}
+        if self.place is None or self.kind not in told or self.place == told[self.kind]:
+            return ""
+        return f", in layer {self._name(self.place)!r}"
+
+    def _is_supported(self) -> bool:
+        """Whether the number that goes with a usual cause speaks for it."""
+        match self.cause:
+            case "learning rate too high":
+                return self._value("update_most") > SIGNS["update_most"].high
+            case "dead units: bias":
+                return self.step is None or self.step == int(self.run.dataset["step"].values[0])
+            case "weights too large":
+                return self._value("weight_gain", "median") > 0
+            case "activation slope":
+                return not self._value("slope_gain", "median") >= 0
+        return True
 
     def _number(self) -> str:
         """The number that convinces, of some causes."""
@@ -255,9 +310,11 @@ class Facts:
 
 
 def share(value: float) -> str:
-    """A share in per cent, with two digits where it is small."""
+    """A share in per cent, with two digits where it is small; a power of ten where it is huge."""
     if math.isnan(value):
         return "an unknown share"
+    if value >= 1000:
+        return f"{value:.0e} times"
     return f"{100 * value:.0f} %" if value >= 0.1 or value == 0 else f"{100 * value:.2g} %"
 
 

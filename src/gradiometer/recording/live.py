@@ -111,11 +111,15 @@ def checked_kinds(kinds: Collection[str]) -> tuple[str, ...]:
 
     Raises
     ------
+    TypeError
+        If it is no collection.
     ValueError
         If one of them is unknown, or says that nothing is wrong.
     """
     from gradiometer.diagnosis.causes import Kind
 
+    if not isinstance(kinds, Collection):
+        raise TypeError(f"stop_on must be a list of kinds of verdicts, got {kinds!r}")
     names = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     for name in names:
         one_of("kind of verdict", name, [str(kind) for kind in Kind if kind not in NO_FAULT])

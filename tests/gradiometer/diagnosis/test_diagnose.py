@@ -155,3 +155,122 @@ def test_a_recorder_is_diagnosed_while_it_records():
     with gradiometer.record(net, sgd) as recorder:
         sgd.train(3, print_each=None)
         assert recorder.diagnose().verdicts
+
+
+def test_one_step_is_too_few_and_that_is_said():
+    found = diagnose(gradiometer.run(layers=3, activation="tanh", steps=1))
+    assert found.sentence.startswith("Cannot be judged: only one step was recorded")
+
+
+def test_what_takes_two_layers_or_a_hidden_one_is_said_of_a_run_with_one():
+    found = diagnose(run_of(loss=np.ones(30), delta_rms=[[1.0]] * 30))
+    told = {one.what: one.why for one in found.not_judged}
+    assert told["vanishing"] == "it takes two layers with a delta that is known and not zero"
+    assert told["dead"] == "dead_fraction was not recorded"
+
+
+def test_several_quantities_that_are_lacking_are_listed():
+    found = diagnose(run_of(weight_rms=np.ones((3, 2))))
+    told = {one.what: one.why for one in found.not_judged}
+    assert told["healthy"] == "accuracy, loss and delta_rms were not recorded"
+
+
+def test_a_kind_that_another_member_has_is_not_said_to_be_unknown():
+    delta = np.tile(np.array([[1.0, 1.0], [1e-6, 1.0]]).T, (30, 1, 1))
+    delta[:, 0, 0] = 0.0
+    found = diagnose(run_of(loss=np.ones((30, 2)), delta_rms=delta))
+    assert Kind.VANISHING in [verdict.kind for verdict in found]
+    assert "vanishing" not in [one.what for one in found.not_judged]
+
+
+def test_a_share_of_dead_units_is_that_of_the_layer_that_is_named():
+    dead = np.zeros((30, 3, 3))
+    dead[:, 0, :2] = 1.0  # in two nets the first layer, in one the second
+    dead[:, 1, 2] = 1.0
+    verdict = diagnose(run_of(loss=np.ones((30, 3)), dead_fraction=dead)).verdict
+    assert verdict.layer == "l0"
+    assert "in layer 'l0'. 100 % of its units are zero" in verdict.sentence
+
+
+def test_the_layer_of_the_units_and_that_of_the_cause_are_told_apart():
+    trace = gradiometer.run(layers=4, activation="tanh", init_scale=30, steps=40)
+    verdict = diagnose(trace).verdict
+    assert (verdict.kind, verdict.cause) == (Kind.SATURATED, "weights too large")
+    evidence = {found.sign: found.layer for found in verdict.evidence}
+    assert f"Saturated units, in layer {evidence['saturated']!r}." in verdict.sentence
+    assert "unknown share" not in verdict.sentence
+    assert evidence["saturated"] != "out"
+    assert "Cause, in layer 'out': the weights are too large" in verdict.sentence
+
+
+def test_a_usual_cause_that_no_number_supports_is_not_certain():
+    trace = gradiometer.run(data="iris", scaling=1000, layers=3, activation="sigmoid", steps=40)
+    sentence = diagnose(trace).sentence
+    assert "The cause is not certain: most often the updates are as large as the" in sentence
+    assert "but here the largest moved them by 0.0035 times their size." in sentence
+
+
+def test_units_that_die_late_were_not_off_from_the_first_step_on():
+    dead = np.zeros((60, 2))
+    dead[30:, 0] = 1.0
+    verdict = diagnose(
+        run_of(loss=np.ones(60), dead_fraction=dead, update_ratio=np.full((60, 2), 1e-3))
+    ).verdict
+    assert (verdict.kind, verdict.step) == (Kind.DEAD, 31)
+    assert "The cause is not certain" in verdict.sentence
+
+
+def test_a_layer_that_a_stalled_net_s_cause_is_in_is_named():
+    loss = np.ones(60)
+    verdict = diagnose(run_of(loss=loss, delta_rms=np.ones((60, 2)), input_rms=np.zeros((60, 2))))
+    assert "Cause, in layer 'l0': the inputs are zero" in verdict.sentence
+
+
+def test_a_stalled_net_s_sentence_does_not_say_that_the_delta_is_gone():
+    found = diagnose(run_of(loss=np.ones(60), delta_rms=[[1e-50, 1]] * 60, input_rms=[[0, 1]] * 60))
+    assert found.sentence.startswith("No gradient problem. The loss has not moved")
+
+
+def test_a_healthy_net_s_sentence_says_what_is_odd():
+    loss = np.geomspace(1, 1e-3, 30)
+    found = diagnose(run_of(loss=loss, delta_rms=[[1e-50, 1.0]] * 30))
+    assert "fell by 100 %, though the delta arrives at layer 'l0' at 1e-48 %" in found.sentence
+    rises = diagnose(run_of(loss=np.linspace(1, 2, 30), accuracy=np.full(30, 0.95)))
+    assert "accuracy is 0.95, though the loss rose by 97 %." in rises.sentence
+
+
+def test_a_delta_that_grew_at_the_first_step_only_is_told_of_that_step():
+    delta = np.ones((30, 3))
+    delta[0] = [1e4, 1e2, 1.0]
+    delta[1:, 0] = 0.1
+    verdict = diagnose(run_of(loss=np.ones(30), delta_rms=delta)).verdict
+    assert verdict.kind == Kind.EXPLODING
+    assert "At the first step the delta arrives at layer 'l0' at 10000 × its size" in (
+        verdict.sentence
+    )
+    assert "shrinks" not in verdict.sentence
+
+
+def test_a_huge_rise_is_a_power_of_ten():
+    found = diagnose(run_of(loss=np.geomspace(1, 1e30, 40)))
+    assert "the loss rose by 1e+29 times in 40" in found.sentence.lower()
+
+
+def test_inputs_that_began_it_are_the_cause_though_their_size_was_not_recorded():
+    attrs = {
+        "nonfinite_step": 1,
+        "nonfinite_layer": "l0",
+        "nonfinite_in": "activation",
+        "nonfinite_values": 3,
+        "nonfinite_began_in": "inputs",
+    }
+    verdict = diagnose(run_of(attrs, loss=[NAN, NAN], delta_rms=np.full((2, 2), NAN))).verdict
+    assert (verdict.kind, verdict.cause) == (Kind.NON_FINITE, "non-finite data")
+
+
+def test_the_layer_of_a_member_that_diverged_is_named():
+    count = np.zeros((20, 3, 2))
+    count[5:, 1, 0] = 7
+    found = diagnose(run_of(loss=np.ones((20, 2)), nonfinite_count=count))
+    told = [v.sentence for v in found if v.kind == Kind.NON_FINITE]
+    assert "The first values that are not finite come up in layer 'l1'." in told[0]

@@ -12,7 +12,7 @@ from gradiometer.data import load
 from gradiometer.diagnosis import Diagnosis, Kind, Verdict
 from gradiometer.events import ListenerWarning
 from gradiometer.recording import Recorder
-from gradiometer.recording.live import Live
+from gradiometer.recording.live import Live, checked_kinds
 
 DATA = load("iris2")
 compiled = pytest.mark.parametrize("compile", [False, True])
@@ -241,6 +241,8 @@ def test_an_experiment_is_stopped_as_by_an_interrupt():
     whole = gradiometer.run(steps=100)
     assert whole.attrs["experiment_hash"] == trace.attrs["experiment_hash"]
     np.testing.assert_array_equal(whole["grad_rms"][:20], trace["grad_rms"])
+    with pytest.raises(TypeError, match="stop_on must be a list of kinds of verdicts, got 3"):
+        checked_kinds(3)
     with pytest.raises(ValueError, match="unknown kind of verdict 'wrong'"):
         gradiometer.run(steps=5, stop_on=["wrong"])
 
