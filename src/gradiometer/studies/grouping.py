@@ -140,7 +140,8 @@ def _first_nonfinite(traces: Sequence[Trace]) -> dict[str, Any]:
                 found[name] = sum(int(trace.attrs[name]) for trace in there)
     if "nonfinite_share" in found:
         shape = json.loads(found["nonfinite_shape"])
-        found["nonfinite_share"] = share_of(found["nonfinite_values"], shape, len(traces))
+        nets = sum(trace.dataset.sizes.get("member", 1) for trace in traces)
+        found["nonfinite_share"] = share_of(found["nonfinite_values"], shape, nets)
     for name in ("nonfinite_operation", "nonfinite_began_in"):
         if len({trace.attrs.get(name, "") for trace in there}) > 1:
             found.pop(name, None)

@@ -543,7 +543,7 @@ class ProgramReader:
             given = x if is_first else True
         row = group.layers[which].row
         h = None if f"{row.name}_gain" in self.model.get_param() else kept("pre")
-        return Around(given, h, self._parameters(at, row))
+        return Around(given, h, self._parameters(at, row), y)
 
     def _parameters(self, at: int, row: Row) -> list[Array]:
         """The parameters of a layer before the update of a step that waits."""

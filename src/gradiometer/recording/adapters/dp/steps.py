@@ -220,16 +220,14 @@ class Assembly:
 
     def _around(self, layer: int | None, passes: Sequence[Seen], update: Update) -> Around:
         """What was there beside a layer's arrays; or beside the loss."""
+        targets = _finite_targets(passes)
         if layer is None:
-            given = [seen.targets for seen in passes]
-            known = all(targets is not None for targets in given)
-            finite = all(np.isfinite(array_of(targets)).all() for targets in given if known)
-            return Around(targets=finite if known else None)
+            return Around(targets=targets)
         row = self._rows[layer]
         pairs = [pair for seen in passes for pair in seen.given.get(row.parameter, ())]
         parameters = [value for name, value in update.before.items() if name in row.parameters]
         h = None if f"{row.name}_gain" in update.before else joined([h for _, h in pairs])
-        return Around(joined([x for x, _ in pairs]), h, parameters)
+        return Around(joined([x for x, _ in pairs]), h, parameters, targets)
 
     def _norm(
         self, gradients: Mapping[str, Array], members: tuple[int, ...], why_not: str
@@ -318,6 +316,16 @@ class Assembly:
         if why:
             self._session.miss(row.name, OF_ACTIVATION, why)
         return not why
+
+
+def _finite_targets(passes: Sequence[Seen]) -> bool | None:
+    """Whether what the outputs are compared with is finite; None if that is not known."""
+    given = [seen.targets for seen in passes]
+    try:
+        known = [bool(np.isfinite(array_of(y)).all()) for y in given if y is not None]
+    except (TypeError, ValueError):  # whatever a loss of the user's own takes
+        return None
+    return all(known) if len(known) == len(given) else None
 
 
 def summed(passes: Sequence[Seen]) -> dict[str, Array]:

@@ -120,3 +120,20 @@ def test_what_is_not_known_is_not_told():
     assert attrs["nonfinite_layer"] == "h2"
     assert "nonfinite_began_in" not in attrs
     assert not any(name.startswith("nonfinite") for name in began())
+
+
+def test_targets_that_are_not_finite_are_told_from_the_loss():
+    class Own(dp.Net):
+        def loss(self, x, y=None):
+            return (self.forward(x) * np.nan).sum()
+
+    def of(targets):
+        net = Own(4, 5, 2, "tanh", seed=0)
+        with np.errstate(all="ignore"), record(net) as recorder:
+            own = net.get_param()
+            grad, _ = net.get_grad(DATA.x, targets)
+            net.set_param({name: own[name] - grad[name] for name in own})
+        return told(recorder.trace.attrs)
+
+    assert of(np.zeros((ROWS, 1)))["began_in"] == "loss"
+    assert of(np.full((ROWS, 1), np.nan))["began_in"] == "targets"
