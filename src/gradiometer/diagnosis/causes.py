@@ -97,7 +97,7 @@ _ALL = (
     Cause(
         "learning rate too high",
         (Kind.STALLED, Kind.EXPLODING, Kind.NON_FINITE, Kind.SATURATED),
-        "the updates are as large as the weights",
+        "the updates are too large for the weights",
         "Divide the learning rate by ten, and again if that is not enough.",
     ),
     Cause(

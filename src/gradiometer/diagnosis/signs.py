@@ -381,6 +381,12 @@ def update_most(net: Reading) -> float:
     return _largest(_median(_log(net.finite("update_ratio")), axis=1))
 
 
+@_sign("decades of the largest update of any layer over its weights", "update_ratio", high=-0.3)
+def update_peak(net: Reading) -> float:
+    """log10 of the largest update ratio of all layers and steps, but for those of zero weights."""
+    return _largest(_log(net.finite("update_ratio")))
+
+
 @_sign("decades of the typical update over its weights", "update_ratio", low=-5.0, high=-1.5)
 def update_typical(net: Reading) -> float:
     """log10 of the update ratio, median over the layers and the steps."""

@@ -258,7 +258,7 @@ class Facts:
         """Whether the number that goes with a usual cause speaks for it."""
         match self.cause:
             case "learning rate too high":
-                return self._value("update_most") > SIGNS["update_most"].high
+                return self._value("update_peak") > SIGNS["update_peak"].high
             case "dead units: bias":
                 return self.step is None or self.step == int(self.run.dataset["step"].values[0])
             case "weights too large":
@@ -279,7 +279,7 @@ class Facts:
             case "dead units: learning rate":
                 return _times("the largest moved them by", self._value("update_at_death"))
             case "learning rate too high":
-                return _times("the largest moved them by", self._value("update_most"))
+                return _times("the largest moved those of a layer by", self._value("update_peak"))
             case "learning rate too low":
                 return _times("typically", self._value("update_typical"))
         return ""

@@ -47,8 +47,8 @@ def effect(better: Array, worse: Array, together: int = 1) -> Effect:
 
     Parameters
     ----------
-    better, worse : array (seeds,)
-        Scores, larger is better.
+    better, worse : array
+        Scores, one for each seed; larger is better.
     together : int
         Number of intervals that hold at once.
 
@@ -76,7 +76,7 @@ def against_random(scores: Array, together: int = 1) -> list[Effect]:
 
     Parameters
     ----------
-    scores : array (candidates, seeds)
+    scores : array (candidates, number of seeds)
     together : int
         As in `effect`.
     """

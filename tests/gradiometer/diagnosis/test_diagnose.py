@@ -206,8 +206,8 @@ def test_the_layer_of_the_units_and_that_of_the_cause_are_told_apart():
 def test_a_usual_cause_that_no_number_supports_is_not_certain():
     trace = gradiometer.run(data="iris", scaling=1000, layers=3, activation="sigmoid", steps=40)
     sentence = diagnose(trace).sentence
-    assert "The cause is not certain: most often the updates are as large as the" in sentence
-    assert "but here the largest moved them by 0.0035 times their size." in sentence
+    assert "The cause is not certain: most often the updates are too large for the" in sentence
+    assert "but here the largest moved those of a layer by 0.04 times their size." in sentence
 
 
 def test_units_that_die_late_were_not_off_from_the_first_step_on():
