@@ -78,11 +78,15 @@ def read_signs(reading: Reading) -> dict[str, float | Floats]:
 
 @_sign("share of the first loss that is gone at the end", "loss", low=0.3)
 def loss_fall(net: Reading) -> float:
-    """(L₁ - L) / |L₁|: first recorded loss, and median over the last tenth of the finite steps."""
+    """(L₁ - L) / |L₁|: first recorded loss, and median over the last tenth of the finite steps.
+
+    Not known if the first loss is zero.
+    """
     loss = net.finite("loss")
-    if len(loss) < LEAST_STEPS:
+    if len(loss) < LEAST_STEPS or loss[0] == 0:
         return math.nan
-    return float((loss[0] - _end(loss)) / abs(loss[0]))
+    most = np.finfo(np.float64).max
+    return float(np.clip((loss[0] - _end(loss)) / abs(loss[0]), -most, most))
 
 
 @_sign("share of the first loss that went in the last third", "loss", high=0.1)

@@ -243,9 +243,15 @@ class Facts:
         if self.is_usual and not self._is_supported():
             here = f", but here {because}" if because else ""
             return f"The cause is not certain: most often {about.meaning}{here}. {about.advice}"
-        meaning = f"{about.meaning}{f' ({because})' if because else ''}"
+        meaning = f"{self._meaning()}{f' ({because})' if because else ''}"
         end = "" if meaning.endswith("?") else "."
         return f"Cause{self._where()}: {meaning}{end} {about.advice}"
+
+    def _meaning(self) -> str:
+        """What is wrong, as it was here."""
+        if self.cause == "too few steps" and not self._value("loss_fall") >= 0.01:
+            return "so few steps do not show whether the net learns"
+        return CAUSES[str(self.cause)].meaning
 
     def _where(self) -> str:
         """The layer that the cause is in, if nothing before has named it."""
@@ -273,7 +279,9 @@ class Facts:
             case "activation slope":
                 return self._slope()
             case "weights too small" | "weights too large":
-                return _decades("their gain is", self._value("weight_gain", "median"))
+                gain = self._value("weight_gain", "median")
+                fits = (gain > 0) == (self.cause == "weights too large")
+                return _decades("their gain is", gain) if fits else ""
             case "inputs unscaled" | "dead units: inputs":
                 return _plain("their root mean square is", self._value("input_scale", "first"))
             case "dead units: learning rate":

@@ -276,6 +276,31 @@ def test_the_layer_of_a_member_that_diverged_is_named():
     assert "The first values that are not finite come up in layer 'l1'." in told[0]
 
 
+@pytest.mark.parametrize("loss", [np.linspace(1, 2, 20), np.ones(20)])
+def test_a_loss_that_does_not_fall_is_not_said_to_fall(loss):
+    verdict = diagnose(run_of(loss=loss)).verdict
+    assert verdict.cause == "too few steps"
+    assert "falling" not in verdict.sentence
+    assert "so few steps do not show whether the net learns" in verdict.sentence
+
+
+def test_how_a_loss_that_begins_with_zero_falls_is_not_known():
+    for end in (-1.0, 1.0):
+        found = diagnose(run_of(loss=np.linspace(0, end, 40), delta_rms=np.ones((40, 2))))
+        assert "inf" not in found.sentence
+        assert found.verdict.evidence
+
+
+def test_the_gain_of_weights_is_no_evidence_where_it_speaks_against_the_cause():
+    run = run_of(
+        loss=np.ones(60), delta_rms=[[1e-6, 1e-3, 1.0]] * 60, weight_rms=np.full((60, 3), 0.1)
+    )
+    fans = {"fan_in": ("layer", [10, 10, 10]), "fan_out": ("layer", [1000, 1000, 1000])}
+    verdict = diagnose(Trace(run.dataset.assign_coords(fans))).verdict
+    assert (verdict.kind, verdict.cause) == (Kind.VANISHING, "weights too small")
+    assert "their gain is +" not in verdict.sentence
+
+
 def test_the_loss_is_not_blamed_where_nothing_tells_what_came_first():
     verdict = diagnose(run_of(grad_rms=np.full((5, 1), np.inf))).verdict
     assert verdict.cause != "loss numerics"
