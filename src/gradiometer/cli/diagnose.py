@@ -10,7 +10,7 @@ import typer
 
 from gradiometer.cli.app import errors_in_words, heard_or_not
 from gradiometer.cli.paths import PATH
-from gradiometer.cli.remedies import Budget, RemediesPrinter, Try
+from gradiometer.cli.remedies import Budget, RemediesPrinter, Try, check_budget
 
 if TYPE_CHECKING:
     from gradiometer.diagnosis import Diagnosis
@@ -30,6 +30,7 @@ def diagnose(
 ) -> None:
     """Say what is wrong with a net, in which layer, and why."""
     with errors_in_words(), RemediesPrinter(shows_results=not json) as printer:
+        check_budget(attempt, budget)
         from gradiometer.verbs import diagnose as verb
         from gradiometer.verbs.output import loaded
 

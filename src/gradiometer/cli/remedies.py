@@ -8,6 +8,7 @@ import typer
 
 from gradiometer.cli.printer import Printer
 from gradiometer.events import Event, RemediesBegun, RemediesFound, RemedyTried
+from gradiometer.interrupts import check_time_limit
 
 Try = Annotated[
     bool,
@@ -19,6 +20,16 @@ Budget = Annotated[
         metavar="SECONDS", help="Try no more remedies after this time; what was tried is kept."
     ),
 ]
+
+
+def check_budget(attempt: bool, budget: float | None) -> None:
+    """Raise ValueError for a budget that is none, or that nothing would be tried with.
+
+    Before anything is done or printed.
+    """
+    check_time_limit(budget, "budget")
+    if budget is not None and not attempt:
+        raise ValueError("--budget is the time for --try, which was not given")
 
 
 class RemediesPrinter(Printer):

@@ -9,7 +9,7 @@ import typer
 
 from gradiometer.cli.app import errors_in_words
 from gradiometer.cli.paths import PATH
-from gradiometer.cli.remedies import Budget, RemediesPrinter, Try
+from gradiometer.cli.remedies import Budget, RemediesPrinter, Try, check_budget
 from gradiometer.cli.settings import Given, chosen, flag_for_each_setting
 from gradiometer.events import (
     Begun,
@@ -67,6 +67,7 @@ def run(
 ) -> None:
     """Train one net and show where its gradient goes."""
     with errors_in_words(), RunPrinter() as printer:
+        check_budget(attempt, budget)
         from gradiometer.verbs import run as verb
 
         trace = verb.run(
@@ -80,7 +81,9 @@ def run(
             on_event=printer,
             **chosen(settings),
         )
-        if attempt and not printer.status:
+        if attempt and printer.status and not printer.stopped:
+            typer.echo("No remedies were tried, as the training did not come to its end.")
+        elif attempt:
             from gradiometer.remedies import try_remedies
 
             found = try_remedies(trace, budget=budget, on_event=printer)
@@ -98,11 +101,14 @@ class RunPrinter(RemediesPrinter):
     ----------
     report : Path or None
         Where the report is, once it was written.
+    stopped : bool
+        Whether a verdict stopped the training, which is no reason to try no remedies.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.report: Path | None = None
+        self.stopped = False
         self._done = 0  # steps; recorded ones are told late
 
     def show(self, event: Event) -> None:
@@ -129,7 +135,7 @@ class RunPrinter(RemediesPrinter):
                 self.status = 1
                 typer.echo(f"Stopped by the time limit after step {done} of {steps}; {SAVED}")
             case StoppedOn(kind, done, steps):
-                self.status = 1
+                self.status, self.stopped = 1, True
                 typer.echo(f"Stopped on {kind} after step {done} of {steps}; {SAVED}")
             case Interrupted():
                 super().show(event)

@@ -455,10 +455,15 @@ def nonfinite(net: Reading) -> Floats:
 
 @_sign("whether only the loss or its derivative is not finite", high=0.0)
 def nonfinite_in_loss(net: Reading) -> float:
-    """1 if, in the first such step, no activation is; 0 if one is, or all values are finite."""
+    """1 if, in the first such step, no activation is; 0 if one is, or all values are finite.
+
+    Not known if nothing that was recorded tells which array it was.
+    """
     place = net.first_nonfinite
     if place is None:
         return 0.0
+    if not _tells_where(net):
+        return math.nan
     return float(place.array in ("", "delta"))
 
 
@@ -478,6 +483,15 @@ def nonfinite_input(net: Reading) -> float:
 
 
 # --- parts ----------------------------------------------------------------------------------------
+
+
+def _tells_where(net: Reading) -> bool:
+    """Whether a run that diverged was recorded so that it is known where."""
+    if "nonfinite_in" in net.run.attrs or "nonfinite_count" in net.run.dataset:
+        return True
+    if "loss" not in net.run.dataset:
+        return False
+    return bool(net.states("loss")[net.steps_finite] == State.NOT_FINITE)
 
 
 def _gradient_name(net: Reading) -> str | None:

@@ -49,7 +49,9 @@ class Shown:
 
 
 def figures(trace: Trace, theory: Prediction | None, why_no_theory: str) -> Iterator[Shown]:
-    """The figures of a run: depth × step, the waterfall, the learning curve."""
+    """The figures of a run: depth × step, the waterfall, the learning curve; none of no step."""
+    if not trace.dataset.sizes["step"]:
+        return
     yield _shown(
         "Where the gradient goes",
         lambda: heatmap(trace, theory=theory),

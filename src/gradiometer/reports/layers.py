@@ -30,6 +30,8 @@ def columns(trace: Trace) -> list[tuple[str, str, int]]:
     """Which columns there are: heading, quantity, and position of the step."""
     gradient = next((name for name in GRADIENTS if name in trace.dataset), None)
     steps = trace.dataset["step"].values
+    if not len(steps):
+        return []
     wanted = [("delta_rms", 0), ("delta_rms", -1)]
     wanted += [] if gradient is None else [(gradient, 0), (gradient, -1)]
     wanted += [("update_ratio", -1), ("dead_fraction", -1), ("saturated_fraction", -1)]

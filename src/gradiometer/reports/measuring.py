@@ -86,6 +86,8 @@ def _listed(layers: list[str]) -> str:
 
 def _steps(trace: Trace) -> str:
     steps = trace.dataset["step"].values
+    if not len(steps):
+        return "no step was recorded"
     text = f"{_count(len(steps), 'recorded step')}, from {steps[0]:,} to {steps[-1]:,}"
     if trace.attrs.get("interrupted"):
         text += "; the training was interrupted"

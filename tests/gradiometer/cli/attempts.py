@@ -368,6 +368,8 @@ OF_OPTIONS = [
         for value in ("0", "-1", "nan", "inf")
     ],
     ("run --stop-on wrong --out {out}", 2, "unknown kind of verdict 'wrong'. Known: vanishing"),
+    ("run --try --budget 0 --out {out}", 2, "budget must be a number of seconds above 0"),
+    ("run --budget 3 --out {out}", 2, "--budget is the time for --try, which was not given"),
     ("run --timeout soon --out {out}", 2, "Invalid value for '--timeout'"),
     *[
         (f"study {{file:s-good.toml}} --{flag} {value} --out {{out}}", 2, words)

@@ -274,3 +274,10 @@ def test_the_layer_of_a_member_that_diverged_is_named():
     found = diagnose(run_of(loss=np.ones((20, 2)), nonfinite_count=count))
     told = [v.sentence for v in found if v.kind == Kind.NON_FINITE]
     assert "The first values that are not finite come up in layer 'l1'." in told[0]
+
+
+def test_the_loss_is_not_blamed_where_nothing_tells_what_came_first():
+    verdict = diagnose(run_of(grad_rms=np.full((5, 1), np.inf))).verdict
+    assert verdict.cause != "loss numerics"
+    assert "It was not recorded where it came up." in verdict.sentence
+    assert "The cause is not certain" in verdict.sentence

@@ -162,3 +162,8 @@ def test_of_a_very_deep_net_both_ends_are_listed():
     assert "… 600 layers" in read.text
     assert "layer 199" in read.text
     assert "layer 200" not in read.text
+
+
+def test_a_trace_without_a_step_has_a_report_too():
+    read = check_page(page(made(["a", "b"], 0)))
+    assert "no step was recorded" in read.text
