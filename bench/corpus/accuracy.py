@@ -71,7 +71,9 @@ def by_cause(nets: Sequence[Net], table: Rules) -> str:
         right = Count.among(s.kind == kind for s in said)
         exact = Count.among(is_right(kind, cause or None, s) for s in said)
         wrong = Counter(
-            f"{s.kind}: {s.cause}" for s in said if not is_right(kind, cause or None, s)
+            f"{s.kind}: {s.cause}" if s.cause else f"{s.kind}"
+            for s in said
+            if not is_right(kind, cause or None, s)
         )
         instead = "; ".join(f"{what} ({count})" for what, count in wrong.most_common(3))
         lines.append(

@@ -57,7 +57,7 @@ def diagnose(run: LabelledRun) -> Diagnosis:
 
 
 def _unknown(why: str) -> Verdict:
-    return Verdict(Kind.UNKNOWN, None, None, (), f"Cannot be judged: {why}.", "")
+    return Verdict(Kind.UNKNOWN, None, None, (), f"Cannot be judged: {why}.", "", "")
 
 
 def _nothing(steps: int) -> str:
@@ -100,6 +100,7 @@ def _verdict(run: LabelledRun, said: Said, nets: Sequence[_Net], total: int) -> 
         layer,
         _evidence(run, said, nets),
         facts.sentence(),
+        facts.advice(),
         said.rule.name,
         rules().confidence.get((said.kind, said.cause)),
         len(nets),
@@ -132,14 +133,17 @@ def _evidence(run: LabelledRun, said: Said, nets: Sequence[_Net]) -> tuple[Evide
     found = []
     for of, name in dict.fromkeys((*said.rule.asked, *because)):
         sign = SIGNS[name]
-        values = np.array([value_of(net.signs[name], of) for net in nets])
-        known = values[np.isfinite(values)]
-        if not known.size:
-            continue
-        layer = None
+        layer, place = None, None
         if of in ("most", "least"):
             place = _mode([place_of(np.asarray(net.signs[name]), of) for net in nets])
             layer = None if place is None else str(run.layers[place])
+        if place is None:
+            values = np.array([value_of(net.signs[name], of) for net in nets])
+        else:  # of the layer that is named, in every net
+            values = np.array([np.asarray(net.signs[name])[place] for net in nets])
+        known = values[np.isfinite(values)]
+        if not known.size:
+            continue
         value = float(np.median(known))
         found.append(Evidence(name, sign.label, value, sign.low, sign.high, layer))
     return tuple(found)

@@ -73,6 +73,8 @@ class Verdict:
         What convinces most comes first.
     sentence : str
         All of it in words.
+    advice : str
+        What to change first; "" for a healthy net. A suggestion, until it was tried.
     rule : str
         The rule that says so; see `gradiometer/diagnosis/rules.toml`.
     confidence : Confidence or None
@@ -88,6 +90,7 @@ class Verdict:
     layer: str | None
     evidence: tuple[Evidence, ...]
     sentence: str
+    advice: str
     rule: str
     confidence: Confidence | None = None
     nets: int = 1
@@ -98,11 +101,6 @@ class Verdict:
     def about(self) -> Cause | None:
         """The row of its cause: meaning, and what to change."""
         return None if self.cause is None else CAUSES[self.cause]
-
-    @property
-    def advice(self) -> str:
-        """What to change first; "" for a healthy net."""
-        return "" if self.about is None else self.about.advice
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it: numbers that are not finite are None."""

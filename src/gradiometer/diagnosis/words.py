@@ -38,6 +38,11 @@ BEGAN = {
 }
 SIGN_OF = {Kind.DEAD: "dead", Kind.SATURATED: "saturated"}  # by which units are told of
 FAR = 2.0  # decades from which on it is worth a word that a net learns all the same
+STEEP = 0.99  # a function whose slope gets that high need not be exchanged
+WHERE_STEEP = (
+    "Normalise, or initialise so that the pre-activations stay where the slope is large; residual "
+    "connections let the delta bypass it."
+)
 SLOPES = {"sigmoid": "¼"}  # the largest slope, where a fraction says it shorter
 
 
@@ -242,10 +247,21 @@ class Facts:
         because = self._number()
         if self.is_usual and not self._is_supported():
             here = f", but here {because}" if because else ""
-            return f"The cause is not certain: most often {about.meaning}{here}. {about.advice}"
+            return f"The cause is not certain: most often {about.meaning}{here}. {self.advice()}"
         meaning = f"{self._meaning()}{f' ({because})' if because else ''}"
         end = "" if meaning.endswith("?") else "."
-        return f"Cause{self._where()}: {meaning}{end} {about.advice}"
+        return f"Cause{self._where()}: {meaning}{end} {self.advice()}"
+
+    def advice(self) -> str:
+        """What to change first; "" for a healthy net."""
+        if self.cause is None:
+            return ""
+        functions = {name for name in self._hidden() if name in ACTIVATIONS}
+        if self.cause == "activation slope" and any(
+            ACTIVATIONS[name].max_slope >= STEEP for name in functions
+        ):
+            return WHERE_STEEP
+        return CAUSES[self.cause].advice
 
     def _meaning(self) -> str:
         """What is wrong, as it was here."""

@@ -24,7 +24,7 @@ class TrainingStopped(Exception):  # noqa: N818  (it is no error)
 
     Attributes
     ----------
-    verdict : Verdict
+    verdict : gradiometer.diagnosis.verdict.Verdict
     """
 
     def __init__(self, verdict: Verdict) -> None:

@@ -76,7 +76,8 @@ def against_random(scores: Array, together: int = 1) -> list[Effect]:
 
     Parameters
     ----------
-    scores : array (candidates, number of seeds)
+    scores : array
+        A row for each candidate, a column for each seed.
     together : int
         As in `effect`.
     """

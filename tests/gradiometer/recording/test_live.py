@@ -19,7 +19,9 @@ compiled = pytest.mark.parametrize("compile", [False, True])
 
 
 def said(*kinds, cause=None, nets=1, total=1):
-    found = [Verdict(Kind(kind), cause, None, (), kind, "", None, nets, total) for kind in kinds]
+    found = [
+        Verdict(Kind(kind), cause, None, (), kind, "", "", None, nets, total) for kind in kinds
+    ]
     return Diagnosis(tuple(found), (), ("h1",), (1, 2))
 
 
