@@ -233,9 +233,13 @@ def chosen(names: Iterable[str] | None, causes: Sequence[str]) -> list[Candidate
 
     Raises
     ------
+    TypeError
+        If they are no collection of names.
     ValueError
         If there is no candidate of a name, naming those there are.
     """
+    if not isinstance(names, Iterable | None):
+        raise TypeError(f"candidates must be names of remedies, got {names!r}")
     wanted = list(CANDIDATES) if names is None else [names] if isinstance(names, str) else [*names]
     for name in wanted:
         one_of("remedy", name, tuple(CANDIDATES))

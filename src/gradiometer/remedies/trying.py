@@ -96,9 +96,11 @@ def try_remedies(
     Raises
     ------
     ValueError
-        For a number that is not positive, an unknown candidate, or an outcome that cannot be read.
+        For a number that is not positive, an unknown candidate, an outcome that cannot be read, or
+        a model that was trained before.
     TypeError
-        If only one of `make_model` and `train` is given, or they give something else.
+        If `trace` is no Trace, only one of `make_model` and `train` is given, they are no
+        functions, or they give something else.
     KeyboardInterrupt
         If it was interrupted before the unchanged net was trained.
 
@@ -109,7 +111,7 @@ def try_remedies(
     >>> gradiometer.try_remedies(trace, candidates=["tanh", "he"]).recommended.name
     'tanh'
     """
-    _check(seeds, budget, make_model, train)
+    _check(trace, seeds, budget, make_model, train)
     diagnosis = diagnose(trace)
     causes = [verdict.cause for verdict in diagnosis if verdict.cause is not None]
     listed = chosen(candidates, causes)
@@ -128,15 +130,21 @@ def try_remedies(
     return found
 
 
-def _check(seeds: Any, budget: Any, make_model: Any, train: Any) -> None:
+def _check(trace: Any, seeds: Any, budget: Any, make_model: Any, train: Any) -> None:
     from dp.validation import positive_integer
+    from gradiometer.trace import Trace
 
+    if not isinstance(trace, Trace):
+        raise TypeError(f"remedies are tried for a Trace, got {type(trace).__name__}")
     if seeds is not None:
         positive_integer("seeds", seeds)
     check_time_limit(budget, "budget")
     if (make_model is None) != (train is None):
         lacking = "train" if train is None else "make_model"
         raise TypeError(f"make_model and train belong together; {lacking} is not given")
+    for name, given in (("make_model", make_model), ("train", train)):
+        if given is not None and not callable(given):
+            raise TypeError(f"{name} must be a function, got {given!r}")
 
 
 def _trials(

@@ -52,7 +52,7 @@ def report(
     Raises
     ------
     TypeError
-        If it is neither a trace, a study's results, nor a path.
+        If it is neither a trace, a study's results, nor a path; or `remedies` are something else.
     ValueError
         If `out` is missing for a trace that was not saved; if `theory` is true, and theory does not
         cover the experiment; if `theory` or `remedies` is given for a study.
@@ -93,8 +93,11 @@ def write(
     OutputError
         If it cannot be written.
     """
+    from gradiometer.remedies import Remedies
     from gradiometer.reports.trace import page
 
+    if not isinstance(remedies, Remedies | None):
+        raise TypeError(f"remedies are what try_remedies gave, got {type(remedies).__name__}")
     why_not = ""
     if theory is None:
         theory, why_not = _prediction(trace)

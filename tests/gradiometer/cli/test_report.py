@@ -97,6 +97,8 @@ def test_what_is_no_trace_is_named(tmp_path):
     assert "none.nc" in done.output
     with pytest.raises(ValueError, match="out must be given"):
         gradiometer.report(gradiometer.run(layers=1, steps=1))
+    with pytest.raises(TypeError, match="remedies are what try_remedies gave, got int"):
+        gradiometer.report(gradiometer.run(layers=1, steps=1), tmp_path / "report.html", remedies=3)
     with pytest.raises(TypeError, match="expected a trace"):
         gradiometer.report(3)
 

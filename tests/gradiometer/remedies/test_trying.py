@@ -164,12 +164,20 @@ def test_an_interrupt_before_the_first_result_is_raised(failing):
         ({"seeds": 0}, ValueError, "seeds"),
         ({"budget": -1.0}, ValueError, "-1"),
         ({"candidates": ["magic"]}, ValueError, "magic"),
+        ({"candidates": 3}, TypeError, "candidates must be names of remedies, got 3"),
         ({"make_model": print}, TypeError, "train is not given"),
+        ({"make_model": print, "train": 3}, TypeError, "train must be a function, got 3"),
     ],
 )
 def test_what_is_wrong_is_named(failing, given, error, match):
     with pytest.raises(error, match=match):
         gradiometer.try_remedies(failing, **given)
+
+
+@pytest.mark.parametrize("given", [None, "trace.nc", 3])
+def test_remedies_are_tried_for_a_trace(given):
+    with pytest.raises(TypeError, match="remedies are tried for a Trace, got"):
+        gradiometer.try_remedies(given)
 
 
 def test_results_are_shown_and_written(failing):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import random
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from numbers import Real
@@ -60,6 +61,7 @@ class ModelTrials:
         self._records = True  # until it is known that train says what was reached
         self._by_recorded = False
         self._seen = Seen()
+        self._models: list[weakref.ref[nn.Module]] = []  # all that were trained
         self._start = np.full(seeds, math.nan)  # losses before the first step
 
     def run(self, candidate: Candidate | None, deadline: Deadline) -> Array:
@@ -103,6 +105,11 @@ class ModelTrials:
                 "make_model must give a torch.nn.Module and its optimizer, (model, optimizer), got "
                 f"{type(made).__name__}"
             )
+        if any(before() is made[0] for before in self._models):
+            raise ValueError(
+                "make_model must make a new model each time, got one that was trained before"
+            )
+        self._models.append(weakref.ref(made[0]))
         return Trial(
             *made, self._seen, self._factor, self._accumulates, self._takes_loss,
             self._by_recorded,

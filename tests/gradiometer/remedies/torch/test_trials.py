@@ -349,3 +349,9 @@ def test_what_train_returns_is_read():
 def test_make_model_must_give_a_pair():
     with pytest.raises(TypeError, match="make_model must give"):
         ModelTrials(lambda seed: Net(), train, 1).run(None, Deadline())
+
+
+def test_a_model_that_was_trained_before_is_refused():
+    same = make_model(0)
+    with pytest.raises(ValueError, match="make_model must make a new model each time"):
+        ModelTrials(lambda _: same, train, 2).run(None, Deadline())
