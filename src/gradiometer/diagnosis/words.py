@@ -114,6 +114,8 @@ class Facts:
 
     def _lead(self) -> str:
         text = LEADS[self.kind]
+        if self.kind == Kind.STALLED and math.isnan(self._value("delta_fall_most")):
+            text += " was seen"  # the delta was not recorded, or of one layer only
         if self.total > 1:
             text += f", in {len(self.signs)} of {self.total} seeds"
         if self.step is not None and self.kind in (Kind.DEAD, Kind.NON_FINITE):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from dp.validation import one_of
@@ -112,13 +112,13 @@ def checked_kinds(kinds: Collection[str]) -> tuple[str, ...]:
     Raises
     ------
     TypeError
-        If it is no collection.
+        If they cannot be gone through.
     ValueError
         If one of them is unknown, or says that nothing is wrong.
     """
     from gradiometer.diagnosis.causes import Kind
 
-    if not isinstance(kinds, Collection):
+    if not isinstance(kinds, Iterable):
         raise TypeError(f"stop_on must be a list of kinds of verdicts, got {kinds!r}")
     names = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     for name in names:

@@ -7,7 +7,7 @@ layers there are, what was measured of a step, and what cannot be had and why.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -477,6 +477,8 @@ class Session:
 def _checked_names(given: Collection[str] | None) -> tuple[str, ...] | None:
     if given is None:
         return None
+    if not isinstance(given, Iterable):
+        raise TypeError(f"layers must be names of layers, got {given!r}")
     names = (given,) if isinstance(given, str) else tuple(given)
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"layers must be names of layers, one at least, got {given!r}")

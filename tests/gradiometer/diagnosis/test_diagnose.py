@@ -301,6 +301,11 @@ def test_the_gain_of_weights_is_no_evidence_where_it_speaks_against_the_cause():
     assert "their gain is +" not in verdict.sentence
 
 
+def test_without_a_delta_a_gradient_problem_is_not_ruled_out():
+    sentence = diagnose(run_of(loss=np.ones(60))).sentence
+    assert sentence.startswith("No gradient problem was seen. The loss has not moved")
+
+
 def test_the_loss_is_not_blamed_where_nothing_tells_what_came_first():
     verdict = diagnose(run_of(grad_rms=np.full((5, 1), np.inf))).verdict
     assert verdict.cause != "loss numerics"

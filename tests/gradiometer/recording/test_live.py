@@ -243,6 +243,7 @@ def test_an_experiment_is_stopped_as_by_an_interrupt():
     whole = gradiometer.run(steps=100)
     assert whole.attrs["experiment_hash"] == trace.attrs["experiment_hash"]
     np.testing.assert_array_equal(whole["grad_rms"][:20], trace["grad_rms"])
+    assert checked_kinds(kind for kind in ["dead"]) == ("dead",)
     with pytest.raises(TypeError, match="stop_on must be a list of kinds of verdicts, got 3"):
         checked_kinds(3)
     with pytest.raises(ValueError, match="unknown kind of verdict 'wrong'"):
@@ -257,3 +258,11 @@ def test_a_verdict_of_an_experiment_that_goes_on():
     assert "vanishing" in kinds
     assert len(set(kinds)) == len(kinds)  # each once
     assert "stopped_on" not in trace.attrs
+
+
+@pytest.mark.parametrize(
+    ("layers", "error"), [(3, TypeError), ([], ValueError), ([3], ValueError), ("", ValueError)]
+)
+def test_what_are_no_names_of_layers_is_refused(layers, error):
+    with pytest.raises(error, match=r"layer"):
+        record(dp.Net(4, 5, 1, seed=0), layers=layers)
