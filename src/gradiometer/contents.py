@@ -261,6 +261,8 @@ def _facts(attrs: Mapping[Any, Any]) -> Iterator[str]:
         ("missing", dict, "an object of JSON: layers, quantities, reasons"),
         ("class_names", list, "a list of JSON"),
         ("versions", dict, "an object of JSON"),
+        ("nonfinite_shape", list, "a list of JSON"),
+        ("chains", list, "a list of JSON: the layers of each chain"),
     ):
         if name not in attrs:
             continue
@@ -269,8 +271,16 @@ def _facts(attrs: Mapping[Any, Any]) -> Iterator[str]:
         except (TypeError, ValueError):
             found = None
         inner = found.values() if name == "missing" and isinstance(found, dict) else ()
-        if not isinstance(found, kind) or not all(map(_are_reasons, inner)):
+        wrong = name == "chains" and not _are_chains(found)
+        if wrong or not isinstance(found, kind) or not all(map(_are_reasons, inner)):
             yield f"{name} is {attrs[name]!r:.80}; expected {words}"
+
+
+def _are_chains(found: Any) -> bool:
+    return isinstance(found, list) and all(
+        isinstance(chain, list) and all(isinstance(layer, int) for layer in chain)
+        for chain in found
+    )
 
 
 def _are_reasons(found: Any) -> bool:

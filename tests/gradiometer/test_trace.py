@@ -84,6 +84,10 @@ def test_histograms_count_every_entry(trace):
         (lambda d: d.assign_attrs(format=99), "format 99; this version reads 1 to 2"),
         (lambda d: d.assign_attrs(format=0), "format 0; this version reads 1 to 2"),
         (lambda d: d.assign_attrs(missing='{"h1": {"loss": 3}}'), "expected an object of JSON"),
+        (lambda d: d.assign_attrs(missing="x"), "expected an object of JSON"),
+        (lambda d: d.assign_attrs(chains="x"), "expected a list of JSON: the layers"),
+        (lambda d: d.assign_attrs(chains="[3]"), "expected a list of JSON: the layers"),
+        (lambda d: d.assign_attrs(nonfinite_shape="x"), "expected a list of JSON"),
     ],
 )
 def test_what_only_looks_like_a_trace_is_refused(trace, tmp_path, spoil, words):

@@ -207,7 +207,9 @@ class Facts:
     def _extent(self) -> str:
         """Which share of the array is not finite, and whether it is NaN or infinite."""
         attrs = self.run.attrs
-        if "nonfinite_share" not in attrs:
+        if not {"nonfinite_share", "nonfinite_shape", "nonfinite_nan", "nonfinite_inf"} <= set(
+            attrs
+        ):
             return ""
         shape = " × ".join(str(size) for size in json.loads(str(attrs["nonfinite_shape"])))
         what = {"NaN": attrs["nonfinite_nan"], "Inf": attrs["nonfinite_inf"]}

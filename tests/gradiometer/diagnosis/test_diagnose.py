@@ -311,3 +311,15 @@ def test_the_loss_is_not_blamed_where_nothing_tells_what_came_first():
     assert verdict.cause != "loss numerics"
     assert "It was not recorded where it came up." in verdict.sentence
     assert "The cause is not certain" in verdict.sentence
+
+
+def test_facts_of_what_is_not_finite_may_be_incomplete():
+    attrs = {
+        "nonfinite_step": 2,
+        "nonfinite_layer": "l0",
+        "nonfinite_in": "delta",
+        "nonfinite_values": 3,
+        "nonfinite_share": 0.5,
+    }
+    found = diagnose(run_of(attrs, loss=[1.0, NAN], delta_rms=[[1.0, 1.0], [NAN, NAN]]))
+    assert "The first 3 values that are not finite come up in layer 'l0'" in found.sentence
