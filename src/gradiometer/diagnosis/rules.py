@@ -199,7 +199,7 @@ class Rules:
     def say(self, signs: Signs) -> tuple[Said, ...]:
         """The verdicts on a net, one per kind, the most important first.
 
-        A net that is healthy has no other verdict. One with a gradient problem is not stalled too.
+        A net that is healthy or stalled has no other verdict.
         """
         found: dict[Kind, Said] = {}
         for rule in self.kinds:
@@ -209,7 +209,7 @@ class Rules:
             if found and kind in (Kind.HEALTHY, Kind.STALLED):
                 continue
             found[kind] = self._with_cause(kind, rule, signs)
-            if kind == Kind.HEALTHY:
+            if kind in (Kind.HEALTHY, Kind.STALLED):
                 break
         return tuple(found.values())
 
