@@ -20,6 +20,7 @@ from gradiometer.remedies import CANDIDATES
 from gradiometer.settings import SETTINGS
 from gradiometer.verbs import run_folder
 
+os.environ.setdefault("KERAS_BACKEND", "torch")  # before keras is imported
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
