@@ -43,12 +43,15 @@ def print_report(trace: Trace) -> None:
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:
     """Print the verdicts, the first one bold, each with its evidence; and what was not judged."""
+    from gradiometer.reports.page import usual_in_words
+
     screen = console()
     for i, verdict in enumerate(diagnosis):
         screen.print(verdict.sentence, highlight=False, style="" if i else "bold", soft_wrap=True)
         for found in verdict.evidence:
             where = "" if found.layer is None else f" (layer {found.layer})"
-            line = f"  {found.label}{where}: {found.value:.3g}{_usual(found.low, found.high)}"
+            usual = usual_in_words(found.low, found.high)
+            line = f"  {found.label}{where}: {found.value:.3g}{usual and f'; usually {usual}'}"
             screen.print(line, highlight=False, soft_wrap=True)
         if verdict.confidence is not None:
             hits, of = verdict.confidence.hits, verdict.confidence.of
@@ -56,19 +59,6 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
             screen.print(line, highlight=False, soft_wrap=True)
     for missing in diagnosis.not_judged:
         screen.print(missing.sentence, highlight=False, soft_wrap=True)
-
-
-def _usual(low: float, high: float) -> str:
-    """Between which a sign usually is, in nets that learn."""
-    import math
-
-    if math.isinf(low) and math.isinf(high):
-        return ""
-    if math.isinf(low):
-        return f"; usually at most {high:g}"
-    if math.isinf(high):
-        return f"; usually at least {low:g}"
-    return f"; usually {low:g} to {high:g}"
 
 
 def print_remedies(remedies: Remedies) -> None:

@@ -89,34 +89,6 @@ def loss_fall(net: Reading) -> float:
     return float(np.clip((loss[0] - _end(loss)) / abs(loss[0]), -most, most))
 
 
-@_sign("share of the first loss that went in the last third", "loss", high=0.1)
-def loss_fall_late(net: Reading) -> float:
-    """By how much the loss fell from the middle third's end to the last tenth, over |L₁|."""
-    loss = net.finite("loss")
-    count = len(loss)
-    if count < 6:
-        return math.nan
-    before = _median(loss[count // 2 : max(count // 2 + 1, 2 * count // 3)])
-    return float((before - _end(loss)) / abs(loss[0]))
-
-
-@_sign("decades by which the loss rose above the first", "loss", low=0.0, high=0.5)
-def loss_rise(net: Reading) -> float:
-    """log10 of the largest loss over the first; 0 if none is larger."""
-    loss = net.finite("loss")
-    return math.nan if not len(loss) else float(np.log10(_largest(loss) / loss[0]))
-
-
-@_sign("typical change of the loss from step to step, as a share of it", "loss", high=0.3)
-def loss_noise(net: Reading) -> float:
-    """Median |ΔL| over the median |L|, in the second half."""
-    loss = net.finite("loss")
-    half = loss[len(loss) // 2 :]
-    if len(half) < LEAST_STEPS:
-        return math.nan
-    return float(_median(np.abs(np.diff(half))) / _median(np.abs(half)))
-
-
 @_sign("accuracy at the end", "accuracy", low=0.8)
 def accuracy(net: Reading) -> float:
     """Median accuracy over the last tenth of the finite steps."""
@@ -146,24 +118,6 @@ def delta_fall(net: Reading) -> float:
 def delta_fall_first(net: Reading) -> float:
     """The same at the first recorded step: what the initial weights do."""
     return _fall_of(net, _log(net.finite("delta_rms"))[0])
-
-
-@_sign("decades by which the delta typically falls", "delta_rms", high=2.0)
-def delta_fall_typical(net: Reading) -> float:
-    """The same as a median over all steps."""
-    return _fall_of(net, _median(_log(net.finite("delta_rms")), axis=0))
-
-
-@_sign("decades by which dL/dW typically falls", "grad_rms", high=2.0)
-def gradient_fall(net: Reading) -> float:
-    """log10 of the rms of dL/dW in the last layer over the first, as a median over all steps."""
-    return _fall_of(net, _median(_log(_gradient(net)), axis=0))
-
-
-@_sign("decades by which the relative update falls", "update_ratio", low=-1.0, high=1.0)
-def movement_fall(net: Reading) -> float:
-    """log10 of the median update ratio of the last layer over the first."""
-    return _fall_of(net, _median(_log(net.finite("update_ratio")), axis=0))
 
 
 @_sign("decades that the delta gains in this layer", "delta_rms", per="layer", low=-0.4, high=0.3)
@@ -259,17 +213,6 @@ def gradient_missing(net: Reading) -> Floats:
     return np.asarray(np.where(trained, found, np.nan))
 
 
-@_sign("share of the steps with a gradient of exactly zero", per="layer", high=0.0)
-def gradient_zero(net: Reading) -> Floats:
-    """Share of the steps after the first in which dL/dW is exactly zero."""
-    name = _gradient_name(net)
-    if name is None:
-        return np.full(len(net.layers), np.nan)
-    there = net.states(name)[1:] if len(net.steps) > 1 else net.states(name)
-    known = (there != State.MISSING).any(axis=0)
-    return np.where(known, (there == State.ZERO).mean(axis=0), np.nan)
-
-
 # --- units ----------------------------------------------------------------------------------------
 
 
@@ -313,12 +256,6 @@ def saturated(net: Reading) -> Floats:
     return _of_bounded(net, _end_rows(net.finite("saturated_fraction")))
 
 
-@_sign("saturated share at the first step", "saturated_fraction", per="layer", high=0.4)
-def saturated_first(net: Reading) -> Floats:
-    """The same at the first recorded step."""
-    return _of_bounded(net, _first(net, "saturated_fraction"))
-
-
 @_sign("share of the output that passes no gradient back", high=0.5)
 def output_off(net: Reading) -> float:
     """The largest of three shares of the last layer at the end: dead, saturated, zeros in dL/dW."""
@@ -350,24 +287,6 @@ def delta_fall_most(net: Reading) -> float:
     """The larger of `delta_fall` and `delta_fall_first`, by size."""
     known = [fall for fall in (delta_fall(net), delta_fall_first(net)) if not np.isnan(fall)]
     return max(map(float, known), key=abs, default=math.nan)
-
-
-@_sign("mean of the pre-activation over its size", "preactivation_mean", per="layer", low=-1.0)
-def preactivation_shift(net: Reading) -> Floats:
-    """Mean of h over input_rms · weight_rms · √fan_in, at the first step."""
-    return np.asarray(_first(net, "preactivation_mean") / np.asarray(preactivation_scale(net)))
-
-
-@_sign("size of the pre-activations at the first step", "weight_rms", per="layer", high=3.0)
-def preactivation_scale(net: Reading) -> Floats:
-    """input_rms · weight_rms · √fan_in, at the first step: h without biases."""
-    return _first(net, "input_rms") * _first(net, "weight_rms") * np.sqrt(net.fans("fan_in"))
-
-
-@_sign("spread of the activations at the first step", "activation_std", per="layer", low=0.01)
-def activation_spread(net: Reading) -> Floats:
-    """Standard deviation of the activation over batch and units, at the first step."""
-    return _first(net, "activation_std")
 
 
 @_sign("decades of the weights at the first step", "weight_rms", per="layer")
@@ -403,35 +322,11 @@ def update(net: Reading) -> Floats:
     return np.asarray(_median(_log(net.finite("update_ratio")), axis=0))
 
 
-@_sign(
-    "share of the steps in which the weights did not change at all",
-    "update_ratio",
-    per="layer",
-    high=0.0,
-)
-def still(net: Reading) -> Floats:
-    """Of a layer that is to be trained and has a gradient other than zero in these steps."""
-    name = _gradient_name(net)
-    moved = net.states("update_ratio") if "update_ratio" in net.run.dataset else None
-    if name is None or moved is None:
-        return np.full(len(net.layers), np.nan)
-    with_gradient = net.states(name) == State.RECORDED
-    share = ((moved == State.ZERO) & with_gradient).sum(axis=0) / with_gradient.sum(axis=0)
-    frozen = np.array([role == "frozen" for role in net.roles])
-    return np.where(frozen, np.nan, share)
-
-
 @_sign("decades by which the weights grew", "weight_rms", per="layer", low=-0.3, high=0.7)
 def weight_growth(net: Reading) -> Floats:
     """log10 of weight_rms at the end over that at the first step."""
     weight = _log(net.finite("weight_rms"))
     return np.asarray(_end_rows(weight) - weight[0])
-
-
-@_sign("decades of the gradient used over dL/dW at the end", "clip_factor", low=-2.0, high=0.3)
-def gradient_used(net: Reading) -> float:
-    """log10 of clip_factor, median over the layers, in the last tenth: above 0, it was added to."""
-    return float(_median(_log(_end_rows(net.finite("clip_factor")))))
 
 
 # --- values that are not finite -------------------------------------------------------------------

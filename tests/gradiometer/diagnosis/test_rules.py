@@ -88,7 +88,7 @@ TABLE = {
     "cause": [
         {"name": "inputs", "cause": "inputs unscaled", "dead": "dead units: inputs",
          "when": ["input_misfit > 1"], "layer": "first input_scale"},
-        {"name": "small", "cause": "weights too small", "when": ["loss_noise > 1"]},
+        {"name": "small", "cause": "weights too small", "when": ["update_peak > 1"]},
     ],
     "usual": {
         "dead": {"cause": "dead units: bias"},
@@ -106,11 +106,11 @@ TABLE = {
         ({"loss_fall": 0.0, "steps": 9}, [("stalled", "graph cut")]),
         ({"loss_fall": 0.0}, [("stalled", "targets")]),
         ({"loss_fall": 0.0, "input_misfit": 2}, [("stalled", "inputs unscaled")]),
-        ({"loss_fall": 0.0, "loss_noise": 2}, [("stalled", "targets")]),
+        ({"loss_fall": 0.0, "update_peak": 2}, [("stalled", "targets")]),
         ({"dead": [1.0, 0.0]}, [("dead", "dead units: bias")]),
         ({"dead": [1.0, 0.0], "input_misfit": 2}, [("dead", "dead units: inputs")]),
         (
-            {"loss_fall": 0.0, "dead": [1.0, 0.0], "delta_fall": 3, "loss_noise": 2},
+            {"loss_fall": 0.0, "dead": [1.0, 0.0], "delta_fall": 3, "update_peak": 2},
             [("dead", "dead units: bias"), ("vanishing", "weights too small")],
         ),
         ({}, []),
