@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -150,7 +149,7 @@ class Reading:
     @cached_property
     def pairs(self) -> list[tuple[int, int]]:
         """Neighbours in a chain: a layer, and the one that its delta comes from."""
-        pairs = dict.fromkeys(pair for chain in self.chains for pair in _neighbours(chain))
+        pairs = dict.fromkeys(pair for chain in self.chains for pair in pairwise(chain))
         return list(pairs)
 
     @cached_property
@@ -171,10 +170,6 @@ class Reading:
     def reasons(self) -> Reasons:
         """Why quantities are missing: layer -> quantity -> reason."""
         return reasons_of(self.run.attrs)
-
-
-def _neighbours(chain: list[int]) -> Iterator[tuple[int, int]]:
-    return pairwise(chain)
 
 
 def readings(run: LabelledRun) -> list[Reading]:

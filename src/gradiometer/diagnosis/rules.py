@@ -13,7 +13,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -287,17 +287,7 @@ def parse_rule(row: Mapping[str, Any]) -> Rule:
         Naming the rule, and what is wrong with it.
     """
     name = row.get("name", "?")
-    unknown = set(row) - {
-        "name",
-        "kind",
-        "cause",
-        "dead",
-        "when",
-        "unless",
-        "layer",
-        "fixed",
-        "shows",
-    }
+    unknown = set(row) - {field.name for field in fields(Rule)}
     if unknown:
         raise RuleError(f"rule {name!r} has {sorted(unknown)}, which is not known")
     kind = Kind(row["kind"]) if "kind" in row else None
